@@ -1,0 +1,103 @@
+"""Every error that minimp raises on purpose.
+
+The tree (the built-in parent in brackets, so that ``except ValueError`` keeps working)::
+
+    MinimpError
+    ├── ShapeError          [ValueError]    shapes that do not fit together
+    ├── FormatError         [TypeError]     a number format that is unknown, or not allowed here
+    ├── DeviceError         [RuntimeError]  a backend that is missing, or arrays of two backends mixed
+    ├── GradientError       [RuntimeError]  backward asked for where there is nothing to differentiate
+    ├── ScalerError         [RuntimeError]  loss scaling called out of order
+    ├── DataError           [ValueError]    input data that cannot be used
+    ├── CheckpointError     [ValueError]    a checkpoint that cannot be written, or not be trusted
+    └── SettingError        [ValueError]    an option or name that does not exist, or cannot act
+
+A message says what was expected, what came, and, after ``help:``, what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "DeviceError",
+    "FormatError",
+    "GradientError",
+    "MinimpError",
+    "ScalerError",
+    "SettingError",
+    "ShapeError",
+    "unknown_name",
+]
+
+
+class MinimpError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: what was expected and what came, in one sentence.
+        op: the operation that found the fault, for example ``"matmul"``.
+        shapes: the shapes that were met.
+        formats: the names of the formats that were met.
+        help: what to do next; printed on a line of its own.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str | None = None,
+        shapes: Iterable[tuple[int, ...]] = (),
+        formats: Iterable[str] = (),
+        help: str | None = None,  # noqa: A002 - the printed word is "help:", and so is the argument
+    ) -> None:
+        self.op, self.shapes, self.formats, self.help = op, tuple(shapes), tuple(formats), help
+        head = f"{op}: {message}" if op else message
+        super().__init__(f"{head}\n  help: {help}" if help else head)
+
+
+class ShapeError(MinimpError, ValueError):
+    """Shapes that do not fit together."""
+
+
+class FormatError(MinimpError, TypeError):
+    """A number format that is unknown, or not allowed where it was met."""
+
+
+class DeviceError(MinimpError, RuntimeError):
+    """A backend that is missing or cannot run, or arrays of two backends in one operation."""
+
+
+class GradientError(MinimpError, RuntimeError):
+    """A gradient was asked for where there is none."""
+
+
+class ScalerError(MinimpError, RuntimeError):
+    """Loss scaling was called out of order, or on gradients it cannot serve."""
+
+
+class DataError(MinimpError, ValueError):
+    """Input data that cannot be used: wrong shape, empty, NaN, labels out of range, an unreadable file."""
+
+
+class CheckpointError(MinimpError, ValueError):
+    """A checkpoint that cannot be written, or that cannot be trusted."""
+
+
+class SettingError(MinimpError, ValueError):
+    """An option or name that does not exist, or that cannot act here."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
+    """Say that a name is unknown and offer the nearest one.
+
+    >>> unknown_name("recipe", "mixed-fp61", ["fp32", "mixed-fp16"])
+    "unknown recipe 'mixed-fp61'; did you mean 'mixed-fp16'? (known: fp32, mixed-fp16)"
+    """
+    names = [str(each) for each in known]
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {str(name)!r};{hint} (known: {', '.join(names)})"
