@@ -1,0 +1,1 @@
+"""The tests; a package, so that `from tests.tolerances import ...` never finds another project's `tests`."""

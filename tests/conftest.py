@@ -1,0 +1,217 @@
+"""What every test runs under: one BLAS thread, fixed hypothesis profiles, visible skips, no leaked state."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NUMPY_CAME_FIRST = "numpy" in sys.modules
+BLAS_THREADS = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+for _variable in BLAS_THREADS:  # read by BLAS when NumPy loads it: before the imports below
+    os.environ[_variable] = "1"
+
+import hypothesis  # noqa: E402 - the threads are pinned first
+import numpy as np  # noqa: E402 - the threads are pinned first
+import pytest  # noqa: E402 - the threads are pinned first
+
+try:
+    from minimp.modes import MODES
+except ImportError:  # TEMPORARY
+    from contextvars import ContextVar
+
+    MODES = ContextVar("none", default=None)
+
+BACKENDS_THAT_RUN = ("numpy",)
+BACKENDS_PLANNED = ("strict", "cupy")
+TORCH_VERSION = "2.13.0"
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+# Both profiles try the same examples on every run; CI tries more of them.
+hypothesis.settings.register_profile(
+    "default", derandomize=True, deadline=None, max_examples=40, database=None
+)
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=150, database=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this suite."""
+    group = parser.getgroup("minimp")
+    group.addoption(
+        "--backend",
+        default="numpy",
+        metavar="NAME",
+        help=f"backend under test: {', '.join(BACKENDS_THAT_RUN)} (planned: {', '.join(BACKENDS_PLANNED)})",
+    )
+    group.addoption(
+        "--installed", action="store_true", help="fail unless minimp is imported from site-packages"
+    )
+    group.addoption(
+        "--require-torch", action="store_true", help=f"fail unless torch {TORCH_VERSION} is installed"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse options that cannot be honoured."""
+    backend = config.getoption("--backend")
+    if backend not in BACKENDS_THAT_RUN:
+        known = "is planned but cannot run yet" if backend in BACKENDS_PLANNED else "does not exist"
+        raise pytest.UsageError(
+            f"--backend {backend}: it {known}; use one of: {', '.join(BACKENDS_THAT_RUN)}"
+        )
+    if config.getoption("--installed"):
+        _refuse_unless_installed()
+    if config.getoption("--require-torch") and _version("torch").partition("+")[0] != TORCH_VERSION:
+        raise pytest.UsageError(f"--require-torch: needs torch {TORCH_VERSION}, found {_version('torch')}")
+
+
+def _refuse_unless_installed() -> None:
+    """Raise a usage error unless both packages come from this interpreter's site-packages."""
+    site = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    for name in ("minimp", "minimp_backends"):
+        found = importlib.util.find_spec(name)
+        where = Path(found.origin).resolve() if found and found.origin else None
+        if where is None or not site.intersection(where.parents):
+            raise pytest.UsageError(
+                f"--installed: {name} would be imported from {where}, not from site-packages"
+            )
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what is under test, and what is missing."""
+    parts = [f"{name} {_version(name)}" for name in ("numpy", "ml_dtypes", "torch", "numkong")]
+    threads = "not pinned (numpy was loaded before the tests)" if NUMPY_CAME_FIRST else "1"
+    import minimp  # the package under test; not at the top, so that --installed can speak first
+
+    return [
+        f"minimp: {Path(minimp.__file__).parent}, backend {config.getoption('--backend')}",
+        f"with: {', '.join(parts)}; BLAS threads: {threads}; {platform.machine()}",
+    ]
+
+
+def _version(distribution: str) -> str:
+    """Return the installed version of a distribution, or "absent"."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+# --- torch: parity tests skip where it is missing, and the summary says so ---------------------------------
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `torch` where torch is missing."""
+    if HAS_TORCH:
+        return
+    for item in items:
+        if item.get_closest_marker("torch"):
+            item.add_marker(pytest.mark.skip(reason=f"needs torch=={TORCH_VERSION}"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name what was not run for want of torch."""
+    if HAS_TORCH:
+        return
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum("torch" in str(report.longrepr) for report in skipped)
+    terminalreporter.write_line(
+        f"NOT RUN: {count} tests or modules that compare with torch (pip install torch=={TORCH_VERSION})",
+        yellow=True,
+    )
+
+
+# --- global state: a test that leaks it fails, and the next one starts clean -------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One piece of global state: how to read it, compare it and put it back."""
+
+    name: str
+    read: Callable[[], Any]
+    restore: Callable[[Any], object]
+    same: Callable[[Any, Any], bool]
+
+
+def _read_minimp_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("MINIMP_")}
+
+
+def _restore_minimp_variables(before: dict[str, str]) -> None:
+    for name in _read_minimp_variables():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+def _same_legacy_state(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    return before[2:] == after[2:] and np.array_equal(before[1], after[1])
+
+
+WATCHED = (
+    Watched(
+        "the record of modes in force (minimp.modes.MODES)",
+        MODES.get,
+        MODES.set,
+        lambda a, b: a is b or a == b,
+    ),
+    Watched("np.errstate", np.geterr, lambda before: np.seterr(**before), lambda a, b: a == b),
+    Watched(
+        "the legacy np.random state (use np.random.default_rng)",
+        np.random.get_state,
+        np.random.set_state,
+        _same_legacy_state,
+    ),
+    Watched(
+        "MINIMP_* environment variables",
+        _read_minimp_variables,
+        _restore_minimp_variables,
+        lambda a, b: a == b,
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_state() -> Iterator[None]:
+    """Fail a test that leaves global state changed, naming what; put it back for the next test."""
+    before = [each.read() for each in WATCHED]
+    yield
+    leaked = []
+    for each, was in zip(WATCHED, before, strict=True):
+        now = each.read()
+        if not each.same(was, now):
+            each.restore(was)
+            leaked.append(f"{each.name}: was {_short(was)}, now {_short(now)}")
+    if leaked:
+        pytest.fail("this test leaks global state\n  " + "\n  ".join(leaked), pytrace=False)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+@pytest.fixture(scope="session")
+def backend_name(pytestconfig: pytest.Config) -> str:
+    """Return the name of the backend under test (`--backend`)."""
+    return str(pytestconfig.getoption("--backend"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a generator with a fixed seed, new for each test."""
+    return np.random.default_rng(20180215)

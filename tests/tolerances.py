@@ -1,0 +1,250 @@
+"""Every tolerance of the test suite: one table, a reason in each row.
+
+A test names a row and never writes a number of its own::
+
+    assert_ulp(actual, expected, "fp32_elementwise")
+    assert_close(losses, torch_losses, "parity_trajectory")
+    assert_bound(actual, expected, dot_bound(...), "dot_product")
+
+``expected`` is the oracle, in float64 where it has one. When a check fails, the message gives the worst
+element, its index, both values and the row's reason.
+
+The kinds, for one element with actual value a and expected value e:
+
+========  ==============================================================================
+``ulp``   |a - e| <= value * ulp(e), ulp taken in the format of ``actual`` (its dtype)
+``rel``   |a - e| <= value * |e|
+``peak``  |a - e| <= value * max |e| over the whole array: for gradients and other sums that cancel
+``abs``   |a - e| <= value
+``bound`` |a - e| <= value * the element's own bound, which the test derives from the operation
+========  ==============================================================================
+
+Under every kind NaN must meet NaN, and an infinity the same infinity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+Kind = Literal["ulp", "rel", "peak", "abs", "bound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """One row: how far `actual` may lie from `expected`, and why that far."""
+
+    name: str
+    kind: Kind
+    value: float
+    reason: str
+
+
+ROWS = (
+    Tolerance("exact", "ulp", 0.0, "the result is representable, so nothing is rounded"),
+    Tolerance(
+        "one_rounding", "ulp", 0.5, "round to nearest, once: at most half an ulp (IEEE 754-2019, 4.3.1)"
+    ),
+    Tolerance(
+        "fp16_from_fp32",
+        "ulp",
+        0.5 + 2.0**-13,
+        "computed with one float32 rounding (half an ulp of float32 = 2^-14 ulp of float16), then rounded to "
+        "float16; twice that for an oracle that is itself a rounded float64",
+    ),
+    Tolerance(
+        "bf16_from_fp32",
+        "ulp",
+        0.5 + 2.0**-16,
+        "computed with one float32 rounding (half an ulp of float32 = 2^-17 ulp of bfloat16), then rounded "
+        "to bfloat16; twice that for an oracle that is itself a rounded float64",
+    ),
+    Tolerance(
+        "fp32_elementwise", "ulp", 0.5, "+ - * / and sqrt are correctly rounded (IEEE 754-2019, 5.4.1)"
+    ),
+    Tolerance(
+        "fp32_transcendental",
+        "ulp",
+        4.0,
+        "NumPy's own limit for float32 exp, log, sin, cos, tanh, ... is 4 ulp (its umath accuracy tests)",
+    ),
+    Tolerance(
+        "fp32_composed",
+        "ulp",
+        16.0,
+        "a handful of float32 roundings in a row without cancellation (softmax, gelu, a mean of few terms)",
+    ),
+    Tolerance(
+        "fp16_transcendental",
+        "ulp",
+        0.5 + 2.0**-10,
+        "4 ulp in float32 (4 * 2^-13 ulp of float16 = 2^-11), then one rounding to float16; doubled",
+    ),
+    Tolerance(
+        "bf16_transcendental",
+        "ulp",
+        0.5 + 2.0**-13,
+        "4 ulp in float32 (4 * 2^-16 ulp of bfloat16 = 2^-14), then one rounding to bfloat16; doubled",
+    ),
+    Tolerance(
+        "dot_product",
+        "bound",
+        1.0,
+        "the bound is a theorem: u_out|y| + gamma_K sum|a||b| (1 + u_out) + half the smallest subnormal, "
+        "gamma_K = K u / (1 - K u) (Higham, Accuracy and Stability, 2nd ed., 3.1)",
+    ),
+    Tolerance(
+        "fp64_gradient",
+        "rel",
+        1e-7,
+        "float64 central difference, h ~ eps^(1/3): error ~ eps^(2/3) = 4e-11 of the function's scale, which "
+        "may exceed the derivative's a thousandfold",
+    ),
+    Tolerance(
+        "fp64_same_maths", "rel", 1e-12, "the same float64 formula in another order of summation, K < 1e4"
+    ),
+    Tolerance(
+        "parity_op_fp32", "peak", 1e-5, "one float32 op against torch's: other SIMD order, K up to about 1e3"
+    ),
+    Tolerance(
+        "parity_gradient_fp32", "peak", 1e-5, "one float32 gradient against torch's, relative to its largest"
+    ),
+    Tolerance(
+        "parity_op_fp16", "peak", 2.0**-10, "one unit of float16 in the last place of the largest element"
+    ),
+    Tolerance(
+        "parity_op_bf16", "peak", 2.0**-7, "one unit of bfloat16 in the last place of the largest element"
+    ),
+    Tolerance(
+        "parity_first_loss",
+        "rel",
+        1e-6,
+        "a float32 loss before any update: about ten float32 ulps, other order of summation only",
+    ),
+    Tolerance(
+        "parity_trajectory",
+        "rel",
+        1e-4,
+        "60 float32 steps from the same start: only the order of summation differs, but each step's "
+        "differences feed the next; a missed decay, a wrong epsilon or a wrong average lies far above",
+    ),
+)
+
+TOLERANCES = MappingProxyType({row.name: row for row in ROWS})
+if len(TOLERANCES) != len(ROWS):
+    raise ValueError("two rows of tests/tolerances.py have one name")
+
+
+def tolerance(name: str, *kinds: Kind) -> Tolerance:
+    """Return the row called `name`; its kind must be one of `kinds` (when any are given)."""
+    if name not in TOLERANCES:
+        raise KeyError(
+            f"tests/tolerances.py has no row {name!r}; add one with its reason, or use: {list(TOLERANCES)}"
+        )
+    row = TOLERANCES[name]
+    if kinds and row.kind not in kinds:
+        raise TypeError(f"row {name!r} is of kind {row.kind!r}; this check takes {' or '.join(kinds)}")
+    return row
+
+
+def assert_ulp(actual: npt.ArrayLike, expected: npt.ArrayLike, row: str) -> None:
+    """Check every element to within the row's units in the last place of ``actual``'s format.
+
+    A unit is 2^(max(floor(log2|e|), e_min) - p): p stored mantissa bits, e_min the exponent of the smallest
+    normal. An ``expected`` beyond the format's range must have come out as what the format makes of it.
+    """
+    chosen = tolerance(row, "ulp")
+    got, want = _pair(actual, expected)
+    with np.errstate(over="ignore", invalid="ignore"):  # a conversion out of range is the case asked about
+        wanted_there = want.astype(got.dtype).astype(np.float64)
+    want = np.where(np.isfinite(wanted_there), want, wanted_there)
+    _judge(got, want, _ulp_of(want, got.dtype), chosen)
+
+
+def assert_close(actual: npt.ArrayLike, expected: npt.ArrayLike, row: str) -> None:
+    """Check every element to within a relative, peak-relative or absolute tolerance."""
+    chosen = tolerance(row, "rel", "peak", "abs")
+    got, want = _pair(actual, expected)
+    size = np.abs(np.where(np.isfinite(want), want, 0.0))
+    units = {"rel": size, "peak": np.full_like(size, size.max(initial=0.0)), "abs": np.ones_like(size)}
+    _judge(got, want, units[chosen.kind], chosen)
+
+
+def assert_bound(actual: npt.ArrayLike, expected: npt.ArrayLike, bound: npt.ArrayLike, row: str) -> None:
+    """Check every element against its own bound (same shape as ``expected``, or broadcast to it)."""
+    chosen = tolerance(row, "bound")
+    got, want = _pair(actual, expected)
+    _judge(got, want, np.broadcast_to(np.asarray(bound, np.float64), want.shape), chosen)
+
+
+def dot_bound(
+    expected: npt.ArrayLike,
+    magnitude: npt.ArrayLike,
+    length: int,
+    accumulate: npt.DTypeLike,
+    output: npt.DTypeLike,
+) -> npt.NDArray[np.float64]:
+    """Return the bound of a dot product, products exact, sums in `accumulate`, one rounding to `output`.
+
+    u_out |y| + gamma_K sum|a||b| (1 + u_out) + half the smallest subnormal, gamma_K = K u / (1 - K u).
+
+    Args:
+        expected: y, the exact results in float64.
+        magnitude: sum |a||b| for each result, float64.
+        length: K, the number of products in each sum.
+        accumulate: the dtype of the running sums.
+        output: the dtype of the results.
+    """
+    unit_sum, unit_out = (0.5 * float(ml_dtypes.finfo(each).eps) for each in (accumulate, output))
+    if length * unit_sum >= 1.0:
+        raise ValueError(f"no bound holds for {length} sums in {np.dtype(accumulate).name}: K u >= 1")
+    gamma = length * unit_sum / (1.0 - length * unit_sum)
+    floor = 0.5 * float(ml_dtypes.finfo(output).smallest_subnormal)
+    wanted, mass = np.asarray(expected, np.float64), np.asarray(magnitude, np.float64)
+    bound: npt.NDArray[np.float64] = unit_out * np.abs(wanted) + gamma * mass * (1.0 + unit_out) + floor
+    return bound
+
+
+def _pair(actual: npt.ArrayLike, expected: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Return both as arrays of one shape, the expected one in float64."""
+    got, want = np.asarray(actual), np.asarray(expected).astype(np.float64)
+    assert got.shape == want.shape, f"shapes differ: actual {got.shape}, expected {want.shape}"
+    return got, want
+
+
+def _ulp_of(values: npt.NDArray[np.float64], dtype: npt.DTypeLike) -> npt.NDArray[np.float64]:
+    """Return one unit in the last place of each value, in the format of `dtype`."""
+    info = ml_dtypes.finfo(dtype)
+    finite = np.where(np.isfinite(values), values, 1.0)
+    lowest = np.frexp(float(info.smallest_normal))[1]
+    exponent = np.where(finite == 0.0, lowest, np.maximum(np.frexp(finite)[1], lowest))
+    return np.ldexp(1.0, exponent - 1 - int(info.nmant))
+
+
+def _judge(
+    actual: npt.NDArray[Any], expected: npt.NDArray[np.float64], unit: npt.NDArray[np.float64], row: Tolerance
+) -> None:
+    """Raise AssertionError naming the worst element where |actual - expected| > row.value * unit."""
+    got = actual.astype(np.float64)
+    special = ~np.isfinite(got) | ~np.isfinite(expected)
+    alike = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):  # inf - inf: replaced on the next line
+        distance = np.abs(got - expected)
+    distance = np.where(special, np.where(alike, 0.0, np.inf), distance)
+    wrong = distance > row.value * unit
+    if not wrong.any():
+        return
+    with np.errstate(divide="ignore", invalid="ignore"):  # a unit of zero: any distance is infinitely many
+        ratio = np.where(distance == 0.0, 0.0, distance / unit)
+    worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
+    raise AssertionError(
+        f"{int(wrong.sum())} of {wrong.size} elements lie outside {row.name} "
+        f"({row.kind} {row.value:g}: {row.reason})\n"
+        f"  worst at {worst}: actual {actual[worst]!r}, expected {float(expected[worst])!r}, "
+        f"off by {float(distance[worst]):.6g} = {float(ratio[worst]):.6g} x unit {float(unit[worst]):.6g}"
+    )
