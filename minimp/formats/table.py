@@ -1,0 +1,296 @@
+"""What a number format is, as data: one row a format, everything else derived from the row.
+
+A finite value of a binary floating-point format is
+
+    (-1)^s · M · 2^(e - m),   0 <= M < 2^(m+1),   emin <= e <= emax
+
+with m = ``mantissa_bits`` stored bits of the significand and emin = 1 - ``bias``. The value is normal when
+M >= 2^m, subnormal when M < 2^m (then e = emin). What the formats do not share is what they do with their
+last codes, and that is their ``Flavour``.
+
+Sources: IEEE 754-2019 (float64, float32, float16); OCP OFP8 1.0 (float8_e4m3fn, float8_e5m2); OCP MX 1.0
+(float6, float4); Noune et al. 2022, arXiv:2206.02915 (the fnuz formats); the hardware vendors' documents
+(bfloat16, tfloat32). Names are ml_dtypes' names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from minimp.errors import FormatError, unknown_name
+
+__all__ = ["FLAVOURS", "FORMATS", "Flavour", "Format", "get"]
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """How a family of formats spends its last codes.
+
+    Attributes:
+        name: the family's name, the suffix of the format names where there is one.
+        has_inf: whether there are infinities.
+        has_nan: whether there is a NaN.
+        has_negative_zero: whether -0 differs from +0.
+        reserved_codes: how many of the highest magnitude codes are not finite numbers.
+        note: one line for people.
+    """
+
+    name: str
+    has_inf: bool
+    has_nan: bool
+    has_negative_zero: bool
+    reserved_codes: Callable[[int], int]
+    note: str
+
+
+def _whole_binade(mantissa_bits: int) -> int:
+    return 1 << mantissa_bits
+
+
+FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
+    {
+        each.name: each
+        for each in (
+            Flavour("ieee", True, True, True, _whole_binade, "the top exponent holds infinities and NaNs"),
+            Flavour("fn", False, True, True, lambda _: 1, "finite; the code of all ones is NaN"),
+            Flavour("fnuz", False, True, False, lambda _: 0, "finite, unsigned zero; the code of -0 is NaN"),
+            Flavour("finite", False, False, True, lambda _: 0, "every code is a finite number"),
+            Flavour("integer", False, False, False, lambda _: 0, "two's complement, evenly spaced"),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Format:
+    """A number format: six stored facts, and an anatomy derived from them.
+
+    Formats are compared by identity: ``get``, unpickling and copying all give the one object.
+
+    Attributes:
+        name: ml_dtypes' or NumPy's name.
+        exponent_bits: stored bits of the exponent (0 for an integer format).
+        mantissa_bits: stored bits of the significand, the hidden bit not counted.
+        bias: what is subtracted from the stored exponent.
+        flavour: a key of ``FLAVOURS``: how the last codes are spent.
+        dtype: the NumPy dtype that stores one value.
+
+    Raises:
+        FormatError: the flavour is unknown.
+    """
+
+    name: str
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int
+    flavour: str
+    dtype: np.dtype[Any]
+
+    def __post_init__(self) -> None:
+        if self.flavour not in FLAVOURS:
+            raise FormatError(
+                unknown_name("flavour", self.flavour, FLAVOURS),
+                op="Format",
+                formats=(self.name,),
+                help="a flavour says how a format spends its last codes; see minimp.formats.table.FLAVOURS",
+            )
+
+    # --- the switches of the flavour, as attributes that the engine's hot path can read ---
+
+    @cached_property
+    def has_inf(self) -> bool:
+        """Whether the format has infinities."""
+        return FLAVOURS[self.flavour].has_inf
+
+    @cached_property
+    def has_nan(self) -> bool:
+        """Whether the format has a NaN."""
+        return FLAVOURS[self.flavour].has_nan
+
+    @cached_property
+    def has_negative_zero(self) -> bool:
+        """Whether -0 differs from +0."""
+        return FLAVOURS[self.flavour].has_negative_zero
+
+    @cached_property
+    def has_subnormals(self) -> bool:
+        """Whether values below ``smallest_normal`` exist; an evenly spaced format has no use for them."""
+        return not self.is_integer
+
+    @cached_property
+    def is_integer(self) -> bool:
+        """Whether the format is a two's complement integer."""
+        return self.flavour == "integer"
+
+    # --- the anatomy ---
+
+    @cached_property
+    def bits(self) -> int:
+        """Bits of one code: sign, exponent, mantissa. (tfloat32 has 19 and is stored in 32.)"""
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+    @cached_property
+    def precision(self) -> int:
+        """Significand bits of a normal number, the hidden one counted: p = m + 1."""
+        return self.mantissa_bits + 1
+
+    @cached_property
+    def emin(self) -> int:
+        """The exponent of the smallest normal number, 1 - bias.
+
+        An integer format is the format in which everything is subnormal: emin = m puts its ulp at 2^0.
+        """
+        return self.mantissa_bits if self.is_integer else 1 - self.bias
+
+    @cached_property
+    def emax(self) -> int:
+        """The exponent of ``max``: 2^emax <= max < 2^(emax+1)."""
+        return math.frexp(self.max)[1] - 1
+
+    @cached_property
+    def max_code(self) -> int:
+        """The code of ``max``, the highest one that is a finite positive number."""
+        codes = 1 << (self.exponent_bits + self.mantissa_bits)
+        return codes - 1 - FLAVOURS[self.flavour].reserved_codes(self.mantissa_bits)
+
+    @cached_property
+    def nan_code(self) -> int | None:
+        """The code of the (positive, quiet) NaN; None where the format has none."""
+        sign, ones = 1 << (self.bits - 1), (1 << (self.bits - 1)) - 1
+        quiet = ones - (1 << (self.mantissa_bits - 1)) + 1 if self.mantissa_bits else ones
+        return {"ieee": quiet, "fn": ones, "fnuz": sign}.get(self.flavour)
+
+    @cached_property
+    def inf_code(self) -> int | None:
+        """The code of +inf, the one after ``max_code``; None where the format has none."""
+        return self.max_code + 1 if self.has_inf else None
+
+    @cached_property
+    def max(self) -> float:
+        """The largest finite value."""
+        exponent, mantissa = divmod(self.max_code, 1 << self.mantissa_bits)
+        if exponent == 0:  # an integer format, where all is subnormal
+            return math.ldexp(mantissa, self.emin - self.mantissa_bits)
+        return math.ldexp(mantissa + (1 << self.mantissa_bits), exponent - self.bias - self.mantissa_bits)
+
+    @cached_property
+    def lowest(self) -> float:
+        """The most negative finite value: -max, and one further in two's complement."""
+        return -self.max - 1.0 if self.is_integer else -self.max
+
+    @cached_property
+    def smallest_normal(self) -> float:
+        """The smallest positive value of full precision: 2^emin."""
+        return 1.0 if self.is_integer else math.ldexp(1.0, self.emin)
+
+    @cached_property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value: 2^(emin - m)."""
+        return math.ldexp(1.0, self.emin - self.mantissa_bits)
+
+    @cached_property
+    def eps(self) -> float:
+        """The distance from 1 to the next larger value: 2^-m (1 for an integer format)."""
+        return 1.0 if self.is_integer else math.ldexp(1.0, -self.mantissa_bits)
+
+    # --- one object per format ---
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and unpickle to the registered object; a format of the user's own is rebuilt from its row."""
+        if FORMATS.get(self.name) is self:
+            return get, (self.name,)
+        row = (self.name, self.exponent_bits, self.mantissa_bits, self.bias, self.flavour, self.dtype)
+        return Format, row
+
+    def describe(self) -> str:
+        """Describe the format for people, over several lines."""
+        fields = f"1 sign + {self.exponent_bits} exponent + {self.mantissa_bits} mantissa"
+        sizes = (("normal", self.smallest_normal), ("smallest", self.smallest_subnormal), ("eps", self.eps))
+        return "\n".join(
+            (
+                f"{self.name}: {self.bits} bits ({fields}), stored as {self.dtype.name}",
+                f"  {self.flavour}: {FLAVOURS[self.flavour].note}",
+                f"  range      {self.lowest:.9g} .. {self.max:.9g}",
+                *(f"  {word:<10} {size:.9g} (2^{math.frexp(size)[1] - 1})" for word, size in sizes),
+            )
+        )
+
+
+def _row(
+    name: str, e: int, m: int, bias: int, flavour: str, store: Any, *aliases: str
+) -> tuple[Format, tuple[str, ...]]:
+    return Format(name, e, m, bias, flavour, np.dtype(store)), aliases
+
+
+_TABLE = (
+    #    name               e   m   bias  flavour    stored as                  also called
+    _row("float64",         11, 52, 1023, "ieee",    np.float64,                "fp64", "f64", "double"),
+    _row("float32",         8,  23, 127,  "ieee",    np.float32,                "fp32", "f32", "single"),
+    _row("tfloat32",        8,  10, 127,  "ieee",    np.float32,                "tf32"),
+    _row("float16",         5,  10, 15,   "ieee",    np.float16,                "fp16", "f16", "half"),
+    _row("bfloat16",        8,  7,  127,  "ieee",    ml_dtypes.bfloat16,        "bf16"),
+    _row("float8_e3m4",     3,  4,  3,    "ieee",    ml_dtypes.float8_e3m4,     "e3m4"),
+    _row("float8_e4m3",     4,  3,  7,    "ieee",    ml_dtypes.float8_e4m3),
+    _row("float8_e4m3fn",   4,  3,  7,    "fn",      ml_dtypes.float8_e4m3fn,   "e4m3fn"),
+    _row("float8_e4m3fnuz", 4,  3,  8,    "fnuz",    ml_dtypes.float8_e4m3fnuz, "e4m3fnuz"),
+    _row("float8_e5m2",     5,  2,  15,   "ieee",    ml_dtypes.float8_e5m2,     "e5m2"),
+    _row("float8_e5m2fnuz", 5,  2,  16,   "fnuz",    ml_dtypes.float8_e5m2fnuz, "e5m2fnuz"),
+    _row("float6_e2m3fn",   2,  3,  1,    "finite",  ml_dtypes.float6_e2m3fn,   "e2m3fn", "e2m3"),
+    _row("float6_e3m2fn",   3,  2,  3,    "finite",  ml_dtypes.float6_e3m2fn,   "e3m2fn", "e3m2"),
+    _row("float4_e2m1fn",   2,  1,  1,    "finite",  ml_dtypes.float4_e2m1fn,   "e2m1fn", "e2m1", "fp4"),
+    _row("int8",            0,  7,  0,    "integer", np.int8,                   "i8"),
+)  # fmt: skip
+
+FORMATS: Mapping[str, Format] = MappingProxyType({each.name: each for each, _ in _TABLE})
+
+# "fp8_e4m3" is no alias: it means the OCP format in papers, the IEEE one in ml_dtypes' spelling.
+_NAMES = {name: each for each, aliases in _TABLE for name in (each.name, *aliases)}
+_NAMES |= {name.replace("float", "fp"): each for name, each in FORMATS.items() if "_" in name}
+del _NAMES["fp8_e4m3"]
+# tfloat32 has no dtype of its own: np.float32 means float32.
+_STORED = [each for each in FORMATS.values() if each.name != "tfloat32"]
+_DTYPES: dict[Any, Format] = {key: each for each in _STORED for key in (each.dtype, each.dtype.type)}
+
+
+def get(x: Any) -> Format:
+    """Find a format by whatever names it: ``get("fp16") is get(np.float16) is get(torch.float16)``.
+
+    Args:
+        x: a ``Format``; a name or alias in any case (``"float16"``, ``"fp16"``, ``"half"``); a NumPy dtype or
+            scalar type, ml_dtypes' included; a torch dtype (read by its name: torch is not imported).
+
+    Raises:
+        FormatError: nothing is known under that name; the message offers the nearest one.
+    """
+    if x.__class__ is Format:
+        return x
+    found = _lookup(x)
+    if found is None:
+        raise FormatError(
+            unknown_name("number format", x, FORMATS),
+            help="a name such as 'float16', a NumPy or torch dtype, or a Format will do",
+        )
+    return found
+
+
+def _lookup(x: Any) -> Format | None:
+    if isinstance(x, str):
+        return _NAMES.get(x.strip().lower())
+    if type(x).__module__ == "torch":
+        return FORMATS.get(str(x).removeprefix("torch."))
+    if isinstance(x, np.dtype):
+        return _DTYPES.get(x.newbyteorder("="))
+    if isinstance(x, type):
+        return _DTYPES.get(np.float64 if x is float else x)
+    return None
