@@ -1,0 +1,308 @@
+"""Fast exact casts between float32 and the 16-bit formats in pure NumPy.
+
+Each is the bit-equal twin of a readable cast in :mod:`minimp_backends.plain_casts`.
+NumPy converts float16 in scalar software on x86 (numpy/numpy issue 28753), so these kernels let the FPU round
+instead, one cache-sized block at a time. For float32 values x with |x| < 2^15 and exponent e:
+
+* **Round.** With M = 1.5 * 2^(e + 13), x + M lies in the binade whose ulp is 2^(e - 10), the float16 ulp
+  of x, so the addition rounds x to that grid, and (x + M) - M gives the rounded value back exactly. Ties
+  go to even because M is an even multiple of that ulp; the factor 1.5 keeps x + M in the binade of M for
+  negative x too. Raising e to at least -14, the exponent of the smallest normal float16, makes the ulp
+  2^-24, which is what subnormals need.
+* **Sign.** The subtraction turns every x that rounds to zero into +0; the sign bit of x is put back.
+* **Encode.** The rounded value times 2^-112 is a float32 whose bits 13 to 27 are the float16 code (the
+  exponent biases differ by 112, and a float16 subnormal becomes a float32 subnormal).
+* **Decode.** The same backwards: sign-extend, shift left by 13, clear what is neither sign nor code,
+  times 2^112.
+
+A block that holds |x| >= 2^15 (where the grid could show 65536 for infinity), an infinity or a NaN takes
+the plain cast as a whole; so do small arrays, where the calls cost more than the work. The encoding needs
+float32 subnormals: where a library has set the processor to flush them, the plain cast, which is integer
+arithmetic, takes over. The route never shows in a result.
+
+bfloat16 is left to ml_dtypes, whose casts are vectorised already.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from minimp.errors import FormatError, unknown_name
+from minimp_backends import plain_casts
+from minimp_backends.plain_casts import BFLOAT16, FLOAT16, FLOAT32, Array, check_cast
+
+__all__ = [
+    "narrow_bfloat16",
+    "narrow_float16",
+    "narrow_from_float64",
+    "round_to_float16_grid",
+    "widen_bfloat16",
+    "widen_float16",
+]
+
+BLOCK = 64 * 1024  # elements: long enough to hide the calls, short enough for a 1 MiB level-2 cache
+SMALL = (
+    4096  # elements: below, the plain cast is quicker (measured with AVX-512; the crossing is at 2 to 8 Ki)
+)
+
+_UINT32, _UINT16, _INT32, _INT16 = (np.dtype(name) for name in ("uint32", "uint16", "int32", "int16"))
+
+
+def _word(value: int) -> Array:
+    """A 32-bit constant as a 0-d array: a ufunc takes it with no conversion."""
+    return np.array(value, _UINT32)
+
+
+_SIGN, _EXPONENT = _word(0x8000_0000), _word(0x7F80_0000)
+_LIFT = _word(
+    (13 << 23) | 0x0040_0000
+)  # the exponent field up by 13, and the top mantissa bit: times 1.5 * 2^13
+_TOP = (127 + 15) << 23  # the exponent field of 2^15
+_FLOOR = np.full(
+    BLOCK, (127 - 14) << 23, _UINT32
+)  # an array, because np.maximum with a scalar is 5 times slower
+_FLOOR.setflags(write=False)
+_TO_CODE, _FROM_CODE = np.array(2.0**-112, FLOAT32), np.array(2.0**112, FLOAT32)
+_SHIFT, _SIGN_SHIFT = _word(13), _word(16)
+_CODE_SHIFT, _CODE_MASK = np.array(13, _INT32), np.array(0x8FFF_E000 - (1 << 32), _INT32)
+_HALF_INF, _HALF_NEGATIVE_INF = 0x7C00, 0xFC00
+
+
+class _Scratch(threading.local):
+    """Work space of one thread: two blocks of 32-bit words, each with its float32 view."""
+
+    def __init__(self) -> None:
+        self.magic = np.empty(BLOCK, _UINT32)
+        self.magic_values = self.magic.view(FLOAT32)
+        self.rounded = np.empty(BLOCK, _UINT32)
+        self.rounded_values = self.rounded.view(FLOAT32)
+
+
+_scratch = _Scratch()
+
+
+def _flushes_subnormals() -> bool:
+    """Whether this thread's FPU replaces subnormal results or operands by zero."""
+    return sys.float_info.min * 0.5 == 0.0
+
+
+def _round_block(wide: Array, bits: Array) -> bool:
+    """Round a block into the scratch, where its sign bits replace the magic numbers.
+
+    Returns False, and leaves the block to the plain cast, where it holds a value that the magic cannot round.
+    """
+    scratch, n = _scratch, wide.size
+    magic, rounded = scratch.magic[:n], scratch.rounded_values[:n]
+    np.bitwise_and(bits, _EXPONENT, out=magic)
+    if np.maximum.reduce(magic) >= _TOP:
+        return False
+    np.maximum(magic, _FLOOR[:n], out=magic)
+    np.add(magic, _LIFT, out=magic)
+    magic_values = scratch.magic_values[:n]
+    np.add(wide, magic_values, out=rounded)
+    np.subtract(rounded, magic_values, out=rounded)
+    np.bitwise_and(bits, _SIGN, out=magic)
+    return True
+
+
+def _encode_block(code: Array) -> None:
+    """Write the block in the scratch as float16 bits; uses the scratch up."""
+    scratch, n = _scratch, code.size
+    signs, rounded = scratch.magic[:n], scratch.rounded[:n]
+    np.multiply(scratch.rounded_values[:n], _TO_CODE, out=scratch.rounded_values[:n])
+    np.right_shift(rounded, _SHIFT, out=rounded)
+    np.right_shift(signs, _SIGN_SHIFT, out=signs)
+    np.bitwise_or(rounded, signs, out=rounded)
+    np.copyto(code, rounded, casting="unsafe")  # keeps the low 16 bits
+
+
+def _decode_block(half: Array, wide: Array) -> bool:
+    """Widen one block; False if it holds an infinity or a NaN."""
+    if (
+        np.maximum.reduce(half.view(_INT16)) >= _HALF_INF
+        or np.maximum.reduce(half.view(_UINT16)) >= _HALF_NEGATIVE_INF
+    ):
+        return False
+    words = wide.view(_INT32)
+    np.copyto(words, half.view(_INT16))
+    np.left_shift(words, _CODE_SHIFT, out=words)
+    np.bitwise_and(words, _CODE_MASK, out=words)
+    np.multiply(wide, _FROM_CODE, out=wide)
+    return True
+
+
+def _take_plain(size: int) -> bool:
+    return size < SMALL or _flushes_subnormals()
+
+
+def _as_flat(kernel: Callable[..., None], source: Array, *targets: Array) -> tuple[Array, ...] | None:
+    """One-dimensional views of arrays that lie in one memory order.
+
+    Where they do not, run ``kernel`` on packed copies instead, and return None.
+    """
+    arrays = (source, *targets)
+    if all(each.flags.c_contiguous for each in arrays):
+        return tuple(each.reshape(-1) for each in arrays)
+    if all(each.flags.f_contiguous for each in arrays):
+        return tuple(each.T.reshape(-1) for each in arrays)
+    packed = [np.empty(each.shape, each.dtype) for each in targets]
+    kernel(np.ascontiguousarray(source), *packed)
+    for target, result in zip(targets, packed, strict=True):
+        target[...] = result
+    return None
+
+
+def narrow_float16(wide: Array, half: Array, grid: Array | None = None) -> None:
+    """Write ``wide`` rounded to float16 (nearest, ties to even) into ``half``, and as float32 into ``grid``.
+
+    Args:
+        wide: float32, any shape; quickest when contiguous.
+        half: float16 of the same shape; must not share memory with the others. grid: float32 of the same
+        shape, or ``wide`` itself, or None: receives the rounded values, -0, infinities
+            and NaNs included.
+
+    Raises:
+        FormatError, ShapeError: as :func:`minimp_backends.plain_casts.check_cast`.
+    """
+    check_cast("narrow_float16", wide, FLOAT32, half, FLOAT16)
+    if grid is not None:
+        check_cast("narrow_float16 grid", half, FLOAT16, grid, FLOAT32)
+    if _take_plain(wide.size):
+        plain_casts.narrow_float16(wide, half, grid)
+        return
+    flat = (
+        _as_flat(narrow_float16, wide, half) if grid is None else _as_flat(narrow_float16, wide, half, grid)
+    )
+    if flat is None:
+        return
+    values, halves, *grids = flat
+    bits, codes = values.view(_UINT32), halves.view(_UINT16)
+    for start in range(0, values.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        if not _round_block(values[part], bits[part]):
+            plain_casts.narrow_float16(values[part], halves[part], *(each[part] for each in grids))
+            continue
+        for each in grids:
+            _write_grid(each[part])
+        _encode_block(codes[part])
+
+
+def _write_grid(out: Array) -> None:
+    """Write the block in the scratch as float32, signs put back."""
+    n = out.size
+    np.bitwise_or(_scratch.rounded[:n], _scratch.magic[:n], out=out.view(_UINT32))
+
+
+def round_to_float16_grid(wide: Array, out: Array) -> None:
+    """Write the float32 array ``wide`` rounded to float16 into the float32 array ``out`` (or ``wide``
+    itself).
+
+    Raises FormatError and ShapeError as :func:`narrow_float16` does.
+    """
+    check_cast("round_to_float16_grid", wide, FLOAT32, out, FLOAT32)
+    if _take_plain(wide.size):
+        plain_casts.round_to_float16_grid(wide, out)
+        return
+    flat = _as_flat(round_to_float16_grid, wide, out)
+    if flat is None:
+        return
+    values, grid = flat
+    bits = values.view(_UINT32)
+    for start in range(0, values.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        if _round_block(values[part], bits[part]):
+            _write_grid(grid[part])
+        else:
+            plain_casts.round_to_float16_grid(values[part], grid[part])
+
+
+def widen_float16(half: Array, wide: Array) -> None:
+    """Write the float16 array ``half`` into the float32 array ``wide``; exact, subnormals and -0 included.
+
+    Raises FormatError and ShapeError as :func:`narrow_float16` does.
+    """
+    check_cast("widen_float16", half, FLOAT16, wide, FLOAT32)
+    if _take_plain(half.size):
+        plain_casts.widen_float16(half, wide)
+        return
+    flat = _as_flat(widen_float16, half, wide)
+    if flat is None:
+        return
+    halves, values = flat
+    for start in range(0, values.size, BLOCK):
+        part = slice(start, start + BLOCK)
+        if not _decode_block(halves[part], values[part]):
+            plain_casts.widen_float16(halves[part], values[part])
+
+
+def narrow_bfloat16(wide: Array, low: Array, grid: Array | None = None) -> None:
+    """Write ``wide`` rounded to bfloat16 (nearest, ties to even) into ``low``, and as float32 into ``grid``.
+
+    The arguments are those of :func:`narrow_float16`, with ``low`` bfloat16. A NaN becomes ml_dtypes'
+    quiet NaN of the same sign.
+    """
+    if grid is None or wide.size <= BLOCK or not all(each.flags.c_contiguous for each in (wide, low, grid)):
+        plain_casts.narrow_bfloat16(wide, low, grid)
+        return
+    check_cast("narrow_bfloat16", wide, FLOAT32, low, BFLOAT16)
+    check_cast("narrow_bfloat16 grid", low, BFLOAT16, grid, FLOAT32)
+    values, lows, grids = wide.reshape(-1), low.reshape(-1), grid.reshape(-1)
+    for start in range(0, values.size, BLOCK):  # in blocks, so that the way back reads the cache
+        part = slice(start, start + BLOCK)
+        plain_casts.narrow_bfloat16(values[part], lows[part], grids[part])
+
+
+widen_bfloat16 = plain_casts.widen_bfloat16  # ml_dtypes widens at the speed of a copy
+
+
+def _round_to_odd_float32(wide64: Array) -> Array:
+    """float64 to float32 by round-to-odd: truncate, and set the last bit if anything was cut off."""
+    with np.errstate(all="ignore"):
+        nearest = wide64.astype(FLOAT32)
+        back = nearest.astype(np.float64)
+        cut_off = back != wide64  # also true of a NaN, which stays one
+        away = np.abs(back) > np.abs(wide64)  # an infinity that came from a finite value is one of these
+    bits = nearest.view(_UINT32)
+    np.subtract(bits, away, out=bits, casting="unsafe")
+    np.bitwise_or(bits, cut_off, out=bits, casting="unsafe")
+    return nearest
+
+
+def narrow_from_float64(wide64: Array, low: Array, fmt_name: str) -> None:
+    """Write the float64 array ``wide64`` into ``low``, rounded once (nearest, ties to even).
+
+    NumPy rounds float64 to float16 once. ml_dtypes goes to bfloat16 by way of float32 and so rounds
+    twice: 1 + 2^-8 + 2^-40 becomes the tie 1 + 2^-8 and then 1, though 1 + 2^-7 is nearer. Here float32
+    is reached by round-to-odd. A result of round-to-odd with p + 2 bits or more is a midpoint of p-bit
+    numbers, or such a number, only if it is exact, and otherwise lies on the same side of it as the
+    original; so rounding it to p bits gives what rounding the original gives (Boldo and Melquiond,
+    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE Trans.
+    Computers 57(4), 2008). float32 has 24 bits for bfloat16's 8, the same exponent range, and 16 more
+    bits below the smallest subnormal; a finite value beyond float32 becomes the largest float32, which is
+    odd and rounds to infinity. (A processor set to flush subnormals gives zero below 2^-126, as in all
+    float32 arithmetic.)
+
+    Args:
+        wide64: float64, any shape.
+        low: the target, of the same shape, float16 or bfloat16 as ``fmt_name`` says.
+        fmt_name: ``"float16"`` or ``"bfloat16"``.
+
+    Raises:
+        FormatError: ``fmt_name`` is neither, or an array is not of the dtype named.
+        ShapeError: the shapes differ.
+    """
+    targets = {"float16": FLOAT16, "bfloat16": BFLOAT16}
+    if fmt_name not in targets:
+        raise FormatError(
+            unknown_name("target format", fmt_name, targets),
+            op="narrow_from_float64",
+            formats=(fmt_name,),
+            help="minimp.formats.round takes every format",
+        )
+    check_cast("narrow_from_float64", wide64, np.dtype(np.float64), low, targets[fmt_name])
+    with np.errstate(all="ignore"):
+        low[...] = wide64 if fmt_name == "float16" else _round_to_odd_float32(wide64)
