@@ -1,5 +1,8 @@
 """Number formats on plain NumPy arrays: what they are, rounding to them, their bits, arithmetic in them."""
 
+from minimp.formats.anatomy import Inspection, inspect, ulp
+from minimp.formats.codes import decode, encode
+from minimp.formats.operations import OPERATIONS, arithmetic
 from minimp.formats.rounding import OVERFLOWS, ROUNDINGS, representable
 from minimp.formats.rounding import round_to as round  # noqa: A004 - the pinned name; it shadows only in here
 from minimp.formats.table import FORMATS, Format, get
@@ -22,10 +25,15 @@ int8 = FORMATS["int8"]
 
 __all__ = [
     "FORMATS",
+    "OPERATIONS",
     "OVERFLOWS",
     "ROUNDINGS",
     "Format",
+    "Inspection",
+    "arithmetic",
     "bfloat16",
+    "decode",
+    "encode",
     "float4_e2m1fn",
     "float6_e2m3fn",
     "float6_e3m2fn",
@@ -39,8 +47,10 @@ __all__ = [
     "float32",
     "float64",
     "get",
+    "inspect",
     "int8",
     "representable",
     "round",
     "tfloat32",
+    "ulp",
 ]

@@ -66,7 +66,7 @@ class Rounding:
     Attributes:
         name: the mode's name.
         goes_up: whether low + 1 is taken in the place of low.
-        keeps_max: whether a finite value beyond ``max`` becomes ``max``, or else overflows (IEEE 754-2019, 7.4).
+        keeps_max: whether a finite value beyond ``max`` becomes ``max``, or else overflows (IEEE 754, 7.4).
         note: one line for people.
     """
 
@@ -165,7 +165,7 @@ def round_to(
         SettingError: unknown rounding or overflow.
         DataError: x is not real numbers, or holds integers that float64 cannot hold.
     """
-    fmt, mode, saturate = get(fmt), _mode(rounding), _saturates(overflow)
+    fmt, mode, saturate = get(fmt), mode_named(rounding), saturates(overflow)
     x = widen(x)
     wide = x.astype(np.float64)
     _refuse_nan(wide, fmt)
@@ -181,8 +181,8 @@ def round_to(
 
     limit = np.where(negative, -fmt.lowest, fmt.max)
     kept = mode.keeps_max(at) | saturate
-    rounded = np.where(rounded > limit, np.where(kept, limit, _beyond(fmt, limit)), rounded)
-    rounded = np.where(np.isinf(wide), limit if saturate else _beyond(fmt, limit), rounded)
+    rounded = np.where(rounded > limit, np.where(kept, limit, beyond(fmt, limit)), rounded)
+    rounded = np.where(np.isinf(wide), limit if saturate else beyond(fmt, limit), rounded)
     if fmt.has_negative_zero:
         signed = np.copysign(rounded, wide)
     else:
@@ -246,13 +246,13 @@ def widen(x: npt.ArrayLike) -> Floats:
 _SHORT_INTEGERS = tuple(np.dtype(each) for each in (np.int8, np.uint8, np.int16, np.uint16))
 
 
-def _mode(rounding: str) -> Rounding:
+def mode_named(rounding: str) -> Rounding:
     if rounding not in ROUNDINGS:
         raise SettingError(unknown_name("rounding", rounding, ROUNDINGS), op="round")
     return ROUNDINGS[rounding]
 
 
-def _saturates(overflow: str | None) -> bool:
+def saturates(overflow: str | None) -> bool:
     if overflow is not None and overflow not in OVERFLOWS:
         raise SettingError(unknown_name("overflow", overflow, OVERFLOWS), op="round")
     return overflow == "saturate"
@@ -270,6 +270,6 @@ def _refuse_nan(wide: Float64s, fmt: Format) -> None:
         )
 
 
-def _beyond(fmt: Format, limit: Float64s) -> Any:
+def beyond(fmt: Format, limit: Float64s) -> Any:
     """What lies beyond the largest value when nothing clamps: inf, or NaN, or the largest value itself."""
     return np.inf if fmt.has_inf else np.nan if fmt.has_nan else limit

@@ -69,6 +69,10 @@ FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
 )
 
 
+# float64's, in which everything here is computed: exponents below, last bits from, bits of the mantissa.
+_HIGHEST, _LOWEST, _LONGEST = 1025, -1074, 52
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Format:
     """A number format: six stored facts, and an anatomy derived from them.
@@ -84,7 +88,7 @@ class Format:
         dtype: the NumPy dtype that stores one value.
 
     Raises:
-        FormatError: the flavour is unknown.
+        FormatError: the flavour is unknown, or float64 could not hold the values, or ``dtype`` the codes.
     """
 
     name: str
@@ -101,6 +105,17 @@ class Format:
                 op="Format",
                 formats=(self.name,),
                 help="a flavour says how a format spends its last codes; see minimp.formats.table.FLAVOURS",
+            )
+
+        above, below = (1 << self.exponent_bits) - self.bias, self.emin - self.mantissa_bits
+        fits = above <= _HIGHEST and below >= _LOWEST and 1 <= self.mantissa_bits <= _LONGEST
+        if not fits or self.bits > 8 * self.dtype.itemsize:
+            raise FormatError(
+                f"1 + {self.exponent_bits} + {self.mantissa_bits} bits with bias {self.bias} do not fit"
+                f" float64, or {self.dtype}",
+                op="Format",
+                formats=(self.name,),
+                help="every value must be a float64, and every code fit the dtype",
             )
 
     # --- the switches of the flavour, as attributes that the engine's hot path can read ---
@@ -154,6 +169,19 @@ class Format:
     def emax(self) -> int:
         """The exponent of ``max``: 2^emax <= max < 2^(emax+1)."""
         return math.frexp(self.max)[1] - 1
+
+    @cached_property
+    def padding(self) -> int:
+        """Zero bits below a code: 13 in tfloat32, which is stored as a float32 pattern; 0 in all others."""
+        if self.dtype.type not in (np.float16, np.float32, np.float64):
+            return 0
+        spare = int(np.finfo(self.dtype).nmant) - self.mantissa_bits
+        return spare if self.bits + spare == 8 * self.dtype.itemsize else 0
+
+    @cached_property
+    def code_dtype(self) -> np.dtype[Any]:
+        """The unsigned integer type of a code."""
+        return np.dtype(f"u{self.dtype.itemsize}")
 
     @cached_property
     def max_code(self) -> int:

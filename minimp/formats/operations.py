@@ -1,0 +1,222 @@
+"""Correctly rounded arithmetic in any format: + - * / sqrt and fused multiply-add.
+
+For a format of at most float32's size, the operation is done in float64 and what that lost is recovered
+exactly; the pair is turned into the exact result rounded to odd, which may be rounded again to the format as
+if it were exact. float64 itself uses the processor for ``nearest_even``, and exact fractions, one element at
+a time, for the other modes and for fma.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
+from minimp.formats.errorfree import to_odd, two_product, two_sum
+from minimp.formats.exact import floor_log2, round_fraction
+from minimp.formats.rounding import Float64s, mode_named, representable, round_to, widen
+from minimp.formats.table import FORMATS, Format, get
+
+__all__ = ["OPERATIONS", "arithmetic", "as_values"]
+
+Pair = tuple[Float64s, Float64s]  # a result rounded to nearest, and the sign of what is missing from it
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation, three times over.
+
+    Attributes:
+        operands: how many it takes.
+        native: float64 in, float64 rounded to nearest out; also right for infinities and NaN.
+        pair: the same for operands of at most float32's size, with the sign of the residue.
+        exact: on fractions, exact (sqrt: to well below any format's last bit, and odd where inexact).
+        addends: the two numbers whose sum an exact zero would be, for the sign of that zero; None for * /
+            sqrt.
+    """
+
+    operands: int
+    native: Callable[..., Float64s]
+    pair: Callable[..., Pair]
+    exact: Callable[..., Fraction]
+    addends: Callable[..., tuple[Float64s, Float64s]] | None = None
+
+
+def _divide_pair(a: Float64s, b: Float64s) -> Pair:
+    quotient = a / b
+    product, error = two_product(quotient, b)
+    return quotient, ((a - product) - error) * np.sign(b)  # a - qb has the sign of (a/b - q) b
+
+
+def _sqrt_pair(a: Float64s) -> Pair:
+    root = np.sqrt(a)
+    square, error = two_product(root, root)
+    return root, (a - square) - error
+
+
+def _fma_native(a: Float64s, b: Float64s, c: Float64s) -> Float64s:
+    """Right for special values only: a finite a·b that overflows must not meet c's infinity."""
+    return np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), c, a * b + c)
+
+
+def _sqrt_exact(a: Fraction) -> Fraction:
+    shift = 120 - floor_log2(a) // 2  # 120 bits of the root, then a sticky bit below them
+    scaled = a * Fraction(4) ** shift
+    whole = scaled.numerator // scaled.denominator
+    root = math.isqrt(whole)
+    sticky = root * root != scaled
+    return Fraction(2 * root + sticky) / Fraction(2) ** (shift + 1)
+
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        "add": Operation(2, np.add, two_sum, lambda a, b: a + b, lambda a, b: (a, b)),
+        "sub": Operation(
+            2, np.subtract, lambda a, b: two_sum(a, -b), lambda a, b: a - b, lambda a, b: (a, -b)
+        ),
+        "mul": Operation(2, np.multiply, lambda a, b: (a * b, np.zeros(())), lambda a, b: a * b),
+        "div": Operation(2, np.divide, _divide_pair, lambda a, b: a / b),
+        "sqrt": Operation(1, np.sqrt, _sqrt_pair, _sqrt_exact),
+        "fma": Operation(
+            3,
+            _fma_native,
+            lambda a, b, c: two_sum(a * b, c),
+            lambda a, b, c: a * b + c,
+            lambda a, b, c: (a * b, c),
+        ),
+    }
+)
+
+
+def arithmetic(
+    op: str,
+    *operands: npt.ArrayLike,
+    fmt: Any,
+    rounding: str = "nearest_even",
+    overflow: str | None = None,
+    rng: np.random.Generator | int | None = None,
+) -> Float64s:
+    """Compute ``op`` on values of ``fmt`` and round the exact result to ``fmt``, once.
+
+    Args:
+        op: ``add`` a + b, ``sub`` a - b, ``mul`` a b, ``div`` a / b, ``sqrt``, ``fma`` a b + c.
+        operands: values of ``fmt``, of shapes that broadcast together.
+        fmt: anything that ``minimp.formats.get`` knows.
+        rounding, overflow, rng: as in ``minimp.formats.round``. The residue that ``stochastic`` sees is the
+            exact one rounded to odd at 53 bits.
+
+    Returns:
+        A float64 array of the broadcast shape. Special values follow IEEE 754-2019, sections 6 and 7 (an
+        exact zero sum of opposite signs is +0, -0 when rounding ``down``), as far as the format has them.
+
+    Raises:
+        FormatError: unknown format; an operand is no value of ``fmt``; or the result is NaN, and ``fmt`` has
+            none.
+        SettingError: unknown operation, rounding or overflow, or the wrong number of operands.
+        ShapeError: the operands do not broadcast.
+
+    float64 in a mode other than ``nearest_even``, and its fma, take some 10 microseconds an element: a
+    reference, not a kernel.
+    """
+    fmt, rule = get(fmt), _operation(op, len(operands))
+    mode_named(rounding)
+    values = _broadcast(op, [as_values(each, fmt, op) for each in operands])
+    small = (
+        fmt.precision <= FORMATS["float32"].precision
+        and fmt.exponent_bits <= FORMATS["float32"].exponent_bits
+    )
+    with np.errstate(all="ignore"):
+        if small:
+            nearest, residue = rule.pair(*values)
+            odd = to_odd(nearest, np.where(np.isfinite(nearest), residue, 0.0))
+            odd = _signed_zero(odd, rule, values, rounding)
+            result = round_to(odd, fmt, rounding, overflow, rng).astype(np.float64)
+        elif rounding == "nearest_even" and op != "fma" and fmt is FORMATS["float64"]:
+            result = rule.native(*values)
+        else:
+            nearest = _signed_zero(rule.native(*values), rule, values, rounding)
+            result = _by_fractions(rule, nearest, values, fmt, rounding, overflow, rng)
+    return result
+
+
+def as_values(x: npt.ArrayLike, fmt: Format, op: str) -> Float64s:
+    """x in float64, refused where it is no value of ``fmt``."""
+    wide: Float64s = widen(x).astype(np.float64)
+    strange = ~representable(wide, fmt)
+    if strange.any():
+        raise FormatError(
+            f"expected values of {fmt.name}, but {int(strange.sum())} of {wide.size} are none,"
+            f" {wide[strange].flat[0]!r} the first",
+            op=op,
+            shapes=(wide.shape,),
+            formats=(fmt.name,),
+            help=f"round first: minimp.formats.round(x, {fmt.name!r})",
+        )
+    return wide
+
+
+def _operation(op: str, given: int) -> Operation:
+    if op not in OPERATIONS:
+        raise SettingError(unknown_name("operation", op, OPERATIONS), op="arithmetic")
+    if OPERATIONS[op].operands != given:
+        raise SettingError(
+            f"expected {OPERATIONS[op].operands} operands, got {given}",
+            op=op,
+            help="fma takes a, b and c of a·b + c; sqrt takes one operand; the others two",
+        )
+    return OPERATIONS[op]
+
+
+def _broadcast(op: str, values: list[Float64s]) -> list[Float64s]:
+    shapes = [each.shape for each in values]
+    try:
+        return [np.ascontiguousarray(each).reshape(each.shape) for each in np.broadcast_arrays(*values)]
+    except ValueError as fault:
+        raise ShapeError(
+            f"operands of shapes {', '.join(map(str, shapes))} do not broadcast",
+            op=op,
+            shapes=shapes,
+            help="shapes are aligned at their last axis; each axis must agree or be 1",
+        ) from fault
+
+
+def _signed_zero(result: Float64s, rule: Operation, values: list[Float64s], rounding: str) -> Float64s:
+    """IEEE 754-2019, 6.3: a zero sum of opposite signs is -0 when rounding down (float64 has given +0)."""
+    if rule.addends is None or rounding != "down":
+        return result
+    left, right = rule.addends(*values)
+    return np.where((result == 0) & (np.signbit(left) != np.signbit(right)), -0.0, result)
+
+
+def _by_fractions(
+    rule: Operation,
+    native: Float64s,
+    values: list[Float64s],
+    fmt: Format,
+    rounding: str,
+    overflow: str | None,
+    rng: np.random.Generator | int | None,
+) -> Float64s:
+    """One exact fraction an element; ``native`` serves special operands and results that are exactly zero."""
+    source = np.random.default_rng(rng)
+    results = native.astype(np.float64)  # a copy to fill
+    defined = np.logical_and.reduce([np.isfinite(each) for each in values]) & ~np.isnan(native)
+    for place in np.ndindex(native.shape):
+        exact = _exact_value(rule, [float(each[place]) for each in values]) if defined[place] else None
+        if exact:
+            results[place] = round_fraction(exact, fmt, rounding, overflow, source)
+    return round_to(results, fmt, rounding, overflow).astype(np.float64)
+
+
+def _exact_value(rule: Operation, operands: list[float]) -> Fraction | None:
+    try:
+        return rule.exact(*map(Fraction, operands))
+    except ZeroDivisionError:
+        return None
