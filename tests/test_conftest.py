@@ -1,0 +1,146 @@
+"""The suite's own rules; oracle: pytest run on planted tests with a copy of tests/conftest.py."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PLANTED = """
+import os, warnings
+from dataclasses import replace
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from minimp.modes import MODES, no_grad
+
+def test_leaks_modes():
+    MODES.set(replace(MODES.get(), grad_enabled=False))
+
+def test_next_one_starts_clean():
+    assert MODES.get().grad_enabled
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+
+def test_scope_is_no_leak():
+    with no_grad():
+        pass
+
+def test_leaks_errstate():
+    np.seterr(over="ignore")
+
+def test_leaks_legacy_random():
+    np.random.seed(0)
+
+def test_leaks_environment():
+    os.environ["MINIMP_DEBUG"] = "2"
+
+def test_own_environment_is_no_leak(monkeypatch):
+    monkeypatch.setenv("MINIMP_DEBUG", "2")
+
+def test_warning_is_an_error():
+    warnings.warn("planted", DeprecationWarning)
+
+SEEN = []
+
+@given(st.integers())
+def test_examples(value):
+    SEEN.append(value)
+
+def test_examples_are_the_same_each_time():
+    print("EXAMPLES", hash(tuple(SEEN)))
+
+@pytest.mark.torch
+def test_parity():
+    pass
+"""
+NO_TORCH = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "torch" else found(name, package)
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Return a folder with the suite's configuration and one file of planted tests."""
+    (tmp_path / "tests").mkdir()
+    for name in ("__init__.py", "conftest.py"):
+        shutil.copy(TESTS / name, tmp_path / "tests")
+    shutil.copy(TESTS.parent / "pyproject.toml", tmp_path)
+    (tmp_path / "tests" / "test_planted.py").write_text(PLANTED)
+    (tmp_path / "no_torch.py").write_text(NO_TORCH)
+    return tmp_path
+
+
+def run_pytest(suite: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in the folder; it finds the packages that this run finds."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "MINIMP"))
+    }
+    environment["PYTHONPATH"] = os.pathsep.join([str(suite), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        cwd=suite,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_leaks_and_warnings_fail_the_test_that_makes_them(suite: Path) -> None:
+    """Oracle: the planted tests: four leak, one warns, the others keep the rules."""
+    out = run_pytest(suite).stdout
+    assert re.findall(r"^ERROR tests/test_planted.py::(\w+)", out, re.MULTILINE) == [
+        "test_leaks_modes",
+        "test_leaks_errstate",
+        "test_leaks_legacy_random",
+        "test_leaks_environment",
+    ]
+    assert re.findall(r"^FAILED tests/test_planted.py::(\w+)", out, re.MULTILINE) == [
+        "test_warning_is_an_error"
+    ]
+    assert "this test leaks global state\n  the record of modes in force" in out
+    assert "BLAS threads: 1" in out
+
+
+def test_hypothesis_tries_the_same_examples(suite: Path) -> None:
+    """Oracle: two runs print one hash of their examples (hash of ints, so no salt)."""
+    runs = [run_pytest(suite, "-s", "-k", "examples").stdout for _ in range(2)]
+    hashes = [re.findall(r"EXAMPLES (-?\d+)", out) for out in runs]
+    assert hashes[0] == hashes[1]
+    assert len(hashes[0]) == 1
+
+
+def test_missing_torch_is_said(suite: Path) -> None:
+    """Oracle: a run that cannot find torch: the marked test skips, the summary names what is missing."""
+    out = run_pytest(suite, "-p", "no_torch", "-k", "parity").stdout
+    assert "NOT RUN: 1 tests or modules that compare with torch (pip install torch==2.13.0)" in out
+    assert "1 skipped" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backend", "cupy"], "--backend cupy: it is planned but cannot run yet; use one of: numpy"),
+        (["--backend", "numpi"], "--backend numpi: it does not exist; use one of: numpy"),
+        (["--installed"], "--installed: minimp would be imported from"),
+    ],
+)
+def test_options_that_cannot_be_honoured_are_refused(suite: Path, options: list[str], message: str) -> None:
+    """Oracle: pytest's exit code 4, a usage error; under --installed a package lies beside the tests."""
+    if options == ["--installed"]:
+        (suite / "minimp").mkdir()
+        (suite / "minimp" / "__init__.py").write_text("")
+        (suite / "minimp" / "modes.py").write_text(
+            "from contextvars import ContextVar\nMODES = ContextVar('planted', default=None)\n"
+        )
+    done = run_pytest(suite, *options)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert message in done.stderr
