@@ -98,7 +98,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     import minimp  # the package under test; not at the top, so that --installed can speak first
 
     return [
-        f"minimp: {Path(minimp.__file__).parent}, backend {config.getoption('--backend')}",
+        f"minimp: {next(iter(minimp.__path__))}, backend {config.getoption('--backend')}",
         f"with: {', '.join(parts)}; BLAS threads: {threads}; {platform.machine()}",
     ]
 
