@@ -31,11 +31,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minimp.errors import FormatError, unknown_name
 from minimp_backends import plain_casts
 from minimp_backends.plain_casts import BFLOAT16, FLOAT16, FLOAT32, Array, check_cast
 
 __all__ = [
+    "as_flat",
     "narrow_bfloat16",
     "narrow_float16",
     "narrow_from_float64",
@@ -139,18 +139,19 @@ def _take_plain(size: int) -> bool:
     return size < SMALL or _flushes_subnormals()
 
 
-def _as_flat(kernel: Callable[..., None], source: Array, *targets: Array) -> tuple[Array, ...] | None:
-    """One-dimensional views of arrays that lie in one memory order.
+def as_flat(kernel: Callable[..., None], source: Array, *targets: Array) -> tuple[Array, ...] | None:
+    """One-dimensional views of arrays that lie in one memory order, aligned.
 
-    Where they do not, run ``kernel`` on packed copies instead, and return None.
+    Where they do not, run ``kernel(source, *targets)`` on packed copies instead, and return None.
     """
     arrays = (source, *targets)
-    if all(each.flags.c_contiguous for each in arrays):
-        return tuple(each.reshape(-1) for each in arrays)
-    if all(each.flags.f_contiguous for each in arrays):
-        return tuple(each.T.reshape(-1) for each in arrays)
+    if all(each.flags.aligned for each in arrays):
+        if all(each.flags.c_contiguous for each in arrays):
+            return tuple(each.reshape(-1) for each in arrays)
+        if all(each.flags.f_contiguous for each in arrays):
+            return tuple(each.T.reshape(-1) for each in arrays)
     packed = [np.empty(each.shape, each.dtype) for each in targets]
-    kernel(np.ascontiguousarray(source), *packed)
+    kernel(np.array(source, order="C"), *packed)
     for target, result in zip(targets, packed, strict=True):
         target[...] = result
     return None
@@ -174,9 +175,7 @@ def narrow_float16(wide: Array, half: Array, grid: Array | None = None) -> None:
     if _take_plain(wide.size):
         plain_casts.narrow_float16(wide, half, grid)
         return
-    flat = (
-        _as_flat(narrow_float16, wide, half) if grid is None else _as_flat(narrow_float16, wide, half, grid)
-    )
+    flat = as_flat(narrow_float16, wide, half) if grid is None else as_flat(narrow_float16, wide, half, grid)
     if flat is None:
         return
     values, halves, *grids = flat
@@ -207,7 +206,7 @@ def round_to_float16_grid(wide: Array, out: Array) -> None:
     if _take_plain(wide.size):
         plain_casts.round_to_float16_grid(wide, out)
         return
-    flat = _as_flat(round_to_float16_grid, wide, out)
+    flat = as_flat(round_to_float16_grid, wide, out)
     if flat is None:
         return
     values, grid = flat
@@ -229,7 +228,7 @@ def widen_float16(half: Array, wide: Array) -> None:
     if _take_plain(half.size):
         plain_casts.widen_float16(half, wide)
         return
-    flat = _as_flat(widen_float16, half, wide)
+    flat = as_flat(widen_float16, half, wide)
     if flat is None:
         return
     halves, values = flat
@@ -259,50 +258,4 @@ def narrow_bfloat16(wide: Array, low: Array, grid: Array | None = None) -> None:
 widen_bfloat16 = plain_casts.widen_bfloat16  # ml_dtypes widens at the speed of a copy
 
 
-def _round_to_odd_float32(wide64: Array) -> Array:
-    """float64 to float32 by round-to-odd: truncate, and set the last bit if anything was cut off."""
-    with np.errstate(all="ignore"):
-        nearest = wide64.astype(FLOAT32)
-        back = nearest.astype(np.float64)
-        cut_off = back != wide64  # also true of a NaN, which stays one
-        away = np.abs(back) > np.abs(wide64)  # an infinity that came from a finite value is one of these
-    bits = nearest.view(_UINT32)
-    np.subtract(bits, away, out=bits, casting="unsafe")
-    np.bitwise_or(bits, cut_off, out=bits, casting="unsafe")
-    return nearest
-
-
-def narrow_from_float64(wide64: Array, low: Array, fmt_name: str) -> None:
-    """Write the float64 array ``wide64`` into ``low``, rounded once (nearest, ties to even).
-
-    NumPy rounds float64 to float16 once. ml_dtypes goes to bfloat16 by way of float32 and so rounds
-    twice: 1 + 2^-8 + 2^-40 becomes the tie 1 + 2^-8 and then 1, though 1 + 2^-7 is nearer. Here float32
-    is reached by round-to-odd. A result of round-to-odd with p + 2 bits or more is a midpoint of p-bit
-    numbers, or such a number, only if it is exact, and otherwise lies on the same side of it as the
-    original; so rounding it to p bits gives what rounding the original gives (Boldo and Melquiond,
-    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE Trans.
-    Computers 57(4), 2008). float32 has 24 bits for bfloat16's 8, the same exponent range, and 16 more
-    bits below the smallest subnormal; a finite value beyond float32 becomes the largest float32, which is
-    odd and rounds to infinity. (A processor set to flush subnormals gives zero below 2^-126, as in all
-    float32 arithmetic.)
-
-    Args:
-        wide64: float64, any shape.
-        low: the target, of the same shape, float16 or bfloat16 as ``fmt_name`` says.
-        fmt_name: ``"float16"`` or ``"bfloat16"``.
-
-    Raises:
-        FormatError: ``fmt_name`` is neither, or an array is not of the dtype named.
-        ShapeError: the shapes differ.
-    """
-    targets = {"float16": FLOAT16, "bfloat16": BFLOAT16}
-    if fmt_name not in targets:
-        raise FormatError(
-            unknown_name("target format", fmt_name, targets),
-            op="narrow_from_float64",
-            formats=(fmt_name,),
-            help="minimp.formats.round takes every format",
-        )
-    check_cast("narrow_from_float64", wide64, np.dtype(np.float64), low, targets[fmt_name])
-    with np.errstate(all="ignore"):
-        low[...] = wide64 if fmt_name == "float16" else _round_to_odd_float32(wide64)
+narrow_from_float64 = plain_casts.narrow_from_float64  # rare: only input data and checks are float64

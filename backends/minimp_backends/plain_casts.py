@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from minimp.errors import FormatError, ShapeError
+from minimp.errors import FormatError, ShapeError, unknown_name
 
 __all__ = [
     "BFLOAT16",
@@ -27,6 +27,7 @@ __all__ = [
     "check_cast",
     "narrow_bfloat16",
     "narrow_float16",
+    "narrow_from_float64",
     "round_to_float16_grid",
     "widen_bfloat16",
     "widen_float16",
@@ -105,3 +106,52 @@ def widen_bfloat16(low: Array, wide: Array) -> None:
     """Write the bfloat16 array ``low`` into the float32 array ``wide``; exact."""
     check_cast("widen_bfloat16", low, BFLOAT16, wide, FLOAT32)
     wide[...] = low
+
+
+def _round_to_odd_float32(wide64: Array) -> Array:
+    """float64 to float32 by round-to-odd: truncate, and set the last bit if anything was cut off."""
+    with np.errstate(all="ignore"):
+        nearest = wide64.astype(FLOAT32)
+        back = nearest.astype(np.float64)
+        cut_off = back != wide64  # also true of a NaN, which stays one
+        away = np.abs(back) > np.abs(wide64)  # an infinity that came from a finite value is one of these
+    bits = nearest.view(np.uint32)
+    np.subtract(bits, away, out=bits, casting="unsafe")
+    np.bitwise_or(bits, cut_off, out=bits, casting="unsafe")
+    return nearest
+
+
+def narrow_from_float64(wide64: Array, low: Array, fmt_name: str) -> None:
+    """Write the float64 array ``wide64`` into ``low``, rounded once (nearest, ties to even).
+
+    NumPy rounds float64 to float16 once. ml_dtypes goes to bfloat16 by way of float32 and so rounds
+    twice: 1 + 2^-8 + 2^-40 becomes the tie 1 + 2^-8 and then 1, though 1 + 2^-7 is nearer. Here float32
+    is reached by round-to-odd. A result of round-to-odd with p + 2 bits or more is a midpoint of p-bit
+    numbers, or such a number, only if it is exact, and otherwise lies on the same side of it as the
+    original; so rounding it to p bits gives what rounding the original gives (Boldo and Melquiond,
+    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE Trans.
+    Computers 57(4), 2008). float32 has 24 bits for bfloat16's 8, the same exponent range, and 16 more
+    bits below the smallest subnormal; a finite value beyond float32 becomes the largest float32, which is
+    odd and rounds to infinity. (A processor set to flush subnormals gives zero below 2^-126, as in all
+    float32 arithmetic.)
+
+    Args:
+        wide64: float64, any shape.
+        low: the target, of the same shape, float16 or bfloat16 as ``fmt_name`` says.
+        fmt_name: ``"float16"`` or ``"bfloat16"``.
+
+    Raises:
+        FormatError: ``fmt_name`` is neither, or an array is not of the dtype named.
+        ShapeError: the shapes differ.
+    """
+    targets = {"float16": FLOAT16, "bfloat16": BFLOAT16}
+    if fmt_name not in targets:
+        raise FormatError(
+            unknown_name("target format", fmt_name, targets),
+            op="narrow_from_float64",
+            formats=(fmt_name,),
+            help="minimp.formats.round takes every format",
+        )
+    check_cast("narrow_from_float64", wide64, np.dtype(np.float64), low, targets[fmt_name])
+    with np.errstate(all="ignore"):
+        low[...] = wide64 if fmt_name == "float16" else _round_to_odd_float32(wide64)

@@ -281,7 +281,8 @@ def exact_round(wide64: NDArray[np.float64], mantissa_bits: int, lowest: int) ->
     """Round to nearest, ties to even, by rint on exact multiples of each value's quantum; no overflow."""
     exponent = np.maximum(np.frexp(wide64)[1] - 1, lowest)
     quantum = np.ldexp(1.0, exponent - mantissa_bits)
-    return np.rint(wide64 / quantum) * quantum
+    rounded: NDArray[np.float64] = np.rint(wide64 / quantum) * quantum
+    return rounded
 
 
 @pytest.mark.parametrize(
@@ -336,13 +337,26 @@ def test_float64_refuses_other_formats() -> None:
 
 @pytest.mark.slow
 def test_every_float32_pattern() -> None:
-    """Oracle: plain cast, on all 2^32 patterns, storage and grid."""
+    """Oracles: zero of the same sign below 2^-25, then the plain cast; every pattern with |x| < 2^16.
+
+    Beyond, where whole blocks go the plain way, one chunk in 17: NumPy reports each overflow at length.
+    """
     size = 1 << 22
-    half, expected = np.empty(size, np.float16), np.empty(size, np.float16)
+    codes, half, expected = (
+        np.arange(size, dtype=np.uint32),
+        np.empty(size, np.float16),
+        np.empty(size, np.float16),
+    )
     grid, expected_grid = np.empty(size, np.float32), np.empty(size, np.float32)
     for start in range(0, 1 << 32, size):
-        wide = np.arange(start, start + size, dtype=np.uint32).view(np.float32)
-        plain_casts.narrow_float16(wide, expected, expected_grid)
+        wide = (codes + np.uint32(start)).view(np.float32)
+        exponents = (start >> 23) & 0xFF  # of all of a chunk: it is half a binade
+        if exponents >= 127 + 16 and start // size % 17:
+            continue
+        if exponents < 127 - 25:
+            expected[...] = expected_grid[...] = np.copysign(0.0, wide[0])
+        else:
+            plain_casts.narrow_float16(wide, expected, expected_grid)
         block_rounding.narrow_float16(wide, half, grid)
-        assert_same_bits(half, expected, wide)
-        assert_same_bits(grid, expected_grid, wide)
+        assert np.array_equal(half.view(np.uint16), expected.view(np.uint16)), hex(start)
+        assert np.array_equal(grid.view(np.uint32), expected_grid.view(np.uint32)), hex(start)
