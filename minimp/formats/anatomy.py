@@ -15,7 +15,7 @@ import numpy.typing as npt
 from minimp.errors import DataError
 from minimp.formats.codes import decode, encode
 from minimp.formats.exact import round_fraction
-from minimp.formats.rounding import Float64s, quantum_exponent, round_to, widen
+from minimp.formats.rounding import Float64s, quantum_exponent, round_to, widen, widen64
 from minimp.formats.table import Format, get
 
 __all__ = ["Inspection", "inspect", "ulp"]
@@ -29,7 +29,7 @@ def ulp(x: npt.ArrayLike, fmt: Any) -> Float64s:
     Handbook of Floating-Point Arithmetic, 2018, 2.3.2, discusses the other conventions.)
     """
     fmt = get(fmt)
-    wide = widen(x).astype(np.float64)
+    wide = widen64(x)
     finite = np.isfinite(wide)
     magnitude = np.minimum(np.where(finite, np.abs(wide), 0.0), fmt.max)
     return np.where(finite, np.ldexp(1.0, quantum_exponent(magnitude, fmt)), np.nan)

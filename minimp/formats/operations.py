@@ -21,7 +21,7 @@ import numpy.typing as npt
 from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
 from minimp.formats.errorfree import to_odd, two_product, two_sum
 from minimp.formats.exact import floor_log2, round_fraction
-from minimp.formats.rounding import Float64s, mode_named, representable, round_to, widen
+from minimp.formats.rounding import Float64s, mode_named, representable, round_to, widen64
 from minimp.formats.table import FORMATS, Format, get
 
 __all__ = ["OPERATIONS", "arithmetic", "as_values"]
@@ -148,7 +148,7 @@ def arithmetic(
 
 def as_values(x: npt.ArrayLike, fmt: Format, op: str) -> Float64s:
     """x in float64, refused where it is no value of ``fmt``."""
-    wide: Float64s = widen(x).astype(np.float64)
+    wide = widen64(x)
     strange = ~representable(wide, fmt)
     if strange.any():
         raise FormatError(

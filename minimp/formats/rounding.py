@@ -32,6 +32,7 @@ __all__ = [
     "representable",
     "round_to",
     "widen",
+    "widen64",
 ]
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -130,6 +131,7 @@ OVERFLOWS: Mapping[str, str] = MappingProxyType(
 )
 
 
+@np.errstate(over="ignore")  # a float64 near its end may round up to inf: past every format's end too
 def round_to(
     x: npt.ArrayLike,
     fmt: Any,
@@ -167,7 +169,7 @@ def round_to(
     """
     fmt, mode, saturate = get(fmt), mode_named(rounding), saturates(overflow)
     x = widen(x)
-    wide = x.astype(np.float64)
+    wide = widen64(x)
     _refuse_nan(wide, fmt)
     finite, negative = np.isfinite(wide), np.signbit(wide)
     magnitude = np.where(finite, np.abs(wide), 0.0)
@@ -202,8 +204,7 @@ def quantum_exponent(x: npt.ArrayLike, fmt: Format) -> npt.NDArray[np.int32]:
 
 def representable(x: npt.ArrayLike, fmt: Any) -> npt.NDArray[np.bool_]:
     """Tell, element by element, whether x is a value of ``fmt``. (-0 counts as 0 where there is no -0.)"""
-    fmt = get(fmt)
-    wide: Float64s = widen(x).astype(np.float64)
+    fmt, wide = get(fmt), widen64(x)
     finite = np.isfinite(wide)
     numbers = np.where(finite, wide, 0.0)
     exact = round_to(numbers, fmt, "toward_zero") == numbers
@@ -211,6 +212,13 @@ def representable(x: npt.ArrayLike, fmt: Any) -> npt.NDArray[np.bool_]:
     return np.asarray(np.where(finite, exact, special), dtype=np.bool_)
 
 
+@np.errstate(invalid="ignore")  # a signalling NaN becomes quiet
+def widen64(x: npt.ArrayLike) -> Float64s:
+    """Real numbers as float64, without changing one of them. Errors are those of ``widen``."""
+    return widen(x).astype(np.float64)
+
+
+@np.errstate(invalid="ignore")
 def widen(x: npt.ArrayLike) -> Floats:
     """Real numbers as float32 or float64, without changing one of them.
 
@@ -218,8 +226,9 @@ def widen(x: npt.ArrayLike) -> Floats:
         DataError: complex, object, text or long double data; integers beyond what float64 can hold.
     """
     x = np.asarray(x)
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype in (np.float32, np.float64):
-        return x.astype(x.dtype.newbyteorder("="), copy=False)
+        return x
     narrow = any(x.dtype == each.dtype for each in FORMATS.values())
     if narrow or x.dtype == np.bool_ or x.dtype in _SHORT_INTEGERS:
         return x.astype(np.float32)
@@ -231,7 +240,7 @@ def widen(x: npt.ArrayLike) -> Floats:
             help="convert to float64 first; that conversion may itself round",
         )
     wide = x.astype(np.float64)
-    large = np.abs(wide) > 2.0**53  # rare; compared as Python integers, where nothing wraps
+    large = np.abs(wide) >= 2.0**53  # rare; compared as Python integers, where nothing wraps
     inexact = [whole for whole, each in zip(x[large], wide[large], strict=True) if int(whole) != int(each)]
     if inexact:
         raise DataError(

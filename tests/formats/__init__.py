@@ -1,0 +1,1 @@
+"""Number formats: what they are, rounding, bits, arithmetic, accumulation."""
