@@ -55,6 +55,7 @@ def encode(
     return placed.astype(fmt.code_dtype)
 
 
+@np.errstate(over="ignore")  # the codes beyond max would be 2^1024 and more; they are replaced below
 def decode(codes: npt.ArrayLike, fmt: Any) -> Float64s:
     """Read codes as numbers: float64 of the same shape (every value of every format is exact in it).
 

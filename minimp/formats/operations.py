@@ -139,7 +139,7 @@ def arithmetic(
             odd = _signed_zero(odd, rule, values, rounding)
             result = round_to(odd, fmt, rounding, overflow, rng).astype(np.float64)
         elif rounding == "nearest_even" and op != "fma" and fmt is FORMATS["float64"]:
-            result = rule.native(*values)
+            result = round_to(rule.native(*values), fmt, rounding, overflow).astype(np.float64)
         else:
             nearest = _signed_zero(rule.native(*values), rule, values, rounding)
             result = _by_fractions(rule, nearest, values, fmt, rounding, overflow, rng)
@@ -206,7 +206,7 @@ def _by_fractions(
 ) -> Float64s:
     """One exact fraction an element; ``native`` serves special operands and results that are exactly zero."""
     source = np.random.default_rng(rng)
-    results = native.astype(np.float64)  # a copy to fill
+    results = np.array(native, np.float64)  # to be filled
     defined = np.logical_and.reduce([np.isfinite(each) for each in values]) & ~np.isnan(native)
     for place in np.ndindex(native.shape):
         exact = _exact_value(rule, [float(each[place]) for each in values]) if defined[place] else None

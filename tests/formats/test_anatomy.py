@@ -1,0 +1,195 @@
+"""One number under the glass."""
+
+from __future__ import annotations
+
+import math
+import struct
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minimp import formats
+from minimp.errors import DataError, FormatError, SettingError
+from minimp.formats import Format, inspect
+from tests.formats.oracle import SMALL, assert_same, magnitudes
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_ulp_is_numpys_spacing(dtype: type) -> None:
+    """Oracle: np.spacing of magnitudes (its float16 is one-sided at negative powers of two)."""
+    info, random = np.finfo(dtype), np.random.default_rng(1)
+    exponents = random.integers(info.minexp - info.nmant, info.maxexp - 1, 5000)
+    x = (random.uniform(1, 2, 5000) * 2.0**exponents).astype(dtype)
+    x = np.concatenate([x, -x, np.array([0, info.max / 2, info.tiny, info.smallest_subnormal], dtype)])
+    assert_same(formats.ulp(x, dtype), np.spacing(np.abs(x)).astype(np.float64), x)
+
+
+@pytest.mark.parametrize("fmt", SMALL, ids=repr)
+def test_ulp_is_the_step_between_values(fmt: Format) -> None:
+    """Oracle: differences of the list of all values; also for the numbers between them."""
+    values = magnitudes(fmt)
+    steps = np.diff(values)
+    assert_same(formats.ulp(values[:-1], fmt), steps)
+    assert_same(formats.ulp(-(values[:-1] + values[1:]) / 2, fmt), steps)
+    assert float(formats.ulp(4 * fmt.max, fmt)) == steps[-1]
+    assert np.isnan(formats.ulp([np.inf, -np.inf, np.nan], fmt)).all()
+
+
+@given(x=finite)
+def test_fields_of_float32_and_float64_are_the_machines(x: float) -> None:
+    """Oracle: struct's packing of the same number."""
+    code64 = struct.unpack("<Q", struct.pack("<d", x))[0]
+    with np.errstate(over="ignore"):
+        code32 = int(np.float32(x).view(np.uint32))
+    for seen, code, bits, mantissa in (
+        (inspect(x, "float64"), code64, 64, 52),
+        (inspect(x, "float32"), code32, 32, 23),
+    ):
+        assert int(seen.bits, 2) == code
+        assert len(seen.bits) == bits
+        assert seen.sign == code >> (bits - 1)
+        assert seen.mantissa == code & ((1 << mantissa) - 1)
+        assert seen.exponent == (code >> mantissa) & ((1 << (bits - 1 - mantissa)) - 1)
+        assert seen.fields.replace(" ", "") == seen.bits
+
+
+@given(x=finite)
+def test_float64_neighbours_are_those_of_math(x: float) -> None:
+    """Oracle: math.nextafter and math.ulp."""
+    seen = inspect(x, "float64")
+    assert seen.value == x
+    assert seen.error == 0
+    assert seen.neighbours == (math.nextafter(x, -math.inf), math.nextafter(x, math.inf))
+    assert seen.ulp == math.ulp(x)
+
+
+@pytest.mark.parametrize("fmt", SMALL, ids=repr)
+def test_every_value_of_a_small_format(fmt: Format) -> None:
+    """Oracle: the sorted list of all values: neighbours, kinds, zero error."""
+    values = magnitudes(fmt)[:: max(1, len(magnitudes(fmt)) // 500)]
+    every = np.concatenate([-magnitudes(fmt)[:0:-1], magnitudes(fmt)])
+    every = np.concatenate([[-128.0], every]) if fmt.is_integer else every
+    for x in np.concatenate([values, -values, [fmt.max, fmt.lowest]]):
+        seen = inspect(x, fmt)
+        place = int(np.searchsorted(every, x))
+        below = every[place - 1] if place else (-math.inf if fmt.has_inf else None)
+        above = every[place + 1] if place + 1 < len(every) else (math.inf if fmt.has_inf else None)
+        assert (seen.value, seen.error, seen.neighbours) == (x, 0, (below, above))
+        small = "subnormal" if abs(x) < fmt.smallest_normal else "normal"
+        assert seen.kind == (small if x else "zero")
+        assert len(seen.bits) == fmt.bits
+
+
+def test_decimal_text_is_rounded_once() -> None:
+    """Oracle: by hand. float64 cannot tell these from the tie, and would round to the even side."""
+    tie = Decimal(1) + Decimal(2) ** -11
+    with_more = str(tie) + "0" * 20 + "1"
+    assert inspect(str(tie), "float16").value == 1.0
+    assert inspect(with_more, "float16").value == 1 + 2.0**-10
+    assert inspect(float(with_more), "float16").value == 1.0
+    assert inspect(Fraction(1) + Fraction(1, 2**11) + Fraction(1, 10**40), "float16").value == 1 + 2.0**-10
+    assert inspect("1/3", "float64").value == 1 / 3
+    assert inspect("9007199254740993", "float64").value == 2.0**53
+    assert inspect(2**53 + 1, "float64", "up").value == 2.0**53 + 2
+
+
+def test_the_error_is_exact() -> None:
+    """Oracle: fractions. The text 0.1 and the float 0.1 are different numbers."""
+    assert inspect("0.1", "float16").error == Fraction(1638, 2**14) - Fraction(1, 10)
+    assert inspect(0.1, "float16").error == Fraction(np.float16(0.1).item()) - Fraction(0.1)
+    assert inspect(0.1, "float64").error == 0
+    assert inspect("0.1", "float64").error == Fraction(0.1) - Fraction(1, 10)
+    assert inspect("0.1", "float16").ulps == pytest.approx(-0.4, abs=1e-12)
+
+
+@given(x=finite)
+def test_inspection_agrees_with_round(x: float) -> None:
+    """Oracle: minimp.formats.round, which goes another way (arrays of float64, not fractions)."""
+    for fmt in formats.FORMATS.values():
+        for mode in ("nearest_even", "nearest_away", "toward_zero", "up", "down", "to_odd"):
+            for overflow in ("ieee", "saturate"):
+                assert_same(inspect(x, fmt, mode, overflow).value, formats.round(x, fmt, mode, overflow))
+
+
+@pytest.mark.parametrize(
+    ("given_", "name", "kind", "value", "bits"),
+    [
+        ("65520", "float16", "inf", math.inf, "0111110000000000"),
+        ("-inf", "float16", "inf", -math.inf, "1111110000000000"),
+        ("nan", "float8_e4m3fn", "nan", math.nan, "01111111"),
+        (math.nan, "float8_e4m3fnuz", "nan", math.nan, "10000000"),
+        ("-0", "float16", "zero", -0.0, "1000000000000000"),
+        (-0.0, "float8_e5m2", "zero", -0.0, "10000000"),
+        ("-1e-30", "float16", "zero", -0.0, "1000000000000000"),
+        ("-0", "float8_e4m3fnuz", "zero", 0.0, "00000000"),
+        ("6e-8", "float16", "subnormal", 2.0**-24, "0000000000000001"),
+        (np.float16(0.1), "float16", "normal", 0.0999755859375, "0010111001100110"),
+        (np.int32(-3), "int8", "normal", -3.0, "11111101"),
+        ("448", "float8_e4m3fn", "normal", 448.0, "01111110"),
+        ("1e400", "float64", "inf", math.inf, "0" + "1" * 11 + "0" * 52),
+        (Decimal("0.5"), "float4_e2m1fn", "subnormal", 0.5, "0001"),
+        ("1", "tfloat32", "normal", 1.0, "0011111110000000000"),
+    ],
+)
+def test_kinds(given_: object, name: str, kind: str, value: float, bits: str) -> None:
+    """Oracle: the encodings in the specifications."""
+    seen = inspect(given_, name)
+    assert (seen.kind, seen.bits) == (kind, bits)
+    assert_same(seen.value, np.float64(value))
+
+
+def test_special_values_have_no_ulp_and_no_exact_error() -> None:
+    """Oracle: the docstring's words."""
+    over, nan, inf = inspect("70000", "float16"), inspect("nan", "float16"), inspect("inf", "float16")
+    assert over.error == math.inf
+    assert over.neighbours == (65504.0, None)
+    assert inf.error == 0
+    assert math.isnan(float(nan.error))
+    assert nan.neighbours == (None, None)
+    assert math.isnan(over.ulp)
+    assert inspect("inf", "float16", overflow="saturate").error == -math.inf
+    for seen in (over, nan, inf):
+        assert str(seen)
+
+
+def test_the_text_shows_everything() -> None:
+    """Oracle: the parts that a reader looks for, for 0.1 in float16."""
+    text = str(inspect("0.1", "float16"))
+    for part in (
+        "0.1 in float16",
+        "0 01011 1001100110",
+        "0x2e66",
+        "normal",
+        "1.599609375 x 2^-4",
+        "0.0999755859375",
+    ):
+        assert part in text
+    for part in ("-0.4 ulp", "2^-14", "0.09991455078125", "0.10003662109375"):
+        assert part in text
+    assert "none" in str(inspect("448", "float8_e4m3fn"))
+    assert str(inspect(0.1, "float64")).count("\n") == 6
+
+
+@pytest.mark.parametrize("bad", ["one", "", "1/0", "1e99999999", "0x10", None, [1.0], 1j, "1 2"])
+def test_what_is_no_number_is_refused(bad: object) -> None:
+    """Oracle: the message repeats what came."""
+    with pytest.raises(DataError, match="expected a number"):
+        inspect(bad, "float16")
+
+
+def test_settings_are_checked() -> None:
+    """Oracle: the errors of round."""
+    with pytest.raises(FormatError):
+        inspect(1.0, "float17")
+    with pytest.raises(FormatError, match="no NaN"):
+        inspect("nan", "int8")
+    with pytest.raises(SettingError):
+        inspect(1.0, "float16", "nearest")
+    with pytest.raises(SettingError):
+        inspect(1.0, "float16", overflow="wrap")
