@@ -1,0 +1,200 @@
+"""What a backend gives the engine, written once over an array namespace `xp`.
+
+Two kinds of arrays travel here. *Storage* arrays hold a tensor in its own format (float16, bfloat16,
+float32, float64, integers). *Wide* arrays hold values to compute with: float32 for the 16-bit formats,
+float64 for float64. Kernels take storage arrays, compute wide, and round once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minimp import formats
+from minimp.errors import FormatError
+from minimp.formats import Format
+from minimp_backends.special import erf
+
+__all__ = ["ArrayBackend"]
+
+Array = Any
+LOW = frozenset({formats.float16.dtype, formats.bfloat16.dtype})
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+class ArrayBackend(ABC):
+    """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
+
+    name: str
+    xp: Any
+
+    # ---- storage, and the way in and out ----------------------------------------------------------------
+
+    @abstractmethod
+    def from_host(self, array: np.ndarray[Any, Any]) -> Array:
+        """Copy a NumPy array to the device."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        """Return a NumPy array with the values of a device array; not to be written to."""
+
+    @abstractmethod
+    def release(self, array: Array) -> Array:
+        """Return an array that the user may write to: `array` itself if the engine holds no copy of it."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until all work given to the device is done."""
+
+    # ---- formats ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def wide(self, array: Array) -> Array:
+        """Return the values of a storage array to compute with; read-only.
+
+        float16 and bfloat16 become float32, exactly; anything else, and a Python number, is returned as it is.
+        """
+
+    @abstractmethod
+    def narrow(self, array: Array, format: Format | None) -> Array:  # noqa: A002 - the engine's word
+        """Round a fresh wide array once to storage of `format`: to nearest even, overflow to infinity.
+
+        The array's memory may be taken over, so nobody else may hold it. Arrays that are in the format
+        already, and any array when `format` is None, are returned as they are.
+        """
+
+    @abstractmethod
+    def cast(
+        self,
+        array: Array,
+        format: Format,  # noqa: A002 - the engine's word
+        rounding: str = "nearest_even",
+        overflow: str | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Array:
+        """Return a storage array of `format` with the values of `array`, each rounded once.
+
+        Args:
+            array: a storage or wide array; left as it is.
+            format: where to.
+            rounding: a name in `minimp.formats.ROUNDINGS`.
+            overflow: ``"ieee"`` (the default) or ``"saturate"``.
+            rng: the generator for ``rounding="stochastic"``.
+        """
+
+    def view(self, array: Array, change: Callable[[Array], Array]) -> Array:
+        """Return `change(array)`, for a change that only moves or selects elements."""
+        return change(array)
+
+    def add(self, a: Array, b: Array) -> Array:
+        """Return a + b of two storage arrays of one format, rounded to it (how gradients add up)."""
+        return self.narrow(self.wide(a) + self.wide(b), self._format(a))
+
+    def keep_where(self, array: Array, mask: Array) -> Array:
+        """Return the storage array with +0 wherever `mask` is False; nothing is rounded."""
+        return self.xp.where(mask, array, self.xp.zeros((), array.dtype))
+
+    def scatter_add(self, shape: tuple[int, ...], index: Any, values: Array) -> Array:
+        """Return zeros of `shape` with `values` (wide) added at `index`; equal places add up, wide."""
+        out = self.xp.zeros(shape, values.dtype)
+        parts = index if isinstance(index, tuple) else (index,)
+        if all(isinstance(part, slice | int | type(None) | type(...)) for part in parts):
+            out[index] = values
+        else:
+            self.xp.add.at(out, index, values)
+        return out
+
+    def erf(self, x: Array) -> Array:
+        """Return the error function of a wide array, elementwise."""
+        return erf(self.xp, x)
+
+    def _format(self, array: Array) -> Format:
+        return formats.get(array.dtype)
+
+    # ---- kernels that sum -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def matmul(self, a: Array, b: Array, *, accumulate: str) -> Array:
+        """(..., M, K) @ (..., K, N) -> (..., M, N): the sums, wide and not yet rounded to the format.
+
+        Args:
+            a, b: storage arrays of one format.
+            accumulate: how the K products of each output are added, a name of :func:`minimp.formats.matmul`.
+        """
+
+    @abstractmethod
+    def sum(
+        self, array: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, *, accumulate: str
+    ) -> Array:
+        """Sum a storage array over `axis`; the sums are wide and not yet rounded to the format."""
+
+    @abstractmethod
+    def conv2d(self, x: Array, weight: Array, geometry: dict[str, Any], *, accumulate: str) -> Array:
+        """(N, C, H, W), (O, C/g, kH, kW) -> (N, O, H', W'), wide.
+
+        `geometry` has stride, padding, dilation (pairs, in elements) and groups.
+        """
+
+    @abstractmethod
+    def conv2d_input(
+        self, grad: Array, weight: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
+        """Return the gradient of a convolution's input, of `shape`, wide."""
+
+    @abstractmethod
+    def conv2d_weight(
+        self, x: Array, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
+        """Return the gradient of a convolution's weight, of `shape`, wide."""
+
+    # ---- pooling ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def max_pool2d(self, x: Array, geometry: dict[str, Any], need_index: bool) -> tuple[Array, Array | None]:
+        """Return (storage maxima, index of each inside its window); NaN wins, then the first maximum."""
+
+    @abstractmethod
+    def max_pool2d_input(
+        self, grad: Array, index: Array, shape: tuple[int, ...], geometry: dict[str, Any]
+    ) -> Array:
+        """Send each gradient to the element that was the maximum; wide."""
+
+    @abstractmethod
+    def avg_pool2d(self, x: Array, geometry: dict[str, Any]) -> Array:
+        """Return the window means, wide."""
+
+    @abstractmethod
+    def avg_pool2d_input(self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any]) -> Array:
+        """Spread each gradient evenly over its window; wide."""
+
+    # ---- the end of a step ------------------------------------------------------------------------------
+
+    def unscale(self, grad: Array, scale: float) -> tuple[Array, bool]:
+        """Return (g32 = g / S in float32, whether g has a non-finite element)."""
+        wide = self.xp.multiply(self.wide(grad), np.float32(1.0 / scale), dtype=FLOAT32)
+        return wide, not self.is_finite(grad)
+
+    def is_finite(self, array: Array) -> bool:
+        """Tell whether every element is finite."""
+        return bool(self.xp.isfinite(self.wide(array)).all())
+
+    def sum_of_squares(self, arrays: Sequence[Array]) -> float:
+        """Return the sum of the squares of all elements, in float64."""
+        return float(sum(float(self.xp.sum(self.xp.square(self.wide(a), dtype=FLOAT64))) for a in arrays))
+
+    # ---- figures ----------------------------------------------------------------------------------------
+
+    def require(self, format: Format) -> None:  # noqa: A002 - the engine's word
+        """Refuse a format that this backend has no storage for.
+
+        Raises:
+            FormatError: naming those it has.
+        """
+        if format.dtype not in (FLOAT32, FLOAT64, *LOW):
+            raise FormatError(
+                f"the {self.name} backend has no tensors of {format.name}",
+                formats=[format.name], help="use float64, float32, float16 or bfloat16",
+            )  # fmt: skip

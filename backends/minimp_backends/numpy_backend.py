@@ -1,0 +1,249 @@
+"""The NumPy backend: the reference, and the engine on any CPU.
+
+Tensors are stored in true float16 and bfloat16 arrays. A product is: widen to float32 (exact), SGEMM with
+float32 accumulation, round once: the contract of a Tensor Core, up to the order of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from minimp_backends.casts import casts
+from numpy.typing import NDArray
+
+from minimp import formats
+from minimp.errors import FormatError
+from minimp.formats import Format
+from minimp_backends import convolution
+from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, ArrayBackend
+from minimp_backends.twins import Twins
+
+__all__ = ["NumpyBackend"]
+
+Array = NDArray[Any]
+FLOAT16, BFLOAT16 = formats.float16.dtype, formats.bfloat16.dtype
+SMALL = 2048
+"""Elements below which a twin costs more than widening again."""
+
+
+class NumpyBackend(ArrayBackend):
+    """Arrays are `numpy.ndarray`; kernels are NumPy, with one BLAS call for each product."""
+
+    name = "numpy"
+    xp = np
+
+    def __init__(self) -> None:
+        self.twins = Twins()
+
+    # ---- storage ----------------------------------------------------------------------------------------
+
+    def from_host(self, array: Array) -> Array:
+        """Copy a NumPy array, in C order."""
+        return np.array(array, order="C", copy=True)
+
+    def to_host(self, array: Array) -> Array:
+        """Return the array itself."""
+        return array
+
+    def release(self, array: Array) -> Array:
+        """Return `array` if it can be written to, else a copy; it gets no twin from now on."""
+        free = array if array.flags.writeable else array.copy()
+        if free.dtype in LOW:
+            self.twins.share(free)
+        return free
+
+    def synchronize(self) -> None:
+        """Return at once: NumPy has finished when it returns."""
+
+    # ---- formats ----------------------------------------------------------------------------------------
+
+    def wide(self, array: Any) -> Any:
+        """Widen float16 and bfloat16 to float32, through the array's twin if it has one."""
+        try:
+            dtype = array.dtype
+        except AttributeError:  # a Python number
+            return array
+        if dtype is FLOAT32 or dtype not in LOW:
+            return array
+        twin = self.twins.get(array)
+        return self._widen(array) if twin is None else twin
+
+    def _widen(self, array: Array) -> Array:
+        if array.size < SMALL:
+            return array.astype(FLOAT32)
+        wide = np.empty(array.shape, FLOAT32)
+        widen = casts().widen_float16 if array.dtype == FLOAT16 else casts().widen_bfloat16
+        widen(array, wide)
+        self.twins.put(array, wide)
+        return wide
+
+    def narrow(self, array: Array, format: Format | None) -> Array:  # noqa: A002
+        """Round once; the rounded float32 values stay behind as the twin."""
+        if format is None or array.dtype == format.dtype:
+            return array
+        if array.dtype != FLOAT32 or format.dtype not in LOW:
+            return self.cast(array, format)
+        if array.size < SMALL:
+            return array.astype(format.dtype)
+        return self._narrow_with_twin(np.ascontiguousarray(array), format.dtype)
+
+    def _narrow_with_twin(self, wide: Array, dtype: np.dtype[Any]) -> Array:
+        low = np.empty(wide.shape, dtype)
+        if not wide.flags.writeable:
+            wide = wide.copy()
+        narrow = casts().narrow_float16 if dtype == FLOAT16 else casts().narrow_bfloat16
+        narrow(wide, low, wide)
+        self.twins.put(low, wide)
+        return low
+
+    def cast(
+        self,
+        array: Array,
+        format: Format,  # noqa: A002
+        rounding: str = "nearest_even",
+        overflow: str | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Array:
+        """Round each element once; float64 never passes through float32 on its way to 16 bits."""
+        plain = rounding == "nearest_even" and overflow in (None, "ieee")
+        self.require(format)
+        if array.dtype == format.dtype:
+            return array
+        if array.dtype in LOW and format.dtype == FLOAT32:
+            return self.wide(array)
+        if not plain:
+            values = self.wide(array)
+            rounded = formats.round(values, format, rounding=rounding, overflow=overflow, rng=rng)
+            return rounded.astype(format.dtype)
+        if format.dtype not in LOW:
+            return array.astype(format.dtype)
+        if array.dtype == FLOAT64:
+            low = np.empty(array.shape, format.dtype)
+            casts().narrow_from_float64(np.ascontiguousarray(array), low, format.name)
+            return low
+        wide = self.wide(array) if array.dtype in LOW else array.astype(FLOAT32, copy=False)
+        if array.dtype.kind in "iub":  # integers beyond 2^24 would be rounded twice through float32
+            return self.cast(array.astype(FLOAT64), format)
+        if wide.size < SMALL:
+            return wide.astype(format.dtype)
+        return self._narrow_with_twin(wide.copy(order="C"), format.dtype)
+
+    def view(self, array: Array, change: Callable[[Array], Array]) -> Array:
+        """Return `change(array)`, and give a view of a twinned array the same view of its twin."""
+        moved = change(array)
+        if array.dtype in LOW and moved is not array:
+            twin = self.twins.get(array)
+            if twin is not None:
+                self.twins.put(moved, change(twin))
+        return moved
+
+    def keep_where(self, array: Array, mask: Array) -> Array:
+        """Select on the stored bits, and on the twin."""
+        if array.dtype not in LOW:
+            kept = np.multiply(array.view(f"u{array.itemsize}"), mask).view(array.dtype)
+            return kept
+        kept = np.multiply(array.view(np.uint16), mask).view(array.dtype)
+        twin = self.twins.get(array)
+        if twin is not None and twin.flags.c_contiguous:
+            self.twins.put(kept, np.multiply(twin.view(np.uint32), mask).view(FLOAT32))
+        return kept
+
+    # ---- kernels that sum -------------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array, *, accumulate: str) -> Array:
+        """One GEMM: float32 for the 16-bit formats and float32, float64 for float64.
+
+        Any other accumulation goes through :func:`minimp.formats.matmul`, one matrix at a time.
+        """
+        if accumulate == "float32" or (accumulate == "float64" and a.dtype == FLOAT64):
+            return np.matmul(self.wide(a), self.wide(b))
+        if accumulate == "float64":
+            return np.matmul(self._float64(a), self._float64(b))
+        return self._slow_matmul(a, b, accumulate)
+
+    def _slow_matmul(self, a: Array, b: Array, accumulate: str) -> Array:
+        fmt = self._format(a)
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        left = np.broadcast_to(self._float64(a), lead + a.shape[-2:])
+        right = np.broadcast_to(self._float64(b), lead + b.shape[-2:])
+        out = np.empty((*lead, a.shape[-2], b.shape[-1]), FLOAT64)
+        for index in np.ndindex(*lead):
+            out[index] = formats.matmul(
+                left[index], right[index], fmt=fmt, accumulate=accumulate, output=formats.float64
+            )
+        return out
+
+    def _float64(self, array: Array) -> Array:
+        return np.asarray(self.wide(array), FLOAT64)
+
+    def sum(
+        self,
+        array: Array,
+        axis: int | tuple[int, ...] | None = None,
+        keepdims: bool = False,
+        *,
+        accumulate: str,
+    ) -> Array:
+        """NumPy's pairwise sum in float32 (float64 for float64), or a product with ones as `accumulate` says."""
+        if array.dtype.kind in "iub":
+            return np.sum(array, axis=axis, keepdims=keepdims, dtype=np.int64)
+        if accumulate == "float32" or (array.dtype == FLOAT64 and accumulate == "float64"):
+            return np.asarray(np.add.reduce(self.wide(array), axis=axis, keepdims=keepdims))
+        if accumulate == "float64":
+            return np.asarray(np.add.reduce(self._float64(array), axis=axis, keepdims=keepdims))
+        axes = tuple(range(array.ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, array.ndim)
+        kept = [i for i in range(array.ndim) if i not in axes]
+        rows = np.transpose(array, (*kept, *axes)).reshape(*(array.shape[i] for i in kept), 1, -1)
+        total = self._slow_matmul(rows, np.ones((rows.shape[-1], 1), array.dtype), accumulate)[..., 0, 0]
+        shape = [1 if i in axes else n for i, n in enumerate(array.shape)]
+        return total.reshape(shape) if keepdims else total
+
+    def conv2d(self, x: Array, weight: Array, geometry: dict[str, Any], *, accumulate: str) -> Array:
+        """im2col and GEMM, a few images at a time."""
+        return convolution.conv2d_forward(*self._operands(x, weight, accumulate), None, **geometry)
+
+    def conv2d_input(
+        self, grad: Array, weight: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
+        """GEMM and col2im."""
+        return convolution.conv2d_input_gradient(*self._operands(grad, weight, accumulate), shape, **geometry)
+
+    def conv2d_weight(
+        self, x: Array, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
+        """im2col and GEMM over positions."""
+        return convolution.conv2d_weight_gradient(*self._operands(x, grad, accumulate), shape, **geometry)
+
+    def _operands(self, a: Array, b: Array, accumulate: str) -> tuple[Array, Array]:
+        """Return both operands in the format in which a convolution accumulates."""
+        if accumulate == "float32":
+            return self.wide(a), self.wide(b)
+        if accumulate == "float64":
+            return self._float64(a), self._float64(b)
+        raise FormatError(
+            f"accumulates in float32 or float64, not as {accumulate!r} says",
+            op="conv2d", help="use mp.accumulate('float32') or 'float64' around convolutions",
+        )  # fmt: skip
+
+    # ---- pooling ----------------------------------------------------------------------------------------
+
+    def max_pool2d(self, x: Array, geometry: dict[str, Any], need_index: bool) -> tuple[Array, Array | None]:
+        """Pool the wide values; a maximum is one of them, so storing it rounds nothing."""
+        best, index = convolution.max_pool2d_forward(self.wide(x), need_index=need_index, **geometry)
+        return self.narrow(best, self._format(x)), index
+
+    def max_pool2d_input(
+        self, grad: Array, index: Array, shape: tuple[int, ...], geometry: dict[str, Any]
+    ) -> Array:
+        """Scatter by the index inside each window."""
+        return convolution.max_pool2d_backward(self.wide(grad), index, shape, **geometry)
+
+    def avg_pool2d(self, x: Array, geometry: dict[str, Any]) -> Array:
+        """Sum the shifted slices of each window in float32, then divide."""
+        return convolution.avg_pool2d_forward(self.wide(x), **geometry)
+
+    def avg_pool2d_input(self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any]) -> Array:
+        """Divide, then add the shifted slices."""
+        return convolution.avg_pool2d_backward(self.wide(grad), shape, **geometry)

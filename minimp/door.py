@@ -1,0 +1,233 @@
+"""The door: how an op runs.
+
+``Op.__call__`` is the only way into a computation. It asks the policy for the compute formats, casts
+(a cast is an op like any other), runs the op's forward on raw arrays, records one
+:class:`~minimp.tape.Node`, and tells the listeners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from minimp import formats
+from minimp.errors import DeviceError, GradientError, MinimpError, ShapeError
+from minimp.formats import Format
+from minimp.modes import MODES, Modes, enable_grad
+from minimp.policy import CastClass, Mixed, Region, common_format, compute_formats
+from minimp.quiet import hush, speak
+from minimp.tape import Array, Edge, Event, Node, Value
+
+if TYPE_CHECKING:
+    from minimp.tensors import Tensor
+    from minimp_backends.array_backend import ArrayBackend as Backend
+
+__all__ = ["OPS", "Op", "cast", "op"]
+
+_Gathered = tuple[list[Array], list[Edge | None], "Backend", Format | None, bool]
+
+OPS: dict[str, Op] = {}
+"""Every op by name, in the order of definition."""
+
+
+class Op:
+    """A differentiable operation: forward, gradient, cast class and docstring in one place.
+
+    Made by the :func:`op` decorator. Positional arguments are data (tensors, arrays or Python numbers),
+    keyword arguments are metadata and reach the gradient rule under the same names.
+    """
+
+    def __init__(self, forward: Callable[..., Array], cast: CastClass, mixed: Mixed, bound: str) -> None:
+        self.name = forward.__name__.rstrip("_")
+        self.forward = forward
+        self.backward_rule: Callable[..., Any] | None = None
+        self.cast = cast
+        self.mixed = mixed
+        self.bound = bound
+        self.__doc__ = forward.__doc__
+        self.__name__ = forward.__name__
+
+    def __repr__(self) -> str:
+        """Show the op with its cast class."""
+        return f"<op {self.name}: {self.cast.value}>"
+
+    def gradient(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Declare the gradient: ``rule(ctx, grad, **options)`` returns one gradient per input."""
+        self.backward_rule = rule
+        return rule
+
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:
+        """Run the op: rule, cast, kernel, record, tell."""
+        modes = MODES.get()
+        given = [getattr(x, "format", None) for x in inputs] if modes.listeners else ()
+        plain = self._gather(inputs) if modes.autocast is None else None
+        arrays, edges, backend, format, recording = plain or self._gather_prepared(inputs, options, modes)
+        recording = recording and modes.grad_enabled and self.backward_rule is not None
+        node = Node(self, edges, options, backend, format, modes.accumulate, recording)
+        token = hush()
+        try:
+            result = self.forward(node, *arrays, **options) if options else self.forward(node, *arrays)
+        except (ValueError, IndexError, TypeError) as fault:
+            raise self._explain(fault, arrays, options) from fault
+        finally:
+            speak(token)
+        node.shape = result.shape
+        out = Value.make(result, backend, node if recording else None)
+        for listener in modes.listeners:
+            listener(Event("forward", node, tuple(arrays), (result,), tuple(given), modes))
+        return out
+
+    def _gather(self, inputs: Iterable[Any]) -> _Gathered | None:
+        """Collect arrays and edges of inputs that can run as they are, else None.
+
+        As they are: tensors of one floating format on one backend, Python numbers, missing inputs.
+        """
+        arrays, edges, recording = [], [], False
+        backend = format = None  # noqa: A001 - the field's word
+        for x in inputs:
+            if isinstance(x, Value):
+                if x.format is not format or x.backend is not backend:
+                    if backend is not None or x.format is None:
+                        return None
+                    backend, format = x.backend, x.format  # noqa: A001
+                arrays.append(x.array)
+                if x.requires_grad:
+                    edges.append(x.node or x)
+                    recording = True
+                    continue
+            elif x.__class__ is float or x.__class__ is int or x is None:
+                arrays.append(x)
+            else:
+                return None
+            edges.append(None)
+        return None if backend is None else (arrays, edges, backend, format, recording)
+
+    def _gather_prepared(self, inputs: tuple[Any, ...], options: dict[str, Any], modes: Modes) -> _Gathered:
+        """Prepare the inputs, then collect them; integers may stand beside a floating format."""
+        values = self._prepare(inputs, options, modes)
+        tensors = [x for x in values if isinstance(x, Value)]
+        format = next((x.format for x in tensors if x.format is not None), None)  # noqa: A001
+        arrays = [x.array if isinstance(x, Value) else x for x in values]
+        edges = [x.edge if isinstance(x, Value) else None for x in values]
+        recording = any(edge is not None for edge in edges)
+        return arrays, edges, tensors[0].backend, format, recording
+
+    def _explain(self, fault: Exception, arrays: list[Array], options: dict[str, Any]) -> MinimpError:
+        """Turn a complaint of the array library into an error that names the op and the shapes."""
+        if isinstance(fault, MinimpError):
+            return fault
+        shapes = [a.shape for a in arrays if hasattr(a, "shape")]
+        text = f"cannot compute on shapes {', '.join(map(str, shapes))}"
+        if options:
+            text += " with " + ", ".join(f"{name}={value!r}" for name, value in options.items())
+        summary = (self.__doc__ or "").strip().split("\n")[0]
+        return ShapeError(f"{text}: {fault}", op=self.name, shapes=shapes, help=summary or None)
+
+    def _prepare(self, inputs: tuple[Any, ...], options: dict[str, Any], modes: Modes) -> list[Any]:
+        """Lift plain arrays to tensors, apply the autocast rule, settle mixed formats; cast."""
+        values = _lift(self, inputs)
+        formats = [x.format if isinstance(x, Value) else None for x in values]
+        region = modes.autocast
+        if region is not None and region.enabled:
+            rule = region.policy.rule(self)
+            targets = compute_formats(rule, formats, region.format, options, op=self.name)
+            values = [
+                x if target is None or target is formats[i] else _cast_in_region(x, target, region)
+                for i, (x, target) in enumerate(zip(values, targets, strict=True))
+            ]
+        mixed = self.mixed
+        if mixed is Mixed.PROMOTE and any(x.__class__ is float for x in values):
+            mixed = Mixed.FLOAT
+        target = common_format(self.name, mixed, [_kind(x) for x in values])
+        if target is None:
+            return values
+        return [
+            cast(x, format=target) if isinstance(x, Value) and x.format is not target else x for x in values
+        ]
+
+    def differentiate(self, node: Node, grad: Array) -> tuple[Array | None, ...]:
+        """Return the gradient of each input, given that of the result (raw arrays)."""
+        if self.backward_rule is None:
+            raise GradientError("this op has no gradient", op=self.name)
+        found = self.backward_rule(node, grad, **node.options)
+        return found if isinstance(found, tuple) else (found,)
+
+
+def op(
+    *, cast: CastClass = CastClass.KEEP, mixed: Mixed = Mixed.PROMOTE, bound: str = "rounded"
+) -> Callable[[Callable[..., Array]], Op]:
+    """Declare an op around its forward function ``f(ctx, *arrays, **options) -> array``.
+
+    Args:
+        cast: what autocast does with its inputs.
+        mixed: what happens to inputs of different formats outside autocast.
+        bound: the name of its error bound, see :mod:`minimp.checks.bounds`.
+    """
+
+    def declare(forward: Callable[..., Array]) -> Op:
+        made = Op(forward, cast, mixed, bound)
+        OPS[made.name] = made
+        return made
+
+    return declare
+
+
+@op(cast=CastClass.KEEP, mixed=Mixed.KEEP, bound="cast")
+def cast(ctx: Node, x: Array, *, format: Format) -> Array:  # noqa: A002 - the field's word
+    """y = round_format(x), to nearest, ties to even, overflow to infinity; (...) -> (...).
+
+    Its gradient is the cast back: an FP32 parameter used in FP16 receives an FP32 gradient.
+    """
+    return ctx.backend.cast(x, format)
+
+
+@cast.gradient
+def _(ctx: Node, grad: Array, *, format: Format) -> Array:  # noqa: A002, ARG001
+    return ctx.backend.cast(grad, ctx.format)
+
+
+def _lift(op: Op, inputs: Iterable[Any]) -> list[Any]:
+    """Turn arrays and sequences into tensors, NumPy scalars into Python numbers; check the backends."""
+    inputs = list(inputs)
+    backend = None
+    for x in inputs:
+        if isinstance(x, Value):
+            if backend is not None and x.backend is not backend:
+                raise DeviceError(
+                    f"tensors of two backends: {backend.name} and {x.backend.name}",
+                    op=op.name, help="move one of them with .to(backend)",
+                )  # fmt: skip
+            backend = x.backend
+    lifted = [x if _is_plain(x) else Value.lift(x, backend) for x in inputs]
+    if not any(isinstance(x, Value) for x in lifted):
+        lifted[0] = Value.lift(lifted[0], None)
+    return lifted
+
+
+def _is_plain(x: Any) -> bool:
+    return x is None or isinstance(x, Value) or x.__class__ in (float, int, bool)
+
+
+def _kind(x: Any) -> tuple[Format | None, bool] | None:
+    """Return (format, has dimensions) of a tensor; None for a number or a missing input."""
+    return (x.format, x.array.ndim > 0) if isinstance(x, Value) else None
+
+
+def _cast_in_region(x: Value, target: Format, region: Region) -> Tensor:
+    """Cast under autocast; the cast of an FP32 leaf to the region's format is one node per region.
+
+    The cached cast is recorded even under no_grad, so that a later use in the region keeps its gradient
+    (as PyTorch 2.13; pytorch#165068). A weight whose array was replaced meanwhile is cast anew.
+    """
+    if not (region.cache_enabled and target is region.format and _cacheable(x)):
+        return cast(x, format=target)
+    key = (id(x), target.name)
+    held = region.cache.get(key)
+    if held is None or held[1] is not x.array:
+        with enable_grad():
+            held = region.cache[key] = (x, x.array, cast(x, format=target))
+    return held[2]  # type: ignore[no-any-return]
+
+
+def _cacheable(x: Value) -> bool:
+    return x.requires_grad and x.node is None and x.format is formats.float32

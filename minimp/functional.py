@@ -1,0 +1,199 @@
+"""torch.nn.functional's names and arguments over minimp's ops.
+
+Index and label arguments may be NumPy integer arrays. Differences from PyTorch 2.13 are stated in the
+docstring of the function they concern; where none is, there is none that we know of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minimp import formats, ops
+from minimp.errors import SettingError
+from minimp.formats import Format
+from minimp.tape import Value
+from minimp.tensors import Tensor
+
+__all__ = [
+    "avg_pool2d", "cat", "conv2d", "cross_entropy", "dropout", "exp", "gelu", "linear", "log",
+    "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "relu", "sigmoid", "softmax", "sqrt", "tanh",
+]  # fmt: skip
+
+Pair = int | Sequence[int]
+
+
+def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:  # noqa: A002 - torch's name
+    """y = x W^T + b.  (..., in), (out, in), (out,) -> (..., out); one rounding, after the bias."""
+    return ops.linear(input, weight) if bias is None else ops.linear(input, weight, bias)
+
+
+def conv2d(
+    input: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair | str = 0,  # noqa: A002
+    dilation: Pair = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
+    """Cross-correlation.  (N, C, H, W), (O, C/groups, kH, kW), (O,) -> (N, O, H', W').
+
+    Args:
+        input, weight, bias: tensors of one format (outside autocast).
+        stride, dilation: one number or a pair, at least 1.
+        padding: zeros on each side, one number or a pair; "valid" is none, "same" keeps H and W
+            (stride 1 and an odd reach of the kernel only).
+        groups: channels are split in this many independent groups.
+    """
+    strides, dilations = _pair("stride", stride), _pair("dilation", dilation)
+    if isinstance(padding, str):
+        padding = _named_padding(padding, weight.shape[2:], strides, dilations)
+    arrays = (input, weight) if bias is None else (input, weight, bias)
+    return ops.conv2d(
+        *arrays, stride=strides, padding=_pair("padding", padding, least=0), dilation=dilations, groups=groups
+    )
+
+
+def _named_padding(name: str, kernel: Sequence[int], stride: Pair, dilation: Sequence[int]) -> Pair:
+    if name == "valid":
+        return 0
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    if name != "same" or stride != (1, 1) or any(r % 2 for r in reach):
+        raise SettingError(
+            f"conv2d: padding {name!r} cannot act with stride {stride} and a kernel of {tuple(kernel)}",
+            help="'same' needs stride 1 and an odd reach; else give the padding as numbers",
+        )
+    return [r // 2 for r in reach]
+
+
+def max_pool2d(
+    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,  # noqa: A002
+    dilation: Pair = 1, ceil_mode: bool = False,
+) -> Tensor:  # fmt: skip
+    """The largest element of each window; (N, C, H, W) -> (N, C, H', W')."""
+    return ops.max_pool2d(
+        input, kernel=_pair("kernel_size", kernel_size),
+        stride=_pair("stride", kernel_size if stride is None else stride),
+        padding=_pair("padding", padding, least=0), dilation=_pair("dilation", dilation), ceil_mode=ceil_mode,
+    )  # fmt: skip
+
+
+def avg_pool2d(
+    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,  # noqa: A002
+    ceil_mode: bool = False, count_include_pad: bool = True,
+) -> Tensor:  # fmt: skip
+    """The mean of each window; (N, C, H, W) -> (N, C, H', W')."""
+    return ops.avg_pool2d(
+        input, kernel=_pair("kernel_size", kernel_size),
+        stride=_pair("stride", kernel_size if stride is None else stride),
+        padding=_pair("padding", padding, least=0), ceil_mode=ceil_mode, count_include_pad=count_include_pad,
+    )  # fmt: skip
+
+
+def relu(input: Any) -> Tensor:  # noqa: A002
+    """max(x, 0)."""
+    return ops.relu(input)
+
+
+def tanh(input: Any) -> Tensor:  # noqa: A002
+    """tanh x."""
+    return ops.tanh(input)
+
+
+def sigmoid(input: Any) -> Tensor:  # noqa: A002
+    """1 / (1 + e^-x)."""
+    return ops.sigmoid(input)
+
+
+def gelu(input: Any, approximate: str = "none") -> Tensor:  # noqa: A002
+    """x Phi(x); approximate "none" (by erf) or "tanh"."""
+    return ops.gelu(input, approximate=approximate)
+
+
+def exp(input: Any) -> Tensor:  # noqa: A002
+    """e^x."""
+    return ops.exp(input)
+
+
+def log(input: Any) -> Tensor:  # noqa: A002
+    """ln x."""
+    return ops.log(input)
+
+
+def sqrt(input: Any) -> Tensor:  # noqa: A002
+    """The square root."""
+    return ops.sqrt(input)
+
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Tensor:
+    """Join tensors along an existing axis."""
+    if not len(tensors):
+        raise SettingError("cat: expected at least one tensor, got none")
+    return ops.cat(*tensors, dim=dim)
+
+
+def softmax(input: Any, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+    """e^x / sum e^x over `dim` (torch's `dim=None` guesses; here the default is the last axis)."""
+    return ops.softmax(input, dim=dim, dtype=_format(dtype))
+
+
+def log_softmax(input: Any, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+    """ln softmax over `dim` (torch's `dim=None` guesses; here the default is the last axis)."""
+    return ops.log_softmax(input, dim=dim, dtype=_format(dtype))
+
+
+def dropout(input: Any, p: float = 0.5, training: bool = True) -> Tensor:  # noqa: A002
+    """Zero each element with probability p and divide the rest by 1 - p; the input itself if not training."""
+    if not 0.0 <= p <= 1.0:
+        raise SettingError(f"dropout: expected a probability from 0 to 1, got {p}")
+    if not training or p == 0.0:
+        return input if isinstance(input, Value) else Value.lift(input, None)  # type: ignore[return-value]
+    return ops.dropout(input, p=p)
+
+
+def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:  # noqa: A002
+    """mean (x - t)^2; shapes must be equal (torch broadcasts, with a warning)."""
+    return ops.mse_loss(input, target, reduction=reduction)
+
+
+def nll_loss(
+    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",  # noqa: A002
+) -> Tensor:  # fmt: skip
+    """-log_p[target]; (N, C), (N,) -> () or (N,)."""
+    return ops.nll_loss(input, target, weight, reduction=reduction, ignore_index=ignore_index)
+
+
+def cross_entropy(
+    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",  # noqa: A002
+    label_smoothing: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """-ln softmax(x)[target]; (N, C) or (C,) scores, integer labels (N,) or ().
+
+    Args:
+        input: scores.
+        target: class indices; tensors or NumPy integers (class probabilities are not offered).
+        weight: one factor per class, (C,).
+        ignore_index: a label whose rows count for nothing.
+        reduction: "mean" (weighted), "sum" or "none".
+        label_smoothing: from 0 to 1.
+    """
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise SettingError(f"cross_entropy: expected label_smoothing from 0 to 1, got {label_smoothing}")
+    scores = input if isinstance(input, Value) else Value.lift(input, None)
+    labels = target if isinstance(target, Value) else Value.lift(target, scores.backend)
+    single = scores.array.ndim == 1
+    if single:
+        scores, labels = scores.reshape(1, -1), labels.reshape(1)  # type: ignore[attr-defined]
+    losses = ops.nll_loss(
+        ops.log_softmax(scores, dim=1), labels, weight,
+        reduction=reduction, ignore_index=ignore_index, label_smoothing=label_smoothing,
+    )  # fmt: skip
+    return losses.reshape() if single and reduction == "none" else losses
+
+
+def _format(dtype: Any) -> Format | None:
+    return None if dtype is None else formats.get(dtype)
+
+
+def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
+    """Return two whole numbers of at least `least`."""
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in pair):
+        raise SettingError(f"{name}: expected one or two whole numbers of at least {least}, got {value!r}")
+    return pair

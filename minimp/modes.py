@@ -1,0 +1,128 @@
+"""The settings in force: one frozen record in one context variable.
+
+Everything that a `with` block can change (recording, autocast, accumulation, listeners, the default
+backend) is a field of :class:`Modes`. A block replaces the record and puts the old one back, also when
+it is left by an exception; each thread and each async task has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from contextvars import ContextVar, Token
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from minimp.formats.accumulation import parse_accumulate
+
+if TYPE_CHECKING:
+    from minimp.policy import Region
+    from minimp.tape import Event
+
+__all__ = ["DEFAULT_MODES", "MODES", "Modes", "Scope", "accumulate", "enable_grad", "is_grad_enabled", "listen", "no_grad"]
+
+Listener = Callable[["Event"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """What an op reads before it runs.
+
+    Attributes:
+        grad_enabled: whether ops on tensors that require a gradient are recorded.
+        autocast: the autocast region in force, or None.
+        accumulate: how sums are accumulated, a name of :func:`minimp.formats.matmul`.
+        listeners: called with one :class:`minimp.tape.Event` for each op and each gradient.
+        backend: the name of the backend on which new tensors are made.
+    """
+
+    grad_enabled: bool = True
+    autocast: Region | None = None
+    accumulate: str = "float32"
+    listeners: tuple[Listener, ...] = ()
+    backend: str = "numpy"
+
+
+DEFAULT_MODES = Modes()
+MODES: ContextVar[Modes] = ContextVar("minimp.modes", default=DEFAULT_MODES)
+
+
+class Scope(ContextDecorator):
+    """A `with` block, also usable as a decorator, in which some fields of :class:`Modes` differ."""
+
+    def __init__(self) -> None:
+        self._tokens: list[Token[Modes]] = []
+
+    def changes(self, now: Modes) -> dict[str, Any]:
+        """Return the fields to change, given the record in force on entry."""
+        raise NotImplementedError
+
+    def _recreate_cm(self) -> Self:
+        """Give each call of a decorated function, and so each thread, a block of its own."""
+        fresh = copy(self)
+        fresh._tokens = []
+        return fresh
+
+    def __enter__(self) -> Any:
+        """Put the changed record in force."""
+        now = MODES.get()
+        self._tokens.append(MODES.set(replace(now, **self.changes(now))))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Put the record back that was in force on entry."""
+        MODES.reset(self._tokens.pop())
+
+
+class no_grad(Scope):  # noqa: N801 - torch's name
+    """Run a block, or a function, without recording it for backward (torch.no_grad)."""
+
+    def changes(self, now: Modes) -> dict[str, Any]:  # noqa: ARG002 - the same whatever is in force
+        """Switch recording off."""
+        return {"grad_enabled": False}
+
+
+class enable_grad(Scope):  # noqa: N801 - torch's name
+    """Record again inside a :class:`no_grad` block (torch.enable_grad)."""
+
+    def changes(self, now: Modes) -> dict[str, Any]:  # noqa: ARG002 - the same whatever is in force
+        """Switch recording on."""
+        return {"grad_enabled": True}
+
+
+class listen(Scope):  # noqa: N801 - reads as a statement: `with listen(f):`
+    """Call `listener` with an :class:`minimp.tape.Event` for each op and gradient run in the block."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self.listener = listener
+
+    def changes(self, now: Modes) -> dict[str, Any]:
+        """Add the listener after those in force."""
+        return {"listeners": (*now.listeners, self.listener)}
+
+
+def is_grad_enabled() -> bool:
+    """Tell whether ops are being recorded."""
+    return MODES.get().grad_enabled
+
+
+class accumulate(Scope):  # noqa: N801 - reads as a statement: `with accumulate("float64"):`
+    """Accumulate every sum, product and convolution in the block as `name` says.
+
+    The names are those of :func:`minimp.formats.matmul`: ``"float32"`` (the default: any order, within
+    its bound), ``"float64"``, ``"float16"``, ``"chunked:64"``, ``"pairwise"``, ... float64 inputs are
+    accumulated in float64 unless a name says otherwise.
+
+    Raises:
+        SettingError: the name is unknown.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = parse_accumulate(name).name
+
+    def changes(self, now: Modes) -> dict[str, Any]:  # noqa: ARG002 - the same whatever is in force
+        """Name the accumulation."""
+        return {"accumulate": self.name}

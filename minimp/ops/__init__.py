@@ -1,0 +1,19 @@
+"""The ops, one file a family; each op is its forward, its gradient, its cast class and its docstring."""
+
+from minimp.door import OPS, Op, cast, op
+from minimp.ops.activations import gelu, relu, sigmoid, tanh
+from minimp.ops.arithmetic import abs_, add, div, exp, log, mul, neg, pow_, reciprocal, sqrt, sub
+from minimp.ops.comparison import argmax, eq, ge, gt, isfinite, le, lt, ne
+from minimp.ops.losses import mse_loss, nll_loss
+from minimp.ops.noise import dropout
+from minimp.ops.pooling import avg_pool2d, max_pool2d
+from minimp.ops.products import conv2d, linear, matmul
+from minimp.ops.reductions import amax, log_softmax, mean, softmax, sum_
+from minimp.ops.shaping import cat, expand, getitem, permute, reshape
+
+__all__ = [
+    "OPS", "Op", "abs_", "add", "amax", "argmax", "avg_pool2d", "cast", "cat", "conv2d", "div", "dropout",
+    "eq", "exp", "expand", "ge", "gelu", "getitem", "gt", "isfinite", "le", "linear", "log", "log_softmax",
+    "lt", "matmul", "max_pool2d", "mean", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute",
+    "pow_", "reciprocal", "relu", "reshape", "sigmoid", "softmax", "sqrt", "sub", "sum_", "tanh",
+]  # fmt: skip

@@ -1,0 +1,127 @@
+"""Loss functions: float32 under autocast, summed as `ctx.accumulate` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimp.door import op
+from minimp.errors import DataError, SettingError, ShapeError, unknown_name
+from minimp.policy import CastClass, Mixed
+from minimp.tape import Array, Node
+
+__all__ = ["mse_loss", "nll_loss"]
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@op(cast=CastClass.FP32, bound="sum")
+def mse_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "mean") -> Array:
+    """mean (x - t)^2 over all elements; both (...), of one shape; reduction mean, sum or none."""
+    _check_reduction(reduction, "mse_loss")
+    if x.shape != target.shape:
+        raise ShapeError(
+            f"expected input and target of one shape, got {x.shape} and {target.shape}",
+            op="mse_loss", shapes=[x.shape, target.shape], help="reshape one of them; losses do not broadcast",
+        )  # fmt: skip
+    ctx.save(x, target)
+    gap = ctx.wide(x) - ctx.wide(target)
+    return _reduce(ctx, gap * gap, reduction, x.size)
+
+
+@mse_loss.gradient
+def _(ctx: Node, grad: Array, *, reduction: str = "mean") -> tuple[Array | None, ...]:
+    x, target = ctx.saved
+    gap = ctx.wide(x) - ctx.wide(target)
+    factor = 2.0 / gap.size if reduction == "mean" else 2.0
+    slope = gap * (ctx.wide(grad) * factor)
+    by_target = ctx.round(-slope) if ctx.needs(1) else None
+    return (ctx.round(slope) if ctx.needs(0) else None), by_target
+
+
+@op(cast=CastClass.FP32, mixed=Mixed.SAME, bound="sum")
+def nll_loss(
+    ctx: Node, log_p: Array, target: Array, weight: Array | None = None, *,
+    reduction: str = "mean", ignore_index: int = -100, label_smoothing: float = 0.0,
+) -> Array:  # fmt: skip
+    """-log_p[target]: (N, C), (N,), (C,) -> () or (N,); the weighted mean divides by the sum of weights.
+
+    label_smoothing e takes the target distribution (1 - e) onehot + e / C, as torch's cross_entropy.
+    """
+    _check_reduction(reduction, "nll_loss")
+    _check_labels(log_p, target, ignore_index)
+    xp = ctx.backend.xp
+    share = _target_distribution(ctx, log_p, target, weight, ignore_index, label_smoothing)
+    ctx.save(target, weight)
+    loss = -(share * xp.where(share == 0, xp.zeros_like(share), ctx.wide(log_p))).sum(axis=1)
+    return _reduce(ctx, loss, reduction, _weight_sum(ctx, target, weight, ignore_index))
+
+
+@nll_loss.gradient
+def _(
+    ctx: Node, grad: Array, *, reduction: str = "mean", ignore_index: int = -100, label_smoothing: float = 0.0
+) -> tuple[Array | None, ...]:
+    target, weight = ctx.saved
+    xp = ctx.backend.xp
+    like = xp.zeros(ctx.shape_of(0), ctx.wide(grad).dtype)
+    share = _target_distribution(ctx, like, target, weight, ignore_index, label_smoothing)
+    g = ctx.wide(grad)
+    if reduction == "mean":
+        g = g / xp.asarray(_weight_sum(ctx, target, weight, ignore_index), g.dtype)
+    g = g[:, None] if reduction == "none" else g
+    return ctx.round(-share * g), None, None
+
+
+def _target_distribution(
+    ctx: Node, like: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
+) -> Array:
+    """(N, C): the weight of each class in each row's loss; zero rows for ignored labels."""
+    xp = ctx.backend.xp
+    kept = target != ignore_index
+    rows, classes = like.shape
+    share = xp.full((rows, classes), smoothing / classes, ctx.wide(like).dtype)
+    share[xp.arange(rows), xp.where(kept, target, 0)] += 1 - smoothing
+    if weight is not None:
+        share *= ctx.wide(weight)
+    return share * kept[:, None]
+
+
+def _weight_sum(ctx: Node, target: Array, weight: Array | None, ignore_index: int) -> Any:
+    kept = target != ignore_index
+    if weight is None:
+        return kept.sum()
+    return (ctx.wide(weight)[ctx.backend.xp.where(kept, target, 0)] * kept).sum()
+
+
+def _reduce(ctx: Node, terms: Array, reduction: str, count: Any) -> Array:
+    if reduction == "none":
+        return ctx.round(terms)
+    accumulate = ctx.accumulate if ctx.accumulate in ("float32", "float64") else "float32"
+    total = ctx.backend.sum(terms, accumulate=accumulate)
+    return ctx.round(total / ctx.backend.xp.asarray(count, total.dtype) if reduction == "mean" else total)
+
+
+def _check_reduction(reduction: str, name: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise SettingError(f"{name}: {unknown_name('reduction', reduction, REDUCTIONS)}")
+
+
+def _check_labels(log_p: Array, target: Array, ignore_index: int) -> None:
+    """Refuse labels that are not one class index per row."""
+    if log_p.ndim != 2 or target.shape != log_p.shape[:1]:
+        raise ShapeError(
+            f"expected scores (N, C) and labels (N,), got {log_p.shape} and {target.shape}",
+            op="nll_loss", shapes=[log_p.shape, target.shape],
+        )  # fmt: skip
+    if target.dtype.kind not in "iu":
+        raise DataError(
+            f"expected integer labels, got {target.dtype}", op="nll_loss",
+            help="cast them with .astype('int64')",
+        )  # fmt: skip
+    classes = log_p.shape[1]
+    wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DataError(
+            f"expected labels from 0 to {classes - 1}, got {int(target[row])} in row {row}", op="nll_loss",
+            help=f"count classes from 0, give the model more outputs, or ignore a label with ignore_index={int(target[row])}",
+        )  # fmt: skip

@@ -1,0 +1,57 @@
+"""Pooling over windows of an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimp.door import op
+from minimp.errors import ShapeError
+from minimp.tape import Array, Node
+
+__all__ = ["avg_pool2d", "max_pool2d"]
+
+
+@op(bound="exact")
+def max_pool2d(ctx: Node, x: Array, **geometry: Any) -> Array:
+    """The largest element of each window.  (N, C, H, W) -> (N, C, H', W'); NaN wins, then the first.
+
+    Keywords: kernel, stride, padding, dilation (pairs), ceil_mode; as torch.nn.functional.max_pool2d.
+    Saved for backward: the place of each maximum inside its window, one or two bytes.
+    """
+    _check(x, "max_pool2d", geometry)
+    y, index = ctx.backend.max_pool2d(x, geometry, ctx.needs(0))
+    ctx.save(index)
+    return y
+
+
+@max_pool2d.gradient
+def _(ctx: Node, grad: Array, **geometry: Any) -> Array:
+    (index,) = ctx.saved
+    return ctx.round(ctx.backend.max_pool2d_input(grad, index, ctx.shape_of(0), geometry))
+
+
+@op(bound="sum")
+def avg_pool2d(ctx: Node, x: Array, **geometry: Any) -> Array:
+    """The mean of each window.  (N, C, H, W) -> (N, C, H', W'); summed in float32, rounded once.
+
+    Keywords: kernel, stride, padding (pairs), ceil_mode, count_include_pad; as torch.nn.functional.avg_pool2d.
+    """
+    _check(x, "avg_pool2d", geometry)
+    return ctx.round(ctx.backend.avg_pool2d(x, geometry))
+
+
+@avg_pool2d.gradient
+def _(ctx: Node, grad: Array, **geometry: Any) -> Array:
+    return ctx.round(ctx.backend.avg_pool2d_input(grad, ctx.shape_of(0), geometry))
+
+
+def _check(x: Array, name: str, geometry: dict[str, Any]) -> None:
+    if x.ndim != 4:
+        raise ShapeError(f"expected x (N, C, H, W), got {x.shape}", op=name, shapes=[x.shape])
+    for axis in (0, 1):
+        room = x.shape[2 + axis] + 2 * geometry["padding"][axis]
+        if geometry["kernel"][axis] > room or 2 * geometry["padding"][axis] > geometry["kernel"][axis]:
+            raise ShapeError(
+                f"a window of {geometry['kernel']} with padding {geometry['padding']} does not fit {x.shape}",
+                op=name, shapes=[x.shape], help="the window must fit, and padding be at most half of it",
+            )  # fmt: skip

@@ -1,0 +1,144 @@
+"""Reductions and softmax: sums are accumulated as `ctx.accumulate` says, never in 16 bits by accident."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimp.door import op
+from minimp.errors import ShapeError
+from minimp.formats import Format
+from minimp.policy import CastClass, Mixed
+from minimp.tape import Array, Node
+
+__all__ = ["amax", "log_softmax", "mean", "softmax", "sum_"]
+
+Dim = int | tuple[int, ...] | None
+
+
+@op(cast=CastClass.SET_FP32, bound="sum")
+def sum_(
+    ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False, dtype: Format | None = None
+) -> Array:
+    """Sum over `dim` (all axes if None); integers give int64. `dtype` is the format of the result."""
+    check_dims("sum", x, dim)
+    total = ctx.backend.sum(x, axis=dim, keepdims=keepdim, accumulate=ctx.accumulate)
+    return ctx.backend.narrow(total, dtype or ctx.format)
+
+
+@sum_.gradient
+def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False, dtype: Format | None = None) -> Array:
+    grad = grad if dtype is None else ctx.backend.cast(grad, ctx.format)
+    return spread(ctx, grad, dim, keepdim)
+
+
+@op(cast=CastClass.KEEP, mixed=Mixed.FLOAT, bound="sum")
+def mean(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
+    """Sum over `dim`, divided by the number of elements, then rounded once; NaN for none."""
+    check_dims("mean", x, dim)
+    total = ctx.backend.sum(x, axis=dim, keepdims=keepdim, accumulate=ctx.accumulate)
+    return ctx.round(total / (x.size / max(total.size, 1)) if total.size else total)
+
+
+@mean.gradient
+def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
+    size = 1
+    for n in ctx.shape_of(0):
+        size *= n
+    share = ctx.round(ctx.wide(grad) / (size / max(grad.size, 1)))
+    return spread(ctx, share, dim, keepdim)
+
+
+@op(bound="exact")
+def amax(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
+    """The largest element over `dim`; NaN wins. Equal maxima share the gradient, as in torch.amax."""
+    check_dims("amax", x, dim)
+    if x.size == 0:
+        raise ShapeError(f"there is no largest element of a tensor of shape {x.shape}", op="amax")
+    y = ctx.round(ctx.backend.xp.max(ctx.wide(x), axis=dim, keepdims=keepdim))
+    ctx.save(x, y)
+    return y
+
+
+@amax.gradient
+def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
+    x, y = ctx.saved
+    hit = ctx.wide(x) == ctx.wide(_keep_axes(y, x.ndim, dim, keepdim))
+    count = hit.sum(axis=dim, keepdims=True)
+    return ctx.round(hit * (ctx.wide(_keep_axes(grad, x.ndim, dim, keepdim)) / count.astype("float32")))
+
+
+@op(cast=CastClass.SET_FP32, mixed=Mixed.FLOAT, bound="softmax")
+def softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
+    """e^(x - max) / sum e^(x - max) over `dim`; dx = y (g - sum g y)."""
+    check_dims("softmax", x, dim)
+    xp, wide = ctx.backend.xp, ctx.wide(x)
+    e = xp.exp(wide - xp.max(wide, axis=dim, keepdims=True)) if x.size else wide.copy()
+    y = ctx.backend.narrow(
+        e / ctx.backend.sum(e, axis=dim, keepdims=True, accumulate=_wide_accumulate(ctx)), dtype or ctx.format
+    )
+    ctx.save(y)
+    return y
+
+
+@softmax.gradient
+def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
+    (y,) = ctx.saved
+    g, wide = ctx.wide(grad), ctx.wide(y)
+    inner = (g * wide).sum(axis=dim, keepdims=True)
+    return ctx.backend.narrow(wide * (g - inner), ctx.format)
+
+
+@op(cast=CastClass.SET_FP32, mixed=Mixed.FLOAT, bound="log_softmax")
+def log_softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
+    """x - max - ln sum e^(x - max) over `dim`; dx = g - e^y sum g."""
+    check_dims("log_softmax", x, dim)
+    xp, wide = ctx.backend.xp, ctx.wide(x)
+    shifted = wide - xp.max(wide, axis=dim, keepdims=True) if x.size else wide.copy()
+    total = ctx.backend.sum(xp.exp(shifted), axis=dim, keepdims=True, accumulate=_wide_accumulate(ctx))
+    y = ctx.backend.narrow(shifted - xp.log(total), dtype or ctx.format)
+    ctx.save(y)
+    return y
+
+
+@log_softmax.gradient
+def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
+    (y,) = ctx.saved
+    g = ctx.wide(grad)
+    total = g.sum(axis=dim, keepdims=True)
+    return ctx.backend.narrow(g - ctx.backend.xp.exp(ctx.wide(y)) * total, ctx.format)
+
+
+def _wide_accumulate(ctx: Node) -> str:
+    """How the sum inside a softmax is accumulated: its terms are float32 already."""
+    return ctx.accumulate if ctx.accumulate in ("float32", "float64") else "float32"
+
+
+def check_dims(name: str, x: Array, dim: Any) -> None:
+    """Refuse an axis that the array does not have, or that is named twice."""
+    dims = () if dim is None else (dim if isinstance(dim, tuple) else (dim,))
+    for d in dims:
+        if not -max(x.ndim, 1) <= d < max(x.ndim, 1):
+            raise ShapeError(
+                f"dim {d} is out of range for shape {x.shape}", op=name, shapes=[x.shape],
+                help=f"use -{x.ndim} to {x.ndim - 1}",
+            )  # fmt: skip
+    if len({d % max(x.ndim, 1) for d in dims}) != len(dims):
+        raise ShapeError(f"dim {dim} names an axis twice", op=name, shapes=[x.shape])
+
+
+def _keep_axes(reduced: Array, ndim: int, dim: Dim, keepdim: bool) -> Array:
+    """Give a reduced array its summed axes back, with length 1."""
+    if keepdim or reduced.ndim == ndim:
+        return reduced
+    dims = range(ndim) if dim is None else [d % ndim for d in (dim if isinstance(dim, tuple) else (dim,))]
+    shape = list(reduced.shape)
+    for d in sorted(dims):
+        shape.insert(d, 1)
+    return reduced.reshape(shape)
+
+
+def spread(ctx: Node, grad: Array, dim: Dim, keepdim: bool) -> Array:
+    """Repeat the gradient of a reduction over the axes it summed; nothing is rounded."""
+    shape = ctx.shape_of(0)
+    kept = _keep_axes(grad, len(shape), dim, keepdim)
+    return ctx.backend.xp.broadcast_to(kept, shape).copy()

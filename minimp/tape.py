@@ -1,0 +1,270 @@
+"""The tape: what an op records, and how gradients travel back over it.
+
+Each recorded op leaves one :class:`Node`. :func:`backward` walks the nodes in the opposite order of
+their creation, on raw arrays, with autocast off, in the formats of the forward.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Union
+
+from minimp.errors import GradientError, ShapeError
+from minimp.formats import Format
+from minimp.modes import MODES, Modes
+from minimp.policy import format_of
+from minimp.quiet import hush, speak
+
+if TYPE_CHECKING:
+    from minimp.door import Op
+    from minimp.tensors import Tensor
+    from minimp_backends.array_backend import ArrayBackend as Backend
+
+__all__ = ["Array", "Edge", "Event", "Node", "Value", "backward", "gradients"]
+
+Array = Any
+"""A raw array of the backend in use: `numpy.ndarray` on NumPy."""
+Edge = Union["Node", "Value"]
+"""Where a gradient goes next: a recorded op, or a leaf, whose `.grad` it is added to."""
+
+_numbers = itertools.count()
+
+
+class Value:
+    """What the tape sees of a tensor: an array, where it lives, and the node that made it.
+
+    An array is never changed in place by the engine: ops and optimizers make new ones. So a node can
+    keep an array for backward without a copy.
+    """
+
+    __slots__ = ("__weakref__", "_grad", "array", "backend", "format", "node", "requires_grad")
+
+    make: ClassVar[Callable[..., Tensor]]
+    """What ops return, and what plain arrays are turned into; :mod:`minimp.tensors` sets both."""
+    lift: ClassVar[Callable[..., Tensor]]
+
+    array: Array
+    backend: Backend
+    format: Format | None
+    requires_grad: bool
+    node: Node | None
+    number: ClassVar[int] = -1  # a leaf is older than every node
+    _grad: Tensor | None
+
+    def __init__(self, array: Array, backend: Backend, node: Node | None = None) -> None:
+        self.array = array
+        self.backend = backend
+        self.format = format_of(array.dtype)
+        self.requires_grad = node is not None
+        self.node = node
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward has added up here, or None."""
+        return getattr(self, "_grad", None)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (value.array.shape != self.array.shape or value.format is not self.format):
+            raise ShapeError(
+                f"expected a gradient of shape {self.array.shape} in {self.format}, "
+                f"got {value.array.shape} in {value.format}",
+                help="cast or reshape it, or assign None",
+            )
+        self._grad = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+        return self.array.shape  # type: ignore[no-any-return]
+
+    @property
+    def edge(self) -> Edge | None:
+        """Where a gradient of this value goes: to its node, to its own `.grad`, or nowhere."""
+        return (self.node or self) if self.requires_grad else None
+
+
+class Node:
+    """One recorded op, and the context (`ctx`) that its forward and its gradient work with.
+
+    Attributes:
+        op: the op.
+        inputs: for each positional argument, where its gradient goes, or None if it needs none.
+        options: the keyword arguments.
+        memo: anything small that is no array (lengths, a shape) which forward leaves for the gradient.
+        saved: the arrays kept for backward, exactly those that the op's forward passed to `save`.
+        backend: the backend; its kernels are called on raw arrays.
+        accumulate: how this op's sums are accumulated, in both directions.
+        format: the working format: what the inputs were cast to, and what results are rounded to.
+        shape: the shape of the result.
+        number: the order of creation.
+    """
+
+    __slots__ = (
+        "accumulate", "backend", "format", "inputs", "memo", "number", "op", "options", "recording", "saved",
+        "shape",
+    )  # fmt: skip
+
+    memo: Any
+    saved: tuple[Array, ...] | None
+    shape: tuple[int, ...]
+
+    def __init__(
+        self, op: Op, inputs: Sequence[Edge | None], options: dict[str, Any],
+        backend: Backend, format: Format | None, accumulate: str, recording: bool,
+    ) -> None:  # fmt: skip
+        self.op = op
+        self.inputs = inputs
+        self.options = options
+        self.backend = backend
+        self.format = format
+        self.accumulate = accumulate
+        self.recording = recording
+        self.saved = ()
+        self.number = next(_numbers)
+
+    def save(self, *arrays: Array) -> None:
+        """Keep arrays for the gradient; read them there as `ctx.saved`. Nothing else is kept."""
+        if self.recording:
+            self.saved = arrays
+
+    def needs(self, index: int) -> bool:
+        """Tell whether the gradient of positional argument `index` will be asked for."""
+        return self.recording and self.inputs[index] is not None
+
+    def wide(self, array: Array) -> Array:
+        """Return the values of a storage array to compute with (float32 for the 16-bit formats)."""
+        return self.backend.wide(array)
+
+    def round(self, array: Array) -> Array:
+        """Round a fresh result once, to the working format; its memory may be taken over."""
+        return self.backend.narrow(array, self.format)
+
+    def shape_of(self, index: int) -> tuple[int, ...]:
+        """Return the shape of positional argument `index`, which must need a gradient."""
+        source = self.inputs[index]
+        assert source is not None
+        return source.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a listener is told after an op or a gradient has run.
+
+    Attributes:
+        phase: ``"forward"`` or ``"backward"``.
+        node: the op's context.
+        inputs: forward: the arrays after casting; backward: the one incoming gradient.
+        outputs: forward: the one result; backward: a gradient, or None, for each input.
+        given: the formats of the inputs before casting (forward only).
+        modes: the settings in force (forward only; backward runs with autocast off).
+    """
+
+    phase: str
+    node: Node
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array | None, ...]
+    given: tuple[Format | None, ...]
+    modes: Modes
+
+
+def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
+    """Add d(output)/d(leaf), weighted by `grad`, to the `.grad` of each leaf that requires a gradient.
+
+    Args:
+        output: a result of recorded ops.
+        grad: the gradient of the output: an array of its shape and format.
+        keep: keep what was saved, so that backward can run again (torch's `retain_graph`).
+
+    Raises:
+        GradientError: nothing was recorded, or what was saved has been freed by an earlier backward.
+    """
+    for leaf, found in _walk(output, grad, keep).items():
+        if isinstance(leaf, Value):
+            if leaf.grad is not None:
+                found = leaf.backend.add(leaf.grad.array, found)
+            leaf.grad = Value.make(found, leaf.backend)
+
+
+def gradients(
+    output: Value, grad: Array, inputs: Sequence[Value], *, keep: bool = False
+) -> list[Array | None]:
+    """Return the gradient of each of `inputs`, None where the output does not depend on it.
+
+    No `.grad` is touched. Arguments and errors as :func:`backward`.
+    """
+    edges = [value.edge for value in inputs]
+    wanted = {edge for edge in edges if edge is not None}
+    found = _walk(output, grad, keep, frozenset(wanted))
+    return [None if edge is None else found.get(edge) for edge in edges]
+
+
+def _walk(
+    output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = frozenset()
+) -> dict[Edge, Array]:
+    """Carry `grad` back to the leaves; return the gradients of the leaves and of `wanted` nodes."""
+    start = output.edge
+    if start is None:
+        raise GradientError(
+            "the tensor does not depend on anything that requires a gradient",
+            help="make a leaf with requires_grad=True, and compute outside mp.no_grad()",
+        )
+    modes = MODES.get()
+    token = hush()
+    try:
+        return _carry(start, grad, keep, wanted, modes)
+    finally:
+        speak(token)
+
+
+def _carry(
+    start: Edge, grad: Array, keep: bool, wanted: frozenset[Edge], modes: Modes
+) -> dict[Edge, Array]:
+    pending: dict[Edge, Array] = {start: grad}
+    done: dict[Edge, Array] = {}
+    for node in _newest_first(start):
+        here = pending.pop(node, None)
+        if here is None:  # every path to this node ended in a gradient of None
+            continue
+        if isinstance(node, Value) or node in wanted:
+            done[node] = here
+        if isinstance(node, Value):
+            continue
+        for source, part in zip(node.inputs, _differentiate(node, here, modes), strict=False):
+            if source is None or part is None:
+                continue
+            held = pending.get(source)
+            pending[source] = part if held is None else node.backend.add(held, part)
+        if not keep:
+            node.saved = None
+    return done
+
+
+def _differentiate(node: Node, grad: Array, modes: Modes) -> tuple[Array | None, ...]:
+    """Run one gradient rule and tell the listeners."""
+    if node.saved is None:
+        raise GradientError(
+            "what this op saved was freed by an earlier backward",
+            op=node.op.name, help="pass retain_graph=True to the first backward",
+        )  # fmt: skip
+    parts = node.op.differentiate(node, grad)
+    for listener in modes.listeners:
+        listener(Event("backward", node, (grad,), parts, (), modes))
+    return parts
+
+
+def _newest_first(start: Edge) -> list[Edge]:
+    """Return all that `start` depends on, newest first, leaves last; no recursion."""
+    seen: set[Edge] = {start}
+    stack = [start]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Value):
+            continue
+        for source in node.inputs:
+            if source is not None and source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return sorted(seen, key=lambda node: node.number, reverse=True)
