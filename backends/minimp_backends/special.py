@@ -1,7 +1,62 @@
-"""Special functions that array libraries lack."""
+"""Special functions that array libraries lack, over an array namespace `xp`."""
+
+from __future__ import annotations
+
 from typing import Any
-import math
-import numpy as np
-def erf(xp: Any, x: Any) -> Any:
-    """Interim."""
-    return np.vectorize(math.erf)(x).astype(x.dtype)
+
+__all__ = ["erf"]
+
+Array = Any
+
+# W. J. Cody, Rational Chebyshev approximations for the error function, Mathematics of Computation 23 (1969),
+# 631-637; these digits are those of his CALERF (specfun, netlib). Highest power first.
+#   |x| <= 1/2: erf x  = x P(x^2) / Q(x^2)
+NEAR_P = (1.85777706184603153e-1, 3.16112374387056560e0, 1.13864154151050156e2, 3.77485237685302021e2,
+          3.20937758913846947e3)  # fmt: skip
+NEAR_Q = (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3, 2.84423683343917062e3)
+#   x > 1/2:    erfc x = e^(-x^2) P(x) / Q(x)
+FAR_P = (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0, 6.61191906371416295e1,
+         2.98635138197400131e2, 8.81952221241769090e2, 1.71204761263407058e3, 2.05107837782607147e3,
+         1.23033935479799725e3)  # fmt: skip
+FAR_Q = (1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2, 1.62138957456669019e3,
+         3.29079923573345963e3, 4.36261909014324716e3, 3.43936767414372164e3, 1.23033935480374942e3)  # fmt: skip
+
+NEAR_EXCESS = tuple(p - q for p, q in zip(NEAR_P, NEAR_Q, strict=True))
+"""P/Q = 1 + (P - Q)/Q: the quotient's rounding errors then count by an eighth only."""
+CUT = 0.5  # Cody changes over at 0.46875; both quotients reach 1/2 to full precision
+END = 6.0  # 1 - erf 6 is 2e-17, below half an ulp of 1; Cody's third quotient, from 4 on, is for erfc alone
+
+
+def erf(xp: Any, x: Array) -> Array:
+    """2/sqrt(pi) times the integral of e^(-t^2) from 0 to x, elementwise; (...) -> (...).
+
+    Args:
+        xp: the array namespace that `x` belongs to, NumPy or CuPy.
+        x: float64 or float32. float64 results are within 2 ulp: 1.8 seen against mpmath on
+            60,000 points, at |x| from 1/2 to 1, where 1 - erfc x cancels. float32 is computed in float64 and
+            rounded once: within 0.51 ulp.
+
+    Returns:
+        An array of the dtype of `x`; +-1 at the infinities, NaN for NaN, and x's sign also at 0.
+    """
+    wide = x.astype("float64")
+    size = abs(wide)
+
+    small = xp.clip(wide, -CUT, CUT)
+    square = small * small
+    near = small + small * (_polynomial(NEAR_EXCESS, square) / _polynomial(NEAR_Q, square))
+
+    large = xp.clip(size, CUT, END)
+    complement = xp.exp(-large * large) * (_polynomial(FAR_P, large) / _polynomial(FAR_Q, large))
+    far = xp.copysign(1 - complement, wide)
+
+    return xp.where(size <= CUT, near, far).astype(x.dtype)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    """Evaluate by Horner's rule, highest power first."""
+    total = coefficients[0] * x
+    for c in coefficients[1:-1]:
+        total += c
+        total *= x
+    return total + coefficients[-1]
