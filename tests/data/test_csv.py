@@ -90,11 +90,7 @@ BAD = {
     ),
     "word after the label": ("label,a,b\n1,2,x\n", {}, r"line 2, column 3 \('b'\): expected a number"),
     "word beside the label": ("label,a,b\n1,x,2\n", {}, r"line 2, column 2 \('a'\): expected a number"),
-    "word after a label from the end": (
-        "a,b,c\n1,2,x\n",
-        {"label": -2},
-        r"line 2, column 3 \('c'\): expected",
-    ),
+    "label from the end": ("a,b,c\nx,2,1\n", {"label": -2}, r"line 2, column 1 \('a'\): expected a number"),
     "underscore": ("a,label\n1_000,0\n", {}, "line 2, column 1 .*expected a number, found '1_000'"),
     "hex": ("a,label\n0x10,0\n", {}, "found '0x10'"),
     "missing": ("a,b,label\n1,,0\n", {}, r"line 2, column 2 \('b'\): a number is missing \(''\)"),
