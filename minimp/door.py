@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minimp.tensors import Tensor
     from minimp_backends.array_backend import ArrayBackend as Backend
 
-__all__ = ["OPS", "Op", "cast", "op"]
+__all__ = ["OPS", "Op", "cast", "cast_in_region", "op"]
 
 _Gathered = tuple[list[Array], list[Edge | None], "Backend", Format | None, bool]
 
@@ -132,7 +132,7 @@ class Op:
             rule = region.policy.rule(self)
             targets = compute_formats(rule, formats, region.format, options, op=self.name)
             values = [
-                x if target is None or target is formats[i] else _cast_in_region(x, target, region)
+                x if target is None or target is formats[i] else cast_in_region(x, target, region)
                 for i, (x, target) in enumerate(zip(values, targets, strict=True))
             ]
         mixed = self.mixed
@@ -213,7 +213,7 @@ def _kind(x: Any) -> tuple[Format | None, bool] | None:
     return (x.format, x.array.ndim > 0) if isinstance(x, Value) else None
 
 
-def _cast_in_region(x: Value, target: Format, region: Region) -> Tensor:
+def cast_in_region(x: Value, target: Format, region: Region) -> Tensor:
     """Cast under autocast; the cast of an FP32 leaf to the region's format is one node per region.
 
     The cached cast is recorded even under no_grad, so that a later use in the region keeps its gradient

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CastClass", "Mixed", "Policy", "Region", "autocast", "common_format", "compute_formats", "format_of",
-    "get_autocast_dtype", "is_autocast_enabled", "policies",
+    "get_autocast_dtype", "in_region", "is_autocast_enabled", "policies",
 ]  # fmt: skip
 
 _BY_DTYPE: dict[Any, Format] = {
@@ -236,6 +236,18 @@ class autocast(Scope):  # noqa: N801 - torch's name
             return {}
         cache = {} if outer is None else outer.cache
         return {"autocast": Region(self.policy, self.format, self.enabled, self.cache_enabled, cache)}
+
+
+class in_region(Scope):  # noqa: N801 - reads as a statement: `with in_region(region):`
+    """Put a region in force that was made before, with what its cache holds; None: no region."""
+
+    def __init__(self, region: Region | None) -> None:
+        super().__init__()
+        self.region = region
+
+    def changes(self, now: Modes) -> dict[str, Any]:  # noqa: ARG002 - the same whatever is in force
+        """Name the region."""
+        return {"autocast": self.region}
 
 
 def is_autocast_enabled() -> bool:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
-from minimp_backends import convolution
+from minimp_backends import convolution, pooling
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, ArrayBackend
 from minimp_backends.twins import Twins
 
@@ -231,19 +231,19 @@ class NumpyBackend(ArrayBackend):
 
     def max_pool2d(self, x: Array, geometry: dict[str, Any], need_index: bool) -> tuple[Array, Array | None]:
         """Pool the wide values; a maximum is one of them, so storing it rounds nothing."""
-        best, index = convolution.max_pool2d_forward(self.wide(x), need_index=need_index, **geometry)
+        best, index = pooling.max_pool2d_forward(self.wide(x), need_index=need_index, **geometry)
         return self.narrow(best, self._format(x)), index
 
     def max_pool2d_input(
         self, grad: Array, index: Array, shape: tuple[int, ...], geometry: dict[str, Any]
     ) -> Array:
         """Scatter by the index inside each window."""
-        return convolution.max_pool2d_backward(self.wide(grad), index, shape, **geometry)
+        return pooling.max_pool2d_backward(self.wide(grad), index, shape, **geometry)
 
     def avg_pool2d(self, x: Array, geometry: dict[str, Any]) -> Array:
         """Sum the shifted slices of each window in float32, then divide."""
-        return convolution.avg_pool2d_forward(self.wide(x), **geometry)
+        return pooling.avg_pool2d_forward(self.wide(x), **geometry)
 
     def avg_pool2d_input(self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any]) -> Array:
         """Divide, then add the shifted slices."""
-        return convolution.avg_pool2d_backward(self.wide(grad), shape, **geometry)
+        return pooling.avg_pool2d_backward(self.wide(grad), shape, **geometry)

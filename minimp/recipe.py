@@ -1,0 +1,139 @@
+"""Recipes: the named choices of a training run, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minimp import formats
+from minimp.errors import SettingError, unknown_name
+from minimp.formats import Format
+from minimp.formats.accumulation import parse_accumulate
+from minimp.policy import FLOATING, Policy, policies
+
+__all__ = ["Recipe", "Recipes", "recipes"]
+
+UPDATES = ("fp32", "stochastic", "kahan")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run computes in, stores, and scales by.
+
+    Attributes:
+        name: how it is called.
+        param_dtype: the format in which the model's parameters are stored.
+        compute_dtype: the format of products: the autocast region's, or `param_dtype` without a policy.
+        master_weights: whether updates accumulate in FP32. With `param_dtype` float32 the parameters are
+            the masters, and autocast makes the low copies; with a low `param_dtype` the optimizer keeps them.
+        loss_scale: None (S = 1, no scaler), a fixed power of two, or "dynamic".
+        accumulate: how sums are accumulated, a name of :func:`minimp.formats.matmul`.
+        policy: the autocast policy, by name or as a Policy; None runs every op in the format of its inputs.
+        update: how a low-format weight without a master takes its update: rounded to nearest ("fp32":
+            the arithmetic is FP32), "stochastic" or "kahan" (Zamirai et al. 2020, arXiv 2010.06192).
+        note: the recipe in a few words.
+
+    Raises:
+        SettingError: a choice that contradicts another, so that it could not act.
+    """
+
+    name: str
+    param_dtype: Any = formats.float32
+    compute_dtype: Any = formats.float32
+    master_weights: bool = False
+    loss_scale: float | str | None = None
+    accumulate: str = "float32"
+    policy: str | Policy | None = None
+    update: str = "fp32"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("param_dtype", "compute_dtype"):
+            form = formats.get(getattr(self, field))
+            if form not in FLOATING:
+                raise self._refuse(f"{field} cannot be {form.name}; use float64, float32, float16 or bfloat16")
+            object.__setattr__(self, field, form)
+        parse_accumulate(self.accumulate)
+        if isinstance(self.policy, str) and self.policy not in policies:
+            raise SettingError(unknown_name("policy", self.policy, policies))
+        if self.update not in UPDATES:
+            raise SettingError(unknown_name("update", self.update, UPDATES))
+        self._check_scale()
+        self._check_storage()
+
+    def _refuse(self, why: str) -> SettingError:
+        return SettingError(f"recipe {self.name!r}: {why}")
+
+    def _check_scale(self) -> None:
+        scale = self.loss_scale
+        if scale is None or scale == "dynamic":
+            return
+        if isinstance(scale, str | bool) or scale <= 0 or float(scale).hex().split("p")[0] not in ("0x1.0000000000000", "0x1.0"):
+            raise self._refuse(f"loss_scale is None, 'dynamic' or a power of two, not {scale!r}")
+
+    def _check_storage(self) -> None:
+        low_params, low_compute = self.low(self.param_dtype), self.low(self.compute_dtype)
+        if self.policy is None and self.compute_dtype is not self.param_dtype:
+            raise self._refuse("without a policy everything is computed in param_dtype: compute_dtype cannot differ")
+        if self.policy is not None and not low_compute:
+            raise self._refuse("an autocast policy needs a compute_dtype of float16 or bfloat16")
+        if low_params and self.param_dtype is not self.compute_dtype:
+            raise self._refuse("parameters in a low format must be in the compute format")
+        if not low_params and low_compute and not self.master_weights:
+            raise self._refuse("FP32 parameters are master weights; say master_weights=True")
+        if self.master_weights and not low_compute:
+            raise self._refuse("master weights need a low compute format to be the master of")
+        if self.update != "fp32" and (self.master_weights or not low_params):
+            raise self._refuse(f"update={self.update!r} acts on low-format weights without masters only")
+
+    @staticmethod
+    def low(form: Format) -> bool:
+        """Tell whether a format is one of the 16-bit ones."""
+        return form in (formats.float16, formats.bfloat16)
+
+    def with_(self, **changes: Any) -> Recipe:
+        """Return a copy with some choices changed; they are checked again."""
+        return replace(self, **changes)
+
+
+class Recipes(Mapping[str, Recipe]):
+    """The named recipes; an unknown name is refused with the nearest one."""
+
+    def __init__(self, *rows: Recipe) -> None:
+        self._rows = {row.name: row for row in rows}
+
+    def __getitem__(self, name: str) -> Recipe:
+        if name not in self._rows:
+            raise SettingError(unknown_name("recipe", name, self._rows))
+        return self._rows[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+_HALF, _BRAIN, _TORCH = formats.float16, formats.bfloat16, "torch-cuda"
+recipes = Recipes(
+    Recipe("fp32", note="everything in FP32: what the others are compared with"),
+    Recipe("fp16", _HALF, _HALF, note="everything in FP16, loss and weights too"),
+    Recipe("fp16-master", compute_dtype=_HALF, master_weights=True, policy=_TORCH,
+           note="FP16 with FP32 master weights, no loss scaling"),
+    Recipe("fp16-scaled", _HALF, _HALF, loss_scale="dynamic", policy=_TORCH,
+           note="FP16 with loss scaling, weights kept in FP16: no master copy"),
+    Recipe("mixed-fp16", compute_dtype=_HALF, master_weights=True, loss_scale="dynamic", policy=_TORCH,
+           note="the whole technique: FP16 products, FP32 masters, dynamic loss scaling"),
+    Recipe("mixed-bf16", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH,
+           note="bfloat16 products, FP32 masters; the range of FP32 needs no loss scaling"),
+    Recipe("bf16", _BRAIN, _BRAIN, policy=_TORCH, note="weights kept in bfloat16, updates rounded to nearest"),
+    Recipe("bf16-stochastic", _BRAIN, _BRAIN, policy=_TORCH, update="stochastic",
+           note="weights kept in bfloat16, updates rounded stochastically"),
+    Recipe("bf16-kahan", _BRAIN, _BRAIN, policy=_TORCH, update="kahan",
+           note="weights kept in bfloat16, updates compensated (Kahan)"),
+)  # fmt: skip
+"""The recipes by name."""

@@ -1,0 +1,295 @@
+"""The training step as named stages, each with its equation and a check that proves it.
+
+Running a step is running its stages to the end: one code path trains, teaches and debugs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from minimp import formats
+from minimp.checks import stages as proofs
+from minimp.door import cast_in_region
+from minimp.errors import DataError, SettingError
+from minimp.modes import MODES, accumulate, listen
+from minimp.optim import Optimizer, scale_to_norm
+from minimp.policy import Region, in_region, policies
+from minimp.recipe import Recipe, recipes
+from minimp.scaler import GradScaler
+from minimp.tape import Array, Event
+from minimp.tensors import Tensor
+
+if TYPE_CHECKING:
+    from minimp.checks import Findings
+    from minimp.nn import Module
+
+__all__ = ["STAGES", "Stage", "StepReport", "TrainStep"]
+
+STAGES = {
+    "cast_weights": "w16 = round16(w32)",
+    "forward": "y = f(x16, w16)",
+    "loss": "L = loss(y) / n in FP32",
+    "scale_loss": "L' = S L",
+    "backward": "g16 = dL'/dw16",
+    "unscale": "g32 = n g16 / S",
+    "check_finite": "found_inf = any non-finite",
+    "clip": "g32 <- g32 min(1, c / |g|)",
+    "update": "w32 <- w32 - lr u(g32), or skip",
+    "update_scale": "S <- 2 S, S / 2 or S",
+}
+"""The stages in order: name -> equation (Micikevicius et al. 2018, arXiv 1710.03740, sections 3.1 and 3.2)."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        loss: the loss, unscaled and of the whole batch.
+        loss_scale: the scale S that the step used.
+        skipped: whether the update was skipped.
+        nonfinite: names of the parameters whose gradient was not finite.
+        grad_norm: the norm of all unscaled gradients, before clipping.
+    """
+
+    loss: float
+    loss_scale: float
+    skipped: bool
+    nonfinite: tuple[str, ...]
+    grad_norm: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage that has just run.
+
+    Attributes:
+        name: its name, a key of :data:`STAGES`.
+        equation: what it computed.
+        tensors: its results by name (parameters' names, ``"input"``, ``"output"``, ``"loss"``, ...).
+        facts: numbers that are no tensors (the scale, the norm, what was skipped).
+        events: the ops and gradients it ran, if the step is being recorded.
+    """
+
+    name: str
+    equation: str
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+    events: tuple[Event, ...]
+    proof: Callable[[Stage], Findings] = field(repr=False)
+
+    def check(self) -> Findings:
+        """Prove the stage; the result is true if nothing is wrong, and says what is."""
+        return self.proof(self)
+
+    def __str__(self) -> str:
+        facts = ", ".join(f"{name}={value}" for name, value in self.facts.items())
+        return f"{self.name:13} {self.equation:32} {facts}".rstrip()
+
+
+@dataclass
+class _Run:
+    """What the stages of one step hand on to each other."""
+
+    inputs: Tensor
+    targets: Any
+    recorded: bool
+    scale: float
+    region: Region | None
+    output: Any = None
+    loss: Tensor | None = None
+    scaled: Tensor | None = None
+    gradients: dict[str, Array] = field(default_factory=dict)
+    nonfinite: tuple[str, ...] = ()
+    norm: float = 0.0
+    skipped: bool = False
+    events: list[Event] = field(default_factory=list)
+
+
+class TrainStep:
+    """One training step of a model by a recipe, run whole or stage by stage.
+
+    >>> step = TrainStep(model, mp.functional.cross_entropy, mp.optim.SGD(model.parameters(), lr=0.1),
+    ...                  mp.recipes["mixed-fp16"])  # doctest: +SKIP
+    >>> report = step(inputs, targets)  # doctest: +SKIP
+    >>> for stage in step.stages(inputs, targets):  # doctest: +SKIP
+    ...     print(stage.name, stage.check())
+
+    Args:
+        model: a module; its parameters are converted to the recipe's `param_dtype`.
+        loss_fn: `loss_fn(model(inputs), targets)` gives a tensor of one element.
+        optimizer: over the model's parameters; takes the recipe's `master_weights` and `update`.
+        recipe: a Recipe, or the name of one.
+        scaler: a GradScaler to use in place of the recipe's default one.
+        max_norm: clip the norm of all gradients to this.
+        micro_batches: n: the loss is divided by n, as for a batch that is accumulated over n equal
+            micro-batches. One is computed and stands for all: its unscaled gradient is multiplied by n.
+
+    Raises:
+        SettingError: a setting that cannot act with this recipe.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss_fn: Callable[[Any, Any], Tensor],
+        optimizer: Optimizer,
+        recipe: Recipe | str,
+        *,
+        scaler: GradScaler | None = None,
+        max_norm: float | None = None,
+        micro_batches: int = 1,
+    ) -> None:
+        self.recipe = recipes[recipe] if isinstance(recipe, str) else recipe
+        self.scaler = _make_scaler(self.recipe, scaler)
+        if max_norm is not None and not max_norm > 0:
+            raise SettingError(f"max_norm must be greater than 0, got {max_norm}")
+        if micro_batches < 1:
+            raise SettingError(f"micro_batches must be at least 1, got {micro_batches}")
+        optimizer.configure(master_weights=self.recipe.master_weights, update=self.recipe.update)
+        model.to(self.recipe.param_dtype)
+        self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
+        self.max_norm, self.micro_batches = max_norm, micro_batches
+
+    def __call__(self, inputs: Any, targets: Any) -> StepReport:
+        """Run the whole step.
+
+        Args:
+            inputs: what the model takes: a tensor or array (N, ...).
+            targets: what the loss takes: a tensor or array (N, ...).
+
+        Raises:
+            DataError: inputs and targets of different lengths, or none.
+        """
+        run = self._start(inputs, targets, recorded=False)
+        for _ in self._stages(run):
+            pass
+        return self._report(run)
+
+    def stages(self, inputs: Any, targets: Any) -> Iterator[Stage]:
+        """Run the step stage by stage: each is yielded after it ran, recorded so that it can be checked.
+
+        What a stage's `tensors` show is what the next stage works on. A generator that is dropped half
+        way leaves the weights as they were, up to stage `update`.
+        """
+        return self._stages(self._start(inputs, targets, recorded=True))
+
+    def _start(self, inputs: Any, targets: Any, *, recorded: bool) -> _Run:
+        x = inputs if isinstance(inputs, Tensor) else Tensor.lift(inputs, None)
+        count = len(targets) if hasattr(targets, "__len__") else None
+        if not x.ndim or x.shape[0] == 0 or (count is not None and count != x.shape[0]):
+            raise DataError(
+                f"expected as many targets as inputs, at least one; got inputs {x.shape} and {count} targets",
+                op="TrainStep", help="the first axis of both is the batch",
+            )  # fmt: skip
+        recipe = self.recipe
+        policy = policies[recipe.policy] if isinstance(recipe.policy, str) else recipe.policy
+        region = None if policy is None else Region(policy, recipe.compute_dtype, True, True, {})
+        if region is None and x.format not in (None, recipe.compute_dtype):
+            x = x.detach().to(recipe.compute_dtype)
+        return _Run(x, targets, recorded, self.scaler.get_scale(), region)
+
+    def _stages(self, run: _Run) -> Iterator[Stage]:
+        for name in STAGES:
+            run.events = []
+            with ExitStack() as scope:
+                scope.enter_context(in_region(run.region if name in _IN_REGION else None))
+                scope.enter_context(accumulate(self.recipe.accumulate))
+                if run.recorded:
+                    scope.enter_context(listen(run.events.append))
+                before = proofs.snapshot(self, name) if run.recorded else None
+                tensors, facts = getattr(self, f"_{name}")(run)
+            proof = proofs.proof_of(name, self, run, before)
+            yield Stage(name, STAGES[name], tensors, facts, tuple(run.events), proof)
+
+    # ---- the stages ---------------------------------------------------------------------------------------
+
+    def _cast_weights(self, run: _Run) -> _Result:
+        """Cast every FP32 parameter once; the region's cache hands the same node to every op."""
+        self.optimizer.zero_grad()
+        named = dict(self.model.named_parameters())
+        if run.region is None:
+            return {name: p.detach() for name, p in named.items()}, {}
+        low = run.region.format
+        return {name: cast_in_region(p, low, run.region) for name, p in named.items()}, {}
+
+    def _forward(self, run: _Run) -> _Result:
+        run.output = self.model(run.inputs)
+        return {"input": run.inputs, "output": run.output}, {}
+
+    def _loss(self, run: _Run) -> _Result:
+        loss = self.loss_fn(run.output, run.targets)
+        if loss.size != 1:
+            raise DataError(f"expected a loss of one element, got shape {loss.shape}", op="TrainStep")
+        run.loss = loss if self.micro_batches == 1 else loss / float(self.micro_batches)
+        return {"loss": run.loss}, {"micro_batches": self.micro_batches}
+
+    def _scale_loss(self, run: _Run) -> _Result:
+        run.scaled = self.scaler.scale(run.loss)
+        return {"scaled_loss": run.scaled}, {"loss_scale": run.scale}
+
+    def _backward(self, run: _Run) -> _Result:
+        assert run.scaled is not None
+        run.scaled.backward()
+        return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}, {}
+
+    def _unscale(self, run: _Run) -> _Result:
+        factor = self.micro_batches / run.scale
+        for name, p in self.model.named_parameters():
+            if p.grad is not None:
+                run.gradients[name] = p.backend.times(p.grad.array, factor)
+        return self._unscaled(run), {"loss_scale": run.scale}
+
+    def _check_finite(self, run: _Run) -> _Result:
+        squares = {name: _backend(self).square_sum(g) for name, g in run.gradients.items()}
+        run.nonfinite = tuple(name for name, total in squares.items() if total is None)
+        run.norm = float("nan") if run.nonfinite else float(sum(s for s in squares.values() if s)) ** 0.5
+        return self._unscaled(run), {"found_inf": bool(run.nonfinite), "nonfinite": run.nonfinite}
+
+    def _clip(self, run: _Run) -> _Result:
+        if self.max_norm is not None and not run.nonfinite:
+            run.gradients = scale_to_norm(run.gradients, run.norm, self.max_norm)
+        return self._unscaled(run), {"grad_norm": run.norm, "max_norm": self.max_norm}
+
+    def _update(self, run: _Run) -> _Result:
+        run.skipped = bool(run.nonfinite) and self.scaler.is_enabled()
+        if not run.skipped:
+            named = dict(self.model.named_parameters())
+            self.optimizer.step(gradients={named[name]: g for name, g in run.gradients.items()})
+        return {name: p.detach() for name, p in self.model.named_parameters()}, {"skipped": run.skipped}
+
+    def _update_scale(self, run: _Run) -> _Result:
+        self.scaler.advance(bool(run.nonfinite))
+        return {}, {"loss_scale": self.scaler.get_scale()}
+
+    def _unscaled(self, run: _Run) -> dict[str, Tensor]:
+        return {name: Tensor(g, _backend(self)) for name, g in run.gradients.items()}
+
+    def _report(self, run: _Run) -> StepReport:
+        assert run.loss is not None
+        loss = run.loss.item() * self.micro_batches
+        return StepReport(loss, run.scale, run.skipped, run.nonfinite, run.norm)
+
+
+_Result = tuple[dict[str, Tensor], dict[str, Any]]
+_IN_REGION = ("cast_weights", "forward", "loss")
+
+
+def _backend(step: TrainStep) -> Any:
+    return next(step.model.parameters()).backend
+
+
+def _make_scaler(recipe: Recipe, given: GradScaler | None) -> GradScaler:
+    """Return the scaler of a recipe: dynamic, static, or one that does nothing."""
+    if given is not None:
+        if recipe.loss_scale is None and given.is_enabled():
+            raise SettingError(f"recipe {recipe.name!r} does not scale the loss; a scaler cannot act in it")
+        return given
+    if recipe.loss_scale is None:
+        return GradScaler(enabled=False)
+    if recipe.loss_scale == "dynamic":
+        return GradScaler()
+    return GradScaler.preset("static", init_scale=float(recipe.loss_scale))
