@@ -15,7 +15,7 @@ from minimp.checks import stages as proofs
 from minimp.door import cast_in_region
 from minimp.errors import DataError, SettingError
 from minimp.modes import MODES, accumulate, listen
-from minimp.optim import Optimizer, scale_to_norm
+from minimp.optim import Optimizer
 from minimp.policy import Region, in_region, policies
 from minimp.recipe import Recipe, recipes
 from minimp.scaler import GradScaler
@@ -250,8 +250,9 @@ class TrainStep:
         return self._unscaled(run), {"found_inf": bool(run.nonfinite), "nonfinite": run.nonfinite}
 
     def _clip(self, run: _Run) -> _Result:
-        if self.max_norm is not None and not run.nonfinite:
-            run.gradients = scale_to_norm(run.gradients, run.norm, self.max_norm)
+        if self.max_norm is not None and run.norm > self.max_norm:  # never true of a NaN norm
+            factor = self.max_norm / (run.norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ 2.13
+            run.gradients = {name: _backend(self).times(g, factor) for name, g in run.gradients.items()}
         return self._unscaled(run), {"grad_norm": run.norm, "max_norm": self.max_norm}
 
     def _update(self, run: _Run) -> _Result:

@@ -8,7 +8,7 @@ float64 for float64. Kernels take storage arrays, compute wide, and round once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -172,18 +172,31 @@ class ArrayBackend(ABC):
 
     # ---- the end of a step ------------------------------------------------------------------------------
 
+    def times(self, array: Array, factor: float) -> Array:
+        """Return the elements times `factor` (rounded to float32) in float32; float64 stays float64."""
+        wide = self.wide(array)
+        return wide * wide.dtype.type(factor)
+
     def unscale(self, grad: Array, scale: float) -> tuple[Array, bool]:
-        """Return (g32 = g / S in float32, whether g has a non-finite element)."""
-        wide = self.xp.multiply(self.wide(grad), np.float32(1.0 / scale), dtype=FLOAT32)
-        return wide, not self.is_finite(grad)
+        """Return (g / S as g * float32(1 / S), in float32; whether g has a non-finite element)."""
+        return self.times(grad, 1.0 / scale if scale else float("inf")), not self.is_finite(grad)
 
     def is_finite(self, array: Array) -> bool:
         """Tell whether every element is finite."""
-        return bool(self.xp.isfinite(self.wide(array)).all())
+        return self.square_sum(array) is not None
 
-    def sum_of_squares(self, arrays: Sequence[Array]) -> float:
-        """Return the sum of the squares of all elements, in float64."""
-        return float(sum(float(self.xp.sum(self.xp.square(self.wide(a), dtype=FLOAT64))) for a in arrays))
+    def square_sum(self, array: Array) -> float | None:
+        """Return the sum of the squares of all elements, or None if one of them is not finite.
+
+        One dot product answers both questions: an infinity or a NaN makes it non-finite. Only where the
+        squares themselves leave float32's range is a second, float64 pass needed.
+        """
+        flat = self.wide(array).reshape(-1)
+        total = float(self.xp.dot(flat, flat))
+        if total < float("inf"):
+            return total
+        total = float(self.xp.sum(self.xp.square(flat, dtype=FLOAT64)))
+        return total if bool(self.xp.isfinite(flat).all()) else None
 
     # ---- figures ----------------------------------------------------------------------------------------
 
