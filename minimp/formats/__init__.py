@@ -1,5 +1,6 @@
 """Number formats on plain NumPy arrays: what they are, rounding to them, their bits, arithmetic in them."""
 
+from minimp.formats.accumulation import ACCUMULATES, matmul, parse_accumulate
 from minimp.formats.anatomy import Inspection, inspect, ulp
 from minimp.formats.codes import decode, encode
 from minimp.formats.operations import OPERATIONS, arithmetic
@@ -24,6 +25,7 @@ float4_e2m1fn = FORMATS["float4_e2m1fn"]
 int8 = FORMATS["int8"]
 
 __all__ = [
+    "ACCUMULATES",
     "FORMATS",
     "OPERATIONS",
     "OVERFLOWS",
@@ -49,6 +51,8 @@ __all__ = [
     "get",
     "inspect",
     "int8",
+    "matmul",
+    "parse_accumulate",
     "representable",
     "round",
     "tfloat32",
