@@ -28,12 +28,7 @@ import hypothesis  # noqa: E402 - the threads are pinned first
 import numpy as np  # noqa: E402 - the threads are pinned first
 import pytest  # noqa: E402 - the threads are pinned first
 
-try:
-    from minimp.modes import MODES
-except ImportError:  # TEMPORARY
-    from contextvars import ContextVar
-
-    MODES = ContextVar("none", default=None)
+from minimp.modes import MODES  # noqa: E402 - the threads are pinned first
 
 BACKENDS_THAT_RUN = ("numpy",)
 BACKENDS_PLANNED = ("strict", "cupy")
