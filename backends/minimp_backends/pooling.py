@@ -1,0 +1,314 @@
+"""Maximum and mean over windows of an image, and their gradients.
+
+Arrays are NCHW, float32 or float64. The *tap* (u, v) of a window is what all windows see at that place: a
+strided slice of the image. So a pool is a chain of element-wise operations over kh * kw slices. Sizes
+follow ``torch.nn.functional.max_pool2d`` and ``avg_pool2d`` (torch 2.13), ``ceil_mode`` included: the
+last window may hang over the far edge, but must begin inside the image or its near padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimp.errors import FormatError, ShapeError
+
+__all__ = ["avg_pool2d_backward", "avg_pool2d_forward", "max_pool2d_backward", "max_pool2d_forward"]
+
+Array = NDArray[Any]
+Pair = tuple[int, int]
+
+WORDS: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.float32): np.dtype(np.uint32),
+    np.dtype(np.float64): np.dtype(np.uint64),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """The windows of one pool over images of one size."""
+
+    size: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    out_size: Pair
+
+    @property
+    def room(self) -> Pair:
+        """The height and width that hold the image, its near padding and every window."""
+        reach = [
+            (out - 1) * s + d * (k - 1) + 1
+            for out, s, d, k in zip(self.out_size, self.stride, self.dilation, self.kernel, strict=True)
+        ]
+        return (
+            max(reach[0], self.padding[0] + self.size[0]),
+            max(reach[1], self.padding[1] + self.size[1]),
+        )
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Where the image lies in its room."""
+        (ph, pw), (height, width) = self.padding, self.size
+        return slice(ph, ph + height), slice(pw, pw + width)
+
+    @property
+    def taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def overlap(self) -> bool:
+        """Whether two windows may share an element."""
+        return any(
+            s < d * (k - 1) + 1 for s, d, k in zip(self.stride, self.dilation, self.kernel, strict=True)
+        )
+
+    def spread(self, x: Array, fill: float) -> Array:
+        """Lay images out in their room; the image itself where it fills the room."""
+        if self.room == self.size:
+            return x
+        room = np.full((*x.shape[:2], *self.room), fill, x.dtype)
+        room[:, :, *self.inside] = x
+        return room
+
+    def slices(self, room: Array) -> Iterator[Array]:
+        """Yield what every window sees at each tap, row by row of the window: (..., OH, OW) each."""
+        (oh, ow), (sh, sw), (dh, dw) = self.out_size, self.stride, self.dilation
+        for u in range(self.kernel[0]):
+            for v in range(self.kernel[1]):
+                top, left = u * dh, v * dw
+                yield room[..., top : top + (oh - 1) * sh + 1 : sh, left : left + (ow - 1) * sw + 1 : sw]
+
+
+def _out_length(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    span = size + 2 * padding - dilation * (kernel - 1) - 1
+    if not ceil_mode:
+        return span // stride + 1
+    length = -(-span // stride) + 1
+    return length - 1 if (length - 1) * stride >= size + padding else length
+
+
+def _windows(
+    op: str,
+    shape: tuple[int, ...],
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+) -> _Windows:
+    """Check the arguments of one call against each other; raises ShapeError."""
+    if len(shape) != 4:
+        raise ShapeError(
+            f"expected images (N, C, H, W), got {shape}", op=op, shapes=(shape,), help="add the missing axes"
+        )
+    lengths = [
+        _out_length(*each, ceil_mode)
+        if min(each[1], each[2], each[4]) >= 1 and 0 <= 2 * each[3] <= each[4] * (each[1] - 1) + 1
+        else 0
+        for each in zip(shape[2:], kernel, stride, padding, dilation, strict=True)
+    ]
+    if min(lengths) < 1:
+        raise ShapeError(
+            f"windows of {kernel} with stride {stride}, padding {padding} and dilation {dilation} "
+            f"have no place in images of {shape[2:]}",
+            op=op,
+            shapes=(shape,),
+            help="a window must fit into the padded image, and padding be at most half of a window",
+        )
+    return _Windows((shape[2], shape[3]), kernel, stride, padding, dilation, (lengths[0], lengths[1]))
+
+
+def _check(op: str, array: Array) -> None:
+    if array.dtype not in WORDS:
+        raise FormatError(
+            f"expected float32 or float64, got {array.dtype}",
+            op=op,
+            formats=(str(array.dtype),),
+            help="widen float16 and bfloat16 to float32 first",
+        )
+
+
+def _check_gradient(op: str, grad: Array, windows: _Windows, shape: tuple[int, ...]) -> None:
+    _check(op, grad)
+    expected = (*shape[:2], *windows.out_size)
+    if grad.shape != expected:
+        raise ShapeError(
+            f"expected the gradient of an output {expected}, got {grad.shape}",
+            op=op,
+            shapes=(expected, grad.shape),
+            help="kernel, stride, padding, dilation and ceil_mode must be those of the forward call",
+        )
+
+
+def max_pool2d_forward(
+    x: Array,
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+    need_index: bool = True,
+) -> tuple[Array, Array | None]:
+    """The largest element of each window.  (N, C, H, W) -> (N, C, OH, OW), twice.
+
+    Returns the maxima and, unless ``need_index`` is False, the tap of each (u * kw + v, as uint8, or
+    uint16 for more than 256 taps). As in torch 2.13, the first of equal maxima is taken, padding is never
+    taken, and a NaN is larger than any number: the last NaN of a window is taken.
+
+    Raises:
+        ShapeError: the windows do not fit the images.
+        FormatError: ``x`` is neither float32 nor float64.
+    """
+    _check("max_pool2d_forward", x)
+    windows = _windows("max_pool2d_forward", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    room = windows.spread(x, -np.inf)
+    taps = windows.slices(room)
+    best = next(taps).copy()
+    if not need_index:
+        for tap in taps:
+            np.maximum(best, tap, out=best)
+        return best, None
+    index = _climb(taps, best, windows)
+    with np.errstate(all="ignore"):
+        finite = bool(np.isfinite(np.add.reduce(best, axis=None)))
+    return best, index if finite else _scan(room, best, windows)
+
+
+def _index_dtype(windows: _Windows) -> np.dtype[Any]:
+    return np.dtype(np.uint8 if windows.taps <= 1 << 8 else np.uint16)
+
+
+def _climb(taps: Iterator[Array], best: Array, windows: _Windows) -> Array:
+    """Raise ``best`` to the maxima; return the last tap that raised each, which is the first of equals.
+
+    Right where the maximum is finite.
+    """
+    index = np.zeros(best.shape, _index_dtype(windows))
+    larger, step = np.empty(best.shape, np.bool_), np.empty_like(index)
+    for number, tap in enumerate(taps, 1):
+        np.greater(tap, best, out=larger)
+        np.maximum(best, tap, out=best)
+        np.multiply(larger.view(np.uint8), index.dtype.type(number), out=step)
+        np.maximum(index, step, out=index)
+    return index
+
+
+def _scan(room: Array, best: Array, windows: _Windows) -> Array:
+    """Find the taps one comparison at a time, as torch does: right for NaN and minus infinity as well."""
+    valid = windows.spread(np.ones((1, 1, *windows.size)), 0.0)
+    largest = np.full(best.shape, -np.inf, best.dtype)
+    index = np.zeros(best.shape, _index_dtype(windows))
+    seen = np.zeros(best.shape, np.bool_)
+    for number, (tap, real) in enumerate(zip(windows.slices(room), windows.slices(valid), strict=True)):
+        inside = np.broadcast_to(real == 1.0, best.shape)
+        take = inside & (~seen | (tap > largest) | np.isnan(tap))
+        largest[take], index[take] = tap[take], number
+        seen |= inside
+    return index
+
+
+def max_pool2d_backward(
+    grad: Array,
+    index: Array,
+    input_shape: tuple[int, ...],
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair = (1, 1),
+    ceil_mode: bool = False,
+) -> Array:
+    """Give each window's gradient to the element it took, and add where windows overlap.
+
+    (N, C, OH, OW), the same -> (N, C, H, W). The choice is made on bits, so that an infinite gradient
+    reaches its element alone (infinity times zero would be NaN elsewhere). Errors as
+    :func:`max_pool2d_forward`.
+    """
+    op = "max_pool2d_backward"
+    windows = _windows(op, tuple(input_shape), kernel, stride, padding, dilation, ceil_mode)
+    _check_gradient(op, grad, windows, input_shape)
+    _check_gradient(op, np.empty(index.shape, grad.dtype), windows, input_shape)
+    words = WORDS[grad.dtype]
+    bits, room = np.ascontiguousarray(grad).view(words), np.zeros((*input_shape[:2], *windows.room), words)
+    taken, chosen = np.empty(grad.shape, np.bool_), np.empty(grad.shape, words)
+    for number, target in enumerate(windows.slices(room)):
+        np.equal(index, number, out=taken)
+        if windows.overlap:
+            np.multiply(bits, taken, out=chosen)
+            values = target.view(grad.dtype)
+            np.add(values, chosen.view(grad.dtype), out=values)
+        else:
+            np.multiply(bits, taken, out=target)
+    return _image(room.view(grad.dtype), windows)
+
+
+def _image(room: Array, windows: _Windows) -> Array:
+    """Drop what lies around the image."""
+    if windows.room == windows.size:
+        return room
+    return np.ascontiguousarray(room[:, :, *windows.inside])
+
+
+def avg_pool2d_forward(
+    x: Array,
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Array:
+    """The mean of each window: its sum, tap by tap, divided by a count.  (N, C, H, W) -> (N, C, OH, OW).
+
+    The count takes in padding unless ``count_include_pad`` is False, but never what ``ceil_mode`` hangs
+    over it. Errors as :func:`max_pool2d_forward`.
+    """
+    _check("avg_pool2d_forward", x)
+    windows = _windows("avg_pool2d_forward", x.shape, kernel, stride, padding, (1, 1), ceil_mode)
+    taps = windows.slices(windows.spread(x, 0.0))
+    mean = next(taps).copy()
+    for tap in taps:
+        np.add(mean, tap, out=mean)
+    np.divide(mean, _counts(windows, count_include_pad, x.dtype), out=mean)
+    return mean
+
+
+def _counts(windows: _Windows, count_include_pad: bool, dtype: np.dtype[Any]) -> Array:
+    """The elements of each window that count, (OH, OW)."""
+    sides = []
+    for axis in (0, 1):
+        size, padding = windows.size[axis], windows.padding[axis]
+        low, high = (-padding, size + padding) if count_include_pad else (0, size)
+        starts = np.arange(windows.out_size[axis]) * windows.stride[axis] - padding
+        ends = np.minimum(starts + windows.kernel[axis], high)
+        sides.append(ends - np.maximum(starts, low))
+    counts: Array = np.multiply.outer(*sides)
+    return counts.astype(dtype)
+
+
+def avg_pool2d_backward(
+    grad: Array,
+    input_shape: tuple[int, ...],
+    *,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Array:
+    """Give each element its share of every window it is in: the adjoint of :func:`avg_pool2d_forward`."""
+    op = "avg_pool2d_backward"
+    windows = _windows(op, tuple(input_shape), kernel, stride, padding, (1, 1), ceil_mode)
+    _check_gradient(op, grad, windows, input_shape)
+    share = grad / _counts(windows, count_include_pad, grad.dtype)
+    room = np.zeros((*input_shape[:2], *windows.room), grad.dtype)
+    for target in windows.slices(room):
+        np.add(target, share, out=target)
+    return _image(room, windows)
