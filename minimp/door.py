@@ -16,7 +16,7 @@ from minimp.formats import Format
 from minimp.modes import MODES, Modes, enable_grad
 from minimp.policy import CastClass, Mixed, Region, common_format, compute_formats
 from minimp.quiet import hush, speak
-from minimp.tape import Array, Edge, Event, Node, Value
+from minimp.tape import Array, Edge, Event, Node, Value, WideNode
 
 if TYPE_CHECKING:
     from minimp.tensors import Tensor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPS", "Op", "cast", "cast_in_region", "op"]
 
+FLOAT32 = formats.float32
 _Gathered = tuple[list[Array], list[Edge | None], "Backend", Format | None, bool]
 
 OPS: dict[str, Op] = {}
@@ -59,48 +60,48 @@ class Op:
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         """Run the op: rule, cast, kernel, record, tell."""
         modes = MODES.get()
-        given = [getattr(x, "format", None) for x in inputs] if modes.listeners else ()
-        plain = self._gather(inputs) if modes.autocast is None else None
-        arrays, edges, backend, format, recording = plain or self._gather_prepared(inputs, options, modes)
+        arrays: list[Array] = []
+        edges: list[Edge | None] = []
+        backend, format, recording = None, None, False
+        plain = modes.autocast is None
+        if plain:  # tensors of one floating format on one backend, and Python numbers: run as they are
+            for x in inputs:
+                if isinstance(x, Value):
+                    if x.format is not format or x.backend is not backend:
+                        if backend is not None or x.format is None:
+                            plain = False
+                            break
+                        backend, format = x.backend, x.format
+                    arrays.append(x.array)
+                    if x.requires_grad:
+                        edges.append(x.node or x)
+                        recording = True
+                        continue
+                elif x.__class__ is float or x.__class__ is int or x is None:
+                    arrays.append(x)
+                else:
+                    plain = False
+                    break
+                edges.append(None)
+        if not plain or backend is None:
+            arrays, edges, backend, format, recording = self._gather_prepared(inputs, options, modes)
         recording = recording and modes.grad_enabled and self.backward_rule is not None
-        node = Node(self, edges, options, backend, format, modes.accumulate, recording)
+        context = WideNode if format is FLOAT32 else Node
+        node = context(self, edges, options, backend, format, modes.accumulate, recording)
         token = hush()
         try:
             result = self.forward(node, *arrays, **options) if options else self.forward(node, *arrays)
+        except MinimpError:
+            raise
         except (ValueError, IndexError, TypeError) as fault:
             raise self._explain(fault, arrays, options) from fault
         finally:
             speak(token)
         node.shape = result.shape
         out = Value.make(result, backend, node if recording else None)
-        for listener in modes.listeners:
-            listener(Event("forward", node, tuple(arrays), (result,), tuple(given), modes))
+        if modes.listeners:
+            _tell(modes, node, arrays, result, inputs)
         return out
-
-    def _gather(self, inputs: Iterable[Any]) -> _Gathered | None:
-        """Collect arrays and edges of inputs that can run as they are, else None.
-
-        As they are: tensors of one floating format on one backend, Python numbers, missing inputs.
-        """
-        arrays, edges, recording = [], [], False
-        backend = format = None  # noqa: A001 - the field's word
-        for x in inputs:
-            if isinstance(x, Value):
-                if x.format is not format or x.backend is not backend:
-                    if backend is not None or x.format is None:
-                        return None
-                    backend, format = x.backend, x.format  # noqa: A001
-                arrays.append(x.array)
-                if x.requires_grad:
-                    edges.append(x.node or x)
-                    recording = True
-                    continue
-            elif x.__class__ is float or x.__class__ is int or x is None:
-                arrays.append(x)
-            else:
-                return None
-            edges.append(None)
-        return None if backend is None else (arrays, edges, backend, format, recording)
 
     def _gather_prepared(self, inputs: tuple[Any, ...], options: dict[str, Any], modes: Modes) -> _Gathered:
         """Prepare the inputs, then collect them; integers may stand beside a floating format."""
@@ -114,8 +115,6 @@ class Op:
 
     def _explain(self, fault: Exception, arrays: list[Array], options: dict[str, Any]) -> MinimpError:
         """Turn a complaint of the array library into an error that names the op and the shapes."""
-        if isinstance(fault, MinimpError):
-            return fault
         shapes = [a.shape for a in arrays if hasattr(a, "shape")]
         text = f"cannot compute on shapes {', '.join(map(str, shapes))}"
         if options:
@@ -184,6 +183,14 @@ def cast(ctx: Node, x: Array, *, format: Format) -> Array:  # noqa: A002 - the f
 @cast.gradient
 def _(ctx: Node, grad: Array, *, format: Format) -> Array:  # noqa: A002, ARG001
     return ctx.backend.cast(grad, ctx.format)
+
+
+def _tell(modes: Modes, node: Node, arrays: list[Array], result: Array, inputs: tuple[Any, ...]) -> None:
+    """Tell the listeners what ran, and what formats it was given before casting."""
+    given = tuple(getattr(x, "format", None) for x in inputs)
+    event = Event("forward", node, tuple(arrays), (result,), given, modes)
+    for listener in modes.listeners:
+        listener(event)
 
 
 def _lift(op: Op, inputs: Iterable[Any]) -> list[Any]:

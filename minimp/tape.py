@@ -149,6 +149,23 @@ class Node:
         return source.shape
 
 
+class WideNode(Node):
+    """The context of an op whose working format is computed in as it is: float32, float64, integers.
+
+    The same as :class:`Node`, without asking the backend what need not be done.
+    """
+
+    __slots__ = ()
+
+    def wide(self, array: Array) -> Array:
+        """Return the array: its values are computed with as they are."""
+        return array
+
+    def round(self, array: Array) -> Array:
+        """Round if the sums were accumulated in a wider format."""
+        return array if array.dtype is self.format.dtype else self.backend.narrow(array, self.format)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """What a listener is told after an op or a gradient has run.
