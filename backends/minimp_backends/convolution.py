@@ -256,21 +256,19 @@ def conv2d_input_gradient(
     dilation: Pair,
     groups: int,
 ) -> Array:
-    """The gradient of the input, the transposed convolution of ``grad``: the adjoint of
-    :func:`conv2d_forward`.
+    """The gradient of the input: the adjoint of :func:`conv2d_forward`, a transposed convolution of ``grad``.
 
     Arguments and errors are those of :func:`conv2d_forward`; ``grad`` has the output's shape. With stride
     1 the gradient's rows are lengthened by zeros to those of the image, which makes each slice one run;
-    an infinite weight therefore may leave NaN in a pixel of the first or last columns that it does not
-    reach.
+    an infinite weight may therefore leave NaN in a pixel near the left or right edge that it does not reach.
     """
     sizes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     geometry = _geometry("conv2d_input_gradient", (grad, weight), input_shape, weight.shape, **sizes)
     _check_gradient("conv2d_input_gradient", geometry, grad)
     row = geometry.padded[1] if geometry.stride == (1, 1) else geometry.out_size[1]
     tiling = _Tiling.of(geometry, row, grad.itemsize)
-    grads = grad.reshape(geometry.images, geometry.groups, -1, *geometry.out_size)
     transposed = geometry.matrix(weight).swapaxes(-1, -2)  # (G, depth, O/G)
+    grads = grad.reshape(geometry.images, geometry.groups, transposed.shape[2], *geometry.out_size)
     dx = np.zeros(input_shape, grad.dtype)
     room = np.empty(tiling.images * geometry.groups * geometry.depth * tiling.rows * row, grad.dtype)
     for tile, target in _targets(dx, geometry, tiling):

@@ -207,10 +207,9 @@ def _scan(room: Array, best: Array, windows: _Windows) -> Array:
     index = np.zeros(best.shape, _index_dtype(windows))
     seen = np.zeros(best.shape, np.bool_)
     for number, (tap, real) in enumerate(zip(windows.slices(room), windows.slices(valid), strict=True)):
-        inside = np.broadcast_to(real == 1.0, best.shape)
-        take = inside & (~seen | (tap > largest) | np.isnan(tap))
+        take = ~seen | (tap > largest) | np.isnan(tap)
         largest[take], index[take] = tap[take], number
-        seen |= inside
+        seen |= real == 1.0  # what was taken from the padding before the image began is taken again
     return index
 
 
@@ -236,7 +235,7 @@ def max_pool2d_backward(
     _check_gradient(op, grad, windows, input_shape)
     _check_gradient(op, np.empty(index.shape, grad.dtype), windows, input_shape)
     words = WORDS[grad.dtype]
-    bits, room = np.ascontiguousarray(grad).view(words), np.zeros((*input_shape[:2], *windows.room), words)
+    bits, room = grad.view(words), np.zeros((*input_shape[:2], *windows.room), words)
     taken, chosen = np.empty(grad.shape, np.bool_), np.empty(grad.shape, words)
     for number, target in enumerate(windows.slices(room)):
         np.equal(index, number, out=taken)
