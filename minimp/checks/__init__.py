@@ -1,0 +1,27 @@
+"""The contracts: what each op and each stage of a training step must fulfil, checked by a second way."""
+
+from minimp.checks.contracts import (
+    check_cast,
+    check_clipped,
+    check_finite,
+    check_loss,
+    check_scaled,
+    check_unchanged,
+    check_unscaled,
+    snapshot,
+)
+from minimp.checks.findings import Finding, Findings, merge
+
+__all__ = [
+    "Finding",
+    "Findings",
+    "check_cast",
+    "check_clipped",
+    "check_finite",
+    "check_loss",
+    "check_scaled",
+    "check_unchanged",
+    "check_unscaled",
+    "merge",
+    "snapshot",
+]
