@@ -32,7 +32,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minimp_backends import plain_casts
-from minimp_backends.plain_casts import BFLOAT16, FLOAT16, FLOAT32, Array, check_cast
+from minimp_backends.plain_casts import FLOAT16, FLOAT32, Array, check_cast
 
 __all__ = [
     "as_flat",
@@ -197,8 +197,7 @@ def _write_grid(out: Array) -> None:
 
 
 def round_to_float16_grid(wide: Array, out: Array) -> None:
-    """Write the float32 array ``wide`` rounded to float16 into the float32 array ``out`` (or ``wide``
-    itself).
+    """Write ``wide`` rounded to float16 into ``out``; both float32, and ``out`` may be ``wide`` itself.
 
     Raises FormatError and ShapeError as :func:`narrow_float16` does.
     """
@@ -238,24 +237,6 @@ def widen_float16(half: Array, wide: Array) -> None:
             plain_casts.widen_float16(halves[part], values[part])
 
 
-def narrow_bfloat16(wide: Array, low: Array, grid: Array | None = None) -> None:
-    """Write ``wide`` rounded to bfloat16 (nearest, ties to even) into ``low``, and as float32 into ``grid``.
-
-    The arguments are those of :func:`narrow_float16`, with ``low`` bfloat16. A NaN becomes ml_dtypes'
-    quiet NaN of the same sign.
-    """
-    if grid is None or wide.size <= BLOCK or not all(each.flags.c_contiguous for each in (wide, low, grid)):
-        plain_casts.narrow_bfloat16(wide, low, grid)
-        return
-    check_cast("narrow_bfloat16", wide, FLOAT32, low, BFLOAT16)
-    check_cast("narrow_bfloat16 grid", low, BFLOAT16, grid, FLOAT32)
-    values, lows, grids = wide.reshape(-1), low.reshape(-1), grid.reshape(-1)
-    for start in range(0, values.size, BLOCK):  # in blocks, so that the way back reads the cache
-        part = slice(start, start + BLOCK)
-        plain_casts.narrow_bfloat16(values[part], lows[part], grids[part])
-
-
-widen_bfloat16 = plain_casts.widen_bfloat16  # ml_dtypes widens at the speed of a copy
-
-
+narrow_bfloat16 = plain_casts.narrow_bfloat16  # vectorised by ml_dtypes: integer tricks take as long
+widen_bfloat16 = plain_casts.widen_bfloat16  # at the speed of a copy
 narrow_from_float64 = plain_casts.narrow_from_float64  # rare: only input data and checks are float64

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ class Casts:
     narrow_float16: Narrow
     widen_float16: Callable[[Array, Array], None]
     round_to_float16_grid: Callable[[Array, Array], None]
-    narrow_bfloat16: Narrow = block_rounding.narrow_bfloat16
+    narrow_bfloat16: Narrow = plain_casts.narrow_bfloat16
     widen_bfloat16: Callable[[Array, Array], None] = plain_casts.widen_bfloat16
     narrow_from_float64: Callable[[Array, Array, str], None] = plain_casts.narrow_from_float64
 
@@ -64,9 +64,7 @@ def _numkong() -> Casts:
 
 
 ROUTES: dict[str, Callable[[], Casts]] = {
-    "reference": lambda: replace(
-        _route("reference", plain_casts), narrow_bfloat16=plain_casts.narrow_bfloat16
-    ),
+    "reference": lambda: _route("reference", plain_casts),
     "blocks": lambda: _route("blocks", block_rounding),
     "numkong": functools.cache(_numkong),
 }

@@ -50,7 +50,7 @@ Pair = tuple[int, int]
 
 COLUMN_BYTES = 3 << 20  # columns made at a time; measured, and half or double of it differs by 2 %
 SIDE_BY_SIDE_BYTES = 8 << 20  # and where images lie side by side: there, wide products matter more
-FEW_POSITIONS = 64  # output positions of an image, below which its product is too narrow for GEMM
+FEW_POSITIONS = 64  # with up to so many output positions, one image makes too narrow a product for GEMM
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +129,7 @@ class _Tile:
     rows: slice
 
 
-def _geometry(
-    op: str,
-    arrays: tuple[Array, ...],
-    input_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    **sizes: Any,
-) -> _Geometry:
-    """Check the arguments of one call against each other; raises ShapeError and FormatError."""
-    shapes = (tuple(input_shape), tuple(weight_shape))
+def _check_dtypes(op: str, arrays: tuple[Array, ...]) -> None:
     dtypes = {each.dtype for each in arrays}
     if len(dtypes) > 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
         names = [str(each.dtype) for each in arrays]
@@ -147,6 +139,18 @@ def _geometry(
             formats=names,
             help="widen float16 and bfloat16 to float32 first",
         )
+
+
+def _geometry(
+    op: str,
+    arrays: tuple[Array, ...],
+    input_shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    **sizes: Any,
+) -> _Geometry:
+    """Check the arguments of one call against each other; raises ShapeError and FormatError."""
+    _check_dtypes(op, arrays)
+    shapes = (tuple(input_shape), tuple(weight_shape))
     groups = sizes["groups"]
     if (
         len(input_shape) != 4
@@ -225,10 +229,10 @@ def conv2d_weight_gradient(
     dilation: Pair,
     groups: int,
 ) -> Array:
-    """The gradient of the weights: dw[o, c, u, v] = sum over n, i, j of grad[n, o, i, j] x[n, c, s i + d
-    u - p, ...].
+    """The gradient of the weights: the sum over images of columns times the transposed gradient.
 
-    Arguments and errors are those of :func:`conv2d_forward`; ``grad`` has the output's shape.
+    dw[o, c, u, v] = sum over n, i, j of grad[n, o, i, j] x[n, c, s i + d u - p, s j + d v - p]. Arguments
+    and errors are those of :func:`conv2d_forward`; ``grad`` has the output's shape.
     """
     sizes = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     geometry = _geometry("conv2d_weight_gradient", (x, grad), x.shape, weight_shape, **sizes)
