@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,18 @@ class ArrayBackend(ABC):
         return total if bool(self.xp.isfinite(flat).all()) else None
 
     # ---- figures ----------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, str]:
+        """Return what this backend runs on: name of the fact -> the fact, for benchmark headers."""
+        return {"array library": f"{self.xp.__name__} {self.xp.__version__}"}
+
+    def routes(self) -> list[str]:
+        """Return the names of the kernel sets that can run here; their results are the same bits."""
+        return ["default"]
+
+    def use_route(self, name: str) -> AbstractContextManager[Any]:  # noqa: ARG002 - there is only one
+        """Run on the kernel set called `name` inside a `with` block."""
+        return nullcontext()
 
     def require(self, format: Format) -> None:  # noqa: A002 - the engine's word
         """Refuse a format that this backend has no storage for.

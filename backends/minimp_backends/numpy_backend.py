@@ -7,17 +7,19 @@ float32 accumulation, round once: the contract of a Tensor Core, up to the order
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from minimp_backends.casts import casts
 from numpy.typing import NDArray
 
 from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
 from minimp_backends import convolution, pooling
+from minimp_backends.accelerator import accelerator_status, find_accelerator
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, ArrayBackend
+from minimp_backends.casts import casts, use_casts
 from minimp_backends.twins import Twins
 
 __all__ = ["NumpyBackend"]
@@ -247,3 +249,27 @@ class NumpyBackend(ArrayBackend):
     def avg_pool2d_input(self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any]) -> Array:
         """Divide, then add the shifted slices."""
         return pooling.avg_pool2d_backward(self.wide(grad), shape, **geometry)
+
+    # ---- figures ----------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, str]:
+        """Return NumPy's version, its BLAS, the processor features it uses, and the casts in force."""
+        config = np.show_config(mode="dicts")
+        blas = config["Build Dependencies"]["blas"]
+        features = config["SIMD Extensions"].get("found", [])
+        return {
+            **super().describe(),
+            "BLAS": f"{blas['name']} {blas['version']}",
+            "SIMD": ", ".join(features) or "baseline only",
+            "casts": casts().name,
+            "accelerator": accelerator_status(),
+        }
+
+    def routes(self) -> list[str]:
+        """Return "blocks" (pure NumPy), and "numkong" where it passes its self-test."""
+        accelerated = find_accelerator()
+        return ["blocks"] if accelerated is None else ["blocks", accelerated.name]
+
+    def use_route(self, name: str) -> AbstractContextManager[Any]:
+        """Use the casts called `name`, see :mod:`minimp_backends.casts`."""
+        return use_casts(name)

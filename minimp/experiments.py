@@ -1,0 +1,242 @@
+"""Experiments: one model, one seed, one data set, several recipes; what each part of the technique is worth.
+
+Everything reported is measured: the sentence about a recipe is made from its figures by
+:mod:`minimp.verdicts`. No setting touches a recipe's arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minimp import functional, models, rng
+from minimp.checks.shadow import Fate, fate_of, float64_gradients
+from minimp.data import DataLoader, TrainTest
+from minimp.errors import SettingError, unknown_name
+from minimp.memory import ledger
+from minimp.optim import Adam
+from minimp.recipe import Recipe, recipes
+from minimp.step import StepReport, TrainStep
+from minimp.trainer import evaluate
+
+__all__ = ["EXPERIMENTS", "Experiment", "Outcome", "run_experiment", "run_recipe"]
+
+SAMPLES = 40
+"""On so many steps, evenly spread, gradients are compared with float64 and updates counted."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The settings of a comparison.
+
+    Attributes:
+        name: how it is called.
+        shows: what it shows, in a line.
+        why: why these settings, for `--help`.
+        model: a name in `minimp.models.MODELS`; it brings the loss and the metric.
+        recipes: names of recipes, in the order in which they run; the first is the reference.
+        steps: optimizer steps.
+        batch: rows of a (micro-)batch.
+        lr: Adam's learning rate.
+        accumulate_steps: micro-batches a step stands for (one is computed, see `TrainStep`).
+        seed: of initialisation, shuffling and stochastic rounding.
+    """
+
+    name: str
+    shows: str
+    why: str
+    model: str
+    recipes: tuple[str, ...]
+    steps: int
+    batch: int
+    lr: float
+    accumulate_steps: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.recipes:
+            raise SettingError("an experiment needs at least one recipe")
+        for name in self.recipes:
+            recipes[name]
+        if len(set(self.recipes)) != len(self.recipes):
+            raise SettingError(f"a recipe is named twice in {', '.join(self.recipes)}")
+        for field in ("steps", "batch", "accumulate_steps"):
+            if getattr(self, field) < 1:
+                raise SettingError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise SettingError(f"lr must be a number greater than 0, got {self.lr}")
+        if self.model not in models.MODELS:
+            raise SettingError(unknown_name("model", self.model, models.MODELS))
+
+    @property
+    def metric(self) -> str:
+        """``"test_accuracy"`` or ``"test_loss"``."""
+        return models.MODELS[self.model].metric
+
+    def with_(self, **changes: Any) -> Experiment:
+        """Return a copy with some settings changed; they are checked again."""
+        return replace(self, **changes)
+
+
+EXPERIMENTS = {
+    row.name: row
+    for row in (
+        Experiment(
+            "master-weights",
+            "what an FP32 master copy of the weights is worth",
+            "A classifier trained by Adam at a small learning rate: each update is about lr = 1e-5, far less "
+            "than half an ULP of most weights in FP16 (2^-12 of the weight) or bfloat16 (2^-9), so a weight "
+            "that is stored in 16 bits rounds nearly every update away. At lr = 1e-3 the same weights would "
+            "learn: it is the size of the update that matters, not the format alone.",
+            "mlp",
+            ("fp32", "mixed-fp16", "fp16-scaled", "mixed-bf16", "bf16", "bf16-kahan", "bf16-stochastic"),
+            steps=2000, batch=64, lr=1e-5,
+        ),
+        Experiment(
+            "loss-scaling",
+            "what loss scaling is worth",
+            "An auto-encoder, mean squared error over 64 pixels, with the batch spread over 4096 "
+            "accumulation steps: each micro-batch's loss is divided by 4096, and its gradients fall below "
+            "2^-25, where FP16 rounds to zero. With 1 to 256 accumulation steps FP16 copes without scaling.",
+            "autoencoder",
+            ("fp32", "fp16", "fp16-master", "mixed-fp16", "mixed-bf16"),
+            steps=300, batch=256, lr=1e-3, accumulate_steps=4096,
+        ),
+    )
+}  # fmt: skip
+"""The experiments of `minimp compare`, by name."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one recipe did.
+
+    Attributes:
+        recipe: its name.
+        metric: ``"test_accuracy"`` (a fraction of 1) or ``"test_loss"``.
+        score: the metric on the test part, in the recipe's formats; NaN after a divergence.
+        losses: the training loss of each step.
+        loss_scales: the loss scale of each step (1.0 without scaling).
+        skipped_steps: steps whose update was skipped for a non-finite gradient.
+        underflow_share: of the gradients not zero in float64, the share that was zero in the recipe's format.
+        overflow_share: the share that was infinite or NaN.
+        swallowed_updates: of the weight updates not zero, the share with w + dw == w.
+        bytes: cause -> bytes, as :class:`minimp.memory.Ledger`.
+        seconds_per_step: the median over the steps on which nothing else was measured.
+    """
+
+    recipe: str
+    metric: str
+    score: float
+    losses: tuple[float, ...]
+    loss_scales: tuple[float, ...]
+    skipped_steps: int
+    underflow_share: float
+    overflow_share: float
+    swallowed_updates: float
+    bytes: dict[str, int]
+    seconds_per_step: float
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The first step (from 1) whose loss was not finite, or None."""
+        return next((i for i, loss in enumerate(self.losses, 1) if not math.isfinite(loss)), None)
+
+
+def run_experiment(
+    experiment: Experiment, data: TrainTest, on_step: Callable[[str, int, StepReport], None] | None = None
+) -> Iterator[Outcome]:
+    """Run the recipes one after the other, each from the same weights and the same order of batches."""
+    for name in experiment.recipes:
+        yield run_recipe(experiment, recipes[name], data, on_step)
+
+
+def run_recipe(
+    experiment: Experiment, recipe: Recipe, data: TrainTest,
+    on_step: Callable[[str, int, StepReport], None] | None = None,
+) -> Outcome:  # fmt: skip
+    """Train by one recipe and measure.
+
+    Args:
+        experiment: the settings.
+        recipe: the recipe.
+        data: training and test part.
+        on_step: called after each step with (recipe's name, step from 1, report).
+    """
+    rng.manual_seed(experiment.seed)
+    kind = models.MODELS[experiment.model]
+    train, test = kind.prepare(data.train), kind.prepare(data.test)
+    model = models.build(experiment.model, train)
+    optimizer = Adam(model.parameters(), lr=experiment.lr)
+    loss_fn = getattr(functional, kind.loss)
+    step = TrainStep(model, loss_fn, optimizer, recipe, micro_batches=experiment.accumulate_steps)
+    meter = _Meter(step, experiment.steps)
+    batches = DataLoader(train, experiment.batch, shuffle=True, seed=experiment.seed).cycle()
+    for number in range(1, experiment.steps + 1):
+        inputs, targets = next(batches)
+        report = meter.run(number, inputs, targets)
+        if on_step is not None:
+            on_step(recipe.name, number, report)
+    return meter.outcome(experiment.metric, evaluate(model, test, recipe)[experiment.metric], inputs, targets)
+
+
+class _Meter:
+    """Runs steps and adds up what they show."""
+
+    def __init__(self, step: TrainStep, steps: int) -> None:
+        self.step = step
+        self.every = max(1, steps // SAMPLES)
+        self.reports: list[StepReport] = []
+        self.seconds: list[float] = []
+        self.fate = Fate(0, 0, 0)
+        self.updates = self.swallowed = 0
+
+    def run(self, number: int, inputs: Any, targets: Any) -> StepReport:
+        """Run a step: timed, or on every so many steps compared with float64."""
+        sampled = number % self.every == 0
+        measure = self._measured if sampled else self._timed
+        report = measure(inputs, targets)
+        self.reports.append(report)
+        return report
+
+    def _timed(self, inputs: Any, targets: Any) -> StepReport:
+        start = time.perf_counter()
+        report = self.step(inputs, targets)
+        self.seconds.append(time.perf_counter() - start)
+        return report
+
+    def _measured(self, inputs: Any, targets: Any) -> StepReport:
+        step = self.step
+        low = step.recipe.compute_dtype
+        exact = float64_gradients(step.model, step.loss_fn, inputs, targets, weights_in=low)
+        step.optimizer.measure_updates = True
+        report = step(inputs, targets)
+        step.optimizer.measure_updates = False
+        named = {name: p.grad.array for name, p in step.model.named_parameters() if p.grad is not None}
+        self.fate += fate_of(named, exact)
+        if not report.skipped and step.optimizer.last_update is not None:
+            self.updates += step.optimizer.last_update.nonzero
+            self.swallowed += step.optimizer.last_update.swallowed
+        return report
+
+    def outcome(self, metric: str, score: float, inputs: Any, targets: Any) -> Outcome:
+        """Sum up."""
+        if not self.seconds:  # so few steps that each was sampled
+            self._timed(inputs, targets)
+        return Outcome(
+            recipe=self.step.recipe.name,
+            metric=metric,
+            score=score,
+            losses=tuple(r.loss for r in self.reports),
+            loss_scales=tuple(r.loss_scale for r in self.reports),
+            skipped_steps=sum(r.skipped for r in self.reports),
+            underflow_share=self.fate.flushed_share,
+            overflow_share=self.fate.overflowed_share,
+            swallowed_updates=self.swallowed / self.updates if self.updates else 0.0,
+            bytes=ledger(self.step, inputs, targets).as_dict(),
+            seconds_per_step=statistics.median(self.seconds),
+        )
