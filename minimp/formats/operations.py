@@ -1,9 +1,15 @@
 """Correctly rounded arithmetic in any format: + - * / sqrt and fused multiply-add.
 
-For a format of at most float32's size, the operation is done in float64 and what that lost is recovered
-exactly; the pair is turned into the exact result rounded to odd, which may be rounded again to the format as
-if it were exact. float64 itself uses the processor for ``nearest_even``, and exact fractions, one element at
-a time, for the other modes and for fma.
+For a format of p <= 24 bits (at most float32) the operation is done in float64:
+
+- a product is exact there (2p <= 53);
+- a sum, and a product with c added, is taken with its residue, and both are turned into the exact result
+  rounded to odd, which may be rounded again to the format as if it were exact (Boldo and Melquiond 2008);
+- a quotient or root that is no number of p + 1 bits is at least 2^-(2p + 2) of itself away from all of them,
+  so float64's rounding never moves it onto a value of the format, or onto a tie (Figueroa 1995).
+
+float64 itself uses the processor for ``nearest_even``, and exact fractions, one element at a time, for the
+other modes and for fma.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
-from minimp.formats.errorfree import to_odd, two_product, two_sum
+from minimp.formats.errorfree import to_odd, two_sum
 from minimp.formats.exact import floor_log2, round_fraction
 from minimp.formats.rounding import Float64s, mode_named, representable, round_to, widen64
 from minimp.formats.table import FORMATS, Format, get
@@ -36,8 +42,8 @@ class Operation:
     Attributes:
         operands: how many it takes.
         native: float64 in, float64 rounded to nearest out; also right for infinities and NaN.
-        pair: the same for operands of at most float32's size, with the sign of the residue.
-        exact: on fractions, exact (sqrt: to well below any format's last bit, and odd where inexact).
+        pair: the same for operands of at most float32's size, with the residue where it matters.
+        exact: on fractions, exact (sqrt: to 120 bits).
         addends: the two numbers whose sum an exact zero would be, for the sign of that zero; None for * /
             sqrt.
     """
@@ -49,30 +55,21 @@ class Operation:
     addends: Callable[..., tuple[Float64s, Float64s]] | None = None
 
 
-def _divide_pair(a: Float64s, b: Float64s) -> Pair:
-    quotient = a / b
-    product, error = two_product(quotient, b)
-    return quotient, ((a - product) - error) * np.sign(b)  # a - qb has the sign of (a/b - q) b
-
-
-def _sqrt_pair(a: Float64s) -> Pair:
-    root = np.sqrt(a)
-    square, error = two_product(root, root)
-    return root, (a - square) - error
-
-
 def _fma_native(a: Float64s, b: Float64s, c: Float64s) -> Float64s:
     """Right for special values only: a finite a·b that overflows must not meet c's infinity."""
     return np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), c, a * b + c)
 
 
 def _sqrt_exact(a: Fraction) -> Fraction:
-    shift = 120 - floor_log2(a) // 2  # 120 bits of the root, then a sticky bit below them
+    """The root cut to 120 bits: an irrational root of 53 bits differs from any 54-bit number before that."""
+    shift = 120 - floor_log2(a) // 2
     scaled = a * Fraction(4) ** shift
-    whole = scaled.numerator // scaled.denominator
-    root = math.isqrt(whole)
-    sticky = root * root != scaled
-    return Fraction(2 * root + sticky) / Fraction(2) ** (shift + 1)
+    return math.isqrt(scaled.numerator // scaled.denominator) / Fraction(2) ** shift
+
+
+def _lossless(operation: Callable[..., Float64s]) -> Callable[..., Pair]:
+    """A float64 operation whose rounding need not be told."""
+    return lambda *operands: (operation(*operands), np.zeros(()))
 
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
@@ -81,9 +78,9 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "sub": Operation(
             2, np.subtract, lambda a, b: two_sum(a, -b), lambda a, b: a - b, lambda a, b: (a, -b)
         ),
-        "mul": Operation(2, np.multiply, lambda a, b: (a * b, np.zeros(())), lambda a, b: a * b),
-        "div": Operation(2, np.divide, _divide_pair, lambda a, b: a / b),
-        "sqrt": Operation(1, np.sqrt, _sqrt_pair, _sqrt_exact),
+        "mul": Operation(2, np.multiply, _lossless(np.multiply), lambda a, b: a * b),
+        "div": Operation(2, np.divide, _lossless(np.divide), lambda a, b: a / b),
+        "sqrt": Operation(1, np.sqrt, _lossless(np.sqrt), _sqrt_exact),
         "fma": Operation(
             3,
             _fma_native,

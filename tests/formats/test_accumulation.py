@@ -237,6 +237,19 @@ def test_exact_ties_are_seen_through_long_sums() -> None:
     assert matmul(x, y, fmt="float32", accumulate="exact", output="float64").item() == 1 + 2.0**-52
 
 
+def test_exact_is_not_rounded_to_float64_on_the_way() -> None:
+    """Oracle: by hand. 1 + 2^-11 is a tie in float16; 2^-80 breaks it, and float64 does not see it."""
+    for sign, expected in ((1.0, 1 + 2.0**-10), (-1.0, 1.0)):
+        x = np.array([[1.0, 2.0**-11, sign * 2.0**-80]])
+        assert (
+            matmul(x, np.ones((3, 1)), fmt="float32", accumulate="exact", output="float16").item() == expected
+        )
+        assert (
+            matmul(-x, np.ones((3, 1)), fmt="float32", accumulate="exact", output="float16").item()
+            == -expected
+        )
+
+
 def test_exact_keeps_float32s_ends() -> None:
     """Oracle: by hand, at 2^-298 and 2^255, and a long K."""
     tiny, huge = 2.0**-149, 2.0**127
@@ -299,6 +312,14 @@ def test_fma_and_product_rounding_differ() -> None:
     a, b = np.array([[1.0, x]]), np.array([[-(1 + 2.0**-9)], [x]])
     assert matmul(a, b, fmt="float16", accumulate="float16:fma").item() == 2.0**-20
     assert matmul(a, b, fmt="float16", accumulate="float16").item() == 0.0
+
+
+def test_a_fused_product_breaks_a_tie_that_float64_cannot_see() -> None:
+    """Oracle: by hand. 1 + 2^-10 plus 2^-11 (1 - 2^-46) lies below the tie by 2^-57, and rounds down."""
+    a = np.array([[1 + 2.0**-10, 2.0**-11 * (1 + 2.0**-23)]])
+    b = np.array([[1.0], [1 - 2.0**-23]])
+    got = matmul(a, b, fmt="float32", accumulate="float16:fma", output="float16").item()
+    assert got == 1 + 2.0**-10
 
 
 def test_overflow_in_a_running_sum_stays() -> None:

@@ -92,6 +92,82 @@ def test_hoppers_fp8_keeps_13_bits() -> None:
         )
 
 
+def test_a_short_sum_is_cut_again_when_it_grows() -> None:
+    """Oracle: by hand. 4 + 2^-13: every term is kept, but 13 bits below 4 end at 2^-11."""
+    a, b = np.array([[1.0, 1.0, 1.0, 1.0, 2.0**-6]]), np.array([[1.0], [1.0], [1.0], [1.0], [2.0**-7]])
+    for name, expected in (("ada", 4.0), ("hopper", 4.0), ("blackwell", 4 + 2.0**-13)):
+        got = matmul(a, b, fmt="float8_e5m2", accumulate=f"tensorcore:{name}", output="float32")
+        assert got.item() == expected
+
+
+# How many products a unit adds at once, from the published models.
+TERMS = {
+    ("volta", "float16"): 4,
+    ("turing", "float16"): 8,
+    ("ampere", "bfloat16"): 8,
+    ("ampere", "tfloat32"): 4,
+    ("ada", "float16"): 8,
+    ("ada", "float8_e4m3fn"): 16,
+    ("hopper", "float16"): 16,
+    ("hopper", "tfloat32"): 8,
+    ("hopper", "float8_e5m2"): 32,
+    ("blackwell", "bfloat16"): 16,
+    ("blackwell", "float8_e4m3fn"): 32,
+}
+
+
+@pytest.mark.parametrize(("name", "fmt"), TERMS)
+def test_how_many_terms_a_unit_adds_at_once(name: str, fmt: str) -> None:
+    """Oracle: by hand. 2^16 - 2^16 + 2^-12 is 0 when all are aligned at once, 2^-12 in a later step."""
+    for place, expected in ((TERMS[name, fmt] - 1, 0.0), (TERMS[name, fmt], 2.0**-12)):
+        a = np.zeros((1, 40))
+        a[0, [0, 1, place]] = 256.0, -256.0, 2.0**-6
+        b = np.abs(a).T
+        got = matmul(a, b, fmt=fmt, accumulate=f"tensorcore:{name}", output="float32")
+        assert got.item() == expected
+
+
+@pytest.mark.parametrize("name", ["ampere", "ada", "hopper", "blackwell"])
+def test_tiny_terms_are_aligned_to_the_floor(name: str) -> None:
+    """Oracle: by hand. 2^-150 + (2^-150 - 2^-160) + 2^-160 is 2^-149; below 2^-158 all is cut off first."""
+    a = np.array([[2.0**-75, 33 * 2.0**-80, 2.0**-80]])
+    b = np.array([[2.0**-75], [31 * 2.0**-80], [2.0**-80]])
+    got = matmul(a, b, fmt="bfloat16", accumulate=f"tensorcore:{name}", output="float32")
+    assert got.item() == 0.0
+    assert matmul(a, b, fmt="bfloat16", accumulate="exact", output="float32").item() == 2.0**-149
+
+
+def test_overflow_is_infinite_although_sums_are_cut() -> None:
+    """Oracle: by hand. 2^128 is infinite, 2^128 - 2^103 cut to the largest; inf stays, inf - inf is NaN."""
+    largest = float(np.finfo(np.float32).max)
+    for terms, start, expected in (
+        ([2.0**127, 2.0**127], 0.0, np.inf),
+        ([-(2.0**127), -(2.0**127)], 0.0, -np.inf),
+        ([2.0**102, 2.0**102], largest, largest),
+        ([2.0**127, 2.0**127] + [0.0] * 30 + [-(2.0**127)], 0.0, np.inf),
+        ([2.0**127, 2.0**127] + [0.0] * 30 + [-np.inf], 0.0, np.nan),
+    ):
+        a = np.array([terms])
+        got = matmul(
+            a, np.ones_like(a).T, start, fmt="bfloat16", accumulate="tensorcore:hopper", output="float32"
+        )
+        assert_same(got, np.array([[expected]]))
+
+
+def test_a_zero_result_is_positive() -> None:
+    """Oracle: the published models: +0, whatever the signs of what was cut off."""
+    for factors in ([1.0, -1.0, -(2.0**-14)], [-0.0, -0.0, -0.0]):
+        got = matmul(
+            [factors],
+            [[1.0], [1.0], [2.0**-14]],
+            -0.0,
+            fmt="float16",
+            accumulate="tensorcore:volta",
+            output="float32",
+        )
+        assert_same(got, np.array([[0.0]]))
+
+
 def test_the_sum_is_not_monotone() -> None:
     """Oracle: Fasi et al. 2021, section 3.4: a larger accumulator can give a smaller sum.
 
