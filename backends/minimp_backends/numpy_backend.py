@@ -87,11 +87,12 @@ class NumpyBackend(ArrayBackend):
             return array
         if array.dtype != FLOAT32 or format.dtype not in LOW:
             return self.cast(array, format)
-        if array.size < SMALL:
-            return array.astype(format.dtype)
         return self._narrow_with_twin(np.ascontiguousarray(array), format.dtype)
 
     def _narrow_with_twin(self, wide: Array, dtype: np.dtype[Any]) -> Array:
+        """Round a contiguous float32 array that nobody else holds; it becomes the twin."""
+        if wide.size < SMALL:
+            return wide.astype(dtype)
         low = np.empty(wide.shape, dtype)
         if not wide.flags.writeable:
             wide = wide.copy()
@@ -109,28 +110,25 @@ class NumpyBackend(ArrayBackend):
         rng: np.random.Generator | None = None,
     ) -> Array:
         """Round each element once; float64 never passes through float32 on its way to 16 bits."""
-        plain = rounding == "nearest_even" and overflow in (None, "ieee")
+        with np.errstate(all="ignore"):  # an overflow is a result; also called outside an op
+            return self._cast(array, format, rounding, overflow, rng)
+
+    def _cast(
+        self, array: Array, format: Format, rounding: str, overflow: str | None, rng: np.random.Generator | None,
+    ) -> Array:  # fmt: skip
         self.require(format)
         if array.dtype == format.dtype:
             return array
-        if array.dtype in LOW and format.dtype == FLOAT32:
-            return self.wide(array)
-        if not plain:
-            values = self.wide(array)
-            rounded = formats.round(values, format, rounding=rounding, overflow=overflow, rng=rng)
+        if rounding != "nearest_even" or overflow not in (None, "ieee"):
+            rounded = formats.round(self.wide(array), format, rounding=rounding, overflow=overflow, rng=rng)
             return rounded.astype(format.dtype)
         if format.dtype not in LOW:
-            return array.astype(format.dtype)
-        if array.dtype == FLOAT64:
-            low = np.empty(array.shape, format.dtype)
-            casts().narrow_from_float64(np.ascontiguousarray(array), low, format.name)
-            return low
-        wide = self.wide(array) if array.dtype in LOW else array.astype(FLOAT32, copy=False)
-        if array.dtype.kind in "iub":  # integers beyond 2^24 would be rounded twice through float32
-            return self.cast(array.astype(FLOAT64), format)
-        if wide.size < SMALL:
-            return wide.astype(format.dtype)
-        return self._narrow_with_twin(wide.copy(order="C"), format.dtype)
+            return self.wide(array) if format.dtype == FLOAT32 and array.dtype in LOW else array.astype(format.dtype)
+        if array.dtype in LOW or array.dtype == FLOAT32:
+            return self._narrow_with_twin(np.array(self.wide(array), order="C"), format.dtype)
+        low = np.empty(array.shape, format.dtype)  # integers pass through float64: float32 would round them first
+        casts().narrow_from_float64(np.ascontiguousarray(array, FLOAT64), low, format.name)
+        return low
 
     def view(self, array: Array, change: Callable[[Array], Array]) -> Array:
         """Return `change(array)`, and give a view of a twinned array the same view of its twin."""
