@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -68,11 +68,14 @@ class Order:
         format: the format of the running sum, and of c.
         run: the sum in float64, not yet rounded to the output.
         note: one line for people.
+        by_planes: whether ``run`` works plane by plane (then it is given few rows at a time), or leaves it to
+            BLAS.
     """
 
     format: Format
     run: Callable[[Dot], Float64s]
     note: str
+    by_planes: bool = True
 
 
 def _unit_order(name: str) -> Order:
@@ -88,6 +91,7 @@ _ORDERS = {
         _FLOAT32,
         lambda dot: summation.any_order(dot.a, dot.b, dot.start, np.float32),
         "float32 products and sums, in whatever order is fast",
+        by_planes=False,
     ),
     "float32:sequential": Order(
         _FLOAT32,
@@ -98,10 +102,11 @@ _ORDERS = {
         _FLOAT64,
         lambda dot: summation.any_order(dot.a, dot.b, dot.start, np.float64),
         "float64 products and sums, in whatever order is fast",
+        by_planes=False,
     ),
     "float16": Order(
         _FLOAT16,
-        lambda dot: summation.running(dot.a, dot.b, dot.start, _FLOAT16),
+        lambda dot: summation.running(dot.a, dot.b, dot.start, _FLOAT16, dot.inputs),
         "each product and each running sum rounded to float16, k ascending",
     ),
     "float16:fma": Order(
@@ -111,7 +116,7 @@ _ORDERS = {
     ),
     "bfloat16": Order(
         _BFLOAT16,
-        lambda dot: summation.running(dot.a, dot.b, dot.start, _BFLOAT16),
+        lambda dot: summation.running(dot.a, dot.b, dot.start, _BFLOAT16, dot.inputs),
         "each product and each running sum rounded to bfloat16, k ascending",
     ),
     "chunked:B": Order(
@@ -219,8 +224,24 @@ def matmul(
     with np.errstate(all="ignore"):  # what overflows or turns NaN is part of the result
         if accumulate == "exact":
             return (exact_dot_by_fractions if wide else exact_dot)(left, right, start, output)
-        total = ACCUMULATES[how.order].run(Dot(left, right, start, fmt, how.size or 0))
+        total = _by_rows(ACCUMULATES[how.order], Dot(left, right, start, fmt, how.size or 0))
     return round_to(total, output).astype(np.float64)
+
+
+_PLANE = 1 << 15  # numbers: a few such planes stay in a core's own cache
+
+
+def _by_rows(order: Order, dot: Dot) -> Float64s:
+    """Run an order on few rows of A at a time: no element depends on another, and small planes are faster."""
+    height, width = dot.start.shape[-2:]
+    step = max(1, _PLANE // max(1, width)) if order.by_planes else height
+    if step >= height:
+        return order.run(dot)
+    total = np.empty_like(dot.start)
+    for first in range(0, height, step):
+        rows = (..., slice(first, first + step), slice(None))
+        total[rows] = order.run(replace(dot, a=dot.a[rows], start=dot.start[rows]))
+    return total
 
 
 def _result_shape(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Float32s = npt.NDArray[np.float32]
+Reals = npt.NDArray[Any]  # float32 or float64
 
 
 def any_order(a: Float64s, b: Float64s, start: Float64s, dtype: Any) -> Float64s:
@@ -43,16 +44,18 @@ def sequential(a: Float64s, b: Float64s, start: Float64s) -> Float64s:
     return _sequential32(a, b, start.astype(np.float32)).astype(np.float64)
 
 
-def running(a: Float64s, b: Float64s, start: Float64s, fmt: Format) -> Float64s:
+def running(a: Float64s, b: Float64s, start: Float64s, fmt: Format, inputs: Format) -> Float64s:
     """s <- fl(s + fl(a_k b_k)) with fl to ``fmt``, k ascending.
 
-    The product is exact in float64 (24 + 24 bits). The sum of two numbers of p bits may be rounded to 53 bits
-    on the way, as 53 >= 2p + 2 makes the second rounding innocuous (Figueroa 1995).
+    The product is exact in float64 (24 + 24 bits), and in float32 where the inputs are small. A sum of two
+    numbers of p bits may be rounded to q bits on the way: q >= 2p + 2 makes the second rounding innocuous
+    (Figueroa 1995).
     """
-    total = start
-    for a_k, b_k in _terms(a, b):
+    work = np.float32 if _float32_serves(fmt, inputs) else np.float64
+    total: Reals = start.astype(work)
+    for a_k, b_k in _terms(a.astype(work), b.astype(work)):
         total = nearest_even(total + nearest_even(a_k * b_k, fmt), fmt)
-    return total
+    return total.astype(np.float64)
 
 
 def running_fma(a: Float64s, b: Float64s, start: Float64s, fmt: Format) -> Float64s:
@@ -122,31 +125,45 @@ def kahan(a: Float64s, b: Float64s, start: Float64s) -> Float64s:
     return total.astype(np.float64)
 
 
-def nearest_even(x: Float64s, fmt: Format) -> Float64s:
-    """``round_to(x, fmt)``, some ten times faster for formats of at most 50 bits.
+def nearest_even(x: Reals, fmt: Format) -> Reals:
+    """``round_to(x, fmt)``, some ten times faster where x's precision leaves room above the format's.
 
-    Adding 1.5 · 2^(52 - m + e), with e the exponent of x (at least emin), puts the ulp of ``fmt`` at the last
-    bit of float64, so that the addition itself rounds, ties to even; subtracting it again is exact.
+    Adding 1.5 · 2^(w - m + e), with e the exponent of x (at least emin) and w the stored bits of x's own
+    significand, puts the ulp of ``fmt`` at the last bit, so that the addition itself rounds, ties to even;
+    subtracting it again is exact. float32 serves float16 and narrower; float64 serves all up to float32.
     """
-    if not np.abs(x).max(initial=0.0) <= fmt.max:  # overflow, infinities and NaN are rare here
-        return round_to(x, fmt).astype(np.float64)
-    exponent = x.view(np.int64) & _EXPONENT
-    exponent = np.maximum(exponent, np.float64(fmt.smallest_normal).view(np.int64))
-    magic = (exponent + ((52 - fmt.mantissa_bits) << 52) | _TOP_OF_MANTISSA).view(np.float64)
-    rounded: Float64s = (x + magic) - magic
-    return np.copysign(rounded, x)
-
-
-_EXPONENT, _TOP_OF_MANTISSA = 0x7FF << 52, 1 << 51
+    if not (x.max(initial=0.0) <= fmt.max and x.min(initial=0.0) >= fmt.lowest):
+        return round_to(x, fmt).astype(x.dtype)  # overflow, infinities and NaN are rare here
+    stored = np.finfo(x.dtype).nmant
+    whole = np.dtype(f"i{x.dtype.itemsize}").type
+    patterns = x.view(whole)
+    exponent = patterns & whole(np.array(np.inf, x.dtype).view(whole))
+    np.maximum(exponent, np.array(fmt.smallest_normal, x.dtype).view(whole), out=exponent)
+    exponent += whole(((stored - fmt.mantissa_bits) << stored) + (1 << (stored - 1)))
+    shift = exponent.view(x.dtype)
+    rounded: Reals = x + shift
+    rounded -= shift
+    rounded.view(whole)[...] |= patterns & np.iinfo(whole).min  # -0, and what rounds to it
+    return rounded
 
 
 def _add_exactly(total: Float64s, term: Float64s, fmt: Format) -> Float64s:
     """fl(total + term): the float64 sum is turned to odd where it is inexact, then rounded once."""
     nearest, residue = two_sum(total, term)
-    return nearest_even(to_odd(nearest, residue), fmt)
+    return nearest_even(to_odd(nearest, residue), fmt).astype(np.float64)
 
 
-def _terms(a: Float64s, b: Float64s) -> Iterator[tuple[Float64s, Float64s]]:
+def _float32_serves(fmt: Format, inputs: Format) -> bool:
+    """Whether float32 holds every product, the detour of every sum, and the shift of ``nearest_even``."""
+    products = 2 * inputs.precision <= _P32 and 2 * (inputs.emax + 1) <= 128
+    products &= 2 * (inputs.emin - inputs.mantissa_bits) >= -149
+    return products and 2 * fmt.precision + 2 <= _P32 and fmt.emax + _P32 - fmt.mantissa_bits < 127
+
+
+_P32 = 24
+
+
+def _terms(a: Reals, b: Reals) -> Iterator[tuple[Reals, Reals]]:
     """The factors of each k: a column (..., M, 1) and a row (..., 1, N)."""
     for k in range(a.shape[-1]):
         yield a[..., k, None], b[..., k, None, :]

@@ -113,11 +113,14 @@ def tensor_core(a: Float64s, b: Float64s, start: Float64s, unit: Unit, fmt: Form
         ks = range(first, min(first + unit.terms, a.shape[-1]))
         top = np.maximum(_exponents(acc, _FP32), unit.floor)
         for k in ks:
-            top = np.maximum(top, exponents_a[..., k, None] + exponents_b[..., k, None, :])
+            height = exponents_a[..., k, None] + exponents_b[..., k, None, :]
+            top = np.maximum(top, height, out=height)
         scale = np.ldexp(1.0, unit.fraction_bits - top)
         total = np.trunc(acc * scale)
         for k in ks:
-            total += np.trunc(a[..., k, None] * b[..., k, None, :] * scale)
+            term = a[..., k, None] * b[..., k, None, :]
+            term *= scale
+            total += np.trunc(term, out=term)
         cut = _cut(total / scale, unit.result)
         if not (ordinary and np.isfinite(acc).all()):
             plain = acc + a[..., ks[0] : ks[-1] + 1] @ b[..., ks[0] : ks[-1] + 1, :]
