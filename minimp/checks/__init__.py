@@ -11,6 +11,8 @@ from minimp.checks.contracts import (
     snapshot,
 )
 from minimp.checks.findings import Finding, Findings, merge
+from minimp.checks.transition import check_scale_transition
+from minimp.checks.updates import check_update
 
 __all__ = [
     "Finding",
@@ -19,9 +21,11 @@ __all__ = [
     "check_clipped",
     "check_finite",
     "check_loss",
+    "check_scale_transition",
     "check_scaled",
     "check_unchanged",
     "check_unscaled",
+    "check_update",
     "merge",
     "snapshot",
 ]

@@ -197,7 +197,7 @@ def check_unchanged(before: Any, after: Any, name: str = "state") -> Findings:
         Finding("is still there", "the same entries", "it is gone", key) for key in old if key not in new
     ]
     wrong += [Finding("is not new", "the same entries", "a new one", key) for key in new if key not in old]
-    for key in old.keys() & new.keys():
+    for key in (key for key in old if key in new):
         a, b = np.asarray(old[key]), np.asarray(new[key])
         if not same_bits(a, b):
             kept = f"{a.dtype} of shape {a.shape}, every bit kept"

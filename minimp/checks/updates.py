@@ -1,0 +1,133 @@
+"""The contract of the weight update: the same formula in float64, with its bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from minimp import formats
+from minimp.checks.contracts import within
+from minimp.checks.findings import Finding, Findings, compare
+from minimp.checks.running import Arithmetic, Running, finite_size
+from minimp.errors import SettingError, unknown_name
+from minimp.policy import format_of
+
+__all__ = ["UPDATES", "check_update"]
+
+Array = np.ndarray[Any, Any]
+State = dict[str, Any]
+
+
+def check_update(
+    rule: str, weight: Any, gradient: Any, state: Mapping[str, Any], settings: Mapping[str, Any], after: Any,
+    state_after: Mapping[str, Any] | None = None, *, rounding: str = "nearest", name: str = "weight",
+) -> Findings:  # fmt: skip
+    """Check w <- w - lr u(g) against the same formula in float64, element by element.
+
+    The bound is a running error analysis of the formula in float32 (:mod:`minimp.checks.running`), and one
+    rounding to the format of what is stored.
+
+    Args:
+        rule: a key of :data:`UPDATES`: "sgd", "adam" or "adamw".
+        weight: w before: the FP32 master, or the low-format weight if there is none.
+        gradient: g, unscaled and clipped.
+        state: the optimizer's state before, by torch's names: momentum_buffer | exp_avg, exp_avg_sq,
+            max_exp_avg_sq, step (the number of steps taken). Empty at the first step.
+        settings: lr, weight_decay, momentum, ... by torch's names; what is missing is 0 or False.
+        after: w after the update.
+        state_after: the state after the update; every array of it that the formula makes is checked too.
+        rounding: "nearest", or "stochastic": to either neighbour of the exact value.
+        name: what to call it in the findings.
+
+    Raises:
+        SettingError: an unknown rule.
+    """
+    if rule not in UPDATES:
+        raise SettingError(unknown_name("update rule", rule, UPDATES))
+    weight, after = np.asarray(weight), np.asarray(after)
+    fmt = format_of(weight.dtype)
+    if fmt is None or after.dtype != weight.dtype or after.shape != weight.shape:
+        got = f"{after.dtype} of shape {after.shape}"
+        wrong = Finding("keeps format and shape", f"{weight.dtype} of shape {weight.shape}", got, name)
+        return Findings(f"{name}: {rule} update", (wrong,))
+    at = Arithmetic(formats.float64 if fmt is formats.float64 else formats.float32, fmt)
+    old = {key: at.number(v) if isinstance(v, np.ndarray) and v.ndim else v for key, v in state.items()}
+    with np.errstate(all="ignore"):
+        moved, made = UPDATES[rule](at.number(weight), at.number(np.asarray(gradient)), old, dict(settings))
+        wanted = moved.rounded(fmt)
+        spare = finite_size(wanted.exact) * fmt.eps / 2 if rounding == "stochastic" else 0.0
+        wrong_ones = compare_running(name, after, wanted, spare)
+        for key, value in made.items():
+            if state_after is not None and key in state_after:
+                stored = np.asarray(state_after[key])
+                kept = value.rounded(format_of(stored.dtype) or formats.float32)
+                wrong_ones += compare_running(f"{name}.{key}", stored, kept, 0.0)
+    return Findings(
+        f"{name}: {rule} update equals float64's within its bound", wrong_ones, checked=after.size
+    )
+
+
+def compare_running(name: str, got: Array, wanted: Running, spare: Any) -> tuple[Finding, ...]:
+    """Compare a result with a running analysis of it."""
+    allowed = np.broadcast_to(wanted.error + spare, got.shape)
+    exact = np.broadcast_to(wanted.exact, got.shape)
+    return compare(
+        "equals the float64 update", name, got, exact, ~within(got, exact, allowed), detail=allowed
+    )
+
+
+# ---- the update rules in float64, after the papers and torch.optim 2.13 ------------------------------------
+
+Rule = Callable[[Running, Running, State, State], tuple[Running, dict[str, Running]]]
+
+
+def _sgd(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """b <- mu b + (1 - tau) g, or g at the first step; w <- w - lr (b, or g + mu b with Nesterov).
+
+    Sutskever et al. 2013 in the form of torch.optim.SGD: the weight decay is added to g.
+    """
+    g = -g if by.get("maximize") else g
+    g = g + by["weight_decay"] * w if by.get("weight_decay") else g
+    mu = by.get("momentum", 0.0)
+    if not mu:
+        return w - by["lr"] * g, {}
+    held = state.get("momentum_buffer")
+    buffer = g if held is None else mu * held + (1 - by.get("dampening", 0.0)) * g
+    return w - by["lr"] * (g + mu * buffer if by.get("nesterov") else buffer), {"momentum_buffer": buffer}
+
+
+def _adam(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1: weight decay is added to g."""
+    g = -g if by.get("maximize") else g
+    return _adam_step(w, g + by["weight_decay"] * w if by.get("weight_decay") else g, state, by)
+
+
+def _adamw(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """Loshchilov and Hutter 2019 (arXiv 1711.05101) as torch.optim.AdamW: w <- w (1 - lr lambda) first."""
+    g = -g if by.get("maximize") else g
+    decay = by.get("weight_decay", 0.0)
+    return _adam_step(w * (1 - by["lr"] * decay) if decay else w, g, state, by)
+
+
+def _adam_step(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """m, v: running means of g and g^2; w <- w - lr m^ / (sqrt(v^) + eps), ^ dividing by 1 - beta^t."""
+    beta1, beta2 = by["betas"]
+    zero = 0.0 * g
+    t = int(np.asarray(state.get("step", 0)).ravel()[0]) + 1
+    m = beta1 * state.get("exp_avg", zero) + (1 - beta1) * g
+    v = beta2 * state.get("exp_avg_sq", zero) + (1 - beta2) * (g * g)
+    made = {"exp_avg": m, "exp_avg_sq": v}
+    if by.get("amsgrad"):
+        held = state.get("max_exp_avg_sq", zero)
+        v = v.where(v.exact >= held.exact, held)
+        v = Running(v.exact, np.maximum(made["exp_avg_sq"].error, held.error), v.at)
+        made["max_exp_avg_sq"] = v
+    root = v.sqrt() / (1 - beta2**t) ** 0.5 + by["eps"]
+    return w - (by["lr"] / (1 - beta1**t)) * (m / root), made
+
+
+UPDATES: Mapping[str, Rule] = MappingProxyType({"sgd": _sgd, "adam": _adam, "adamw": _adamw})
+"""Update rules by name: (w, g, state, settings) -> (w after, state after)."""
