@@ -126,9 +126,13 @@ class Node:
         self.number = next(_numbers)
 
     def save(self, *arrays: Array) -> None:
-        """Keep arrays for the gradient; read them there as `ctx.saved`. Nothing else is kept."""
+        """Keep arrays for the gradient; read them there as `ctx.saved`. Nothing else is kept.
+
+        They are frozen, so that nobody changes them through `Tensor.numpy` meanwhile.
+        """
         if self.recording:
             self.saved = arrays
+            self.backend.freeze(arrays)
 
     def needs(self, index: int) -> bool:
         """Tell whether the gradient of positional argument `index` will be asked for."""

@@ -224,7 +224,7 @@ class Tensor(Value):
 
     def clone(self) -> Tensor:
         """Return a copy; gradients pass through."""
-        return ops.reshape(self, shape=self.shape)
+        return ops.clone(self)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Ask for a gradient, or stop asking; only a leaf of a floating format can."""

@@ -18,6 +18,7 @@ from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
 from minimp_backends.special import erf
+from minimp_backends.updates import Updates
 
 __all__ = ["ArrayBackend"]
 
@@ -26,7 +27,7 @@ LOW = frozenset({formats.float16.dtype, formats.bfloat16.dtype})
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-class ArrayBackend(ABC):
+class ArrayBackend(Updates, ABC):
     """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
 
     name: str
@@ -45,6 +46,9 @@ class ArrayBackend(ABC):
     @abstractmethod
     def release(self, array: Array) -> Array:
         """Return an array that the user may write to: `array` itself if the engine holds no copy of it."""
+
+    def freeze(self, arrays: tuple[Array | None, ...]) -> None:  # noqa: B027 - optional: a device has no such flag
+        """Make arrays read-only where the array library can."""
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -50,11 +50,18 @@ class NumpyBackend(ArrayBackend):
         return array
 
     def release(self, array: Array) -> Array:
-        """Return `array` if it can be written to, else a copy; it gets no twin from now on."""
-        free = array if array.flags.writeable else array.copy()
+        """Return `array` if it is writeable and no view, else a copy; it gets no twin from now on."""
+        free = array if array.flags.writeable and array.base is None else array.copy()
         if free.dtype in LOW:
             self.twins.share(free)
         return free
+
+    def freeze(self, arrays: tuple[Any, ...]) -> None:
+        """Make arrays read-only, and the arrays that they are views of."""
+        for array in arrays:
+            while isinstance(array, np.ndarray):
+                array.setflags(write=False)
+                array = array.base  # noqa: PLW2901 - up to the owner
 
     def synchronize(self) -> None:
         """Return at once: NumPy has finished when it returns."""

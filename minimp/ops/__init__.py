@@ -9,10 +9,10 @@ from minimp.ops.noise import dropout
 from minimp.ops.pooling import avg_pool2d, max_pool2d
 from minimp.ops.products import conv2d, linear, matmul
 from minimp.ops.reductions import amax, log_softmax, mean, softmax, sum_
-from minimp.ops.shaping import cat, expand, getitem, permute, reshape
+from minimp.ops.shaping import cat, clone, expand, getitem, permute, reshape
 
 __all__ = [
-    "OPS", "Op", "abs_", "add", "amax", "argmax", "avg_pool2d", "cast", "cat", "conv2d", "div", "dropout",
+    "OPS", "Op", "abs_", "add", "amax", "argmax", "avg_pool2d", "cast", "cat", "clone", "conv2d", "div", "dropout",
     "eq", "exp", "expand", "ge", "gelu", "getitem", "gt", "isfinite", "le", "linear", "log", "log_softmax",
     "lt", "matmul", "max_pool2d", "mean", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute",
     "pow_", "reciprocal", "relu", "reshape", "sigmoid", "softmax", "sqrt", "sub", "sum_", "tanh",

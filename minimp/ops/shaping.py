@@ -10,7 +10,7 @@ from minimp.ops.broadcasting import to_shape_of
 from minimp.policy import CastClass
 from minimp.tape import Array, Node
 
-__all__ = ["cat", "expand", "getitem", "permute", "reshape"]
+__all__ = ["cat", "clone", "expand", "getitem", "permute", "reshape"]
 
 
 @op(bound="exact")
@@ -22,6 +22,17 @@ def reshape(ctx: Node, x: Array, *, shape: tuple[int, ...]) -> Array:
 @reshape.gradient
 def _(ctx: Node, grad: Array, *, shape: tuple[int, ...]) -> Array:
     return ctx.backend.view(grad, lambda g: g.reshape(ctx.shape_of(0)))
+
+
+@op(bound="exact")
+def clone(ctx: Node, x: Array) -> Array:
+    """A copy; gradients pass through."""
+    return x.copy()
+
+
+@clone.gradient
+def _(ctx: Node, grad: Array) -> Array:  # noqa: ARG001
+    return grad
 
 
 @op(bound="exact")
