@@ -208,7 +208,7 @@ def matmul(
     """
     fmt, how = get(fmt), parse_accumulate(accumulate)
     output = fmt if output is None else get(output)
-    wide = fmt.precision > _FLOAT32.precision or fmt.exponent_bits > _FLOAT32.exponent_bits
+    wide = not fmt.within_float32
     if wide and accumulate not in ("float64", "exact"):
         raise SettingError(
             f"accumulate={accumulate!r} cannot hold {fmt.name} factors",

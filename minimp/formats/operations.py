@@ -106,8 +106,7 @@ def arithmetic(
         op: ``add`` a + b, ``sub`` a - b, ``mul`` a b, ``div`` a / b, ``sqrt``, ``fma`` a b + c.
         operands: values of ``fmt``, of shapes that broadcast together.
         fmt: anything that ``minimp.formats.get`` knows.
-        rounding, overflow, rng: as in ``minimp.formats.round``. The residue that ``stochastic`` sees is the
-            exact one rounded to odd at 53 bits.
+        rounding, overflow, rng: as in ``minimp.formats.round``; ``stochastic`` sees the result at 53 bits.
 
     Returns:
         A float64 array of the broadcast shape. Special values follow IEEE 754-2019, sections 6 and 7 (an
@@ -125,12 +124,8 @@ def arithmetic(
     fmt, rule = get(fmt), _operation(op, len(operands))
     mode_named(rounding)
     values = _broadcast(op, [as_values(each, fmt, op) for each in operands])
-    small = (
-        fmt.precision <= FORMATS["float32"].precision
-        and fmt.exponent_bits <= FORMATS["float32"].exponent_bits
-    )
     with np.errstate(all="ignore"):
-        if small:
+        if fmt.within_float32:
             nearest, residue = rule.pair(*values)
             odd = to_odd(nearest, np.where(np.isfinite(nearest), residue, 0.0))
             odd = _signed_zero(odd, rule, values, rounding)

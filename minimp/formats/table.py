@@ -229,6 +229,12 @@ class Format:
         """The distance from 1 to the next larger value: 2^-m (1 for an integer format)."""
         return 1.0 if self.is_integer else math.ldexp(1.0, -self.mantissa_bits)
 
+    @cached_property
+    def within_float32(self) -> bool:
+        """Whether every value is a float32, so that float64 holds every product of two exactly."""
+        ends = self.emin - self.mantissa_bits >= -149 and self.emax <= 127
+        return ends and self.mantissa_bits <= 23
+
     # --- one object per format ---
 
     def __repr__(self) -> str:

@@ -291,6 +291,18 @@ def test_stochastic_arithmetic_draws_between_the_neighbours() -> None:
     assert abs((double > 1).sum() - 250) < 5 * math.sqrt(1000 * 3 / 16)
 
 
+def test_a_format_far_from_one() -> None:
+    """Oracle: by hand, for 8 exponent bits around 2^-470: products lie beyond float64, and the format."""
+    far = Format("far", 8, 7, 600, "ieee", np.dtype(np.uint16))
+    assert not far.within_float32
+    least = far.smallest_subnormal
+    assert arithmetic("mul", far.max, far.max, fmt=far, rounding="up").item() == least
+    assert arithmetic("mul", far.max, far.max, fmt=far).item() == 0.0
+    assert arithmetic("add", far.max, least, fmt=far, rounding="up").item() == np.inf
+    assert arithmetic("div", least, far.max, fmt=far).item() == np.inf
+    assert arithmetic("fma", far.max, -far.max, least, fmt=far, rounding="down").item() == 0.0
+
+
 def test_operands_broadcast() -> None:
     """Oracle: NumPy's shapes."""
     assert arithmetic("add", np.ones((2, 1)), np.ones(3), fmt="float16").shape == (2, 3)
