@@ -9,7 +9,7 @@
 tensor([[3., 4.]])
 """
 
-from minimp import data, formats, functional, nn, optim
+from minimp import checks, data, formats, functional, memory, nn, optim
 from minimp.backend import available_backends, use_backend
 from minimp.door import OPS, cast, op
 from minimp.formats import (

@@ -57,8 +57,11 @@ class Op:
         self.backward_rule = rule
         return rule
 
-    def __call__(self, *inputs: Any, **options: Any) -> Tensor:
-        """Run the op: rule, cast, kernel, record, tell."""
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:  # noqa: C901, PLR0912, PLR0915 - see below
+        """Run the op: rule, cast, kernel, record, tell.
+
+        One frame on purpose: every op passes here, and a call costs a tenth of a small addition.
+        """
         modes = MODES.get()
         arrays: list[Array] = []
         edges: list[Edge | None] = []
@@ -107,7 +110,7 @@ class Op:
         """Prepare the inputs, then collect them; integers may stand beside a floating format."""
         values = self._prepare(inputs, options, modes)
         tensors = [x for x in values if isinstance(x, Value)]
-        format = next((x.format for x in tensors if x.format is not None), None)  # noqa: A001
+        format = next((x.format for x in tensors if x.format is not None), None)
         arrays = [x.array if isinstance(x, Value) else x for x in values]
         edges = [x.edge if isinstance(x, Value) else None for x in values]
         recording = any(edge is not None for edge in edges)
@@ -172,7 +175,7 @@ def op(
 
 
 @op(cast=CastClass.KEEP, mixed=Mixed.KEEP, bound="cast")
-def cast(ctx: Node, x: Array, *, format: Format) -> Array:  # noqa: A002 - the field's word
+def cast(ctx: Node, x: Array, *, format: Format) -> Array:
     """y = round_format(x), to nearest, ties to even, overflow to infinity; (...) -> (...).
 
     Its gradient is the cast back: an FP32 parameter used in FP16 receives an FP32 gradient.
@@ -181,7 +184,7 @@ def cast(ctx: Node, x: Array, *, format: Format) -> Array:  # noqa: A002 - the f
 
 
 @cast.gradient
-def _(ctx: Node, grad: Array, *, format: Format) -> Array:  # noqa: A002, ARG001
+def _(ctx: Node, grad: Array, *, format: Format) -> Array:  # noqa: ARG001
     return ctx.backend.cast(grad, ctx.format)
 
 

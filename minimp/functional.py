@@ -23,13 +23,13 @@ __all__ = [
 Pair = int | Sequence[int]
 
 
-def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:  # noqa: A002 - torch's name
+def linear(input: Any, weight: Any, bias: Any = None) -> Tensor:
     """y = x W^T + b.  (..., in), (out, in), (out,) -> (..., out); one rounding, after the bias."""
     return ops.linear(input, weight) if bias is None else ops.linear(input, weight, bias)
 
 
 def conv2d(
-    input: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair | str = 0,  # noqa: A002
+    input: Any, weight: Any, bias: Any = None, stride: Pair = 1, padding: Pair | str = 0,
     dilation: Pair = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
     """Cross-correlation.  (N, C, H, W), (O, C/groups, kH, kW), (O,) -> (N, O, H', W').
@@ -63,7 +63,7 @@ def _named_padding(name: str, kernel: Sequence[int], stride: Pair, dilation: Seq
 
 
 def max_pool2d(
-    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,  # noqa: A002
+    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
     dilation: Pair = 1, ceil_mode: bool = False,
 ) -> Tensor:  # fmt: skip
     """The largest element of each window; (N, C, H, W) -> (N, C, H', W')."""
@@ -75,7 +75,7 @@ def max_pool2d(
 
 
 def avg_pool2d(
-    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,  # noqa: A002
+    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0,
     ceil_mode: bool = False, count_include_pad: bool = True,
 ) -> Tensor:  # fmt: skip
     """The mean of each window; (N, C, H, W) -> (N, C, H', W')."""
@@ -86,37 +86,37 @@ def avg_pool2d(
     )  # fmt: skip
 
 
-def relu(input: Any) -> Tensor:  # noqa: A002
+def relu(input: Any) -> Tensor:
     """max(x, 0)."""
     return ops.relu(input)
 
 
-def tanh(input: Any) -> Tensor:  # noqa: A002
+def tanh(input: Any) -> Tensor:
     """tanh x."""
     return ops.tanh(input)
 
 
-def sigmoid(input: Any) -> Tensor:  # noqa: A002
+def sigmoid(input: Any) -> Tensor:
     """1 / (1 + e^-x)."""
     return ops.sigmoid(input)
 
 
-def gelu(input: Any, approximate: str = "none") -> Tensor:  # noqa: A002
+def gelu(input: Any, approximate: str = "none") -> Tensor:
     """x Phi(x); approximate "none" (by erf) or "tanh"."""
     return ops.gelu(input, approximate=approximate)
 
 
-def exp(input: Any) -> Tensor:  # noqa: A002
+def exp(input: Any) -> Tensor:
     """e^x."""
     return ops.exp(input)
 
 
-def log(input: Any) -> Tensor:  # noqa: A002
+def log(input: Any) -> Tensor:
     """ln x."""
     return ops.log(input)
 
 
-def sqrt(input: Any) -> Tensor:  # noqa: A002
+def sqrt(input: Any) -> Tensor:
     """The square root."""
     return ops.sqrt(input)
 
@@ -128,17 +128,17 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Tensor:
     return ops.cat(*tensors, dim=dim)
 
 
-def softmax(input: Any, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+def softmax(input: Any, dim: int = -1, dtype: Any = None) -> Tensor:
     """e^x / sum e^x over `dim` (torch's `dim=None` guesses; here the default is the last axis)."""
     return ops.softmax(input, dim=dim, dtype=_format(dtype))
 
 
-def log_softmax(input: Any, dim: int = -1, dtype: Any = None) -> Tensor:  # noqa: A002
+def log_softmax(input: Any, dim: int = -1, dtype: Any = None) -> Tensor:
     """ln softmax over `dim` (torch's `dim=None` guesses; here the default is the last axis)."""
     return ops.log_softmax(input, dim=dim, dtype=_format(dtype))
 
 
-def dropout(input: Any, p: float = 0.5, training: bool = True) -> Tensor:  # noqa: A002
+def dropout(input: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero each element with probability p and divide the rest by 1 - p; the input itself if not training."""
     if not 0.0 <= p <= 1.0:
         raise SettingError(f"dropout: expected a probability from 0 to 1, got {p}")
@@ -147,20 +147,20 @@ def dropout(input: Any, p: float = 0.5, training: bool = True) -> Tensor:  # noq
     return ops.dropout(input, p=p)
 
 
-def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:  # noqa: A002
+def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """mean (x - t)^2; shapes must be equal (torch broadcasts, with a warning)."""
     return ops.mse_loss(input, target, reduction=reduction)
 
 
 def nll_loss(
-    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",  # noqa: A002
+    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """-log_p[target]; (N, C), (N,) -> () or (N,)."""
     return ops.nll_loss(input, target, weight, reduction=reduction, ignore_index=ignore_index)
 
 
 def cross_entropy(
-    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",  # noqa: A002
+    input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """-ln softmax(x)[target]; (N, C) or (C,) scores, integer labels (N,) or ().

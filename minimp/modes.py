@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from minimp.policy import Region
     from minimp.tape import Event
 
-__all__ = ["DEFAULT_MODES", "MODES", "Modes", "Scope", "accumulate", "enable_grad", "is_grad_enabled", "listen", "no_grad"]
+__all__ = [
+    "DEFAULT_MODES",
+    "MODES",
+    "Modes",
+    "Scope",
+    "accumulate",
+    "enable_grad",
+    "is_grad_enabled",
+    "listen",
+    "no_grad",
+]
 
 Listener = Callable[["Event"], None]
 

@@ -18,7 +18,7 @@ __all__ = ["hush", "speak"]
 
 
 def _with_context_variable() -> tuple[Callable[[], Any], Callable[[Any], None]]:
-    from numpy._core import umath  # noqa: PLC0415 - private: its absence selects the other way
+    from numpy._core import umath
 
     variable: ContextVar[Any] = umath._extobj_contextvar  # type: ignore[attr-defined]
     silent = umath._make_extobj(all="ignore")  # type: ignore[attr-defined]

@@ -52,7 +52,9 @@ class Recipe:
         for field in ("param_dtype", "compute_dtype"):
             form = formats.get(getattr(self, field))
             if form not in FLOATING:
-                raise self._refuse(f"{field} cannot be {form.name}; use float64, float32, float16 or bfloat16")
+                raise self._refuse(
+                    f"{field} cannot be {form.name}; use float64, float32, float16 or bfloat16"
+                )
             object.__setattr__(self, field, form)
         parse_accumulate(self.accumulate)
         if isinstance(self.policy, str) and self.policy not in policies:
@@ -69,13 +71,19 @@ class Recipe:
         scale = self.loss_scale
         if scale is None or scale == "dynamic":
             return
-        if isinstance(scale, str | bool) or scale <= 0 or float(scale).hex().split("p")[0] not in ("0x1.0000000000000", "0x1.0"):
+        if (
+            isinstance(scale, str | bool)
+            or scale <= 0
+            or float(scale).hex().split("p")[0] not in ("0x1.0000000000000", "0x1.0")
+        ):
             raise self._refuse(f"loss_scale is None, 'dynamic' or a power of two, not {scale!r}")
 
     def _check_storage(self) -> None:
         low_params, low_compute = self.low(self.param_dtype), self.low(self.compute_dtype)
         if self.policy is None and self.compute_dtype is not self.param_dtype:
-            raise self._refuse("without a policy everything is computed in param_dtype: compute_dtype cannot differ")
+            raise self._refuse(
+                "without a policy everything is computed in param_dtype: compute_dtype cannot differ"
+            )
         if self.policy is not None and not low_compute:
             raise self._refuse("an autocast policy needs a compute_dtype of float16 or bfloat16")
         if low_params and self.param_dtype is not self.compute_dtype:
@@ -130,7 +138,7 @@ recipes = Recipes(
            note="the whole technique: FP16 products, FP32 masters, dynamic loss scaling"),
     Recipe("mixed-bf16", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH,
            note="bfloat16 products, FP32 masters; the range of FP32 needs no loss scaling"),
-    Recipe("bf16", _BRAIN, _BRAIN, policy=_TORCH, note="weights kept in bfloat16, updates rounded to nearest"),
+    Recipe("bf16", _BRAIN, _BRAIN, policy=_TORCH, note="weights kept in bfloat16, rounded to nearest"),
     Recipe("bf16-stochastic", _BRAIN, _BRAIN, policy=_TORCH, update="stochastic",
            note="weights kept in bfloat16, updates rounded stochastically"),
     Recipe("bf16-kahan", _BRAIN, _BRAIN, policy=_TORCH, update="kahan",

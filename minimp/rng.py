@@ -40,7 +40,11 @@ def set_rng_state(state: dict[str, Any]) -> None:
     before = _generator.bit_generator.state
     try:
         inner = {k: np.asarray(v, np.uint64) for k, v in state["state"].items()}
-        _generator.bit_generator.state = {**state, "state": inner, "buffer": np.asarray(state["buffer"], np.uint64)}
+        _generator.bit_generator.state = {
+            **state,
+            "state": inner,
+            "buffer": np.asarray(state["buffer"], np.uint64),
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as fault:
         _generator.bit_generator.state = before
         raise SettingError(f"not a state of the random generator: {fault}") from fault

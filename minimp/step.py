@@ -10,11 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from minimp import formats
 from minimp.checks import stages as proofs
 from minimp.door import cast_in_region
 from minimp.errors import DataError, SettingError
-from minimp.modes import MODES, accumulate, listen
+from minimp.modes import accumulate, listen
 from minimp.optim import Optimizer
 from minimp.policy import Region, in_region, policies
 from minimp.recipe import Recipe, recipes
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from minimp.checks import Findings
     from minimp.nn import Module
 
-__all__ = ["STAGES", "Stage", "StepReport", "TrainStep"]
+__all__ = ["STAGES", "Stage", "StepReport", "StepState", "TrainStep"]
 
 STAGES = {
     "cast_weights": "w16 = round16(w32)",
@@ -40,7 +39,7 @@ STAGES = {
     "update": "w32 <- w32 - lr u(g32), or skip",
     "update_scale": "S <- 2 S, S / 2 or S",
 }
-"""The stages in order: name -> equation (Micikevicius et al. 2018, arXiv 1710.03740, sections 3.1 and 3.2)."""
+"""The stages in order: name -> equation (Micikevicius et al. 2018, arXiv 1710.03740, section 3)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage that has just run.
+    """One stage that has just state.
 
     Attributes:
         name: its name, a key of :data:`STAGES`.
@@ -91,7 +90,7 @@ class Stage:
 
 
 @dataclass
-class _Run:
+class StepState:
     """What the stages of one step hand on to each other."""
 
     inputs: Tensor
@@ -164,10 +163,10 @@ class TrainStep:
         Raises:
             DataError: inputs and targets of different lengths, or none.
         """
-        run = self._start(inputs, targets, recorded=False)
-        for _ in self._stages(run):
+        state = self._start(inputs, targets, recorded=False)
+        for _ in self._stages(state):
             pass
-        return self._report(run)
+        return self._report(state)
 
     def stages(self, inputs: Any, targets: Any) -> Iterator[Stage]:
         """Run the step stage by stage: each is yielded after it ran, recorded so that it can be checked.
@@ -177,7 +176,7 @@ class TrainStep:
         """
         return self._stages(self._start(inputs, targets, recorded=True))
 
-    def _start(self, inputs: Any, targets: Any, *, recorded: bool) -> _Run:
+    def _start(self, inputs: Any, targets: Any, *, recorded: bool) -> StepState:
         x = inputs if isinstance(inputs, Tensor) else Tensor.lift(inputs, None)
         count = len(targets) if hasattr(targets, "__len__") else None
         if not x.ndim or x.shape[0] == 0 or (count is not None and count != x.shape[0]):
@@ -190,89 +189,89 @@ class TrainStep:
         region = None if policy is None else Region(policy, recipe.compute_dtype, True, True, {})
         if region is None and x.format not in (None, recipe.compute_dtype):
             x = x.detach().to(recipe.compute_dtype)
-        return _Run(x, targets, recorded, self.scaler.get_scale(), region)
+        return StepState(x, targets, recorded, self.scaler.get_scale(), region)
 
-    def _stages(self, run: _Run) -> Iterator[Stage]:
+    def _stages(self, state: StepState) -> Iterator[Stage]:
         for name in STAGES:
-            run.events = []
+            state.events = []
             with ExitStack() as scope:
-                scope.enter_context(in_region(run.region if name in _IN_REGION else None))
+                scope.enter_context(in_region(state.region if name in _IN_REGION else None))
                 scope.enter_context(accumulate(self.recipe.accumulate))
-                if run.recorded:
-                    scope.enter_context(listen(run.events.append))
-                before = proofs.snapshot(self, name) if run.recorded else None
-                tensors, facts = getattr(self, f"_{name}")(run)
-            proof = proofs.proof_of(name, self, run, before)
-            yield Stage(name, STAGES[name], tensors, facts, tuple(run.events), proof)
+                if state.recorded:
+                    scope.enter_context(listen(state.events.append))
+                before = proofs.remember(self, state, name) if state.recorded else None
+                tensors, facts = getattr(self, f"_{name}")(state)
+            proof = proofs.proof_of(name, self, state, before)
+            yield Stage(name, STAGES[name], tensors, facts, tuple(state.events), proof)
 
     # ---- the stages ---------------------------------------------------------------------------------------
 
-    def _cast_weights(self, run: _Run) -> _Result:
+    def _cast_weights(self, state: StepState) -> _Result:
         """Cast every FP32 parameter once; the region's cache hands the same node to every op."""
         self.optimizer.zero_grad()
         named = dict(self.model.named_parameters())
-        if run.region is None:
+        if state.region is None:
             return {name: p.detach() for name, p in named.items()}, {}
-        low = run.region.format
-        return {name: cast_in_region(p, low, run.region) for name, p in named.items()}, {}
+        low = state.region.format
+        return {name: cast_in_region(p, low, state.region) for name, p in named.items()}, {}
 
-    def _forward(self, run: _Run) -> _Result:
-        run.output = self.model(run.inputs)
-        return {"input": run.inputs, "output": run.output}, {}
+    def _forward(self, state: StepState) -> _Result:
+        state.output = self.model(state.inputs)
+        return {"input": state.inputs, "output": state.output}, {}
 
-    def _loss(self, run: _Run) -> _Result:
-        loss = self.loss_fn(run.output, run.targets)
+    def _loss(self, state: StepState) -> _Result:
+        loss = self.loss_fn(state.output, state.targets)
         if loss.size != 1:
             raise DataError(f"expected a loss of one element, got shape {loss.shape}", op="TrainStep")
-        run.loss = loss if self.micro_batches == 1 else loss / float(self.micro_batches)
-        return {"loss": run.loss}, {"micro_batches": self.micro_batches}
+        state.loss = loss if self.micro_batches == 1 else loss / float(self.micro_batches)
+        return {"loss": state.loss}, {"micro_batches": self.micro_batches}
 
-    def _scale_loss(self, run: _Run) -> _Result:
-        run.scaled = self.scaler.scale(run.loss)
-        return {"scaled_loss": run.scaled}, {"loss_scale": run.scale}
+    def _scale_loss(self, state: StepState) -> _Result:
+        state.scaled = self.scaler.scale(state.loss)
+        return {"scaled_loss": state.scaled}, {"loss_scale": state.scale}
 
-    def _backward(self, run: _Run) -> _Result:
-        assert run.scaled is not None
-        run.scaled.backward()
+    def _backward(self, state: StepState) -> _Result:
+        assert state.scaled is not None
+        state.scaled.backward()
         return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}, {}
 
-    def _unscale(self, run: _Run) -> _Result:
-        factor = self.micro_batches / run.scale
+    def _unscale(self, state: StepState) -> _Result:
+        factor = self.micro_batches / state.scale
         for name, p in self.model.named_parameters():
             if p.grad is not None:
-                run.gradients[name] = p.backend.times(p.grad.array, factor)
-        return self._unscaled(run), {"loss_scale": run.scale}
+                state.gradients[name] = p.backend.times(p.grad.array, factor)
+        return self._unscaled(state), {"loss_scale": state.scale}
 
-    def _check_finite(self, run: _Run) -> _Result:
-        squares = {name: _backend(self).square_sum(g) for name, g in run.gradients.items()}
-        run.nonfinite = tuple(name for name, total in squares.items() if total is None)
-        run.norm = float("nan") if run.nonfinite else float(sum(s for s in squares.values() if s)) ** 0.5
-        return self._unscaled(run), {"found_inf": bool(run.nonfinite), "nonfinite": run.nonfinite}
+    def _check_finite(self, state: StepState) -> _Result:
+        squares = {name: _backend(self).square_sum(g) for name, g in state.gradients.items()}
+        state.nonfinite = tuple(name for name, total in squares.items() if total is None)
+        state.norm = float("nan") if state.nonfinite else float(sum(s for s in squares.values() if s)) ** 0.5
+        return self._unscaled(state), {"found_inf": bool(state.nonfinite), "nonfinite": state.nonfinite}
 
-    def _clip(self, run: _Run) -> _Result:
-        if self.max_norm is not None and run.norm > self.max_norm:  # never true of a NaN norm
-            factor = self.max_norm / (run.norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ 2.13
-            run.gradients = {name: _backend(self).times(g, factor) for name, g in run.gradients.items()}
-        return self._unscaled(run), {"grad_norm": run.norm, "max_norm": self.max_norm}
+    def _clip(self, state: StepState) -> _Result:
+        if self.max_norm is not None and state.norm > self.max_norm:  # never true of a NaN norm
+            factor = self.max_norm / (state.norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ 2.13
+            state.gradients = {name: _backend(self).times(g, factor) for name, g in state.gradients.items()}
+        return self._unscaled(state), {"grad_norm": state.norm, "max_norm": self.max_norm}
 
-    def _update(self, run: _Run) -> _Result:
-        run.skipped = bool(run.nonfinite) and self.scaler.is_enabled()
-        if not run.skipped:
+    def _update(self, state: StepState) -> _Result:
+        state.skipped = bool(state.nonfinite) and self.scaler.is_enabled()
+        if not state.skipped:
             named = dict(self.model.named_parameters())
-            self.optimizer.step(gradients={named[name]: g for name, g in run.gradients.items()})
-        return {name: p.detach() for name, p in self.model.named_parameters()}, {"skipped": run.skipped}
+            self.optimizer.step(gradients={named[name]: g for name, g in state.gradients.items()})
+        return {name: p.detach() for name, p in self.model.named_parameters()}, {"skipped": state.skipped}
 
-    def _update_scale(self, run: _Run) -> _Result:
-        self.scaler.advance(bool(run.nonfinite))
+    def _update_scale(self, state: StepState) -> _Result:
+        self.scaler.advance(bool(state.nonfinite))
         return {}, {"loss_scale": self.scaler.get_scale()}
 
-    def _unscaled(self, run: _Run) -> dict[str, Tensor]:
-        return {name: Tensor(g, _backend(self)) for name, g in run.gradients.items()}
+    def _unscaled(self, state: StepState) -> dict[str, Tensor]:
+        return {name: Tensor(g, _backend(self)) for name, g in state.gradients.items()}
 
-    def _report(self, run: _Run) -> StepReport:
-        assert run.loss is not None
-        loss = run.loss.item() * self.micro_batches
-        return StepReport(loss, run.scale, run.skipped, run.nonfinite, run.norm)
+    def _report(self, state: StepState) -> StepReport:
+        assert state.loss is not None
+        loss = state.loss.item() * self.micro_batches
+        return StepReport(loss, state.scale, state.skipped, state.nonfinite, state.norm)
 
 
 _Result = tuple[dict[str, Tensor], dict[str, Any]]

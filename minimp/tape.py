@@ -204,9 +204,8 @@ def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
     """
     for leaf, found in _walk(output, grad, keep).items():
         if isinstance(leaf, Value):
-            if leaf.grad is not None:
-                found = leaf.backend.add(leaf.grad.array, found)
-            leaf.grad = Value.make(found, leaf.backend)
+            total = found if leaf.grad is None else leaf.backend.add(leaf.grad.array, found)
+            leaf.grad = Value.make(total, leaf.backend)
 
 
 def gradients(
@@ -222,9 +221,7 @@ def gradients(
     return [None if edge is None else found.get(edge) for edge in edges]
 
 
-def _walk(
-    output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = frozenset()
-) -> dict[Edge, Array]:
+def _walk(output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = frozenset()) -> dict[Edge, Array]:
     """Carry `grad` back to the leaves; return the gradients of the leaves and of `wanted` nodes."""
     start = output.edge
     if start is None:
@@ -240,9 +237,7 @@ def _walk(
         speak(token)
 
 
-def _carry(
-    start: Edge, grad: Array, keep: bool, wanted: frozenset[Edge], modes: Modes
-) -> dict[Edge, Array]:
+def _carry(start: Edge, grad: Array, keep: bool, wanted: frozenset[Edge], modes: Modes) -> dict[Edge, Array]:
     pending: dict[Edge, Array] = {start: grad}
     done: dict[Edge, Array] = {}
     for node in _newest_first(start):

@@ -87,8 +87,8 @@ class Tensor(Value):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        values = np.array2string(self._host().astype(np.float64) if self.format else self._host(), separator=", ",
-                                 prefix="tensor(", threshold=200, precision=5, suppress_small=False)  # fmt: skip
+        host = self._host() if self.format is None else self._host().astype(np.float64)
+        values = np.array2string(host, separator=", ", prefix="tensor(", threshold=200, precision=5)
         parts = [values]
         if self.format is not formats.float32:
             parts.append(f"dtype={self.format.name if self.format else self.dtype.name}")
@@ -141,8 +141,7 @@ class Tensor(Value):
         """
         if self.size != 1:
             raise ShapeError(f"item() needs exactly one element, this tensor has shape {self.shape}")
-        value = self._host().reshape(()).astype(np.float64) if self.format else self._host().reshape(())
-        return value.item()
+        return self.tolist() if not self.ndim else self.reshape(()).detach().tolist()
 
     def tolist(self) -> Any:
         """Return the values as nested lists of Python numbers."""
@@ -259,7 +258,9 @@ class Tensor(Value):
         return ops.div(self, other)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.mul(ops.reciprocal(self), other) if isinstance(other, int | float) else ops.div(other, self)
+        return (
+            ops.mul(ops.reciprocal(self), other) if isinstance(other, int | float) else ops.div(other, self)
+        )
 
     def __pow__(self, exponent: Any) -> Tensor:
         return ops.pow_(self, exponent)
@@ -359,7 +360,7 @@ class Tensor(Value):
         return ops.amax(self, dim=_dims(dim), keepdim=keepdim)
 
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """Return the largest element, or (values, indices) over `dim`; the first maximum takes the gradient."""
+        """Return the largest element; over `dim` (values, indices), the first maximum taking the gradient."""
         if dim is None:
             return ops.amax(self)
         indices = ops.argmax(self, dim=dim, keepdim=True)
@@ -467,7 +468,9 @@ def grad(
     wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for i, x in enumerate(wanted):
         if not x.requires_grad:
-            raise GradientError(f"input {i} does not require a gradient", help="make it with requires_grad=True")
+            raise GradientError(
+                f"input {i} does not require a gradient", help="make it with requires_grad=True"
+            )
     found = gradients(outputs, _seed(outputs, grad_outputs), wanted, keep=retain_graph)
     for i, array in enumerate(found):
         if array is None and not allow_unused:

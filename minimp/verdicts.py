@@ -90,8 +90,8 @@ def _why_bad(outcome: Outcome, recipe: Recipe) -> str:
         name = recipe.param_dtype.name
         masters = "" if recipe.master_weights else ", and no master copy collects them"
         causes.append(
-            f"{outcome.swallowed_updates:.0%} of the updates are smaller than half an ULP of their {name} weight "
-            f"and were rounded away{masters}"
+            f"{outcome.swallowed_updates:.0%} of the updates are smaller than half an ULP of their {name} "
+            f"weight and were rounded away{masters}"
         )
     if outcome.skipped_steps > len(outcome.losses) / 2:
         causes.append(f"{outcome.skipped_steps:,} of {len(outcome.losses):,} steps were skipped")

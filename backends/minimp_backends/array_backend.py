@@ -47,7 +47,7 @@ class ArrayBackend(Updates, ABC):
     def release(self, array: Array) -> Array:
         """Return an array that the user may write to: `array` itself if the engine holds no copy of it."""
 
-    def freeze(self, arrays: tuple[Array | None, ...]) -> None:  # noqa: B027 - optional: a device has no such flag
+    def freeze(self, arrays: tuple[Array | None, ...]) -> None:
         """Make arrays read-only where the array library can."""
 
     @abstractmethod
@@ -60,11 +60,11 @@ class ArrayBackend(Updates, ABC):
     def wide(self, array: Array) -> Array:
         """Return the values of a storage array to compute with; read-only.
 
-        float16 and bfloat16 become float32, exactly; anything else, and a Python number, is returned as it is.
+        float16 and bfloat16 become float32, exactly; anything else, and a Python number, stays as it is.
         """
 
     @abstractmethod
-    def narrow(self, array: Array, format: Format | None) -> Array:  # noqa: A002 - the engine's word
+    def narrow(self, array: Array, format: Format | None) -> Array:
         """Round a fresh wide array once to storage of `format`: to nearest even, overflow to infinity.
 
         The array's memory may be taken over, so nobody else may hold it. Arrays that are in the format
@@ -75,7 +75,7 @@ class ArrayBackend(Updates, ABC):
     def cast(
         self,
         array: Array,
-        format: Format,  # noqa: A002 - the engine's word
+        format: Format,
         rounding: str = "nearest_even",
         overflow: str | None = None,
         rng: np.random.Generator | None = None,
@@ -132,7 +132,12 @@ class ArrayBackend(Updates, ABC):
 
     @abstractmethod
     def sum(
-        self, array: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, *, accumulate: str
+        self,
+        array: Array,
+        axis: int | tuple[int, ...] | None = None,
+        keepdims: bool = False,
+        *,
+        accumulate: str,
     ) -> Array:
         """Sum a storage array over `axis`; the sums are wide and not yet rounded to the format."""
 
@@ -217,7 +222,7 @@ class ArrayBackend(Updates, ABC):
         """Run on the kernel set called `name` inside a `with` block."""
         return nullcontext()
 
-    def require(self, format: Format) -> None:  # noqa: A002 - the engine's word
+    def require(self, format: Format) -> None:
         """Refuse a format that this backend has no storage for.
 
         Raises:

@@ -88,7 +88,7 @@ class NumpyBackend(ArrayBackend):
         self.twins.put(array, wide)
         return wide
 
-    def narrow(self, array: Array, format: Format | None) -> Array:  # noqa: A002
+    def narrow(self, array: Array, format: Format | None) -> Array:
         """Round once; the rounded float32 values stay behind as the twin."""
         if format is None or array.dtype == format.dtype:
             return array
@@ -111,7 +111,7 @@ class NumpyBackend(ArrayBackend):
     def cast(
         self,
         array: Array,
-        format: Format,  # noqa: A002
+        format: Format,
         rounding: str = "nearest_even",
         overflow: str | None = None,
         rng: np.random.Generator | None = None,
@@ -130,10 +130,16 @@ class NumpyBackend(ArrayBackend):
             rounded = formats.round(self.wide(array), format, rounding=rounding, overflow=overflow, rng=rng)
             return rounded.astype(format.dtype)
         if format.dtype not in LOW:
-            return self.wide(array) if format.dtype == FLOAT32 and array.dtype in LOW else array.astype(format.dtype)
+            return (
+                self.wide(array)
+                if format.dtype == FLOAT32 and array.dtype in LOW
+                else array.astype(format.dtype)
+            )
         if array.dtype in LOW or array.dtype == FLOAT32:
             return self._narrow_with_twin(np.array(self.wide(array), order="C"), format.dtype)
-        low = np.empty(array.shape, format.dtype)  # integers pass through float64: float32 would round them first
+        low = np.empty(
+            array.shape, format.dtype
+        )  # integers pass through float64: float32 would round them first
         casts().narrow_from_float64(np.ascontiguousarray(array, FLOAT64), low, format.name)
         return low
 
@@ -149,8 +155,7 @@ class NumpyBackend(ArrayBackend):
     def keep_where(self, array: Array, mask: Array) -> Array:
         """Select on the stored bits, and on the twin."""
         if array.dtype not in LOW:
-            kept = np.multiply(array.view(f"u{array.itemsize}"), mask).view(array.dtype)
-            return kept
+            return np.multiply(array.view(f"u{array.itemsize}"), mask).view(array.dtype)
         kept = np.multiply(array.view(np.uint16), mask).view(array.dtype)
         twin = self.twins.get(array)
         if twin is not None and twin.flags.c_contiguous:
@@ -193,14 +198,18 @@ class NumpyBackend(ArrayBackend):
         *,
         accumulate: str,
     ) -> Array:
-        """NumPy's pairwise sum in float32 (float64 for float64), or a product with ones as `accumulate` says."""
+        """NumPy's pairwise sum in float32 (float64 for float64), or a product with ones, by `accumulate`."""
         if array.dtype.kind in "iub":
             return np.sum(array, axis=axis, keepdims=keepdims, dtype=np.int64)
         if accumulate == "float32" or (array.dtype == FLOAT64 and accumulate == "float64"):
             return np.asarray(np.add.reduce(self.wide(array), axis=axis, keepdims=keepdims))
         if accumulate == "float64":
             return np.asarray(np.add.reduce(self._float64(array), axis=axis, keepdims=keepdims))
-        axes = tuple(range(array.ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, array.ndim)
+        axes = (
+            tuple(range(array.ndim))
+            if axis is None
+            else np.lib.array_utils.normalize_axis_tuple(axis, array.ndim)
+        )
         kept = [i for i in range(array.ndim) if i not in axes]
         rows = np.transpose(array, (*kept, *axes)).reshape(*(array.shape[i] for i in kept), 1, -1)
         total = self._slow_matmul(rows, np.ones((rows.shape[-1], 1), array.dtype), accumulate)[..., 0, 0]

@@ -65,4 +65,3 @@ class Twins:
         """Drop every twin."""
         for key in [key for key, (_, wide) in self._held.items() if wide is not None]:
             self._forget(key)
-

@@ -98,7 +98,7 @@ def torch_step(workload: Workload, dtype: str | None) -> Callable[[], float]:
     Raises:
         ImportError: torch is not installed.
     """
-    import torch  # noqa: PLC0415 - the one place of the package that wants it, and only when asked
+    import torch
 
     torch.set_num_threads(1)
     model = torch.nn.Sequential(*workload.layers(torch.nn))

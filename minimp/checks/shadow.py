@@ -90,7 +90,9 @@ def float64_gradients(
             loss = loss_fn(output, _float64_targets(targets))
             loss.backward()
             return {
-                name: np.array(p.grad, np.float64) for name, p in model.named_parameters() if p.grad is not None
+                name: np.array(p.grad, np.float64)
+                for name, p in model.named_parameters()
+                if p.grad is not None
             }
     finally:
         rng.set_rng_state(state)

@@ -12,7 +12,8 @@ from minimp.ops.reductions import amax, log_softmax, mean, softmax, sum_
 from minimp.ops.shaping import cat, clone, expand, getitem, permute, reshape
 
 __all__ = [
-    "OPS", "Op", "abs_", "add", "amax", "argmax", "avg_pool2d", "cast", "cat", "clone", "conv2d", "div", "dropout",
+    "OPS", "Op", "abs_", "add", "amax", "argmax", "avg_pool2d", "cast", "cat", "clone", "conv2d", "div",
+    "dropout",
     "eq", "exp", "expand", "ge", "gelu", "getitem", "gt", "isfinite", "le", "linear", "log", "log_softmax",
     "lt", "matmul", "max_pool2d", "mean", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute",
     "pow_", "reciprocal", "relu", "reshape", "sigmoid", "softmax", "sqrt", "sub", "sum_", "tanh",

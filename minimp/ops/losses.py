@@ -21,7 +21,7 @@ def mse_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "mean") -> 
     if x.shape != target.shape:
         raise ShapeError(
             f"expected input and target of one shape, got {x.shape} and {target.shape}",
-            op="mse_loss", shapes=[x.shape, target.shape], help="reshape one of them; losses do not broadcast",
+            op="mse_loss", shapes=[x.shape, target.shape], help="reshape one; losses do not broadcast",
         )  # fmt: skip
     ctx.save(x, target)
     gap = ctx.wide(x) - ctx.wide(target)
@@ -123,5 +123,5 @@ def _check_labels(log_p: Array, target: Array, ignore_index: int) -> None:
         row = int(wrong.argmax())
         raise DataError(
             f"expected labels from 0 to {classes - 1}, got {int(target[row])} in row {row}", op="nll_loss",
-            help=f"count classes from 0, give the model more outputs, or ignore a label with ignore_index={int(target[row])}",
+            help="count classes from 0, give the model more outputs, or leave a label out with ignore_index",
         )  # fmt: skip

@@ -34,7 +34,7 @@ def _(ctx: Node, grad: Array, **geometry: Any) -> Array:
 def avg_pool2d(ctx: Node, x: Array, **geometry: Any) -> Array:
     """The mean of each window.  (N, C, H, W) -> (N, C, H', W'); summed in float32, rounded once.
 
-    Keywords: kernel, stride, padding (pairs), ceil_mode, count_include_pad; as torch.nn.functional.avg_pool2d.
+    Keywords: kernel, stride, padding (pairs), ceil_mode, count_include_pad; as torch's avg_pool2d.
     """
     _check(x, "avg_pool2d", geometry)
     return ctx.round(ctx.backend.avg_pool2d(x, geometry))

@@ -20,14 +20,14 @@ def _swap(ctx: Node, x: Array) -> Array:
 
 @op(cast=CastClass.LOWER, mixed=Mixed.SAME, bound="dot")
 def matmul(ctx: Node, a: Array, b: Array) -> Array:
-    """C = A B.  (..., M, K) @ (..., K, N) -> (..., M, N); products exact, sums in ctx.accumulate, one rounding.
+    """C = A B.  (..., M, K) @ (..., K, N) -> (..., M, N); exact products, sums in ctx.accumulate, one rounding.
 
     A vector is taken as a row (on the left) or a column (on the right), and the extra axis removed.
     """
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ShapeError(
             f"expected (..., M, K) @ (..., K, N), got {a.shape} @ {b.shape}",
-            op="matmul", shapes=[a.shape, b.shape], help="transpose one side, or use * to multiply elementwise",
+            op="matmul", shapes=[a.shape, b.shape], help="transpose one side, or multiply elementwise with *",
         )  # fmt: skip
     ctx.save(a if ctx.needs(1) else None, b if ctx.needs(0) else None)
     y = ctx.backend.matmul(_row(ctx, a), _column(ctx, b), accumulate=ctx.accumulate)
@@ -79,7 +79,7 @@ def linear(ctx: Node, x: Array, weight: Array, bias: Array | None = None) -> Arr
     if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"expected x (..., in) and weight (out, in), got {x.shape} and {weight.shape}",
-            op="linear", shapes=[x.shape, weight.shape], help="the last axis of x must have as many elements as W's",
+            op="linear", shapes=[x.shape, weight.shape], help="x and W must agree in their last axis",
         )  # fmt: skip
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"expected a bias of shape {weight.shape[:1]}, got {bias.shape}", op="linear")
@@ -115,7 +115,7 @@ def conv2d(
     ctx: Node, x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0), dilation: tuple[int, int] = (1, 1), groups: int = 1,
 ) -> Array:  # fmt: skip
-    """Cross-correlation.  (N, C, H, W), (O, C/groups, kH, kW), (O,) -> (N, O, H', W'); one rounding, after the bias.
+    """Cross-correlation.  (N, C, H, W), (O, C/groups, kH, kW), (O,) -> (N, O, H', W'); one rounding at the end.
 
     H' = floor((H + 2 padding - dilation (kH - 1) - 1) / stride) + 1 (torch.nn.functional.conv2d).
     """

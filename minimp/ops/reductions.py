@@ -26,7 +26,9 @@ def sum_(
 
 
 @sum_.gradient
-def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False, dtype: Format | None = None) -> Array:
+def _(
+    ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False, dtype: Format | None = None
+) -> Array:
     grad = grad if dtype is None else ctx.backend.cast(grad, ctx.format)
     return spread(ctx, grad, dim, keepdim)
 

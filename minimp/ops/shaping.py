@@ -31,7 +31,7 @@ def clone(ctx: Node, x: Array) -> Array:
 
 
 @clone.gradient
-def _(ctx: Node, grad: Array) -> Array:  # noqa: ARG001
+def _(ctx: Node, grad: Array) -> Array:
     return grad
 
 
@@ -39,7 +39,9 @@ def _(ctx: Node, grad: Array) -> Array:  # noqa: ARG001
 def permute(ctx: Node, x: Array, *, dims: tuple[int, ...]) -> Array:
     """Reorder the axes: axis i of the result is axis dims[i] of x."""
     if sorted(d % max(x.ndim, 1) for d in dims) != list(range(x.ndim)):
-        raise ShapeError(f"expected a permutation of {x.ndim} axes, got {dims}", op="permute", shapes=[x.shape])
+        raise ShapeError(
+            f"expected a permutation of {x.ndim} axes, got {dims}", op="permute", shapes=[x.shape]
+        )
     return ctx.backend.view(x, lambda a: a.transpose(dims))
 
 
