@@ -87,7 +87,7 @@ def saved_arrays(nodes: Iterable[Node]) -> dict[int, Array]:
     """Return the arrays that nodes keep for backward, each memory once: id of the owner -> owner."""
     found = {}
     for node in nodes:
-        for array in node.saved or ():
+        for array in node.saved:
             if array is not None and hasattr(array, "nbytes"):
                 found[id(owner(array))] = owner(array)
     return found

@@ -108,7 +108,7 @@ class Node:
     )  # fmt: skip
 
     memo: Any
-    saved: tuple[Array, ...] | None
+    saved: tuple[Array, ...]
     shape: tuple[int, ...]
 
     def __init__(
@@ -133,6 +133,10 @@ class Node:
         if self.recording:
             self.saved = arrays
             self.backend.freeze(arrays)
+
+    def free(self) -> None:
+        """Let go of what was saved; the gradient can no longer be asked for."""
+        self.saved, self.recording = (), False
 
     def needs(self, index: int) -> bool:
         """Tell whether the gradient of positional argument `index` will be asked for."""
@@ -254,13 +258,13 @@ def _carry(start: Edge, grad: Array, keep: bool, wanted: frozenset[Edge], modes:
             held = pending.get(source)
             pending[source] = part if held is None else node.backend.add(held, part)
         if not keep:
-            node.saved = None
+            node.free()
     return done
 
 
 def _differentiate(node: Node, grad: Array, modes: Modes) -> tuple[Array | None, ...]:
     """Run one gradient rule and tell the listeners."""
-    if node.saved is None:
+    if not node.recording:
         raise GradientError(
             "what this op saved was freed by an earlier backward",
             op=node.op.name, help="pass retain_graph=True to the first backward",

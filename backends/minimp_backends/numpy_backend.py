@@ -11,20 +11,18 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
 from minimp_backends import convolution, pooling
 from minimp_backends.accelerator import accelerator_status, find_accelerator
-from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, ArrayBackend
+from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.casts import casts, use_casts
 from minimp_backends.twins import Twins
 
 __all__ = ["NumpyBackend"]
 
-Array = NDArray[Any]
 FLOAT16, BFLOAT16 = formats.float16.dtype, formats.bfloat16.dtype
 SMALL = 2048
 """Elements below which a twin costs more than widening again."""

@@ -29,7 +29,7 @@ def sum_(
 def _(
     ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False, dtype: Format | None = None
 ) -> Array:
-    grad = grad if dtype is None else ctx.backend.cast(grad, ctx.format)
+    grad = grad if dtype is None or ctx.format is None else ctx.backend.cast(grad, ctx.format)
     return spread(ctx, grad, dim, keepdim)
 
 
