@@ -156,7 +156,7 @@ def _add_exactly(total: Float64s, term: Float64s, fmt: Format) -> Float64s:
 def _float32_serves(fmt: Format, inputs: Format) -> bool:
     """Whether float32 holds every product, the detour of every sum, and the shift of ``nearest_even``.
 
-    (A product below float32's smallest is lost; it is far below a quarter of float16's smallest, and so zero.)
+    (A product below float32's smallest is lost; it is far below float16's smallest, and so zero anyway.)
     """
     products = 2 * inputs.precision <= _P32 and 2 * (inputs.emax + 1) <= 128
     return products and 2 * fmt.precision + 2 <= _P32 and fmt.emax + _P32 - fmt.mantissa_bits < 127
