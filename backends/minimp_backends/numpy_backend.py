@@ -119,8 +119,13 @@ class NumpyBackend(ArrayBackend):
             return self._cast(array, format, rounding, overflow, rng)
 
     def _cast(
-        self, array: Array, format: Format, rounding: str, overflow: str | None, rng: np.random.Generator | None,
-    ) -> Array:  # fmt: skip
+        self,
+        array: Array,
+        format: Format,
+        rounding: str,
+        overflow: str | None,
+        rng: np.random.Generator | None,
+    ) -> Array:
         self.require(format)
         if array.dtype == format.dtype:
             return array
@@ -200,9 +205,9 @@ class NumpyBackend(ArrayBackend):
         if array.dtype.kind in "iub":
             return np.sum(array, axis=axis, keepdims=keepdims, dtype=np.int64)
         if accumulate == "float32" or (array.dtype == FLOAT64 and accumulate == "float64"):
-            return np.asarray(np.add.reduce(self.wide(array), axis=axis, keepdims=keepdims))
+            return np.asarray(self.wide(array).sum(axis=axis, keepdims=keepdims))
         if accumulate == "float64":
-            return np.asarray(np.add.reduce(self._float64(array), axis=axis, keepdims=keepdims))
+            return np.asarray(self._float64(array).sum(axis=axis, keepdims=keepdims))
         axes = (
             tuple(range(array.ndim))
             if axis is None

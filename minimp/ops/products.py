@@ -20,7 +20,7 @@ def _swap(ctx: Node, x: Array) -> Array:
 
 @op(cast=CastClass.LOWER, mixed=Mixed.SAME, bound="dot")
 def matmul(ctx: Node, a: Array, b: Array) -> Array:
-    """C = A B.  (..., M, K) @ (..., K, N) -> (..., M, N); exact products, sums in ctx.accumulate, one rounding.
+    """C = A B.  (..., M, K) @ (..., K, N) -> (..., M, N); exact products, sums by ctx.accumulate, one rounding.
 
     A vector is taken as a row (on the left) or a column (on the right), and the extra axis removed.
     """
