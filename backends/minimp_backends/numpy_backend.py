@@ -132,17 +132,14 @@ class NumpyBackend(ArrayBackend):
         if rounding != "nearest_even" or overflow not in (None, "ieee"):
             rounded = formats.round(self.wide(array), format, rounding=rounding, overflow=overflow, rng=rng)
             return rounded.astype(format.dtype)
+        if format.dtype == FLOAT32 and array.dtype in LOW:
+            return self.wide(array)
         if format.dtype not in LOW:
-            return (
-                self.wide(array)
-                if format.dtype == FLOAT32 and array.dtype in LOW
-                else array.astype(format.dtype)
-            )
+            return array.astype(format.dtype)
         if array.dtype in LOW or array.dtype == FLOAT32:
             return self._narrow_with_twin(np.array(self.wide(array), order="C"), format.dtype)
-        low = np.empty(
-            array.shape, format.dtype
-        )  # integers pass through float64: float32 would round them first
+        # Integers go through float64 as well: float32 would round the large ones first.
+        low = np.empty(array.shape, format.dtype)
         casts().narrow_from_float64(np.ascontiguousarray(array, FLOAT64), low, format.name)
         return low
 
