@@ -1,0 +1,101 @@
+"""Judging a model on data: in the formats of its recipe, summed in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minimp import functional
+from minimp.data import ArrayDataset
+from minimp.modes import accumulate, no_grad
+from minimp.nn import Module
+from minimp.policy import autocast, in_region
+from minimp.recipe import Recipe, recipes
+from minimp.tensors import Tensor
+
+__all__ = ["evaluate"]
+
+BATCH = 256
+
+
+def evaluate(
+    model: Module,
+    dataset: ArrayDataset,
+    recipe: Recipe | str,
+    *,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    batch_size: int = BATCH,
+) -> dict[str, float]:
+    """Return how a model does on data that it is not trained on.
+
+    Outputs are computed as the recipe says, in evaluation mode and without recording; from there on
+    everything is float64. Neither the weights nor the random generator change.
+
+    Args:
+        model: in the recipe's `param_dtype`, as `TrainStep` leaves it.
+        dataset: inputs (N, ...) and targets.
+        recipe: a Recipe, or the name of one.
+        loss_fn: a mean over the batch; None takes cross-entropy for classes, mean squared error for values.
+        batch_size: rows computed at a time.
+
+    Returns:
+        ``"test_loss"``, the mean over all rows, and for data with classes ``"test_accuracy"``: the share of
+        rows whose largest score is the label's (of equal scores the first counts). A row with a NaN among its
+        scores counts as wrong.
+
+    Raises:
+        SettingError: an unknown recipe.
+    """
+    chosen = recipes[recipe] if isinstance(recipe, str) else recipe
+    loss_of = loss_fn or (functional.cross_entropy if dataset.num_classes else functional.mse_loss)
+    total, right = 0.0, 0
+    with _judging(model), _formats_of(chosen):
+        for start in range(0, len(dataset), batch_size):
+            inputs, targets = dataset[start : start + batch_size]
+            output = _output(model, inputs, chosen)
+            with in_region(None), accumulate("float64"):
+                total += loss_of(output, targets).item() * len(inputs)
+            right += _count_right(output, targets) if dataset.num_classes else 0
+    found = {"test_loss": total / len(dataset)}
+    return {"test_accuracy": right / len(dataset), **found} if dataset.num_classes else found
+
+
+@contextmanager
+def _judging(model: Module) -> Iterator[None]:
+    """Put a model in evaluation mode, unrecorded, and every module back in the mode it had."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with no_grad():
+            yield
+    finally:
+        for module, training in before:
+            object.__setattr__(module, "training", training)  # of this module alone
+
+
+@contextmanager
+def _formats_of(recipe: Recipe) -> Iterator[None]:
+    """Put the autocast region and the accumulation of a recipe in force."""
+    policy = recipe.policy
+    region = in_region(None) if policy is None else autocast(recipe.compute_dtype, policy=policy)
+    with region, accumulate(recipe.accumulate):
+        yield
+
+
+def _output(model: Module, inputs: Any, recipe: Recipe) -> Tensor:
+    """Return the model's output on a batch, in float64."""
+    x: Any = Tensor.lift(inputs, next(model.parameters()).backend)
+    if recipe.policy is None and x.format is not None:
+        x = x.to(recipe.compute_dtype)
+    output: Tensor = model(x)
+    return output.double()
+
+
+def _count_right(output: Tensor, targets: Any) -> int:
+    """Count the rows whose largest score, NaN being none, is that of their label."""
+    scores = np.asarray(output)
+    known = ~np.isnan(scores).any(axis=1)
+    return int(np.count_nonzero(known & (scores.argmax(axis=1) == targets)))
