@@ -188,8 +188,9 @@ class ArrayBackend(Updates, ABC):
         return wide * wide.dtype.type(factor)
 
     def unscale(self, grad: Array, scale: float) -> tuple[Array, bool]:
-        """Return (g / S as g * float32(1 / S), in float32; whether g has a non-finite element)."""
-        return self.times(grad, 1.0 / scale if scale else float("inf")), not self.is_finite(grad)
+        """Return (g * float32(1 / S), as :meth:`times`; whether g has a non-finite element)."""
+        inverse = np.float32(np.float64(1.0) / scale)
+        return self.times(grad, float(inverse)), not self.is_finite(grad)
 
     def is_finite(self, array: Array) -> bool:
         """Tell whether every element is finite."""
