@@ -1,0 +1,395 @@
+"""GradScaler: loss scaling around an optimizer, with PyTorch's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NoReturn, Self
+
+from minimp.errors import ScalerError, SettingError
+from minimp.scaler.gradients import Names, find_nonfinite, listing, named_parameters, unscale_gradients
+from minimp.scaler.machine import ScaleRule, ScaleState, next_state
+from minimp.scaler.outputs import one_number, times_scale
+from minimp.scaler.presets import preset_rule
+from minimp.scaler.records import Record, ScalerStep, Stage
+from minimp.scaler.saving import from_state_dict, to_state_dict
+from minimp.tensors import Tensor
+
+__all__ = ["GradScaler"]
+
+
+class GradScaler:
+    """Scale the loss so that small FP16 gradients are not flushed to zero (torch.amp.GradScaler 2.13.0).
+
+    An iteration calls ``scaler.scale(loss).backward()``, ``scaler.step(optimizer)``, ``scaler.update()``.
+    `scale` multiplies the loss by S; backward carries S into every gradient; `step` divides it out in
+    FP32, looks for infinities and NaN, and runs the optimizer only if there are none; `update` moves S by
+    :func:`minimp.scaler.next_state`. See Micikevicius et al. 2018, arXiv 1710.03740, section 3.2.
+
+    Differences from PyTorch: `unscale_` puts new tensors in `.grad`, where PyTorch writes into the old
+    ones; strings, mappings and NumPy arrays are refused by `scale` at once, where PyTorch fails when the
+    result is used; there are no sparse gradients; errors are :class:`ScalerError` and
+    :class:`SettingError`, and a state dict that is refused changes nothing.
+
+    Args:
+        init_scale, growth_factor, backoff_factor, growth_interval: as in :class:`minimp.scaler.ScaleRule`.
+        enabled: False makes every method do nothing: `step` just runs the optimizer.
+        min_scale: the floor of backing off, or None.
+        max_scale: the ceiling of growing, or None.
+        hysteresis: back off on this many bad steps in a row, and on each further one.
+
+    Raises:
+        SettingError: growth_factor is not above 1, backoff_factor not below 1, or a setting cannot act
+            (nothing of this is looked at when not enabled).
+    """
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Return an object whose methods do nothing where scaling is disabled."""
+        enabled = args[4] if len(args) > 4 else options.get("enabled", True)
+        made: Any = super().__new__(cls if enabled else _NoScaling)
+        if not enabled:
+            made._begin(ScaleRule(init_scale=1.0))
+        return made  # type: ignore[no-any-return]  # a _NoScaling is a GradScaler
+
+    def __init__(
+        self,
+        init_scale: float = 2.0**16,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,  # noqa: ARG002 - __new__ has read it
+        *,
+        min_scale: float | None = None,
+        max_scale: float | None = None,
+        hysteresis: int = 1,
+    ) -> None:
+        rule = ScaleRule(
+            init_scale, growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis
+        )
+        for name, side, fits in [
+            ("growth_factor", "above", rule.growth_factor > 1),
+            ("backoff_factor", "below", rule.backoff_factor < 1),
+        ]:
+            if not fits:
+                raise SettingError(
+                    f"{name}: expected a number {side} 1, got {getattr(rule, name)!r}",
+                    op="GradScaler", help="for a scale that stays: GradScaler.preset('static')",
+                )  # fmt: skip
+        self._begin(rule)
+
+    def _begin(self, rule: ScaleRule) -> None:
+        self.rule = rule
+        self.last_step: ScalerStep | None = None
+        self._state = ScaleState(rule.init_scale)
+        self._started = False
+        self._records: dict[int, Record] = {}
+        self._names = Names()
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Self:
+        """Return a scaler that moves its scale as another library does.
+
+        Args:
+            name: "torch", "apex", "keras", "flax", "jmp", "paddle", "mindspore", "chainer" or "static"
+                (:data:`minimp.scaler.PRESETS` has the rules, their sources and notes).
+            overrides: fields of :class:`minimp.scaler.ScaleRule`.
+
+        Raises:
+            SettingError: an unknown preset or field, or a setting that cannot act.
+        """
+        return cls.from_rule(preset_rule(name, overrides))
+
+    @classmethod
+    def from_rule(cls, rule: ScaleRule) -> Self:
+        """Return a scaler that follows `rule`."""
+        made = cls()
+        made._begin(rule)
+        return made
+
+    # ---- a training step ----------------------------------------------------------------------------------
+
+    def scale(self, outputs: Any) -> Any:
+        """Return S * outputs: of a tensor, or of each tensor in a list or tuple, however nested.
+
+        A list or tuple comes back as the same type; another iterable as a generator. A float16 tensor
+        with dimensions stays float16, and may overflow; one without becomes float32, as bfloat16 and
+        integers do.
+
+        Raises:
+            SettingError: neither a tensor nor an iterable of tensors.
+        """
+        return times_scale(outputs, self._start)
+
+    def unscale_(self, optimizer: Any) -> None:
+        """Divide the gradients of the optimizer's parameters by S, once, before clipping for example.
+
+        A parameter that two optimizers share is unscaled by each of them.
+
+        Raises:
+            ScalerError: nothing was scaled yet, the optimizer was unscaled or stepped already, or a
+                gradient is in float16.
+        """
+        self._require_scale("unscale_")
+        record = self._record(optimizer)
+        if record.stage is not Stage.READY:
+            called = "unscale_" if record.stage is Stage.UNSCALED else "step"
+            raise ScalerError(
+                f"{called}() has been called on this optimizer since the last update()",
+                op="GradScaler.unscale_", help="call update() at the end of each iteration",
+            )  # fmt: skip
+        named = list(named_parameters(optimizer, self._names))
+        record.nonfinite = unscale_gradients(named, self._state.scale)
+        record.checked = any(p.grad is not None for _, p in named)
+        record.stage = Stage.UNSCALED
+
+    def step(self, optimizer: Any, *args: Any, **options: Any) -> Any:
+        """Unscale if that was not done, then run `optimizer.step(*args, **options)` or skip it.
+
+        It is skipped if a gradient is infinite or NaN; :attr:`last_step` says what happened. An optimizer
+        with `_step_supports_amp_scaling` unscales and skips by itself: it is always run, with its
+        attributes `grad_scale` (None if unscaled already) and `found_inf` set meanwhile.
+
+        Returns:
+            What `optimizer.step` returned; None if it was skipped.
+
+        Raises:
+            ScalerError: nothing was scaled yet, step() was called since the last update(), no parameter has
+                a gradient, or a closure was given (it would be run with unscaled gradients only once).
+        """
+        if "closure" in options:
+            raise ScalerError("a closure cannot be used with loss scaling", op="GradScaler.step")
+        self._require_scale("step")
+        record = self._record(optimizer)
+        if record.stage is Stage.STEPPED:
+            raise ScalerError(
+                "step() has been called on this optimizer since the last update()",
+                op="GradScaler.step", help="call update() at the end of each iteration",
+            )  # fmt: skip
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            result = self._step_fused(record, args, options)
+        else:
+            if record.stage is Stage.READY:
+                self.unscale_(optimizer)
+            if not record.checked:
+                raise self._nothing_to_check(optimizer)
+            result = None if record.nonfinite else optimizer.step(*args, **options)
+        record.stage = Stage.STEPPED
+        skips = self._state.skips + 1 if record.nonfinite else 0
+        self.last_step = ScalerStep(bool(record.nonfinite), record.nonfinite, skips, self._state.scale)
+        return result
+
+    def _step_fused(self, record: Record, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        optimizer = record.optimizer
+        own = getattr(optimizer, "grad_scale", None)
+        scale = own
+        if record.stage is Stage.READY:
+            named = list(named_parameters(optimizer, self._names))
+            record.nonfinite = find_nonfinite(named)
+            record.checked = any(p.grad is not None for _, p in named)
+            scale = self._state.scale * (1.0 if own is None else own)
+        optimizer.grad_scale, optimizer.found_inf = scale, float(bool(record.nonfinite))
+        try:
+            return optimizer.step(*args, **options)
+        finally:
+            del optimizer.grad_scale, optimizer.found_inf
+
+    def _nothing_to_check(self, optimizer: Any) -> ScalerError:
+        names = [name for name, _ in named_parameters(optimizer, self._names)]
+        return ScalerError(
+            f"no inf checks were recorded: none of the optimizer's {len(names)} parameters has a gradient "
+            f"({listing(names)})",
+            op="GradScaler.step",
+            help="call scaler.scale(loss).backward() before step(); the loss must depend on these parameters",
+        )
+
+    def update(self, new_scale: float | Tensor | None = None) -> None:
+        """Move S at the end of an iteration, by what the checks since the last update found.
+
+        Args:
+            new_scale: set S to this instead: a float, or a float tensor without axes. The growth tracker
+                stays as it is, and no check is needed.
+
+        Raises:
+            ScalerError: nothing was scaled yet, or no gradients were checked.
+            SettingError: `new_scale` is something else, or out of the rule's range.
+        """
+        self._require_scale("update")
+        if new_scale is None:
+            if not any(record.checked for record in self._records.values()):
+                raise ScalerError(
+                    "no inf checks were recorded prior to update()",
+                    op="GradScaler.update", help="call step(optimizer), or unscale_(optimizer), first",
+                )  # fmt: skip
+            self.advance(any(record.nonfinite for record in self._records.values()))
+            return
+        scale = self.rule.check_scale(one_number(new_scale), "new_scale")
+        self._state = replace(self._state, scale=self.rule.rounded(scale))
+        self._records = {}
+
+    def advance(self, found_inf: bool) -> None:
+        """Move S by a verdict reached elsewhere: what :meth:`update` does with its own."""
+        self._start()
+        self._state = next_state(self.rule, self._state, bool(found_inf))
+        self._records = {}
+
+    # ---- what it knows ------------------------------------------------------------------------------------
+
+    @property
+    def scale_value(self) -> float:
+        """S, as a Python number; 1 where scaling is disabled."""
+        return self.get_scale()
+
+    def get_scale(self) -> float:
+        """Return S, as a Python number; 1 where scaling is disabled."""
+        return self._state.scale
+
+    @property
+    def state(self) -> ScaleState:
+        """All that the next scale depends on, beside the rule."""
+        return self._state
+
+    def is_enabled(self) -> bool:
+        """Tell whether scaling is enabled."""
+        return True
+
+    def get_growth_factor(self) -> float:
+        """Return what S is multiplied by when it grows."""
+        return self.rule.growth_factor
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Set what S is multiplied by when it grows."""
+        self.rule = replace(self.rule, growth_factor=new_factor)
+
+    def get_backoff_factor(self) -> float:
+        """Return what S is multiplied by when it backs off."""
+        return self.rule.backoff_factor
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Set what S is multiplied by when it backs off."""
+        self.rule = replace(self.rule, backoff_factor=new_factor)
+
+    def get_growth_interval(self) -> int:
+        """Return how many good steps in a row it takes to grow."""
+        return self.rule.growth_interval
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Set how many good steps in a row it takes to grow."""
+        self.rule = replace(self.rule, growth_interval=new_interval)
+
+    def name_parameters(self, model: Any) -> Self:
+        """Learn what the parameters are called, for reports and messages.
+
+        Args:
+            model: an object with `named_parameters()`, or (name, parameter) pairs.
+
+        Raises:
+            SettingError: neither.
+        """
+        named = model.named_parameters() if hasattr(model, "named_parameters") else model
+        self._names.learn(named)
+        return self
+
+    def __repr__(self) -> str:
+        """Show the scale and the rest of the state."""
+        s = self._state
+        return f"GradScaler(scale={s.scale:g}, growth_tracker={s.growth_tracker}, skips={s.skips})"
+
+    # ---- saving -------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return PyTorch's five entries; under a rule that PyTorch does not have, the rest of it as well.
+
+        Save it after update(), between iterations. :attr:`last_step` is not saved.
+        """
+        return to_state_dict(self.rule, self._state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a state that :meth:`state_dict`, or PyTorch's, returned; its settings are taken over.
+
+        Settings that it lacks stay as they are; entries that nobody knows are left out.
+
+        Raises:
+            ScalerError: it is empty, as that of a disabled scaler.
+            SettingError: one of PyTorch's five entries is missing, or one cannot be used. Nothing is changed.
+        """
+        self.rule, self._state = from_state_dict(self.rule, state_dict)
+        if self._started:
+            self._state = replace(self._state, scale=self.rule.rounded(self._state.scale))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy between iterations only (copy.deepcopy); the copy rounds its scale anew, as PyTorch's."""
+        if self._records:
+            raise ScalerError(
+                "a scaler can be copied between iterations only", op="GradScaler", help="call update() first"
+            )
+        return self.__dict__ | {"_started": False}
+
+    # ---- inside -------------------------------------------------------------------------------------------
+
+    def _start(self) -> float:
+        """Round S to the precision it is kept in, on first use, and return it."""
+        if not self._started:
+            self._started = True
+            self._state = replace(self._state, scale=self.rule.rounded(self._state.scale))
+        return self._state.scale
+
+    def _require_scale(self, call: str) -> None:
+        if not self._started:
+            raise ScalerError(
+                f"{call}() was called before scale()",
+                op=f"GradScaler.{call}", help="call scaler.scale(loss).backward() earlier in the iteration",
+            )  # fmt: skip
+
+    def _record(self, optimizer: Any) -> Record:
+        return self._records.setdefault(id(optimizer), Record(optimizer))
+
+
+class _NoScaling(GradScaler):
+    """A disabled scaler: S = 1, and nothing is checked or skipped."""
+
+    def __init__(self, *settings: Any, **options: Any) -> None:
+        """Ignore the settings: __new__ has made the object."""
+
+    def scale(self, outputs: Any) -> Any:
+        """Return `outputs` itself."""
+        return outputs
+
+    def unscale_(self, optimizer: Any) -> None:
+        """Do nothing."""
+
+    def step(self, optimizer: Any, *args: Any, **options: Any) -> Any:
+        """Run the optimizer."""
+        return optimizer.step(*args, **options)
+
+    def update(self, new_scale: float | Tensor | None = None) -> None:
+        """Do nothing."""
+
+    def advance(self, found_inf: bool) -> None:
+        """Do nothing."""
+
+    def is_enabled(self) -> bool:
+        """Tell that scaling is disabled."""
+        return False
+
+    def _refuse(self) -> NoReturn:
+        raise ScalerError(
+            "a disabled scaler neither grows nor backs off", op="GradScaler", help="ask is_enabled() first"
+        )
+
+    get_growth_factor = get_backoff_factor = get_growth_interval = _refuse
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Do nothing."""
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Do nothing."""
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Do nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return no entries."""
+        return {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Do nothing."""
