@@ -141,6 +141,26 @@ def test_a_folder_that_cannot_be_synced_is_no_fault(target: Path, monkeypatch: p
     assert target.read_bytes() == NEW
 
 
+def test_the_order_of_the_steps(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: POSIX: the bytes are safe before the name is given, and the name after its folder is synced."""
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def recorded_sync(handle: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        sync(handle)
+
+    def recorded_replace(source: Path, destination: Path) -> None:
+        steps.append("name")
+        replace(source, destination)
+
+    monkeypatch.setattr(files.os, "fsync", recorded_sync)
+    monkeypatch.setattr(files.os, "replace", recorded_replace)
+    write_whole(target, NEW)
+    monkeypatch.undo()
+    assert steps == ["file", "name", "folder"]
+
+
 LIMITED = """
 import resource, sys
 sys.path[:0] = sys.argv[2:]
@@ -267,6 +287,21 @@ def test_only_leftovers_are_removed(target: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
         write_whole(target, NEW)
     assert names(target.parent) == sorted(each.name for each in (mine, other, alive, target))
+
+
+def test_a_slow_writer_is_not_robbed(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a second writer comes while the first has long not moved; both finish, the first one last."""
+    real = os.write
+
+    def write(handle: int, data: memoryview) -> int:
+        monkeypatch.setattr(files.os, "write", real)
+        os.utime(handle, (0, 0))
+        write_whole(target, b"from the second")
+        return real(handle, data)
+
+    monkeypatch.setattr(files.os, "write", write)
+    write_whole(target, NEW)
+    assert (target.read_bytes(), names(target.parent)) == (NEW, [target.name])
 
 
 def test_readers_find_the_old_file_or_the_new_one(target: Path) -> None:
