@@ -1,0 +1,370 @@
+"""The base of every optimizer: groups, settings, the step, and what it keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from minimp.errors import DeviceError, FormatError, SettingError, ShapeError, unknown_name
+from minimp.modes import enable_grad
+from minimp.optim.groups import Group, as_groups, make_group
+from minimp.optim.report import ParameterUpdate, UpdateReport
+from minimp.optim.states import pack_state, unpack_state
+from minimp.optim.storage import LOW, STORED, UPDATES, Storage, storage_of
+from minimp.quiet import hush, speak
+from minimp.tape import Array, Value
+
+__all__ = ["Optimizer"]
+
+State = dict[str, Any]
+
+
+class Optimizer(ABC):
+    """Changes parameters by their gradients (torch.optim.Optimizer).
+
+    All arithmetic and all state is in FP32 (float64 for float64 parameters), whatever the format of the
+    parameters. :mod:`minimp.optim.storage` says how a 16-bit parameter takes an FP32 update.
+
+    Args:
+        params: an iterable of tensors or of (name, tensor) pairs, or a list of dicts, each with `params` and
+            options that differ from the defaults for that group.
+        defaults: the options of every group.
+        master_weights: whether 16-bit parameters get an FP32 master. None leaves it to :meth:`configure`,
+            and is False without it. float32 parameters are their own masters either way.
+        update: how a 16-bit parameter without master takes an update: ``"fp32"``, ``"stochastic"`` or
+            ``"kahan"``. None leaves it to :meth:`configure`, and is ``"fp32"`` without it.
+
+    Attributes:
+        param_groups: the groups, each a dict of `params` and options; options may be changed between steps.
+        state: parameter -> what is kept for it, arrays and numbers by torch's names.
+        measure_updates: whether the next steps count swallowed updates.
+        last_update: the :class:`UpdateReport` of the last step, if it was measured, else None.
+
+    Raises:
+        SettingError: parameters or options that cannot be used.
+    """
+
+    rule: ClassVar[str]
+    """The update rule's name: ``"sgd"``, ``"adam"`` or ``"adamw"``."""
+    state_names: ClassVar[frozenset[str]]
+    """What the rule may keep for a parameter."""
+
+    def __init__(
+        self, params: Any, defaults: Mapping[str, Any], *, master_weights: bool | None, update: str | None
+    ) -> None:
+        self.defaults = dict(defaults)
+        self.param_groups: list[Group] = []
+        self.state: dict[Value, State] = {}
+        self.measure_updates = False
+        self.last_update: UpdateReport | None = None
+        self._written: dict[Value, Array] = {}
+        self._explicit = self._checked(master_weights, update)
+        self._chosen = dict(self._explicit)
+        for group in as_groups(self._name(), params):
+            self.add_param_group(group)
+
+    def _name(self) -> str:
+        return self.__class__.__name__
+
+    # ---- settings ---------------------------------------------------------------------------------------
+
+    @property
+    def master_weights(self) -> bool:
+        """Whether 16-bit parameters have an FP32 master."""
+        return bool(self._chosen["master_weights"])
+
+    @property
+    def update(self) -> str:
+        """How 16-bit parameters without master take an update."""
+        return str(self._chosen["update"] or "fp32")
+
+    def configure(self, *, master_weights: bool | None = None, update: str | None = None) -> None:
+        """Choose what the constructor left open; None leaves a setting as it is.
+
+        Raises:
+            SettingError: an unknown name; or it contradicts what the constructor was told; or it would
+                change a setting after the first step; or it cannot act (`update` beside masters).
+        """
+        op = f"{self._name()}.configure"
+        wanted = self._checked(master_weights, update)
+        self.refuse_contradiction(op, wanted)
+        for name, value in wanted.items():
+            now = getattr(self, name)
+            if value is not None and self.state and value != now:
+                raise SettingError(
+                    f"{name} cannot become {value!r} after the first step, which used {now!r}",
+                    op=op,
+                    help="configure before the first step, or make a new optimizer",
+                )
+        chosen = {name: now if wanted[name] is None else wanted[name] for name, now in self._chosen.items()}
+        self._refuse_idle_update(chosen)
+        self._chosen = chosen
+
+    def refuse_contradiction(self, op: str, wanted: Mapping[str, Any], *, configured: bool = False) -> None:
+        """Refuse settings other than those that the constructor was told; None contradicts nothing.
+
+        Args:
+            op: who asks, for the message.
+            wanted: `master_weights` and `update`.
+            configured: hold them to what :meth:`configure` was told, too.
+
+        Raises:
+            SettingError: naming both.
+        """
+        for name, value in wanted.items():
+            told = (self._chosen if configured else self._explicit)[name]
+            if value is not None and told is not None and value != told:
+                raise SettingError(
+                    f"{name}={value!r} contradicts the optimizer's own {name}={told!r}",
+                    op=op,
+                    help="make the optimizer without it, or choose a recipe that says the same",
+                )
+
+    def _checked(self, master_weights: bool | None, update: str | None) -> dict[str, Any]:
+        if master_weights not in (None, True, False):
+            raise SettingError(
+                f"expected master_weights to be True, False or None, got {master_weights!r}", op=self._name()
+            )
+        if update is not None and update not in UPDATES:
+            raise SettingError(unknown_name("update", update, UPDATES), op=self._name())
+        chosen = {"master_weights": master_weights, "update": update}
+        self._refuse_idle_update(chosen)
+        return chosen
+
+    def _refuse_idle_update(self, chosen: Mapping[str, Any]) -> None:
+        if chosen["master_weights"] and chosen["update"] not in (None, "fp32"):
+            raise SettingError(
+                f"update={chosen['update']!r} cannot act beside master weights, which take every update",
+                op=self._name(),
+                help="leave one of the two out",
+            )
+
+    # ---- parameters -------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add a group: `params`, and options that differ from the defaults.
+
+        Raises:
+            SettingError: an unknown option, a value out of range, or a parameter that comes twice.
+        """
+        if not isinstance(param_group, Mapping):
+            raise SettingError(f"expected a dict, got {type(param_group).__name__}", op=self._name())
+        taken = {id(param) for _, param in self._pairs()}
+        group = make_group(self._name(), param_group, self.defaults, taken)
+        self.check_group(group)
+        named = {"param_names" in each for each in (*self.param_groups, group)}
+        if len(named) > 1:
+            raise SettingError("some groups have names and some have none", op=self._name())
+        self.param_groups.append(group)
+
+    def _pairs(self) -> Iterator[tuple[Group, Value]]:
+        """Yield (group, parameter) for every parameter, in order."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                yield group, param
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters, or set those that exist to zero."""
+        for _, param in self._pairs():
+            if param.grad is not None:
+                zeros = None if set_to_none else param.backend.xp.zeros_like(param.grad.array)
+                param.grad = None if zeros is None else Value.make(zeros, param.backend)
+
+    # ---- the rule ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check_group(self, group: Group) -> None:
+        """Hold the options of a group to their ranges.
+
+        Raises:
+            SettingError: one is out of its range.
+        """
+
+    @abstractmethod
+    def lacking(self, state: State) -> list[str]:
+        """Return the names without which a loaded state of a parameter is not whole."""
+
+    @abstractmethod
+    def _advance(
+        self, group: Group, state: State, backend: Any, weight: Array, grad: Array, change: Array | None
+    ) -> Array:
+        """Carry the state one step on and return the new weight.
+
+        Args:
+            group: the options.
+            state: the parameter's state; what is missing is made.
+            backend: whose kernels do it.
+            weight, grad: wide, of one dtype and shape; left as they are.
+            change: where to write what was added to the weight, or None.
+        """
+
+    # ---- the step ---------------------------------------------------------------------------------------
+
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, gradients: Mapping[Any, Any] | None = None
+    ) -> Any:
+        """Update every parameter that has a gradient; others stay as they are, their state too.
+
+        Everything is checked before the first parameter changes. Non-finite gradients are not looked for:
+        that is the scaler's part.
+
+        Args:
+            closure: computes the loss anew, with gradients; called first.
+            gradients: parameter -> array or tensor to use in the place of every `.grad`: unscaled, float32
+                (float64 for float64 parameters); 16-bit ones are widened exactly.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            SettingError: `update` cannot act on these parameters; a gradient for an unknown parameter; or a
+                master that no longer belongs to its parameter.
+            ShapeError, FormatError, DeviceError: a gradient that does not fit its parameter.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        work = list(self._work(gradients))
+        token = hush()
+        try:
+            rows = [self._update_one(*each) for each in work]
+        finally:
+            speak(token)
+        self.last_update = UpdateReport(tuple(filter(None, rows))) if self.measure_updates else None
+        return loss
+
+    def _work(self, gradients: Mapping[Any, Any] | None) -> Iterator[tuple[Group, Value, Storage, Array]]:
+        """Yield (group, parameter, storage, wide gradient) for each parameter that has one, all checked."""
+        pairs = list(self._pairs())
+        if self.update != "fp32" and all(param.format not in LOW for _, param in pairs):
+            raise SettingError(
+                f"update={self.update!r} cannot act: no parameter is in float16 or bfloat16",
+                op=f"{self._name()}.step",
+                help="convert the model with .bfloat16(), or leave update= out",
+            )
+        if gradients is not None:
+            known = {id(param) for _, param in pairs}
+            strangers = [param for param in gradients if id(param) not in known]
+            if strangers:
+                raise SettingError(
+                    f"{len(strangers)} gradients are for parameters that this optimizer does not have",
+                    op=f"{self._name()}.step",
+                )
+        for group, param in pairs:
+            grad = param.grad if gradients is None else gradients.get(param)
+            if grad is None:
+                continue
+            storage = storage_of(param.format, self.master_weights, self.update)
+            storage.check(param, self.state.get(param, {}), self._written.get(param))
+            yield group, param, storage, self._wide_gradient(param, grad)
+
+    def _wide_gradient(self, param: Value, grad: Any) -> Array:
+        """Return a gradient in the dtype that the parameter's update is computed in."""
+        op, backend = f"{self._name()}.step", param.backend
+        if isinstance(grad, Value) and grad.backend is not backend:
+            raise DeviceError(f"a gradient on {grad.backend.name}, its parameter on {backend.name}", op=op)
+        if not isinstance(grad, (Value, backend.xp.ndarray)):
+            grad = Value.lift(grad, backend)
+        array = grad.array if isinstance(grad, Value) else grad
+        if array.shape != param.shape:
+            raise ShapeError(
+                f"expected a gradient of shape {param.shape}, got {array.shape}",
+                op=op,
+                shapes=[param.shape, array.shape],
+            )
+        wide, wanted = backend.wide(array), _wide_dtype(param)
+        if wide.dtype == wanted or (wide.dtype == "float32" and wanted == "float64"):
+            return wide.astype(wanted, copy=False)
+        raise FormatError(
+            f"expected a gradient of {wanted}, got {wide.dtype}", op=op, formats=[wanted, str(wide.dtype)]
+        )
+
+    def _update_one(
+        self, group: Group, param: Value, storage: Storage, grad: Array
+    ) -> ParameterUpdate | None:
+        """Update one parameter; return what became of its updates, if that is measured."""
+        state = self.state.setdefault(param, {})
+        for idle in STORED - storage.state_names:  # the parameter was given another format meanwhile
+            state.pop(idle, None)
+        weight = storage.weight(param, state)
+        before = storage.parts(param, state) if self.measure_updates else ()
+        wanted = storage.needs_change or self.measure_updates
+        change = param.backend.xp.empty(weight.shape, weight.dtype) if wanted else None
+        new = self._advance(group, state, param.backend, weight, grad, change)
+        storage.put(param, state, new, change)
+        self._written[param] = param.array
+        return _compare(param, storage, state, before, change) if self.measure_updates else None
+
+    # ---- what is kept -----------------------------------------------------------------------------------
+
+    def master_of(self, param: Value) -> Array | None:
+        """Return the FP32 master of a parameter, an array not to be written to, or None."""
+        return self.state.get(param, {}).get("master")
+
+    def reset_masters(self) -> None:
+        """Forget all masters; the next step makes them anew from the parameters as they are then."""
+        for state in self.state.values():
+            state.pop("master", None)
+
+    def nbytes(self) -> dict[str, int]:
+        """Return the bytes kept: ``"master"`` weights, and other ``"state"``, compensations among it."""
+        sizes = {"master": 0, "state": 0}
+        for state in self.state.values():
+            for name, value in state.items():
+                sizes["master" if name == "master" else "state"] += int(getattr(value, "nbytes", 0))
+        return sizes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a later run needs to go on, as plain data that shares no memory.
+
+        ``"rule"``: the rule's name. ``"settings"``: master_weights and update. ``"param_groups"``: the
+        options, with `params` as numbers counted over all groups. ``"state"``: flat names ``"3.exp_avg"``
+        (parameter 3) -> NumPy array or number.
+        """
+        return pack_state(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned, or nothing of it.
+
+        Load the model's weights too: the next step refuses a master that does not round to its parameter.
+
+        Raises:
+            SettingError: a state of another rule, of other groups or settings, or that is not whole.
+            ShapeError: an array that does not have its parameter's shape.
+            FormatError: an array of another dtype than is kept.
+        """
+        unpack_state(self, state_dict)
+
+    def adopt(self, settings: Mapping[str, Any], state: dict[Value, State]) -> None:
+        """Take over settings and state that have been checked."""
+        self._chosen = dict(settings)
+        self.state = state
+        self._written = {}
+        self.last_update = None
+
+    def __repr__(self) -> str:
+        """Show the options of each group as torch does."""
+        lines = [f"{self._name()} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def _wide_dtype(param: Value) -> str:
+    return "float64" if param.array.dtype == "float64" else "float32"
+
+
+def _compare(
+    param: Value, storage: Storage, state: State, before: tuple[Array, ...], change: Array
+) -> ParameterUpdate:
+    """Count the updates that were not zero, and those of them that left everything as it was."""
+    xp, wide = param.backend.xp, param.backend.wide
+    moved = change != 0
+    same = moved
+    for old, new in zip(before, storage.parts(param, state), strict=True):
+        same = same & (wide(old) == wide(new))
+    size = int(param.array.size)
+    return ParameterUpdate(param, size, int(xp.count_nonzero(moved)), int(xp.count_nonzero(same)))

@@ -1,0 +1,70 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from minimp.errors import SettingError
+from minimp.optim.groups import Group, number
+from minimp.optim.optimizer import Optimizer, State
+from minimp.tape import Array
+
+__all__ = ["SGD"]
+
+
+class SGD(Optimizer):
+    """w <- w - lr d, with momentum, Nesterov's look ahead and weight decay (torch.optim.SGD 2.13).
+
+    g <- g + weight_decay w;  b <- momentum b + (1 - dampening) g, or g at the first step;  d = b, or
+    g + momentum b (nesterov), or g (momentum 0). Sutskever et al. 2013, but for where lr stands. The sums
+    are taken in FP32 in torch's order.
+
+    Args:
+        params, master_weights, update: see :class:`Optimizer`.
+        lr, momentum, dampening, weight_decay: numbers of at least 0.
+        nesterov: needs a momentum and no dampening.
+        maximize: climb in the place of descending.
+
+    Raises:
+        SettingError: an option out of range.
+    """
+
+    rule: ClassVar[str] = "sgd"
+    state_names: ClassVar[frozenset[str]] = frozenset({"momentum_buffer"})
+
+    def __init__(
+        self, params: Any, lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
+        weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
+        master_weights: bool | None = None, update: str | None = None,
+    ) -> None:  # fmt: skip
+        defaults = {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+            "nesterov": nesterov, "maximize": maximize,
+        }  # fmt: skip
+        super().__init__(params, defaults, master_weights=master_weights, update=update)
+
+    def check_group(self, group: Group) -> None:
+        """Hold the options to their ranges."""
+        for name in ("lr", "momentum", "dampening", "weight_decay"):
+            number("SGD", group, name)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise SettingError(
+                f"nesterov needs a momentum and no dampening, got momentum={group['momentum']!r} "
+                f"and dampening={group['dampening']!r}",
+                op="SGD",
+            )
+
+    def lacking(self, state: State) -> list[str]:
+        """Return nothing: a momentum buffer may be there or not."""
+        del state
+        return []
+
+    def _advance(
+        self, group: Group, state: State, backend: Any, weight: Array, grad: Array, change: Array | None
+    ) -> Array:
+        first = "momentum_buffer" not in state
+        if group["momentum"] and first:
+            state["momentum_buffer"] = backend.xp.empty(weight.shape, weight.dtype)
+        options = {name: group[name] for name in self.defaults}
+        buffer = state.get("momentum_buffer") if group["momentum"] else None
+        return backend.sgd(weight, grad, buffer, change, first=first, **options)
