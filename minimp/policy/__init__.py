@@ -1,0 +1,25 @@
+"""Which format an op computes in: cast classes, policies, and the `autocast` region.
+
+The rule is a pure function of the op's cast class, the formats of its inputs, and the region's format:
+:func:`compute_formats`. A :class:`Policy` says which class each op has; an op that the policy does not
+name follows its own declaration, which for minimp's ops is that of ``policies["torch-cuda"]``.
+"""
+
+from minimp.policy.classes import (
+    BANNED_ADVICE,
+    FLOATING,
+    CastClass,
+    Mixed,
+    common_format,
+    compute_formats,
+    format_of,
+)
+from minimp.policy.region import Region, autocast, get_autocast_dtype, in_region, is_autocast_enabled
+from minimp.policy.table import Policies, Policy, PolicyDiff
+from minimp.policy.torch213 import policies
+
+__all__ = [
+    "BANNED_ADVICE", "FLOATING", "CastClass", "Mixed", "Policies", "Policy", "PolicyDiff", "Region",
+    "autocast", "common_format", "compute_formats", "format_of", "get_autocast_dtype", "in_region",
+    "is_autocast_enabled", "policies",
+]  # fmt: skip

@@ -1,0 +1,106 @@
+"""The autocast rules of PyTorch 2.13.0, complete: every op that it registers, and the classes of the rest.
+
+CUDA: the lists AT_FORALL_* of torch/include/ATen/autocast_mode.h, and the registrations of CUDA alone in
+aten/src/ATen/autocast_mode.cpp (cudnn_convolution, cudnn_convolution_transpose, binary_cross_entropy).
+CPU: aten/src/ATen/autocast_mode.cpp. Both equal what the dispatcher of the installed build has under
+AutocastCUDA and AutocastCPU. The overloads of an op share one class, so one name stands for all of them.
+"""
+
+from __future__ import annotations
+
+from minimp.policy.classes import CastClass
+from minimp.policy.table import Policies, Policy
+
+__all__ = ["policies"]
+
+Table = dict[CastClass, str]
+
+# norm is registered as fp32_append_dtype: PyTorch calls its overload with dtype=float32 in place of the one
+# without a dtype. That comes to the same as fp32_set_opt_dtype, under which it stands here.
+CUDA: Table = {
+    CastClass.LOWER: """
+        _convolution _scaled_dot_product_flash_attention _thnn_fused_gru_cell _thnn_fused_lstm_cell
+        addbmm addmm addmv addr baddbmm bmm chain_matmul conv1d conv2d conv3d conv_tbc
+        conv_transpose1d conv_transpose2d conv_transpose3d convolution cudnn_convolution
+        cudnn_convolution_transpose einsum gru_cell linalg_multi_dot linalg_vecdot linear lstm_cell
+        matmul mm mv prelu rnn_relu_cell rnn_tanh_cell scaled_dot_product_attention
+    """,
+    CastClass.FP32: """
+        _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d
+        _upsample_nearest_exact2d _upsample_nearest_exact3d acos asin
+        binary_cross_entropy_with_logits cdist cosh cosine_embedding_loss cosine_similarity dist
+        erfinv exp expm1 frobenius_norm group_norm hinge_embedding_loss huber_loss kl_div l1_loss
+        layer_norm log log10 log1p log2 logsumexp margin_ranking_loss mse_loss multi_margin_loss
+        multilabel_margin_loss native_layer_norm nll_loss nll_loss2d nuclear_norm pdist
+        poisson_nll_loss pow reciprocal renorm rms_norm rsqrt sinh smooth_l1_loss soft_margin_loss
+        softplus tan triplet_margin_loss upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+        upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d
+    """,
+    CastClass.SET_FP32: """
+        cumprod cumsum linalg_matrix_norm linalg_vector_norm log_softmax norm prod softmax sum
+    """,
+    CastClass.PROMOTE: """
+        addcdiv addcmul atan2 bilinear cross dot grid_sampler index_put scatter_add tensordot vdot
+    """,
+    CastClass.BANNED: """
+        binary_cross_entropy
+    """,
+}
+CPU: Table = {
+    CastClass.LOWER: """
+        _addmm_activation _convolution _native_multi_head_attention addbmm addmm baddbmm bmm conv1d
+        conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d linalg_vecdot
+        linear matmul mkldnn_rnn_layer mm prelu scaled_dot_product_attention
+    """,
+    CastClass.FP32: """
+        _grid_sampler_2d_cpu_fallback _lu_with_info adaptive_avg_pool3d adaptive_max_pool3d
+        avg_pool3d binary_cross_entropy binary_cross_entropy_with_logits cdist cholesky
+        cholesky_inverse cholesky_solve cosine_embedding_loss cross_entropy_loss ctc_loss
+        fake_quantize_per_tensor_affine fft_fft fft_fft2 fft_fftn fft_hfft fft_ifft fft_ifft2
+        fft_ifftn fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftn
+        fractional_max_pool2d fractional_max_pool3d geqrf grid_sampler grid_sampler_2d
+        grid_sampler_3d hinge_embedding_loss huber_loss inverse kl_div l1_loss linalg_cholesky
+        linalg_cholesky_ex linalg_cond linalg_eig linalg_eigh linalg_eigvals linalg_eigvalsh
+        linalg_householder_product linalg_inv linalg_inv_ex linalg_lstsq linalg_matrix_rank
+        linalg_qr linalg_solve linalg_svd linalg_svdvals linalg_tensorinv linalg_tensorsolve
+        lu_solve margin_ranking_loss max_pool3d max_unpool2d max_unpool3d mse_loss multi_margin_loss
+        multilabel_margin_loss multilabel_margin_loss_forward nanquantile nll_loss nll_loss2d orgqr
+        ormqr pinverse poisson_nll_loss polar prod qr quantile reflection_pad1d reflection_pad2d
+        replication_pad1d replication_pad2d replication_pad3d smooth_l1_loss soft_margin_loss stft
+        svd trace triangular_solve triplet_margin_loss view_as_complex
+    """,
+    CastClass.PROMOTE: """
+        cat index_copy stack
+    """,
+}
+# In neither list: ops of minimp, and common ones of PyTorch, measured to compute in the formats they get.
+UNLISTED = """
+    abs adaptive_avg_pool2d add amax argmax avg_pool1d avg_pool2d batch_norm bincount cast clone
+    complex constant_pad_nd div dropout elu embedding eq erf expand ge gelu getitem gt index_add
+    instance_norm isfinite le leaky_relu lerp log_sigmoid lt max max_pool1d max_pool2d maximum mean
+    minimum mul ne neg nll_loss_nd outer permute relu remainder reshape sigmoid silu sin sqrt std
+    sub tanh var where
+"""
+
+
+def _policy(name: str, device: str, table: Table, note: str) -> Policy:
+    """Return the policy of one device: each op of both devices' tables, KEEP where this one lacks it."""
+    everything = " ".join([*CUDA.values(), *CPU.values(), UNLISTED]).split()
+    classes = {op: kind for kind, ops in table.items() for op in ops.split()}
+    rules = {op: classes.get(op, CastClass.KEEP) for op in sorted(everything)}
+    return Policy(name, rules, f"PyTorch 2.13.0, {device}", note)
+
+
+policies = Policies(
+    _policy(
+        "torch-cuda", "CUDA", CUDA,
+        "The lists are the same from 2.4.1 to 2.11.0; 2.12 added rms_norm to fp32; 2.13 dropped six "
+        "overloads with named dimensions.",
+    ),
+    _policy(
+        "torch-cpu", "CPU", CPU,
+        "PyTorch's default format here is bfloat16. softmax, sum, exp and pow are not listed: they compute "
+        "in the format they are given.",
+    ),
+)  # fmt: skip
+"""The policies by name."""
