@@ -66,7 +66,7 @@ class Op:
         arrays: list[Array] = []
         edges: list[Edge | None] = []
         backend, format, recording = None, None, False
-        plain = modes.autocast is None
+        plain = modes.autocast is None or not modes.autocast.enabled
         if plain:  # tensors of one floating format on one backend, and Python numbers: run as they are
             for x in inputs:
                 if isinstance(x, Value):
