@@ -7,7 +7,6 @@ from typing import Any
 from minimp.door import op
 from minimp.errors import ShapeError
 from minimp.ops.broadcasting import to_shape_of
-from minimp.policy import CastClass
 from minimp.tape import Array, Node
 
 __all__ = ["cat", "clone", "expand", "getitem", "permute", "reshape"]
@@ -81,7 +80,7 @@ def _(ctx: Node, grad: Array, *, index: Any) -> Array:
     return ctx.round(ctx.backend.scatter_add(ctx.shape_of(0), index, ctx.wide(grad)))
 
 
-@op(cast=CastClass.PROMOTE, bound="exact")
+@op(bound="exact")
 def cat(ctx: Node, *arrays: Array, dim: int = 0) -> Array:
     """Join along an existing axis; the other lengths must agree."""
     ctx.memo = [a.shape[dim] for a in arrays]
