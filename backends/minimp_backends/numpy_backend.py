@@ -92,7 +92,7 @@ class NumpyBackend(ArrayBackend):
             return array
         if array.dtype != FLOAT32 or format.dtype not in LOW:
             return self.cast(array, format)
-        return self._narrow_with_twin(np.ascontiguousarray(array), format.dtype)
+        return self._narrow_with_twin(np.asarray(array, order="C"), format.dtype)
 
     def _narrow_with_twin(self, wide: Array, dtype: np.dtype[Any]) -> Array:
         """Round a contiguous float32 array that nobody else holds; it becomes the twin."""
@@ -140,7 +140,7 @@ class NumpyBackend(ArrayBackend):
             return self._narrow_with_twin(np.array(self.wide(array), order="C"), format.dtype)
         # Integers go through float64 as well: float32 would round the large ones first.
         low = np.empty(array.shape, format.dtype)
-        casts().narrow_from_float64(np.ascontiguousarray(array, FLOAT64), low, format.name)
+        casts().narrow_from_float64(np.asarray(array, FLOAT64, order="C"), low, format.name)
         return low
 
     def view(self, array: Array, change: Callable[[Array], Array]) -> Array:
