@@ -11,6 +11,7 @@ from minimp.checks.contracts import (
     snapshot,
 )
 from minimp.checks.findings import Finding, Findings, merge
+from minimp.checks.operations import check_event, check_events
 from minimp.checks.transition import check_scale_transition
 from minimp.checks.updates import check_update
 
@@ -19,6 +20,8 @@ __all__ = [
     "Findings",
     "check_cast",
     "check_clipped",
+    "check_event",
+    "check_events",
     "check_finite",
     "check_loss",
     "check_scale_transition",

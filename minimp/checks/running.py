@@ -62,10 +62,14 @@ class Arithmetic:
         return self.accumulate if self.accumulate in ("float32", "float64") else "float32"
 
     def number(self, value: Any) -> Running:
-        """Return an input: an array of the working format, or a Python number as NumPy takes it (rounded)."""
-        dtype = self.wide.dtype if isinstance(value, int | float) else np.asarray(value).dtype
-        exact = np.asarray(value, dtype).astype(np.float64)
-        return Running(exact, np.zeros_like(exact), self)
+        """Return an input: an array as it is; NumPy rounds a Python number to the wide format first."""
+        if not isinstance(value, int | float):
+            exact = np.asarray(value).astype(np.float64)
+            return Running(exact, np.zeros_like(exact), self)
+        exact = np.asarray(value, np.float64)
+        taken = exact.astype(self.wide.dtype).astype(np.float64)
+        error = np.where(taken == exact, 0.0, np.abs(taken - exact))
+        return Running(exact, np.where(np.isnan(error), np.inf, error), self)
 
 
 def arithmetic_of(fmt: Format | None, accumulate: str = "float32") -> Arithmetic:
@@ -100,7 +104,8 @@ class Running:
     def __mul__(self, other: Any) -> Running:
         a, b = self._pair(other)
         error = _scaled(b.error, finite_size(a.exact)) + _scaled(a.error, finite_size(b.exact) + b.error)
-        return a._rounded_once(a.exact * b.exact, error)
+        unsure = (np.isinf(a.exact) & b._may_vanish()) | (np.isinf(b.exact) & a._may_vanish())
+        return a._rounded_once(a.exact * b.exact, np.where(unsure, np.inf, error))
 
     def __truediv__(self, other: Any) -> Running:
         a, b = self._pair(other)
@@ -178,6 +183,9 @@ class Running:
         size = np.abs(x.exact)
         part = x.error / np.where(size > 0, size, 1.0)
         sure = (part < 1) & ((size > 0) | ((x.error == 0) & (p.error == 0)))
+        sure &= (x.exact >= 0) | (
+            p.error == 0
+        )  # below 0, an exponent next to a whole number may become whole
         slip = -np.log1p(-np.where(part < 1, part, 0.0))
         turn = (
             _scaled(p.error, np.abs(np.log(np.where(size > 0, size, 1.0))))
@@ -190,12 +198,24 @@ class Running:
 
     def sum(self, axis: Axis = None, *, keepdims: bool = False, accumulate: str | None = None) -> Running:
         """Sum over `axis`, accumulated as the name says (default: as the op's setting says)."""
+
+        def add(a: Any) -> Any:
+            return np.asarray(np.sum(a, axis=axis, keepdims=keepdims))
+
+        return self.gather(add, None, accumulate)
+
+    def gather(self, add: Callable[[Any], Any], length: int | None, accumulate: str | None = None) -> Running:
+        """Return sums of elements.
+
+        Args:
+            add: from an array to its sums.
+            length: the terms in the longest sum; None: all sums have as many.
+            accumulate: how; the op's setting by default.
+        """
         x = self._operand()
-        exact = np.asarray(np.sum(x.exact, axis=axis, keepdims=keepdims))
-        mass = np.asarray(np.sum(finite_size(x.exact), axis=axis, keepdims=keepdims))
-        carried = np.asarray(np.sum(x.error, axis=axis, keepdims=keepdims))
-        length = x.exact.size // max(exact.size, 1)
-        return x._accumulated(exact, mass, carried, length, accumulate)
+        exact = add(x.exact)
+        terms = x.exact.size // max(exact.size, 1) if length is None else length
+        return x._accumulated(exact, add(finite_size(x.exact)), add(x.error), terms, accumulate)
 
     def product(self, other: Running, multiply: Callable[[Any, Any], Any], length: int) -> Running:
         """Return sums of products, `multiply` giving them: a matrix product, a convolution.
@@ -222,7 +242,7 @@ class Running:
         error = carried + _scaled(np.asarray(rule.gamma), mass + carried) + rule.floor
         if name != "float32":  # such sums are handed on in float64, and come to the wide format by a rounding
             error = error + self.at.unit * (finite_size(exact) + error)
-        overflows = (mass + error >= rule.edge) & np.isfinite(exact) & (length > 1)
+        overflows = (mass + error >= rule.edge) & ~np.isnan(exact) & (length > 1)
         return Running(exact, np.where(overflows, np.inf, error), self.at)
 
     # ---- the last step ----------------------------------------------------------------------------------
@@ -245,6 +265,10 @@ class Running:
 
     # ---- inside -----------------------------------------------------------------------------------------
 
+    def _may_vanish(self) -> npt.NDArray[np.bool_]:
+        """Tell where the computed value may be 0, or have the other sign, and the exact one not."""
+        return (self.error > 0) & (np.abs(self.exact) <= self.error)
+
     def _lift(self, other: Any) -> Running:
         return other if isinstance(other, Running) else self.at.number(other)
 
@@ -259,7 +283,7 @@ class Running:
 
     def _rounded_once(self, exact: Float64s, carried: Float64s, units: float = 1.0) -> Running:
         size = finite_size(exact) + carried
-        error = carried + units * (self.at.unit * size + self.at.wide.smallest_subnormal / 2)
+        error = carried + units * (self.at.unit * size + self.at.wide.smallest_subnormal)
         return Running(np.asarray(exact), np.where(np.isnan(error), np.inf, error), self.at)
 
     def _called(self, name: str, exact: Float64s, carried: Float64s) -> Running:
