@@ -42,7 +42,7 @@ def comments(path: Path) -> list[tuple[int, str]]:
 
 
 def bare_exemptions(path: Path) -> list[str]:
-    """Return the exemptions of a file that give no reason, neither beside them nor in a comment just above."""
+    """Return the exemptions of a file that give no reason, neither beside nor in a comment just above."""
     lines = path.read_text("utf-8").splitlines()
     found = [(line, text) for line, text in comments(path) if EXEMPTION.search(text)]
     bare = [(line, text) for line, text in found if not WITH_REASON.search(text)]
