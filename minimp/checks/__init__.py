@@ -11,6 +11,7 @@ from minimp.checks.contracts import (
     snapshot,
 )
 from minimp.checks.findings import Finding, Findings, merge
+from minimp.checks.gradcheck import gradcheck
 from minimp.checks.operations import check_event, check_events
 from minimp.checks.transition import check_scale_transition
 from minimp.checks.updates import check_update
@@ -29,6 +30,7 @@ __all__ = [
     "check_unchanged",
     "check_unscaled",
     "check_update",
+    "gradcheck",
     "merge",
     "snapshot",
 ]
