@@ -145,6 +145,38 @@ ROWS = (
         "60 float32 steps from the same start: only the order of summation differs, but each step's "
         "differences feed the next; a missed decay, a wrong epsilon or a wrong average lies far above",
     ),
+    Tolerance(
+        "parity_optimizer",
+        "peak",
+        1e-6,
+        "50 float32 updates with equal gradients: torch fuses some products with the sum that follows, half "
+        "a unit of 6e-8 a step at most, mostly cancelling; a wrong term or order of decay lies far above",
+    ),
+    Tolerance(
+        "parity_schedule",
+        "rel",
+        1e-13,
+        "float64 learning rates by the same formula, a hundred factors in a row",
+    ),
+    Tolerance(
+        "parity_range",
+        "rel",
+        0.03,
+        "the largest of at least 160 uniform draws is within 3 % of the bound but for 1 in 130, of 800 "
+        "but for 1 in 4e10; the seeds are fixed",
+    ),
+    Tolerance(
+        "six_deviations",
+        "abs",
+        6.0,
+        "a mean of many independent draws, in its own standard deviations: beyond 6 once in 5e8 tries",
+    ),
+    Tolerance(
+        "kahan_sum",
+        "ulp",
+        1.0,
+        "the compensated sum is rounded once to nearest; the rounded compensation is worth the other half",
+    ),
 )
 
 TOLERANCES = MappingProxyType({row.name: row for row in ROWS})
