@@ -9,9 +9,10 @@
 tensor([[3., 4.]])
 """
 
-from minimp import checks, data, formats, functional, memory, nn, optim
+from minimp import checks, data, errors, formats, functional, memory, nn, optim
 from minimp.backend import available_backends, use_backend
-from minimp.door import OPS, cast, op
+from minimp.checkpoint import load, save
+from minimp.door import OPS, Op, cast, op
 from minimp.formats import (
     bfloat16,
     float4_e2m1fn,
@@ -28,8 +29,65 @@ from minimp.formats import (
     tfloat32,
 )
 from minimp.modes import accumulate, enable_grad, is_grad_enabled, no_grad
-from minimp.policy import autocast, get_autocast_dtype, is_autocast_enabled, policies
+from minimp.policy import Policy, autocast, get_autocast_dtype, is_autocast_enabled, policies
+from minimp.recipe import Recipe, recipes
 from minimp.rng import get_rng_state, manual_seed, set_rng_state
-from minimp.tensors import Tensor, grad, tensor
+from minimp.scaler import GradScaler
+from minimp.step import TrainStep
+from minimp.tensors import Tensor, from_dlpack, grad, tensor
+from minimp.trainer import Trainer
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "OPS",
+    "GradScaler",
+    "Op",
+    "Policy",
+    "Recipe",
+    "Tensor",
+    "TrainStep",
+    "Trainer",
+    "accumulate",
+    "autocast",
+    "available_backends",
+    "bfloat16",
+    "cast",
+    "checks",
+    "data",
+    "enable_grad",
+    "errors",
+    "float4_e2m1fn",
+    "float6_e2m3fn",
+    "float6_e3m2fn",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float16",
+    "float32",
+    "float64",
+    "formats",
+    "from_dlpack",
+    "functional",
+    "get_autocast_dtype",
+    "get_rng_state",
+    "grad",
+    "int8",
+    "is_autocast_enabled",
+    "is_grad_enabled",
+    "load",
+    "manual_seed",
+    "memory",
+    "nn",
+    "no_grad",
+    "op",
+    "optim",
+    "policies",
+    "recipes",
+    "save",
+    "set_rng_state",
+    "tensor",
+    "tfloat32",
+    "use_backend",
+]

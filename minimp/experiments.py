@@ -21,7 +21,7 @@ from minimp.memory import ledger
 from minimp.optim import Adam
 from minimp.recipe import Recipe, recipes
 from minimp.step import StepReport, TrainStep
-from minimp.trainer import evaluate
+from minimp.evaluation import evaluate
 
 __all__ = ["EXPERIMENTS", "Experiment", "Outcome", "run_experiment", "run_recipe"]
 

@@ -193,16 +193,17 @@ class TrainStep:
 
     def _stages(self, state: StepState) -> Iterator[Stage]:
         for name in STAGES:
-            state.events = []
+            events: list[Event] = []
             with ExitStack() as scope:
                 scope.enter_context(in_region(state.region if name in _IN_REGION else None))
                 scope.enter_context(accumulate(self.recipe.accumulate))
                 if state.recorded:
-                    scope.enter_context(listen(state.events.append))
+                    scope.enter_context(listen(events.append))
                 before = proofs.remember(self, state, name) if state.recorded else None
                 tensors, facts = getattr(self, f"_{name}")(state)
+            state.events += events
             proof = proofs.proof_of(name, self, state, before)
-            yield Stage(name, STAGES[name], tensors, facts, tuple(state.events), proof)
+            yield Stage(name, STAGES[name], tensors, facts, tuple(events), proof)
 
     # ---- the stages ---------------------------------------------------------------------------------------
 

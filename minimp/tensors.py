@@ -17,7 +17,7 @@ from minimp.formats import Format
 from minimp.policy import FLOATING
 from minimp.tape import Array, Value, backward, gradients
 
-__all__ = ["MaxResult", "Tensor", "grad", "tensor"]
+__all__ = ["MaxResult", "Tensor", "from_dlpack", "grad", "tensor"]
 
 
 class MaxResult(NamedTuple):
@@ -447,6 +447,26 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, backend: s
     if dtype is not None:
         made = made.to(dtype).detach() if _is_format(dtype) else _as_integers(made, dtype)
     return made.requires_grad_() if requires_grad else made
+
+
+def from_dlpack(x: Any) -> Tensor:
+    """Take over the memory of an array of another library by DLPack, without a copy where it is on the host.
+
+    Writing to the other array changes the tensor. bfloat16 cannot be exchanged this way (NumPy 2 has no word
+    for it); exchange the bits as uint16.
+
+    Raises:
+        FormatError: the memory cannot be shared with the backend in force, or has no format here.
+    """
+    backend = default_backend()
+    try:
+        array = backend.xp.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, AttributeError) as fault:
+        raise FormatError(f"cannot be taken over by DLPack: {fault}", op="from_dlpack") from fault
+    made = Tensor(array, backend)
+    if array.dtype.kind not in "fiub":
+        raise FormatError(f"expected numbers, got {array.dtype}", op="from_dlpack")
+    return made
 
 
 def grad(

@@ -24,6 +24,7 @@ State = dict[str, Any]
 def check_update(
     rule: str, weight: Any, gradient: Any, state: Mapping[str, Any], settings: Mapping[str, Any], after: Any,
     state_after: Mapping[str, Any] | None = None, *, rounding: str = "nearest", name: str = "weight",
+    slack: Any = 0.0,
 ) -> Findings:  # fmt: skip
     """Check w <- w - lr u(g) against the same formula in float64, element by element.
 
@@ -41,6 +42,7 @@ def check_update(
         state_after: the state after the update; every array of it that the formula makes is checked too.
         rounding: "nearest", or "stochastic": to either neighbour of the exact value.
         name: what to call it in the findings.
+        slack: how much further from float64 the weight may be, for a reason of its storage.
 
     Raises:
         SettingError: an unknown rule.
@@ -59,7 +61,7 @@ def check_update(
         moved, made = UPDATES[rule](at.number(weight), at.number(np.asarray(gradient)), old, dict(settings))
         wanted = moved.rounded(fmt)
         spare = finite_size(wanted.exact) * fmt.eps / 2 if rounding == "stochastic" else 0.0
-        wrong_ones = compare_running(name, after, wanted, spare)
+        wrong_ones = compare_running(name, after, wanted, spare + slack)
         for key, value in made.items():
             if state_after is not None and key in state_after:
                 stored = np.asarray(state_after[key])
