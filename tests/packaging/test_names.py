@@ -22,13 +22,25 @@ PINNED = {
     "tools": "trace memory save load debug",
 }
 NAMES = {name for group in PINNED.values() for name in group.split()}
-LATER = {"from_dlpack", "Function", "custom_fwd", "custom_bwd", "trace", "memory", "save", "load", "debug"}
+LATER = {"Function", "custom_fwd", "custom_bwd", "trace", "debug"}
 """Pinned names that do not exist yet; each leaves this set in the change that brings it."""
+
+ADDED = {
+    "errors": "the exception tree, to catch from",
+    "enable_grad is_grad_enabled": "torch's partners of no_grad",
+    "manual_seed get_rng_state set_rng_state": "torch's names; a run can be repeated and resumed",
+    "cast op Op OPS": "what an operation of one's own is declared with, and the table of those there are",
+    "Policy": "the class of what mp.policies holds",
+    "Trainer": "the loop around a TrainStep",
+    "checks": "the contracts, callable on arrays of any framework",
+}
+"""Names beyond the plan, each with what it is for."""
 
 
 def test_exported_names_are_the_pinned_ones() -> None:
-    """Oracle: PINNED less LATER, name for name; a name that came must leave LATER."""
-    assert set(minimp.__all__) - {"__version__"} == NAMES - LATER
+    """Oracle: PINNED less LATER plus ADDED, name for name; a name that came must leave LATER."""
+    added = {name for group in ADDED for name in group.split()}
+    assert set(minimp.__all__) - {"__version__"} == (NAMES - LATER) | added
     assert not [name for name in LATER if name in vars(minimp)]
 
 
