@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from minimp.step import STAGES
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)[^)]*\)")
@@ -31,4 +33,5 @@ def test_the_example_runs_and_is_short(capsys: pytest.CaptureFixture[str]) -> No
     (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert len(code.splitlines()) <= 25
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert "forward" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(\w+) .*holds$", printed, re.MULTILINE) == list(STAGES)
