@@ -29,6 +29,7 @@ import numpy as np  # noqa: E402 - the threads are pinned first
 import pytest  # noqa: E402 - the threads are pinned first
 
 from minimp.modes import MODES  # noqa: E402 - the threads are pinned first
+from minimp.rng import manual_seed  # noqa: E402 - the threads are pinned first
 
 BACKENDS_THAT_RUN = ("numpy",)
 BACKENDS_PLANNED = ("strict", "cupy")
@@ -182,7 +183,11 @@ WATCHED = (
 
 @pytest.fixture(autouse=True)
 def _no_leaked_state() -> Iterator[None]:
-    """Fail a test that leaves global state changed, naming what; put it back for the next test."""
+    """Fail a test that leaves global state changed, naming what; put it back for the next test.
+
+    The engine's own random numbers start anew for each test, so that none depends on those before it.
+    """
+    manual_seed(0)
     before = [each.read() for each in WATCHED]
     yield
     leaked = []
