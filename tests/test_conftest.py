@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import minimp
+
 TESTS = Path(__file__).parent
 PLANTED = """
 import os, warnings
@@ -136,11 +138,7 @@ def test_missing_torch_is_said(suite: Path) -> None:
 def test_options_that_cannot_be_honoured_are_refused(suite: Path, options: list[str], message: str) -> None:
     """Oracle: pytest's exit code 4, a usage error; under --installed a package lies beside the tests."""
     if options == ["--installed"]:
-        (suite / "minimp").mkdir()
-        (suite / "minimp" / "__init__.py").write_text("")
-        (suite / "minimp" / "modes.py").write_text(
-            "from contextvars import ContextVar\nMODES = ContextVar('planted', default=None)\n"
-        )
+        shutil.copytree(Path(minimp.__file__).parent, suite / "minimp")
     done = run_pytest(suite, *options)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert message in done.stderr
