@@ -41,7 +41,7 @@ def run(rule: ScaleRule, bad: list[bool], start: ScaleState | None = None) -> li
 
 @given(rules, verdicts)
 def test_a_power_of_two_stays_one(rule: ScaleRule, bad: list[bool]) -> None:
-    """Oracle: the law, with factors that are powers of two; frexp gives a mantissa of one half, or S is 0 or inf."""
+    """Oracle: the law, with such factors too; frexp gives a mantissa of one half, or S is 0 or inf."""
     for state in run(rule, bad):
         assert math.frexp(state.scale)[0] in (0.0, 0.5) or math.isinf(state.scale)
 
@@ -96,7 +96,11 @@ def test_an_interval_below_one_never_grows(interval: int) -> None:
 
 
 @given(
-    st.floats(2.0**-60, 2.0**60, width=32), st.floats(1.0, 2.0), st.floats(0.01, 1.0), verdicts, st.integers(1, 3)
+    st.floats(2.0**-60, 2.0**60, width=32),
+    st.floats(1.0, 2.0),
+    st.floats(0.01, 1.0),
+    verdicts,
+    st.integers(1, 3),
 )
 def test_the_arithmetic_is_a_float64_product_rounded_to_float32(
     init: float, growth: float, backoff: float, bad: list[bool], interval: int

@@ -96,9 +96,11 @@ def test_unknown_names_and_settings_are_refused_with_the_nearest() -> None:
     """Oracle: the contract of preset()."""
     with pytest.raises(SettingError, match="unknown preset 'pytorch'; did you mean 'torch'"):
         GradScaler.preset("pytorch")
-    with pytest.raises(SettingError, match=r"setting of a loss scale 'grow_interval'; did you mean 'growth_int"):
+    with pytest.raises(
+        SettingError, match=r"setting of a loss scale 'grow_interval'; did you mean 'growth_int"
+    ):
         GradScaler.preset("jmp", grow_interval=3)
     with pytest.raises(SettingError, match="a static scale never moves, so growth_interval cannot act"):
         GradScaler.preset("static", growth_interval=5)
-    with pytest.raises(SettingError, match="init_scale: expected a scale from 1.0"):
+    with pytest.raises(SettingError, match=r"init_scale: expected a scale from 1\.0"):
         GradScaler.preset("jmp", init_scale=0.5)

@@ -135,6 +135,5 @@ def hysteresis_kernel(
 
 
 LIBRARIES: dict[str, Trace] = {
-    each.__name__: each
-    for each in (torch, apex, keras, flax, jmp, paddle, mindspore, chainer, static)
+    each.__name__: each for each in (torch, apex, keras, flax, jmp, paddle, mindspore, chainer, static)
 }
