@@ -98,6 +98,10 @@ class ArrayBackend(Updates, ABC):
         """Return a + b of two storage arrays of one format, rounded to it (how gradients add up)."""
         return self.narrow(self.wide(a) + self.wide(b), self._format(a))
 
+    def positive_part(self, array: Array) -> Array:
+        """Return max(x, 0) of a storage array, NaN staying NaN; nothing is rounded."""
+        return self.keep_where(array, ~(self.wide(array) <= 0))
+
     def keep_where(self, array: Array, mask: Array) -> Array:
         """Return the storage array with +0 wherever `mask` is False; nothing is rounded."""
         return self.xp.where(mask, array, self.xp.zeros((), array.dtype))
@@ -142,8 +146,10 @@ class ArrayBackend(Updates, ABC):
         """Sum a storage array over `axis`; the sums are wide and not yet rounded to the format."""
 
     @abstractmethod
-    def conv2d(self, x: Array, weight: Array, geometry: dict[str, Any], *, accumulate: str) -> Array:
-        """(N, C, H, W), (O, C/g, kH, kW) -> (N, O, H', W'), wide.
+    def conv2d(
+        self, x: Array, weight: Array, bias: Array | None, geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
+        """(N, C, H, W), (O, C/g, kH, kW), (O,) -> (N, O, H', W'): the sums with the bias added, wide.
 
         `geometry` has stride, padding, dilation (pairs, in elements) and groups.
         """

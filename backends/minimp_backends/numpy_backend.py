@@ -152,6 +152,12 @@ class NumpyBackend(ArrayBackend):
                 self.twins.put(moved, change(twin))
         return moved
 
+    def positive_part(self, array: Array) -> Array:
+        """One pass where the storage format can be compared as it is."""
+        if array.dtype in LOW:
+            return super().positive_part(array)
+        return np.maximum(array, array.dtype.type(0))
+
     def keep_where(self, array: Array, mask: Array) -> Array:
         """Select on the stored bits, and on the twin."""
         if array.dtype not in LOW:
@@ -216,9 +222,13 @@ class NumpyBackend(ArrayBackend):
         shape = [1 if i in axes else n for i, n in enumerate(array.shape)]
         return total.reshape(shape) if keepdims else total
 
-    def conv2d(self, x: Array, weight: Array, geometry: dict[str, Any], *, accumulate: str) -> Array:
+    def conv2d(
+        self, x: Array, weight: Array, bias: Array | None, geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
         """im2col and GEMM, a few images at a time."""
-        return convolution.conv2d_forward(*self._operands(x, weight, accumulate), None, **geometry)
+        wide_x, wide_weight = self._operands(x, weight, accumulate)
+        wide_bias = None if bias is None else self.wide(bias).astype(wide_x.dtype, copy=False)
+        return convolution.conv2d_forward(wide_x, wide_weight, wide_bias, **geometry)
 
     def conv2d_input(
         self, grad: Array, weight: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str

@@ -18,7 +18,7 @@ def relu(ctx: Node, x: Array) -> Array:
 
     Only the sign of the result is needed for backward: the result itself is what is saved.
     """
-    y = ctx.backend.keep_where(x, ~(ctx.wide(x) <= 0))
+    y = ctx.backend.positive_part(x)
     ctx.save(y)
     return y
 

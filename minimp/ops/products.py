@@ -122,10 +122,7 @@ def conv2d(
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     _check_conv(x, weight, bias, geometry)
     ctx.save(x if ctx.needs(1) else None, weight if ctx.needs(0) else None)
-    y = ctx.backend.conv2d(x, weight, geometry, accumulate=ctx.accumulate)
-    if bias is not None:
-        y += ctx.wide(bias)[:, None, None]
-    return ctx.round(y)
+    return ctx.round(ctx.backend.conv2d(x, weight, bias, geometry, accumulate=ctx.accumulate))
 
 
 @conv2d.gradient
