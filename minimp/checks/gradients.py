@@ -254,6 +254,7 @@ GRADIENTS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "amax": (_amax,),
         "avg_pool2d": (windows.avg_pool2d,),
         "cast": (_cast_back,),
+        "clone": (lambda c: c.grad,),
         "conv2d": (windows.conv2d_x, windows.conv2d_weight, windows.conv2d_bias),
         "div": (lambda c: c.to(0, c.grad / c.number(1)), _div_b),
         "dropout": (_dropout,),

@@ -16,7 +16,7 @@ from minimp.checks.findings import Finding, Findings, compare, merge
 from minimp.checks.gradients import GRADIENTS, gradient_bound
 from minimp.checks.reference import REFERENCE
 from minimp.checks.rules import check_rule
-from minimp.checks.running import arithmetic_of
+from minimp.checks.running import U64, arithmetic_of, finite_size
 from minimp.formats import Format
 from minimp.policy import common_format, compute_formats, format_of
 from minimp.tape import Event, Node
@@ -148,7 +148,8 @@ def _within_bound(call: Call) -> tuple[Finding, ...]:
     if bound is None or fmt is None:
         differs = ~_equal(output, exact)
         return compare("equals the reference", call.name, output, exact.astype(np.float64), differs)
-    allowed = np.broadcast_to(bound.rounded(fmt).error, output.shape)
+    twice = 4 * U64 * finite_size(exact)  # the reference and the bound are two float64 evaluations
+    allowed = np.broadcast_to(bound.rounded(fmt).error, output.shape) + twice
     far = ~within(output, exact, allowed)
     return compare("lies within its bound of float64", call.name, output, exact, far, detail=allowed)
 

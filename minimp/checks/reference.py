@@ -226,6 +226,7 @@ REFERENCE: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "avg_pool2d": avg_pool2d,
         "cast": cast,
         "cat": cat,
+        "clone": np.copy,
         "conv2d": conv2d,
         "div": np.divide,
         "dropout": dropout,

@@ -23,7 +23,7 @@ from minimp import formats
 from minimp.checks.accumulation import U64, edge_of, sum_of
 from minimp.formats import Format
 
-__all__ = ["ULPS", "Arithmetic", "Running", "arithmetic_of", "finite_size"]
+__all__ = ["U64", "ULPS", "Arithmetic", "Running", "arithmetic_of", "finite_size"]
 
 Float64s = npt.NDArray[np.float64]
 Axis = int | tuple[int, ...] | None
@@ -281,9 +281,13 @@ class Running:
         flown &= self.error > 0
         return Running(self.exact, np.where(flown, np.inf, self.error), self.at) if flown.any() else self
 
-    def _rounded_once(self, exact: Float64s, carried: Float64s, units: float = 1.0) -> Running:
-        size = finite_size(exact) + carried
-        error = carried + units * (self.at.unit * size + self.at.wide.smallest_subnormal)
+    def _rounded_once(self, exact: Float64s, carried: Float64s, units: float | None = None) -> Running:
+        """Add the error of one rounding, or of `units` of them; a representable result is not rounded."""
+        size, count = finite_size(exact) + carried, 1.0 if units is None else units
+        error = carried + count * (self.at.unit * size + self.at.wide.smallest_subnormal)
+        if units is None and self.at.wide is formats.float32:
+            kept = (carried == 0) & (exact.astype(np.float32) == exact)
+            error = np.where(kept, 0.0, error)
         return Running(np.asarray(exact), np.where(np.isnan(error), np.inf, error), self.at)
 
     def _called(self, name: str, exact: Float64s, carried: Float64s) -> Running:

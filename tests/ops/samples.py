@@ -1,0 +1,244 @@
+"""Calls of every op, and numbers of every kind to call it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import minimp as mp
+from minimp import functional, ops
+from minimp.modes import listen
+from minimp.tape import Event
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+S = (7, 5)
+LABELS = np.array([0, 3, 4, -100, 1, 2, 2])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One way to call an op.
+
+    Attributes:
+        op: the op's name.
+        call: from tensors of the shapes to the result.
+        shapes: of the inputs.
+        options: what sets this call apart, for people.
+        tie_free: the gradient needs inputs without zeros and equal elements.
+    """
+
+    op: str
+    call: Callable[..., mp.Tensor]
+    shapes: tuple[tuple[int, ...], ...] = (S,)
+    options: str = ""
+    tie_free: bool = field(default=False)
+
+    def __str__(self) -> str:
+        shapes = "x".join("".join(map(str, shape)) or "scalar" for shape in self.shapes)
+        return "-".join(part for part in (self.op, shapes, self.options) if part)
+
+
+def _unary() -> list[Sample]:
+    names = ["neg", "abs", "exp", "log", "sqrt", "reciprocal", "relu", "tanh", "sigmoid", "gelu"]
+    made = [Sample(name, _op(name), shapes) for name in names for shapes in [(S,), ((),), ((0, 3),)]]
+    made.append(Sample("gelu", lambda x: ops.gelu(x, approximate="tanh"), options="tanh"))
+    made += [Sample("cast", _to(name), options=f"to_{name}") for name in FLOATS]
+    return made
+
+
+def _binary() -> list[Sample]:
+    made = []
+    for name in ("add", "sub", "mul", "div"):
+        made += [
+            Sample(name, _op(name), (S, S)),
+            Sample(name, _op(name), ((7, 1), (5,)), "broadcast"),
+            Sample(name, _op(name), ((2, 0), (1, 1))),
+            Sample(name, lambda x, name=name: _op(name)(x, 0.1), options="by_number"),
+            Sample(name, lambda x, name=name: _op(name)(3, x), options="of_number"),
+        ]
+    made += [Sample("pow", ops.pow_, (S, S)), Sample("pow", lambda p: ops.pow_(2.5, p), options="of_number")]
+    made += [
+        Sample("pow", lambda x, p=p: ops.pow_(x, p), options=f"to_{p}") for p in (2, 3.0, -1, 0.5, 0, -2.5)
+    ]
+    return made
+
+
+def _products() -> list[Sample]:
+    def conv(**options: Any) -> Callable[..., mp.Tensor]:
+        return lambda *inputs: functional.conv2d(*inputs, **options)
+
+    return [
+        Sample("matmul", ops.matmul, ((6, 9), (9, 4))),
+        Sample("matmul", ops.matmul, ((6, 9), (9,))),
+        Sample("matmul", ops.matmul, ((9,), (9, 4))),
+        Sample("matmul", ops.matmul, ((9,), (9,))),
+        Sample("matmul", ops.matmul, ((2, 1, 6, 9), (3, 9, 4))),
+        Sample("matmul", ops.matmul, ((6, 0), (0, 4))),
+        Sample("linear", ops.linear, ((6, 9), (4, 9), (4,))),
+        Sample("linear", ops.linear, ((2, 6, 9), (4, 9))),
+        Sample("linear", ops.linear, ((9,), (4, 9), (4,))),
+        Sample("conv2d", conv(stride=(2, 1), padding=(1, 2), groups=2), ((2, 4, 6, 5), (6, 2, 3, 3), (6,))),
+        Sample("conv2d", conv(dilation=(2, 1)), ((2, 3, 7, 7), (2, 3, 3, 2))),
+    ]
+
+
+def _reductions() -> list[Sample]:
+    made = []
+    for options in ({}, {"dim": 0}, {"dim": (0, 1), "keepdim": True}):
+        text = "_".join(f"{key}{value}" for key, value in options.items()).replace(" ", "")
+        for name in ("sum", "mean", "amax"):
+            tie_free = name == "amax"
+            made.append(
+                Sample(
+                    name, lambda x, name=name, o=options: _op(name)(x, **o), options=text, tie_free=tie_free
+                )
+            )
+    made += [
+        Sample("sum", lambda x: x.sum(1, dtype="float16"), options="to_float16"),
+        Sample("sum", ops.sum_, ((),)),
+        Sample("mean", ops.mean, ((),)),
+        Sample("sum", ops.sum_, ((0, 3),)),
+        Sample("softmax", lambda x: functional.softmax(x, 0), options="dim0"),
+        Sample("softmax", functional.softmax),
+        Sample("log_softmax", lambda x: functional.log_softmax(x, 0), options="dim0"),
+        Sample("log_softmax", functional.log_softmax),
+    ]
+    return made
+
+
+def _losses() -> list[Sample]:
+    made = []
+    for how in ("mean", "sum", "none"):
+        made += [
+            Sample("mse_loss", lambda x, t, how=how: functional.mse_loss(x, t, reduction=how), (S, S), how),
+            Sample("nll_loss", lambda x, how=how: functional.nll_loss(x, LABELS, reduction=how), options=how),
+            Sample(
+                "nll_loss",
+                lambda x, w, how=how: functional.cross_entropy(
+                    x, LABELS, w.detach(), reduction=how, label_smoothing=0.1
+                ),
+                (S, (5,)),
+                f"weighted_smoothed_{how}",
+            ),
+        ]
+    return made
+
+
+def _shaping() -> list[Sample]:
+    return [
+        Sample("clone", lambda x: x.clone()),
+        Sample("reshape", lambda x: x.reshape(5, -1)),
+        Sample("permute", lambda x: x.permute(2, 0, -2), ((2, 3, 4),)),
+        Sample("expand", lambda x: x.expand(3, -1, 5), ((7, 1),)),
+        Sample("getitem", lambda x: x[1:, ::2], options="slices"),
+        Sample("getitem", lambda x: x[np.array([0, 0, 3, 0])], options="repeated"),
+        Sample("getitem", lambda x: x[x.numpy() > 0] if not x.requires_grad else x[2], options="row"),
+        Sample("cat", lambda *inputs: functional.cat(inputs, 0), (S, (3, 5))),
+        Sample("cat", lambda *inputs: functional.cat(inputs, -1), (S, (7, 2), (7, 1))),
+        Sample("dropout", lambda x: functional.dropout(x, 0.3)),
+        Sample("dropout", lambda x: functional.dropout(x, 1.0), options="all"),
+    ]
+
+
+def _pooling() -> list[Sample]:
+    images = ((2, 3, 7, 6),)
+    made = [
+        Sample("max_pool2d", lambda x, o=o: functional.max_pool2d(x, *o), images, f"number{i}", tie_free=True)
+        for i, o in enumerate([(3, 2, 1), ((2, 3), 2, 0, 1, True), (2, 1, 1, 2)])
+    ]
+    options: list[dict[str, Any]] = [{}, {"count_include_pad": False}, {"ceil_mode": True}]
+    return made + [
+        Sample("avg_pool2d", lambda x, o=o: functional.avg_pool2d(x, 3, 2, 1, **o), images, f"number{i}")
+        for i, o in enumerate(options)
+    ]
+
+
+def _comparisons() -> list[Sample]:
+    two = [
+        Sample(name, lambda a, b, name=name: _op(name)(a.detach(), b.detach()), (S, S))
+        for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    ]
+    return [
+        *two,
+        Sample("isfinite", lambda x: ops.isfinite(x.detach())),
+        Sample("argmax", lambda x: ops.argmax(x.detach(), dim=1)),
+        Sample("argmax", lambda x: ops.argmax(x.detach()), options="flat"),
+    ]
+
+
+def _op(name: str) -> Callable[..., mp.Tensor]:
+    return ops.OPS[name]
+
+
+def _to(name: str) -> Callable[..., mp.Tensor]:
+    return lambda x: ops.cast(x, format=mp.formats.get(name))
+
+
+SAMPLES = [
+    *_unary(), *_binary(), *_products(), *_reductions(), *_losses(), *_shaping(), *_pooling(),
+    *_comparisons(),
+]  # fmt: skip
+DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
+
+KINDS = ("normal", "wide", "subnormal", "large", "special", "ties", "moderate")
+
+
+def numbers(
+    random: np.random.Generator, shape: Sequence[int], fmt: str, kind: str = "normal"
+) -> npt.NDArray[np.float64]:
+    """Return values of a format: float64 holding them.
+
+    Args:
+        random: the generator.
+        shape: of the result.
+        fmt: the format's name.
+        kind: "normal"; "wide": all exponents; "subnormal": around the smallest normal; "large": up to the
+            largest; "special": zeros, infinities, NaN and ends of the range; "ties": few whole numbers;
+            "moderate": -12 to 12, where functions bend; "positive": away from 0.
+    """
+    f = mp.formats.get(fmt)
+    lowest, highest = max(-300, f.emin - f.mantissa_bits), min(300, f.emax + 1)
+    ends = [f.max, -f.max, f.smallest_subnormal, f.smallest_normal]
+    special = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 0.5, 88.0, -88.0, 11.0, *ends]
+    x = {
+        "normal": lambda: random.standard_normal(shape),
+        "positive": lambda: np.abs(random.standard_normal(shape)) + 0.05,
+        "wide": lambda: random.standard_normal(shape) * 2.0 ** random.integers(lowest, highest, shape),
+        "subnormal": lambda: (
+            random.standard_normal(shape) * f.smallest_normal * 2.0 ** random.integers(-3, 3, shape)
+        ),
+        "large": lambda: random.uniform(-1, 1, shape) * f.max,
+        "special": lambda: random.choice(special, shape),
+        "ties": lambda: random.integers(-2, 3, shape).astype(np.float64),
+        "moderate": lambda: random.uniform(-12, 12, shape),
+    }[kind]()
+    with np.errstate(all="ignore"):
+        return mp.formats.round(np.asarray(x, np.float64), f)
+
+
+def leaves(
+    sample: Sample, fmt: str, kind: str, random: np.random.Generator, *, requires_grad: bool = True
+) -> list[mp.Tensor]:
+    """Return inputs for a sample."""
+    arrays = [numbers(random, shape, fmt, kind) for shape in sample.shapes]
+    return [mp.tensor(x, dtype=fmt, requires_grad=requires_grad) for x in arrays]
+
+
+def run(sample: Sample, fmt: str, kind: str, seed: int = 0) -> list[Event]:
+    """Run a sample forward and backward; return the events."""
+    random = np.random.default_rng(seed)
+    events: list[Event] = []
+    inputs = leaves(sample, fmt, kind, random)
+    with listen(events.append):
+        y = sample.call(*inputs)
+    if y.requires_grad:
+        kinds = ["normal"] if kind in ("normal", "positive") else ["normal", "wide", "special"]
+        grad = numbers(random, y.shape, y.format.name, str(random.choice(kinds)))
+        start = mp.tensor(grad, dtype=y.format)
+        with listen(events.append):
+            y.backward(start)
+    return events
