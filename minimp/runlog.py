@@ -20,6 +20,7 @@ JSON has no NaN and no infinities: they stand as the strings ``"nan"``, ``"inf"`
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -28,13 +29,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from minimp.errors import DataError, SettingError
-from minimp.files import AnyPath, read_whole, write_whole
+from minimp.errors import DataError, MinimpError, SettingError
+from minimp.files import AnyPath, read_whole
 
 __all__ = ["SCHEMA", "RunLog", "StepRecord", "read_log"]
 
 SCHEMA = 1
 NOT_FINITE = ("nan", "inf", "-inf")
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+"""What a file system says that cannot lock files."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +143,19 @@ class RunLog:
     def begin(self, after: int) -> None:
         """Open the log to append the steps after number `after`; later ones, of a run cut short, are removed.
 
+        The file is locked until `close`: two runs never write into one log.
+
         Raises:
-            SettingError: `after` is 0, a new run, and the log already holds another one's steps.
+            SettingError: `after` is 0, a new run, and the log already holds another one's steps; or another
+                process is writing into it.
             DataError: the file cannot be read or written, is no log, or ends before step `after`.
         """
         if self._handle is not None:
             return
         try:
-            size = self.path.stat().st_size if self.path.is_file() else 0
+            self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._lock()
+            size = os.fstat(self._handle).st_size
             if size and after == 0:
                 raise SettingError(
                     f"{self.path} already holds the log of a run",
@@ -155,21 +163,37 @@ class RunLog:
                 )
             if size:
                 self._cut(after, size)
-            self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as fault:
+            self.close()
             raise _unwritable(self.path, fault) from fault
+        except MinimpError:
+            self.close()
+            raise
+
+    def _lock(self) -> None:
+        assert self._handle is not None
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            raise SettingError(
+                f"{self.path} is being written by another run",
+                help="stop that one first, or name another file",
+            ) from fault
+        except OSError as fault:
+            if fault.errno not in NO_LOCKS:
+                raise
 
     def _cut(self, after: int, size: int) -> None:
-        """Keep the lines up to step `after`; the file is replaced as a whole, and only if it changes."""
+        """Keep the lines up to step `after`."""
         kept = [(record.step, line) for record, line in _records(self.path) if record.step <= after]
         if kept and kept[-1][0] < after:
             raise DataError(
                 f"{self.path} ends at step {kept[-1][0]}, and the run goes on after step {after}",
                 help="lines of the log are missing; move it away to begin a new one",
             )
-        whole = b"".join(line for _, line in kept)
-        if len(whole) != size:
-            write_whole(self.path, whole)
+        whole = sum(len(line) for _, line in kept)
+        if whole != size and self._handle is not None:
+            os.ftruncate(self._handle, whole)
 
     def append(self, record: StepRecord) -> None:
         """Add one step.

@@ -7,6 +7,7 @@ import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ __all__ = ["RunResult", "Trainer", "evaluate"]
 
 SCHEMA = 1
 PARTS = frozenset(
-    "schema step skipped nonfinite_since settings notes model optimizer scaler rng loader".split()
+    {"schema", "step", "skipped", "nonfinite_since", "settings", "notes"}
+    | {"model", "optimizer", "scaler", "rng", "loader"}
 )
 """What the state of a run has."""
 
@@ -72,6 +74,7 @@ class Trainer:
 
     Attributes:
         done: the steps done so far.
+        skipped: those of them whose update was skipped.
 
     Raises:
         SettingError: `checkpoint_every` is negative, or given without a file.
@@ -100,7 +103,7 @@ class Trainer:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.on_step, self.stop_on_divergence = on_step, stop_on_divergence
         self.settings, self.notes = {**_settings_of(step), **(settings or {})}, dict(notes or {})
-        self.done = self._skipped = 0
+        self.done = self.skipped = 0
         self._nonfinite_since: int | None = None
         self._saved: int | None = None
         self._stopping = False
@@ -111,7 +114,10 @@ class Trainer:
             check_writable(checkpoint, error=CheckpointError)
 
     def run(self, steps: int) -> RunResult:
-        """Do so many more steps, fewer if stopped; then save the state, if there is a file for it.
+        """Do so many more steps, fewer if stopped.
+
+        Where there is a file for it, the state is saved at the end, and at the beginning if it was not saved
+        yet: from then on the run can be resumed, whatever happens.
 
         A loss that is not finite is a result like any other: it is recorded, and the run goes on unless
         `stop_on_divergence` was asked for.
@@ -125,16 +131,16 @@ class Trainer:
         if self.log is not None:
             self.log.begin(self.done)
         try:
+            self._save_if_new()
             while len(records) < wanted and not self._stopping:
                 records.append(self._advance())
-            if self.checkpoint is not None and self._saved != self.done:
-                self.save()
+            self._save_if_new()
         finally:
             self._stopping = False
             if self.log is not None:
                 self.log.close()
         stopped = len(records) < wanted
-        return RunResult(tuple(records), self.done, self._skipped, stopped, self._nonfinite_since)
+        return RunResult(tuple(records), self.done, self.skipped, stopped, self._nonfinite_since)
 
     def stop(self) -> None:
         """Let `run` end after the step that is being done; also from a signal handler."""
@@ -151,7 +157,7 @@ class Trainer:
             self.done, epoch, report.loss, report.loss_scale, report.skipped, report.nonfinite,
             report.grad_norm, round(time.perf_counter() - start, 6),
         )  # fmt: skip
-        self._skipped += report.skipped
+        self.skipped += report.skipped
         finite = math.isfinite(report.loss)
         self._nonfinite_since = None if finite else self._nonfinite_since or self.done
         if self.log is not None:
@@ -180,7 +186,7 @@ class Trainer:
         return {
             "schema": SCHEMA,
             "step": self.done,
-            "skipped": self._skipped,
+            "skipped": self.skipped,
             "nonfinite_since": self._nonfinite_since,
             "settings": dict(self.settings),
             "notes": dict(self.notes),
@@ -214,7 +220,7 @@ class Trainer:
         self.step.optimizer.load_state_dict(state["optimizer"])
         self.step.scaler.load_state_dict(state["scaler"])
         set_rng_state(state["rng"])
-        self.done, self._skipped = state["step"], state["skipped"]
+        self.done, self.skipped = state["step"], state["skipped"]
         self._nonfinite_since = state["nonfinite_since"]
         self._saved = None
         self._batches = self.loader.cycle()
@@ -236,6 +242,10 @@ class Trainer:
         if path is None:
             self._saved = self.done
         return target
+
+    def _save_if_new(self) -> None:
+        if self.checkpoint is not None and self._saved != self.done:
+            self.save()
 
     def resume(self, path: AnyPath | None = None) -> None:
         """Go on from a checkpoint that :meth:`save` wrote; `run` then cuts the log back to its step.
@@ -284,8 +294,8 @@ def recipe_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the choices of a recipe as plain values; its name comes first."""
     policy = recipe.policy
     if policy is not None and not isinstance(policy, str):
-        changes = {name: rule.value for name, rule in sorted(policy.overrides.items())}
-        policy = f"{policy.name} {changes}"
+        rules = sorted((op, kind.value) for op, kind in policy.rules.items())
+        policy = f"{policy.name} (sha256 of its rules: {sha256(repr(rules).encode()).hexdigest()[:16]})"
     return {
         "recipe": recipe.name,
         "recipe.param_dtype": recipe.param_dtype.name,

@@ -1,0 +1,1 @@
+"""Tests of models by name, evaluation, the log and the trainer."""
