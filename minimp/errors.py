@@ -99,5 +99,5 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """
     names = [str(each) for each in known]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {str(name)!r};{hint} (known: {', '.join(names)})"
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(names)})"

@@ -17,11 +17,11 @@ from minimp import functional, models, rng
 from minimp.checks.shadow import Fate, fate_of, float64_gradients
 from minimp.data import DataLoader, TrainTest
 from minimp.errors import SettingError, unknown_name
+from minimp.evaluation import evaluate
 from minimp.memory import ledger
 from minimp.optim import Adam
 from minimp.recipe import Recipe, recipes
 from minimp.step import StepReport, TrainStep
-from minimp.evaluation import evaluate
 
 __all__ = ["EXPERIMENTS", "Experiment", "Outcome", "run_experiment", "run_recipe"]
 
@@ -38,7 +38,7 @@ class Experiment:
         shows: what it shows, in a line.
         why: why these settings, for `--help`.
         model: a name in `minimp.models.MODELS`; it brings the loss and the metric.
-        recipes: names of recipes, in the order in which they run; the first is the reference.
+        recipes: names of recipes, in the order in which they run.
         steps: optimizer steps.
         batch: rows of a (micro-)batch.
         lr: Adam's learning rate.
@@ -76,6 +76,11 @@ class Experiment:
     def metric(self) -> str:
         """``"test_accuracy"`` or ``"test_loss"``."""
         return models.MODELS[self.model].metric
+
+    @property
+    def reference(self) -> str:
+        """The recipe that the others are compared with: fp32, or the first where it is not run."""
+        return "fp32" if "fp32" in self.recipes else self.recipes[0]
 
     def with_(self, **changes: Any) -> Experiment:
         """Return a copy with some settings changed; they are checked again."""
@@ -118,7 +123,7 @@ class Outcome:
     Attributes:
         recipe: its name.
         metric: ``"test_accuracy"`` (a fraction of 1) or ``"test_loss"``.
-        score: the metric on the test part, in the recipe's formats; NaN after a divergence.
+        score: the metric on the test part, in the recipe's formats.
         losses: the training loss of each step.
         loss_scales: the loss scale of each step (1.0 without scaling).
         skipped_steps: steps whose update was skipped for a non-finite gradient.

@@ -32,6 +32,8 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
         return f"Diverged: the loss was not finite at step {outcome.diverged_at:,}; {_overflow(outcome)}."
     if outcome is reference:
         return f"The reference: {_score(outcome)}; every other line is compared with it."
+    if reference.diverged_at is not None:
+        return f"{_score(outcome).capitalize()}; {reference.recipe} diverged, so there is nothing to compare with."
     if as_good(outcome, reference):
         return f"As good as {reference.recipe} ({_gap(outcome, reference)}): {_why_good(outcome, recipe)}."
     return f"Worse than {reference.recipe} ({_gap(outcome, reference)}): {_why_bad(outcome, recipe)}."
@@ -40,7 +42,7 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
 def _score(outcome: Outcome) -> str:
     if outcome.metric == "test_accuracy":
         return f"{outcome.score:.1%} of the test part right"
-    return f"test loss {outcome.score:.4f}"
+    return f"test loss {outcome.score:.4g}"
 
 
 def _gap(outcome: Outcome, reference: Outcome) -> str:
@@ -64,12 +66,12 @@ def _why_good(outcome: Outcome, recipe: Recipe) -> str:
     elif recipe.update == "kahan":
         reasons.append(f"the compensation term carries what a weight cannot take ({kept} at once)")
     elif recipe.update == "stochastic":
-        reasons.append(f"{outcome.swallowed_updates:.0%} of the updates are dropped, but without bias")
+        reasons.append(f"a step drops {outcome.swallowed_updates:.0%} of the updates, but without bias")
     elif Recipe.low(recipe.param_dtype):
         reasons.append(f"the updates are large enough for 16-bit weights ({kept})")
     flushed = f"{outcome.underflow_share:.1%} of the gradients flushed"
     if recipe.loss_scale is not None:
-        reasons.append(f"the loss scale lifts the gradients into range ({flushed}{_skips(outcome)})")
+        reasons.append(f"the loss scale keeps the gradients in range ({flushed}{_skips(outcome)})")
     elif recipe.compute_dtype.name == "bfloat16":
         reasons.append(f"bfloat16 has the range of FP32 ({flushed})")
     elif Recipe.low(recipe.compute_dtype):

@@ -6,6 +6,7 @@ float32 accumulation, round once: the contract of a Tensor Core, up to the order
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -23,6 +24,8 @@ from minimp_backends.twins import Twins
 
 __all__ = ["NumpyBackend"]
 
+CORE_NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "openblas_get_corename")
+"""What OpenBLAS calls the function that names its kernels, in NumPy's wheels and elsewhere."""
 FLOAT16, BFLOAT16 = formats.float16.dtype, formats.bfloat16.dtype
 SMALL = 2048
 """Elements below which a twin costs more than widening again."""
@@ -280,11 +283,10 @@ class NumpyBackend(ArrayBackend):
         """Return NumPy's version, its BLAS, the processor features it uses, and the casts in force."""
         config = np.show_config(mode="dicts")
         blas = config["Build Dependencies"]["blas"]
-        features = config["SIMD Extensions"].get("found", [])
         return {
             **super().describe(),
-            "BLAS": f"{blas['name']} {blas['version']}",
-            "SIMD": ", ".join(features) or "baseline only",
+            "BLAS": f"{blas['name']} {blas['version']}, {_blas_kernels()}",
+            "SIMD": ", ".join(_simd()) or "baseline only",
             "casts": casts().name,
             "accelerator": accelerator_status(),
         }
@@ -297,3 +299,27 @@ class NumpyBackend(ArrayBackend):
     def use_route(self, name: str) -> AbstractContextManager[Any]:
         """Use the casts called `name`, see :mod:`minimp_backends.casts`."""
         return use_casts(name)
+
+
+def _blas_kernels() -> str:
+    """Say for which processor OpenBLAS chose its kernels, and what to do if it overlooked AVX-512.
+
+    On processors that it does not know, OpenBLAS takes kernels of an older one: half the speed.
+    """
+    library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # its symbols include those of its BLAS
+    name = next((f for f in CORE_NAMES if hasattr(library, f)), None)
+    if name is None:
+        return "kernels not known"
+    question = getattr(library, name)
+    question.restype = ctypes.c_char_p
+    core = question().decode()
+    wider = any("AVX512" in feature or feature == "X86_V4" for feature in _simd())
+    if wider and core in ("Haswell", "Zen"):
+        return f"{core} kernels (no AVX-512: OPENBLAS_CORETYPE=SkylakeX in the environment uses it)"
+    return f"{core} kernels"
+
+
+def _simd() -> list[str]:
+    """Return the processor features that NumPy found, beyond those it was built to expect."""
+    found: list[str] = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    return found

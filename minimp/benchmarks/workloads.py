@@ -114,6 +114,6 @@ def torch_step(workload: Workload, dtype: str | None) -> Callable[[], float]:
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        return float(loss)
+        return float(loss.detach())
 
     return run

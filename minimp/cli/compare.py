@@ -1,0 +1,250 @@
+"""`minimp compare`: train the same model by several recipes and show what each part is worth."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from minimp import models
+from minimp.backend import use_backend
+from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console, warn_unwritable
+from minimp.data import TrainTest, load
+from minimp.errors import SettingError, unknown_name
+from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
+from minimp.files import write_whole
+from minimp.recipe import recipes
+from minimp.step import StepReport
+from minimp.verdicts import verdict
+
+__all__ = ["add_parser", "as_json", "run", "table"]
+
+LEGEND = (
+    "weights, masters, optim. (optimizer state) and saved (activations kept for backward): bytes, K = 1024. "
+    "skipped: steps without an update. flushed: gradients that are not zero in float64 but were zero here. "
+    "swallowed: weight updates with w + dw == w. time: per step, relative to the reference. Shares are of "
+    "sampled steps."
+)
+Results = dict[str, list[tuple[Outcome, str]]]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command and its options."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="train the same model by several recipes; show what each part is worth",
+        description="Train the same model from the same seed and data under several recipes, and show with "
+        "measurements what each part of mixed precision is worth.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--experiment", metavar="NAME", help=f"one of {', '.join(EXPERIMENTS)} (default: both)")
+    add("--model", metavar="NAME", help=f"one of {', '.join(models.MODELS)} (default: the experiment's)")
+    add("--data", metavar="SOURCE", default="digits", help="'digits', or a path: IDX folder, .npz or .csv")
+    add("--steps", type=int, help="optimizer steps (default: the experiment's)")
+    add("--batch", type=int, help="rows of a batch")
+    add("--lr", type=float, help="Adam's learning rate")
+    add("--accumulate-steps", type=int, help="micro-batches a step stands for")
+    add("--seed", type=int, default=0, help="of weights, batches and stochastic rounding (default: 0)")
+    add("--recipes", metavar="A,B", help="recipes to run; fp32, or else the first, is the reference")
+    add("--backend", default="numpy", help="where to compute (default: numpy)")
+    add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
+    add("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(run=run)
+
+
+def _epilog() -> str:
+    """Explain the experiments' settings, and give examples."""
+    lines = []
+    for experiment in EXPERIMENTS.values():
+        settings = (
+            f"{experiment.model}, {experiment.steps} steps of Adam, lr {experiment.lr:g}, "
+            f"batch {experiment.batch}, accumulate-steps {experiment.accumulate_steps}"
+        )
+        text = f"{experiment.name}: {experiment.shows}. Settings: {settings}. {experiment.why}"
+        lines.append(textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="    "))
+    return "experiments:\n" + "\n".join(lines) + "\n\n" + examples(
+        "minimp compare",
+        "minimp compare --experiment loss-scaling --accumulate-steps 256",
+        "minimp compare --model cnn --recipes fp32,mixed-fp16 --lr 1e-3 --steps 200",
+        "minimp compare --json figures.json",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; return the exit code."""
+    chosen = _choose(args)
+    if args.json is not None:
+        warn_unwritable(args.json)
+    with use_backend(args.backend):
+        data = load(args.data)
+        out = console()
+        results: Results = {}
+        for experiment in chosen:
+            models.MODELS[experiment.model].prepare(
+                data.train
+            )  # refuse data that does not fit, before any work
+        for experiment in chosen:
+            results[experiment.name] = _run_with_progress(experiment, data, quiet=args.quiet)
+            _show(out, experiment, results[experiment.name], data)
+    if args.json is not None:
+        write_whole(args.json, json_text(as_json(_config(args, chosen, data), results)))
+    return 0
+
+
+def _choose(args: argparse.Namespace) -> list[Experiment]:
+    """Return the experiments that the options ask for, with the options put in."""
+    if args.experiment is not None and args.experiment not in EXPERIMENTS:
+        raise SettingError(unknown_name("experiment", args.experiment, EXPERIMENTS))
+    names = [args.experiment] if args.experiment else list(EXPERIMENTS)
+    if args.model is not None:
+        if args.model not in models.MODELS:
+            raise SettingError(unknown_name("model", args.model, models.MODELS))
+        if not args.experiment:  # the experiment that a model of this kind belongs to
+            metric = models.MODELS[args.model].metric
+            names = [name for name in names if EXPERIMENTS[name].metric == metric]
+    given = {
+        name: getattr(args, name)
+        for name in ("model", "steps", "batch", "lr", "accumulate_steps", "seed")
+        if getattr(args, name) is not None
+    }
+    if args.recipes is not None:
+        given["recipes"] = tuple(recipes[name.strip()].name for name in args.recipes.split(","))
+    return [EXPERIMENTS[name].with_(**given) for name in names]
+
+
+def _run_with_progress(experiment: Experiment, data: TrainTest, *, quiet: bool) -> list[tuple[Outcome, str]]:
+    """Run an experiment with one progress bar per recipe; return outcomes with their verdicts."""
+    columns = (
+        TextColumn("{task.description:16}"), BarColumn(28), MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}", justify="right"),
+        TextColumn("S {task.fields[scale]}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=progress_console(), disable=quiet, transient=True) as bars:
+        tasks: dict[str, TaskID] = {
+            name: bars.add_task(name, total=experiment.steps, loss="-", scale="-", start=False)
+            for name in experiment.recipes
+        }
+
+        def advance(name: str, number: int, report: StepReport) -> None:
+            if number == 1:
+                bars.start_task(tasks[name])
+            if number % 10 == 0 or number == experiment.steps:
+                bars.update(
+                    tasks[name], completed=number, loss=f"{report.loss:8.4f}", scale=f"{report.loss_scale:g}"
+                )
+
+        outcomes = list(run_experiment(experiment, data, None if quiet else advance))
+    reference = next(each for each in outcomes if each.recipe == experiment.reference)
+    return [(outcome, verdict(outcome, reference)) for outcome in outcomes]
+
+
+def _show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str]], data: TrainTest) -> None:
+    """Print the table of an experiment, what it was run on, and one sentence per recipe."""
+    out.print()
+    out.print(f"[bold]{experiment.name}[/]: {experiment.shows}")
+    out.print(_wrapped(_setting(experiment, data)))
+    out.print(table(rows, experiment.reference))
+    out.print(_wrapped(LEGEND), style="dim")
+    out.print()
+    for outcome, sentence in rows:
+        lines = _wrapped(sentence, width=MOST_COLUMNS - 18).split("\n")
+        out.print(f"[bold]{outcome.recipe:16}[/]  " + f"\n{'':18}".join(lines))
+
+
+def _setting(experiment: Experiment, data: TrainTest) -> str:
+    """Say on what, and how, an experiment was run."""
+    n = experiment.accumulate_steps
+    text = (
+        f"{experiment.model} on {data.train.name} ({len(data.train):,} rows, {len(data.test):,} to test), "
+        f"{experiment.steps:,} steps of Adam, lr {experiment.lr:g}, batch {experiment.batch}, "
+        f"seed {experiment.seed}; {models.MODELS[experiment.model].loss}."
+    )
+    if n > 1:
+        text += (
+            f" Accumulation over {n:,} steps: one computed micro-batch stands for {n:,} equal ones. Its loss "
+            f"is divided by {n:,}, its unscaled FP32 gradient multiplied by {n:,}."
+        )
+    return text
+
+
+def _wrapped(text: str, width: int = MOST_COLUMNS) -> str:
+    return textwrap.fill(text, width, break_on_hyphens=False)
+
+
+def table(rows: Sequence[tuple[Outcome, str]], reference_name: str) -> Table:
+    """Return the table of one experiment, at most 100 columns wide."""
+    reference = next(outcome for outcome, _ in rows if outcome.recipe == reference_name)
+    accuracy = reference.metric == "test_accuracy"
+    grid = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    heads = ("recipe", "accuracy" if accuracy else "test loss", "weights", "masters", "optim.",
+             "saved", "skipped", "flushed", "swallowed", "time")  # fmt: skip
+    for i, head in enumerate(heads):
+        grid.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+    for outcome, _ in rows:
+        score = f"{outcome.score:.1%}" if accuracy else f"{outcome.score:.4g}"
+        grid.add_row(
+            outcome.recipe, score,
+            *(_bytes(outcome.bytes[cause]) for cause in ("weights", "master", "optimizer", "activations")),
+            f"{outcome.skipped_steps:,}",
+            f"{outcome.underflow_share:.1%}",
+            f"{outcome.swallowed_updates:.1%}",
+            f"{outcome.seconds_per_step / reference.seconds_per_step:.2f}x",
+        )  # fmt: skip
+    return grid
+
+
+def _bytes(count: int) -> str:
+    if not count:
+        return "-"
+    return f"{count / 2**10:,.1f}K" if count < 2**20 else f"{count / 2**20:,.1f}M"
+
+
+def _config(args: argparse.Namespace, chosen: Sequence[Experiment], data: TrainTest) -> dict[str, Any]:
+    """Return the settings of the run, as JSON has them."""
+    return {
+        "data": str(args.data),
+        "train_rows": len(data.train),
+        "test_rows": len(data.test),
+        "backend": args.backend,
+        "seed": args.seed,
+        "experiments": {
+            e.name: {"model": e.model, "recipes": list(e.recipes), "steps": e.steps, "batch": e.batch,
+                     "lr": e.lr, "accumulate_steps": e.accumulate_steps, "optimizer": "adam"}
+            for e in chosen
+        },
+    }  # fmt: skip
+
+
+def as_json(config: dict[str, Any], results: Results) -> dict[str, Any]:
+    """Return what `--json` writes; shares and accuracies are fractions of 1."""
+    return {
+        "config": config,
+        "experiments": {
+            name: {"metric": rows[0][0].metric, "recipes": {o.recipe: _figures(o, v) for o, v in rows}}
+            for name, rows in results.items()
+        },
+    }
+
+
+def _figures(outcome: Outcome, sentence: str) -> dict[str, Any]:
+    return {
+        outcome.metric: outcome.score,
+        "final_loss": outcome.losses[-1],
+        "losses": list(outcome.losses),
+        "loss_scales": list(outcome.loss_scales),
+        "skipped_steps": outcome.skipped_steps,
+        "underflow_share": outcome.underflow_share,
+        "overflow_share": outcome.overflow_share,
+        "swallowed_updates": outcome.swallowed_updates,
+        "bytes": outcome.bytes,
+        "seconds_per_step": outcome.seconds_per_step,
+        "verdict": sentence,
+    }
