@@ -443,7 +443,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, backend: s
         GradientError: `requires_grad` on integers.
     """
     where = default_backend() if backend is None else get_backend(backend)
-    made = _lift(data, where)
+    made = _lift(data, where, as_given=dtype is not None)
     if dtype is not None:
         made = made.to(dtype).detach() if _is_format(dtype) else _as_integers(made, dtype)
     return made.requires_grad_() if requires_grad else made
@@ -500,8 +500,11 @@ def grad(
     )
 
 
-def _lift(data: Any, backend: Any) -> Tensor:
-    """Copy plain data to a tensor on `backend` (None: the one in force)."""
+def _lift(data: Any, backend: Any, *, as_given: bool = False) -> Tensor:
+    """Copy plain data to a tensor on `backend` (None: the one in force).
+
+    Python floats become float32; `as_given` keeps them in float64, for a cast that is to round them once.
+    """
     if isinstance(data, Tensor):
         return Tensor(data.array, data.backend)
     backend = default_backend() if backend is None else backend
@@ -511,8 +514,9 @@ def _lift(data: Any, backend: Any) -> Tensor:
         host = np.asarray(data)
     except (ValueError, TypeError) as fault:
         raise DataError(f"not an array of numbers: {fault}", help="rows must have equal lengths") from fault
-    if not isinstance(data, np.ndarray | np.generic) and host.dtype == np.float64:
-        host = host.astype(np.float32)
+    if not as_given and not isinstance(data, np.ndarray | np.generic) and host.dtype == np.float64:
+        with np.errstate(over="ignore"):  # a number beyond float32 is infinite there
+            host = host.astype(np.float32)
     if host.dtype.kind not in "fiubV" or (host.dtype.kind == "V" and host.dtype.fields):
         raise DataError(f"not an array of numbers, but of {host.dtype}", help="convert it to float32 first")
     if not host.dtype.isnative:
