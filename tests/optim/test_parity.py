@@ -1,0 +1,208 @@
+"""Optimizers, clipping and schedules beside torch 2.13.0's (CPU, single-tensor) in float32."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minimp as mp
+from minimp import nn, optim
+from tests.optim.helpers import SEED, gradients, parameter, run, values
+from tests.tolerances import assert_close
+
+torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
+pytestmark = pytest.mark.torch
+
+SHAPE, STEPS = (17, 9), 50
+START = np.random.default_rng(SEED + 1).standard_normal(SHAPE).astype(np.float32)
+
+SGDS = [
+    {"lr": 0.05, "momentum": m, "dampening": d, "weight_decay": w, "nesterov": n, "maximize": x}
+    for m, d, w, n, x in itertools.product((0, 0.9), (0, 0.3), (0, 0.1), (False, True), (False, True))
+    if not (n and (d or not m))
+]
+ADAMS = [
+    {"lr": 0.01, "betas": b, "eps": e, "weight_decay": w, "amsgrad": a, "maximize": x}
+    for b, e, w, a, x in itertools.product(
+        ((0.9, 0.999), (0.4, 0.8)), (1e-8, 1e-2), (0, 0.1), (False, True), (False, True)
+    )
+]
+CASES = [("SGD", o) for o in SGDS] + [(kind, o) for kind in ("Adam", "AdamW") for o in ADAMS]
+
+
+def torch_run(kind: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Run torch's optimizer over the same start and gradients."""
+    param = torch.nn.Parameter(torch.tensor(START))
+    optimizer = getattr(torch.optim, kind)([param], foreach=False, **options)
+    for grad in gradients(STEPS, SHAPE):
+        param.grad = torch.tensor(grad)
+        optimizer.step()
+    return param, optimizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), CASES, ids=[f"{k}-{'-'.join(str(v) for v in o.values())}" for k, o in CASES]
+)
+def test_fifty_steps_end_at_torchs_weights_and_state(kind: str, options: dict[str, Any]) -> None:
+    """Oracle: torch's parameter and every array of its state."""
+    param, optimizer = run(kind, START, gradients(STEPS, SHAPE), **options)
+    other, theirs = torch_run(kind, options)
+    assert_close(values(param), other.detach().numpy(), "parity_optimizer")
+    state = theirs.state[other]
+    kept = {name: value for name, value in state.items() if value is not None}
+    assert set(optimizer.state[param]) == set(kept)
+    for name, value in kept.items():
+        assert_close(values(optimizer.state[param][name]), value.numpy(), "parity_optimizer")
+
+
+def test_defaults_and_options_are_torchs() -> None:
+    """Oracle: torch's defaults, but for the options that choose how torch computes."""
+    ways = {"foreach", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
+    for kind in ("SGD", "Adam", "AdamW"):
+        theirs = getattr(torch.optim, kind)([torch.nn.Parameter(torch.ones(1))])
+        ours = getattr(optim, kind)([nn.Parameter([1.0])])
+        assert ours.defaults == {k: v for k, v in theirs.defaults.items() if k not in ways}
+        plain = [line for line in repr(theirs).split("\n") if line.strip().split(":")[0] not in ways]
+        assert repr(ours).split("\n") == plain
+
+
+def test_groups_have_options_of_their_own() -> None:
+    """Oracle: torch with the same groups, names and a group added later."""
+    steps = gradients(5, (4,))
+    ours = [nn.Parameter(np.ones(4, np.float32)) for _ in range(3)]
+    theirs = [torch.nn.Parameter(torch.ones(4)) for _ in range(3)]
+    optimizers = [
+        kind([{"params": [("a", p[0])], "lr": 0.5}, {"params": [("b", p[1])]}], lr=0.1, momentum=0.9)
+        for kind, p in ((optim.SGD, ours), (torch.optim.SGD, theirs))
+    ]
+    for optimizer, p in zip(optimizers, (ours, theirs), strict=True):
+        optimizer.add_param_group({"params": [("c", p[2])], "weight_decay": 0.5})
+    assert [g["param_names"] for g in optimizers[0].param_groups] == [["a"], ["b"], ["c"]]
+    for grad in steps:
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad, b.grad = mp.tensor(grad), torch.tensor(grad)
+        ours[1].grad = theirs[1].grad = None  # no gradient: no step, though there is momentum
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(values(a), b.detach().numpy(), "parity_optimizer")
+    assert values(ours[1]).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.5, math.inf])
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_clipping_by_norm(norm_type: float, max_norm: float) -> None:
+    """Oracle: torch.nn.utils.clip_grad_norm_: the norm returned and the gradients left."""
+    steps = [gradients(1, shape)[0] for shape in ((5, 3), (7,))]
+    ours = [nn.Parameter(np.zeros_like(g)) for g in steps] + [nn.Parameter([1.0])]
+    theirs = [torch.nn.Parameter(torch.zeros(g.shape)) for g in steps] + [torch.nn.Parameter(torch.ones(1))]
+    for p, q, g in zip(ours, theirs, steps, strict=False):
+        p.grad, q.grad = mp.tensor(g), torch.tensor(g)
+    a = optim.clip_grad_norm_(iter(ours), max_norm, norm_type)
+    b = torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type, foreach=False)
+    assert_close(a.item(), b.item(), "parity_first_loss")
+    for p, q in zip(ours[:2], theirs[:2], strict=True):
+        assert p.grad is not None
+        assert_close(values(p.grad), q.grad.numpy(), "parity_gradient_fp32")
+    assert ours[2].grad is None
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_clipping_what_is_not_finite(bad: float) -> None:
+    """Oracle: torch: an infinite norm leaves 0 and NaN, a NaN norm leaves NaN."""
+    grad = np.array([1.0, bad, -2.0], np.float32)
+    ours, theirs = nn.Parameter(np.zeros(3, np.float32)), torch.nn.Parameter(torch.zeros(3))
+    ours.grad, theirs.grad = mp.tensor(grad), torch.tensor(grad)
+    a, b = optim.clip_grad_norm_(ours, 1.0), torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+    assert np.array_equal([a.item()], [b.item()], equal_nan=True)
+    assert np.array_equal(np.asarray(ours.grad), theirs.grad.numpy(), equal_nan=True)
+
+
+def test_clipping_by_value() -> None:
+    """Oracle: torch.nn.utils.clip_grad_value_, with NaN and infinities among the values."""
+    grad = np.array([0.3, -5.0, 7.0, np.nan, np.inf, -np.inf], np.float32)
+    ours, theirs = nn.Parameter(np.zeros(6, np.float32)), torch.nn.Parameter(torch.zeros(6))
+    ours.grad, theirs.grad = mp.tensor(grad), torch.tensor(grad)
+    optim.clip_grad_value_([ours], 0.7)
+    torch.nn.utils.clip_grad_value_([theirs], 0.7)
+    assert np.array_equal(np.asarray(ours.grad), theirs.grad.numpy(), equal_nan=True)
+
+
+SCHEDULES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("StepLR", {"step_size": 3, "gamma": 0.5}),
+    ("MultiStepLR", {"milestones": [2, 5, 5, 9], "gamma": 0.3}),
+    ("LambdaLR", {"lr_lambda": lambda epoch: 0.9**epoch}),
+    ("LambdaLR", {"lr_lambda": [lambda epoch: 1 / (1 + epoch), lambda epoch: 0.5 ** (epoch // 7)]}),
+    ("CosineAnnealingLR", {"T_max": 7, "eta_min": 1e-3}),
+    ("CosineAnnealingLR", {"T_max": 1}),
+    ("LinearLR", {}),
+    ("LinearLR", {"start_factor": 1.0, "end_factor": 0.1, "total_iters": 8}),
+)
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES, ids=[name for name, _ in SCHEDULES])
+def test_rates_are_torchs(name: str, options: dict[str, Any]) -> None:
+    """Oracle: torch's rates over 40 epochs, of two groups, and after one more scheduler on top."""
+    made = []
+    for space, p in (
+        (optim, [nn.Parameter([1.0]), nn.Parameter([1.0])]),
+        (torch.optim, [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]),
+    ):
+        optimizer = space.SGD([{"params": [p[0]]}, {"params": [p[1]], "lr": 2.0}], lr=0.1)
+        optimizer.step()
+        first = getattr(space.lr_scheduler, name)(optimizer, **options)
+        second = space.lr_scheduler.StepLR(optimizer, 4, 0.9) if name != "LambdaLR" else None
+        rates = []
+        for _ in range(40):
+            rates.append([group["lr"] for group in optimizer.param_groups])
+            optimizer.step()
+            first.step()
+            if second is not None:
+                second.step()
+        made.append(rates)
+        assert first.get_last_lr() is not None
+    assert_close(np.array(made[0]), np.array(made[1]), "parity_schedule")
+
+
+def test_a_small_network_trains_as_torchs() -> None:
+    """Oracle: torch's losses over 60 steps of AdamW with a warm-up, from the same weights and data."""
+    rng = np.random.default_rng(SEED)
+    x, y = rng.standard_normal((64, 6)).astype(np.float32), rng.integers(0, 3, 64)
+    ours = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    theirs = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
+    theirs.load_state_dict({k: torch.tensor(np.asarray(v)) for k, v in ours.state_dict().items()})
+    losses = []
+    for space, model, inputs, targets in (
+        (mp, ours, mp.tensor(x), y),
+        (torch, theirs, torch.tensor(x), torch.tensor(y)),
+    ):
+        optimizer = space.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1)
+        schedule = space.optim.lr_scheduler.LinearLR(optimizer, total_iters=10)
+        curve = []
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = space.nn.CrossEntropyLoss()(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            curve.append(loss.item())
+        losses.append(curve)
+    assert_close(losses[0][0], losses[1][0], "parity_first_loss")
+    assert_close(losses[0], losses[1], "parity_trajectory")
+    assert losses[0][-1] < 0.8 * losses[0][0]
+
+
+def test_float64_parameters_are_updated_in_float64() -> None:
+    """Oracle: torch in float64; float32 arithmetic would be off by 1e-8 and more."""
+    p, q = parameter(START, "float64"), torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
+    ours, theirs = optim.Adam([p], lr=0.01), torch.optim.Adam([q], lr=0.01)
+    for grad in gradients(20, SHAPE):
+        ours.step(gradients={p: grad.astype(np.float64)})
+        q.grad = torch.tensor(grad, dtype=torch.float64)
+        theirs.step()
+    assert p.format is mp.float64
+    assert_close(values(p), q.detach().numpy(), "fp64_same_maths")
