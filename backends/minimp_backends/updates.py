@@ -12,8 +12,8 @@ that do not depend on the element (1 - beta, the bias corrections) are computed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def plain_sgd(
     if weight_decay:
         grad = grad + weight * weight_decay
     if momentum:
-        buffer = grad.copy() if first else buffer * momentum + grad * (1 - dampening)  # type: ignore[operator]
+        buffer = grad.copy() if first or buffer is None else buffer * momentum + grad * (1 - dampening)
         grad = grad + buffer * momentum if nesterov else buffer
     change = grad * -lr
     return weight + change, change, buffer
@@ -101,10 +101,8 @@ class Updates:
     """The part of a backend that ends a step; over the array namespace `xp`."""
 
     xp: Any
-    if TYPE_CHECKING:  # what the backend gives besides
-
-        def from_host(self, array: np.ndarray[Any, Any]) -> Array: ...  # noqa: D102 - the backend's
-        def cast(self, array: Array, format: Format, rounding: str, *, rng: np.random.Generator) -> Array: ...  # noqa: D102
+    from_host: Callable[[np.ndarray[Any, Any]], Array]
+    cast: Callable[..., Array]
 
     def sgd(
         self, weight: Array, grad: Array, buffer: Array | None, change: Array | None = None, *, lr: float,
@@ -202,12 +200,11 @@ class Updates:
         xp.multiply(s, g, out=s)
         xp.add(v, s, out=v)
 
-    def _blocks(self, *arrays: Array | None, scratch: int) -> Iterator[tuple[Any, ...]]:
+    def _blocks(self, first: Array, *others: Array | None, scratch: int) -> Iterator[tuple[Any, ...]]:
         """Yield the arrays block by block, flat, then `scratch` blocks of work space; None stays None."""
-        first = arrays[0]
-        flat = [None if each is None else each.reshape(-1) for each in arrays]
-        size = first.size  # type: ignore[union-attr]
-        work = [self.xp.empty(min(size, BLOCK), first.dtype) for _ in range(scratch)]  # type: ignore[union-attr]
+        flat = [None if each is None else each.reshape(-1) for each in (first, *others)]
+        size = first.size
+        work = [self.xp.empty(min(size, BLOCK), first.dtype) for _ in range(scratch)]
         for start in range(0, size, BLOCK):
             stop = min(start + BLOCK, size)
             parts = [None if each is None else each[start:stop] for each in flat]
