@@ -8,6 +8,8 @@ format computed in can add (Higham, Accuracy and Stability of Numerical Algorith
 
 so writing down an op's formula gives its bound. An infinite error claims nothing: a value on the way may have
 overflowed, or a divisor may have been 0. The float64 evaluation's own roundings count too.
+
+NumPy's warnings of overflow and division by zero are the caller's to silence.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from minimp.tape import Event
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 S = (7, 5)
 LABELS = np.array([0, 3, 4, -100, 1, 2, 2])
+WEIGHTS = np.array([0.5, 1.0, 2.0, 1.25, 0.1])
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,14 @@ def _losses() -> list[Sample]:
         made += [
             Sample("mse_loss", lambda x, t, how=how: functional.mse_loss(x, t, reduction=how), (S, S), how),
             Sample("nll_loss", lambda x, how=how: functional.nll_loss(x, LABELS, reduction=how), options=how),
-            Sample(
-                "nll_loss",
-                lambda x, w, how=how: functional.cross_entropy(
-                    x, LABELS, w.detach(), reduction=how, label_smoothing=0.1
-                ),
-                (S, (5,)),
-                f"weighted_smoothed_{how}",
-            ),
+            Sample("nll_loss", lambda x, how=how: _smoothed(x, how), options=f"weighted_smoothed_{how}"),
         ]
     return made
+
+
+def _smoothed(x: mp.Tensor, how: str) -> mp.Tensor:
+    weight = mp.tensor(WEIGHTS, dtype=x.format)
+    return functional.cross_entropy(x, LABELS, weight, reduction=how, label_smoothing=0.1)
 
 
 def _shaping() -> list[Sample]:
