@@ -141,6 +141,27 @@ def test_threads_have_regions_of_their_own() -> None:
     assert results == [["float32", *[low] * 20, "float32"] for low in ("float16", "bfloat16")]
 
 
+def test_threads_can_run_one_decorated_function_at_once() -> None:
+    """Oracle: each call restores what its own thread had; the first to enter leaves first."""
+    barrier = threading.Barrier(2, timeout=30)
+    first_left = threading.Event()
+
+    @mp.autocast("bfloat16")
+    def body(number: int) -> str:
+        barrier.wait()
+        if number:
+            first_left.wait(timeout=30)
+        return product_format()
+
+    def run(number: int) -> tuple[str, str]:
+        inside = body(number)
+        first_left.set()
+        return inside, product_format()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, range(2))) == [("bfloat16", "float32")] * 2
+
+
 def test_tasks_have_regions_of_their_own() -> None:
     """Oracle: contextvars: two tasks that take turns keep their formats."""
 
