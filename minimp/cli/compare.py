@@ -23,7 +23,7 @@ from minimp.recipe import recipes
 from minimp.step import StepReport
 from minimp.verdicts import verdict
 
-__all__ = ["add_parser", "as_json", "run", "table"]
+__all__ = ["add_parser", "as_json", "run", "show", "show_legend", "table"]
 
 LEGEND = (
     "weights, masters, optim. (optimizer state) and saved (activations kept for backward): bytes, K = 1024. "
@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
             )  # refuse data that does not fit, before any work
         for experiment in chosen:
             results[experiment.name] = _run_with_progress(experiment, data, quiet=args.quiet)
-            _show(out, experiment, results[experiment.name], data)
+            show(out, experiment, results[experiment.name], data)
+        show_legend(out)
     if args.json is not None:
         write_whole(args.json, json_text(as_json(_config(args, chosen, data), results)))
     return 0
@@ -146,17 +147,22 @@ def _run_with_progress(experiment: Experiment, data: TrainTest, *, quiet: bool) 
     return [(outcome, verdict(outcome, reference)) for outcome in outcomes]
 
 
-def _show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str]], data: TrainTest) -> None:
+def show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str]], data: TrainTest) -> None:
     """Print the table of an experiment, what it was run on, and one sentence per recipe."""
     out.print()
     out.print(f"[bold]{experiment.name}[/]: {experiment.shows}")
     out.print(_wrapped(_setting(experiment, data)))
     out.print(table(rows, experiment.reference))
-    out.print(_wrapped(LEGEND), style="dim")
     out.print()
     for outcome, sentence in rows:
         lines = _wrapped(sentence, width=MOST_COLUMNS - 18).split("\n")
         out.print(f"[bold]{outcome.recipe:16}[/]  " + f"\n{'':18}".join(lines))
+
+
+def show_legend(out: Console) -> None:
+    """Say what the columns are."""
+    out.print()
+    out.print(_wrapped(LEGEND), style="dim")
 
 
 def _setting(experiment: Experiment, data: TrainTest) -> str:
