@@ -255,7 +255,7 @@ class Running:
         if fmt is self.at.wide:
             return self
         size = finite_size(self.exact) + self.error
-        error = self.error + size * (fmt.eps / 2) + fmt.smallest_subnormal / 2
+        error = self.error + formats.ulp(size, fmt) / 2
         return Running(self.exact, np.where(np.isnan(error), np.inf, error), self.at)
 
     def stored(self, fmt: Format | None = None) -> Running:

@@ -11,7 +11,7 @@ import numpy as np
 from minimp import formats
 from minimp.checks.contracts import within
 from minimp.checks.findings import Finding, Findings, compare
-from minimp.checks.running import Arithmetic, Running, finite_size
+from minimp.checks.running import Arithmetic, Running
 from minimp.errors import SettingError, unknown_name
 from minimp.policy import format_of
 
@@ -60,7 +60,7 @@ def check_update(
     with np.errstate(all="ignore"):
         moved, made = UPDATES[rule](at.number(weight), at.number(np.asarray(gradient)), old, dict(settings))
         wanted = moved.rounded(fmt)
-        spare = finite_size(wanted.exact) * fmt.eps / 2 if rounding == "stochastic" else 0.0
+        spare = formats.ulp(wanted.exact, fmt) / 2 if rounding == "stochastic" else 0.0
         wrong_ones = compare_running(name, after, wanted, spare + slack)
         for key, value in made.items():
             if state_after is not None and key in state_after:

@@ -102,10 +102,10 @@ def test_python_numbers_are_rounded_to_the_wide_format() -> None:
 
 
 def test_rounding_to_storage_adds_half_an_ulp() -> None:
-    """Oracle: unit roundoffs 2^-11 and 2^-8, half the smallest subnormals 2^-25 and 2^-134."""
-    x = AT.number(np.array([1.5]))
-    assert x.rounded(formats.float16).error == 1.5 * 2.0**-11 + 2.0**-25
-    assert x.rounded(formats.bfloat16).error == 1.5 * 2.0**-8 + 2.0**-134
+    """Oracle: the spacings 2^-10 and 2^-7 above 1, half of that below, 2^-24 and 2^-133 at 0."""
+    x = AT.number(np.array([1.5, 0.75, 0.0]))
+    np.testing.assert_array_equal(x.rounded(formats.float16).error, [2.0**-11, 2.0**-12, 2.0**-25])
+    np.testing.assert_array_equal(x.rounded(formats.bfloat16).error, [2.0**-8, 2.0**-9, 2.0**-134])
     assert x.rounded(formats.float32) is x
     assert np.isposinf(AT.number(np.array([65520.0])).stored(formats.float16).error)
 
