@@ -55,8 +55,8 @@ def test_a_terminal_gets_colours_unless_told_otherwise(
     """Oracle: the escape codes of red (31) with FORCE_COLOR, as if a pipe were a terminal; NO_COLOR wins."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    console().print("[red]x[/]")
-    assert "\x1b[31mx" in capsys.readouterr().out
+    console().print("[red]x[/] 12 'text' None")
+    assert capsys.readouterr().out == "\x1b[31mx\x1b[0m 12 'text' None\n"
     monkeypatch.setenv("NO_COLOR", "1")
     console().print("[red]x[/]")
     assert "\x1b[31m" not in capsys.readouterr().out

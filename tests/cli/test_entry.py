@@ -129,11 +129,11 @@ INSPECT = "minimp inspect --help"
         ([], "expected a command: compare, train, inspect, bench", "minimp --help"),
         (["comprae"], "unknown command 'comprae'; did you mean 'compare'?", "minimp --help"),
         (["--vresion"], "unknown option '--vresion'; did you mean '--version'?", "minimp --help"),
-        (["--json", "x", "compare"], "unknown option '--json';", "minimp --help"),
+        (["--json", "x", "compare"], "unknown option '--json'", "minimp --help"),
         (["inspect", "1", "--fromat", "fp16"], "unknown option '--fromat'; did you mean '--format'", INSPECT),
         (["inspect", "1", "--fromat=fp16"], "unknown option '--fromat'; did you mean '--format'", INSPECT),
         (["inspect", "1", "--form", "fp16"], "unknown option '--form'; did you mean '--format'?", INSPECT),
-        (["inspect", "1", "-q"], "unknown option '-q';", INSPECT),
+        (["inspect", "1", "-q"], "unknown option '-q'", INSPECT),
         (["inspect", "1", "2"], "one argument too many: '2'", INSPECT),
         (["inspect", "--", "1", "--json"], "one argument too many: '--json'", INSPECT),
         (["inspect", "1", "--format"], "argument --format: expected one argument", INSPECT),
@@ -221,24 +221,31 @@ def test_the_exit_code_of_a_command_is_passed_on(monkeypatch: pytest.MonkeyPatch
 # ---- real terminals and pipes ------------------------------------------------------------------------------
 
 
-def test_a_reader_that_went_away() -> None:
+ways_out = pytest.mark.parametrize(
+    ("arguments", "unbuffered"), [(["inspect", "1"], ""), (["--help"], ""), (["--help"], "1")]
+)
+
+
+@ways_out
+def test_a_reader_that_went_away(arguments: list[str], unbuffered: str) -> None:
     """Oracle: a pipe whose other end is closed before a byte is written: 141, and silence."""
-    for arguments in (["inspect", "1"], ["--help"]):
-        reader, writer = os.pipe()
-        os.close(reader)
-        made = process(*arguments, capture_output=False, stdout=writer, stderr=subprocess.PIPE)
-        os.close(writer)
-        assert (made.returncode, made.stderr) == (141, "")
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    made = process(*arguments, capture_output=False, stdout=writer, stderr=subprocess.PIPE, env=environment)
+    os.close(writer)
+    assert (made.returncode, made.stderr) == (141, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_output_to_a_full_disk() -> None:
+@ways_out
+def test_output_to_a_full_disk(arguments: list[str], unbuffered: str) -> None:
     """Oracle: /dev/full: exit code 2 and one line, and nothing of Python's own at the end."""
-    for arguments in (["inspect", "1"], ["--help"]):
-        with open("/dev/full", "w") as full:
-            made = process(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE)
-        assert made.returncode == 2
-        assert made.stderr == "minimp: error: the system refused: [Errno 28] No space left on device\n"
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        made = process(*arguments, capture_output=False, stdout=full, stderr=subprocess.PIPE, env=environment)
+    assert made.returncode == 2
+    assert made.stderr == "minimp: error: the system refused: [Errno 28] No space left on device\n"
 
 
 def test_a_closed_output() -> None:

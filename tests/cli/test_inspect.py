@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minimp.cli import main
@@ -107,6 +107,23 @@ def test_the_kinds(capsys: Capture) -> None:
     assert [each["value"] for each in found.values()] == ["inf", "nan", 99840.0, 6.0]
 
 
+@pytest.mark.parametrize(
+    ("value", "formula"),
+    [
+        ("1", "+1.0 x 2^0"),
+        ("-2047", "-1.9990234375 x 2^10"),
+        ("0x1p-14", "+1.0 x 2^-14"),
+        ("0x1p-15", "+0.5 x 2^-14"),
+        ("-0x1p-24", "-0.0009765625 x 2^-14"),
+        ("0", "-"),
+        ("inf", "-"),
+    ],
+)
+def test_the_formula(capsys: Capture, value: str, formula: str) -> None:
+    """Oracle: float16 by hand: normal down to 2^-14, below that significands under 1."""
+    assert re.search(rf"float16 .*  {re.escape(formula)}  +none", said(capsys, value, "--format", "fp16"))
+
+
 def test_quiet_prints_the_values(capsys: Capture) -> None:
     """Oracle: NumPy's float16 and float32 of 0.1, in full."""
     assert said(capsys, "0.1", "--format", "fp16,fp64", "--quiet") == "0.0999755859375\n0.1\n"
@@ -193,6 +210,7 @@ def test_negative_numbers_are_no_options(capsys: Capture, text: str) -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@example(-0.0)
 def test_hexadecimal_floats(value: float) -> None:
     """Oracle: float.hex, which Python writes exactly, and float.fromhex; the zero keeps its sign."""
     found = read_number(value.hex())
@@ -315,8 +333,9 @@ def test_what_is_refused(capsys: Capture, arguments: list[str], message: str) ->
 
 def test_formats_are_named_in_any_way_and_once(capsys: Capture) -> None:
     """Oracle: the formats in their first order."""
-    found = as_json(capsys, "1", "--format", "bf16,half", "--format", "FLOAT16", "--format", "fp32")
-    assert list(found) == ["bfloat16", "float16", "float32"]
+    screen = said(capsys, "1", "--json", "--format", "bf16,half", "--format", "FLOAT16", "--format", "fp32")
+    found = [each["format"] for each in json.loads(screen)["formats"]]
+    assert found == ["bfloat16", "float16", "float32"]
 
 
 def test_rounding_and_overflow_are_named_on_the_screen(capsys: Capture) -> None:
