@@ -40,7 +40,7 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 """What a file system says that cannot lock files."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """What one step of a run did; the fields are those of the log, see :mod:`minimp.runlog`."""
 

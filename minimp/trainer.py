@@ -272,7 +272,7 @@ class Trainer:
 def _whole(name: str, value: object) -> int:
     """Return a whole number of 0 or more."""
     try:
-        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # what is no integer raises TypeError here
     except TypeError:
         number = -1
     if number < 0:

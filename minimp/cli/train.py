@@ -108,8 +108,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     folder, state = _saved_run(args)
     settings = _settings(args, state)
-    if args.json is not None:
-        warn_unwritable(args.json)
     with use_backend(settings.backend):
         made = _make_run(args, settings, folder, state)
         result, interrupted = _train(made, quiet=args.quiet)
@@ -150,12 +148,14 @@ def _make_run(
             settings=settings.bound(data), notes=settings.free(),
         )  # fmt: skip
         check_writable(folder / WEIGHTS)
+        if args.json is not None:
+            warn_unwritable(args.json)  # only now: it may lie in the new folder
         if state is not None:
             trainer.load_state_dict(state)
     except MinimpError:
-        if not there_before:
-            with suppress(OSError):
-                folder.rmdir()
+        for made in () if there_before else (folder, *([RUNS] if args.out is None else [])):
+            with suppress(OSError):  # it holds something
+                made.rmdir()
         raise
     return _Run(folder, settings, data, trainer)
 

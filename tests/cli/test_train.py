@@ -84,6 +84,37 @@ def test_a_run_leaves_log_checkpoint_weights_and_figures(capsys: pytest.CaptureF
     assert f"{result['test_accuracy']:.1%}" in shown.out
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--recipe mixed-bf16", "--optimizer adamw", "--lr 2e-3", "--weight-decay 0.1", "--max-norm 0.1",
+        "--batch 32", "--seed 1", "--optimizer sgd", "--model autoencoder",
+    ],
+)  # fmt: skip
+def test_every_setting_acts(option: str) -> None:
+    """Oracle: the weights after 5 steps; a setting that is asked for gives other ones, and the same twice."""
+    options = ("--steps", "5", "--checkpoint-every", "0", "--out")
+    assert train(*options, "plain") == 0
+    for folder in ("one", "two"):
+        assert train(*options, folder, *option.split()) == 0
+    plain, one, two = (bits(mp.load(f"{folder}/weights.safetensors")) for folder in ("plain", "one", "two"))
+    assert plain != one == two
+
+
+def test_momentum_acts() -> None:
+    """Oracle: the weights; momentum belongs to sgd alone."""
+    for folder, momentum in (("plain", "0"), ("heavy", "0.9")):
+        assert train("--steps", "5", "--optimizer", "sgd", "--momentum", momentum, "--out", folder) == 0
+    plain, heavy = (bits(mp.load(f"{folder}/weights.safetensors")) for folder in ("plain", "heavy"))
+    assert plain != heavy
+
+
+def test_figures_may_lie_in_the_new_folder() -> None:
+    """Oracle: the file."""
+    assert train("--steps", "1", "--out", "new", "--json", "new/figures.json") == 0
+    assert json.loads(Path("new/figures.json").read_text())["result"]["steps"] == 1
+
+
 def test_runs_get_folders_of_their_own() -> None:
     """Oracle: the names; nothing is overwritten, and the newest is resumed."""
     for _ in range(3):
