@@ -182,11 +182,11 @@ def run_recipe(
     meter = _Meter(step, experiment.steps)
     batches = DataLoader(train, experiment.batch, shuffle=True, seed=experiment.seed).cycle()
     for number in range(1, experiment.steps + 1):
-        inputs, targets = next(batches)
-        report = meter.run(number, inputs, targets)
+        report = meter.run(number, *next(batches))
         if on_step is not None:
             on_step(recipe.name, number, report)
-    return meter.outcome(experiment.metric, evaluate(model, test, recipe)[experiment.metric], inputs, targets)
+    score = evaluate(model, test, recipe)[experiment.metric]
+    return meter.outcome(experiment.metric, score, train[: experiment.batch])
 
 
 class _Meter:
@@ -228,10 +228,10 @@ class _Meter:
             self.swallowed += step.optimizer.last_update.swallowed
         return report
 
-    def outcome(self, metric: str, score: float, inputs: Any, targets: Any) -> Outcome:
-        """Sum up."""
+    def outcome(self, metric: str, score: float, batch: tuple[Any, Any]) -> Outcome:
+        """Sum up; the bytes are those of a step on `batch`."""
         if not self.seconds:  # so few steps that each was sampled
-            self._timed(inputs, targets)
+            self._timed(*batch)
         return Outcome(
             recipe=self.step.recipe.name,
             metric=metric,
@@ -242,6 +242,6 @@ class _Meter:
             underflow_share=self.fate.flushed_share,
             overflow_share=self.fate.overflowed_share,
             swallowed_updates=self.swallowed / self.updates if self.updates else 0.0,
-            bytes=ledger(self.step, inputs, targets).as_dict(),
+            bytes=ledger(self.step, *batch).as_dict(),
             seconds_per_step=statistics.median(self.seconds),
         )

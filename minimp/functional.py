@@ -194,6 +194,7 @@ def _format(dtype: Any) -> Format | None:
 def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:
     """Return two whole numbers of at least `least`."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in pair):
+    whole = all(type(v) is int and v >= least for v in pair)  # a bool is no number here
+    if len(pair) != 2 or not whole:
         raise SettingError(f"{name}: expected one or two whole numbers of at least {least}, got {value!r}")
     return pair

@@ -20,8 +20,8 @@ __all__ = ["hush", "speak"]
 def _with_context_variable() -> tuple[Callable[[], Any], Callable[[Any], None]]:
     from numpy._core import umath
 
-    variable: ContextVar[Any] = umath._extobj_contextvar  # type: ignore[attr-defined]
-    silent = umath._make_extobj(all="ignore")  # type: ignore[attr-defined]
+    variable: ContextVar[Any] = umath._extobj_contextvar
+    silent = umath._make_extobj(all="ignore")
     variable.reset(variable.set(silent))
     return partial(variable.set, silent), variable.reset
 

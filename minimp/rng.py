@@ -18,7 +18,7 @@ def generator() -> np.random.Generator:
     return _generator
 
 
-def manual_seed(seed: int) -> np.random.Generator:
+def manual_seed(seed: Any) -> np.random.Generator:
     """Start the generator anew from `seed`, a non-negative integer (torch.manual_seed)."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise SettingError(f"expected a seed that is a non-negative integer, got {seed!r}")

@@ -192,7 +192,7 @@ class TrainStep:
         return StepState(x, targets, recorded, self.scaler.get_scale(), region)
 
     def _stages(self, state: StepState) -> Iterator[Stage]:
-        for name in STAGES:
+        for name, equation in STAGES.items():
             events: list[Event] = []
             with ExitStack() as scope:
                 scope.enter_context(in_region(state.region if name in _IN_REGION else None))
@@ -203,7 +203,7 @@ class TrainStep:
                 tensors, facts = getattr(self, f"_{name}")(state)
             state.events += events
             proof = proofs.proof_of(name, self, state, before)
-            yield Stage(name, STAGES[name], tensors, facts, tuple(events), proof)
+            yield Stage(name, equation, tensors, facts, tuple(events), proof)
 
     # ---- the stages ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from minimp.errors import GradientError, ShapeError
-from minimp.formats import Format
+from minimp.formats import Format, float32
 from minimp.modes import MODES, Modes
 from minimp.policy import format_of
 from minimp.quiet import hush, speak
@@ -26,6 +26,7 @@ __all__ = ["Array", "Edge", "Event", "Node", "Value", "backward", "gradients"]
 
 Array = Any
 """A raw array of the backend in use: `numpy.ndarray` on NumPy."""
+FLOAT32 = float32.dtype
 Edge = Union["Node", "Value"]
 """Where a gradient goes next: a recorded op, or a leaf, whose `.grad` it is added to."""
 
@@ -158,7 +159,7 @@ class Node:
 
 
 class WideNode(Node):
-    """The context of an op whose working format is computed in as it is: float32, float64, integers.
+    """The context of an op whose working format is float32, which is computed in as it is.
 
     The same as :class:`Node`, without asking the backend what need not be done.
     """
@@ -171,7 +172,7 @@ class WideNode(Node):
 
     def round(self, array: Array) -> Array:
         """Round if the sums were accumulated in a wider format."""
-        return array if array.dtype is self.format.dtype else self.backend.narrow(array, self.format)
+        return array if array.dtype is FLOAT32 else self.backend.narrow(array, self.format)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,26 @@
 """The tensor: an array in a format, on a backend, with a place on the tape.
 
-Every operator and method only names the op that does the work.
+What can be written with it (`+`, `@`, `.sum()`, `[...]`) is in :mod:`minimp.operators`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from minimp import formats, ops
 from minimp.backend import default_backend, get_backend
 from minimp.errors import DataError, FormatError, GradientError, MinimpError, ShapeError
-from minimp.formats import Format
+from minimp.operators import Operators
 from minimp.policy import FLOATING
 from minimp.tape import Array, Value, backward, gradients
 
-__all__ = ["MaxResult", "Tensor", "from_dlpack", "grad", "tensor"]
+__all__ = ["Tensor", "from_dlpack", "grad", "tensor"]
 
 
-class MaxResult(NamedTuple):
-    """What `max(dim)` returns: the largest values, and their indices."""
-
-    values: Tensor
-    indices: Tensor
-
-
-class Tensor(Value):
+class Tensor(Operators):
     """An n-dimensional array of one number format that can be differentiated through.
 
     Made by :func:`tensor` and by ops. Attributes: `.array` (the backend's raw array; the engine never
@@ -35,15 +28,8 @@ class Tensor(Value):
     """
 
     __slots__ = ()
-    __array_priority__ = 1000
-    __hash__ = object.__hash__
 
     # ---- what it is -------------------------------------------------------------------------------------
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return int(self.array.ndim)
 
     @property
     def size(self) -> int:
@@ -64,11 +50,6 @@ class Tensor(Value):
     def is_leaf(self) -> bool:
         """Whether no recorded op made it."""
         return self.node is None
-
-    @property
-    def T(self) -> Tensor:  # noqa: N802 - NumPy's and torch's name
-        """The tensor with its axes reversed."""
-        return ops.permute(self, dims=tuple(range(self.ndim))[::-1])
 
     def dim(self) -> int:
         """Return the number of axes (torch)."""
@@ -234,196 +215,6 @@ class Tensor(Value):
         self.requires_grad = requires_grad
         return self
 
-    # ---- operators --------------------------------------------------------------------------------------
-
-    def __add__(self, other: Any) -> Tensor:
-        return ops.add(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return ops.add(other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return ops.sub(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return ops.sub(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return ops.mul(self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return ops.mul(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return ops.div(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return (
-            ops.mul(ops.reciprocal(self), other) if isinstance(other, int | float) else ops.div(other, self)
-        )
-
-    def __pow__(self, exponent: Any) -> Tensor:
-        return ops.pow_(self, exponent)
-
-    def __rpow__(self, base: Any) -> Tensor:
-        return ops.pow_(base, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return ops.matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(other, self)
-
-    def __neg__(self) -> Tensor:
-        return ops.neg(self)
-
-    def __abs__(self) -> Tensor:
-        return ops.abs_(self)
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return ops.eq(self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return ops.ne(self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return ops.lt(self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return ops.le(self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return ops.gt(self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return ops.ge(self, other)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        return ops.getitem(self, index=_plain_index(index))
-
-    # ---- methods with torch's names ---------------------------------------------------------------------
-
-    def exp(self) -> Tensor:
-        """Return e^x."""
-        return ops.exp(self)
-
-    def log(self) -> Tensor:
-        """Return ln x."""
-        return ops.log(self)
-
-    def sqrt(self) -> Tensor:
-        """Return the square root."""
-        return ops.sqrt(self)
-
-    def pow(self, exponent: Any) -> Tensor:
-        """Return x^p."""
-        return ops.pow_(self, exponent)
-
-    def abs(self) -> Tensor:
-        """Return |x|."""
-        return ops.abs_(self)
-
-    def relu(self) -> Tensor:
-        """Return max(x, 0)."""
-        return ops.relu(self)
-
-    def tanh(self) -> Tensor:
-        """Return tanh x."""
-        return ops.tanh(self)
-
-    def sigmoid(self) -> Tensor:
-        """Return 1 / (1 + e^-x)."""
-        return ops.sigmoid(self)
-
-    def matmul(self, other: Any) -> Tensor:
-        """Return the matrix product."""
-        return ops.matmul(self, other)
-
-    def softmax(self, dim: int, dtype: Any = None) -> Tensor:
-        """Return softmax over `dim`."""
-        return ops.softmax(self, dim=dim, dtype=_format(dtype))
-
-    def log_softmax(self, dim: int, dtype: Any = None) -> Tensor:
-        """Return the logarithm of softmax over `dim`."""
-        return ops.log_softmax(self, dim=dim, dtype=_format(dtype))
-
-    def sum(self, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-        """Return the sum over `dim`, an axis or several; all if None."""
-        return ops.sum_(self, dim=_dims(dim), keepdim=keepdim, dtype=_format(dtype))
-
-    def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        """Return the mean over `dim`."""
-        return ops.mean(self, dim=_dims(dim), keepdim=keepdim)
-
-    def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        """Return the largest element over `dim`; equal maxima share the gradient."""
-        return ops.amax(self, dim=_dims(dim), keepdim=keepdim)
-
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """Return the largest element; over `dim` (values, indices), the first maximum taking the gradient."""
-        if dim is None:
-            return ops.amax(self)
-        indices = ops.argmax(self, dim=dim, keepdim=True)
-        values = ops.getitem(self, index=_along(self.shape, dim, indices._host()))
-        return MaxResult(values, indices) if keepdim else MaxResult(values.squeeze(dim), indices.squeeze(dim))
-
-    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        """Return the index of the largest element."""
-        return ops.argmax(self, dim=dim, keepdim=keepdim)
-
-    def isfinite(self) -> Tensor:
-        """Return whether each element is finite."""
-        return ops.isfinite(self)
-
-    def all(self) -> Tensor:
-        """Return whether every element is true."""
-        return Tensor(self.backend.xp.asarray(self.array.all()), self.backend)
-
-    def any(self) -> Tensor:
-        """Return whether any element is true."""
-        return Tensor(self.backend.xp.asarray(self.array.any()), self.backend)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        """Return the elements in another shape."""
-        return ops.reshape(self, shape=_shape(shape))
-
-    def view(self, *shape: Any) -> Tensor:
-        """Return the elements in another shape (torch's view; no promise that memory is shared)."""
-        return ops.reshape(self, shape=_shape(shape))
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """Join the axes from `start_dim` to `end_dim`."""
-        first, last = start_dim % max(self.ndim, 1), end_dim % max(self.ndim, 1)
-        joined = int(np.prod(self.shape[first : last + 1]))
-        return ops.reshape(self, shape=(*self.shape[:first], joined, *self.shape[last + 1 :]))
-
-    def squeeze(self, dim: int | None = None) -> Tensor:
-        """Drop the axes of length 1, or the one given."""
-        gone = {dim % self.ndim} if dim is not None else set(range(self.ndim))
-        return ops.reshape(self, shape=tuple(n for i, n in enumerate(self.shape) if i not in gone or n != 1))
-
-    def unsqueeze(self, dim: int) -> Tensor:
-        """Insert an axis of length 1 at `dim`."""
-        at = dim % (self.ndim + 1)
-        return ops.reshape(self, shape=(*self.shape[:at], 1, *self.shape[at:]))
-
-    def transpose(self, dim0: int, dim1: int) -> Tensor:
-        """Exchange two axes."""
-        dims = list(range(self.ndim))
-        try:
-            dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
-        except IndexError:
-            raise ShapeError(f"no axes {dim0} and {dim1}", op="transpose", shapes=[self.shape]) from None
-        return ops.permute(self, dims=tuple(dims))
-
-    def permute(self, *dims: Any) -> Tensor:
-        """Reorder the axes."""
-        return ops.permute(self, dims=_shape(dims))
-
-    def expand(self, *shape: Any) -> Tensor:
-        """Repeat axes of length 1."""
-        return ops.expand(self, shape=_shape(shape))
-
 
 Value.make = Tensor
 
@@ -543,7 +334,7 @@ def _seed(output: Tensor, given: Any) -> Array:
     array = given.array if isinstance(given, Tensor) else _lift(given, backend).array
     if array.shape != output.shape:
         raise ShapeError(f"expected a gradient of shape {output.shape}, got {array.shape}", op="backward")
-    return backend.cast(array, output.format)
+    return array if output.format is None else backend.cast(array, output.format)
 
 
 def _is_format(spelling: Any) -> bool:
@@ -563,29 +354,3 @@ def _as_integers(made: Tensor, dtype: Any) -> Tensor:
     if plain is None or plain.kind not in "iub":
         formats.get(dtype)  # raises, with the nearest name
     return Tensor(made.array.astype(plain), made.backend)
-
-
-def _format(dtype: Any) -> Format | None:
-    return None if dtype is None else formats.get(dtype)
-
-
-def _plain_index(index: Any) -> Any:
-    """Turn tensors inside an index into raw arrays."""
-    if isinstance(index, tuple):
-        return tuple(_plain_index(part) for part in index)
-    return index.array if isinstance(index, Tensor) else index
-
-
-def _along(shape: tuple[int, ...], dim: int, indices: Any) -> tuple[Any, ...]:
-    """Return the index that takes element `indices` along `dim` (indices keep that axis, length 1)."""
-    grid = list(np.ogrid[tuple(slice(n) for n in shape)])
-    grid[dim] = indices
-    return tuple(grid)
-
-
-def _dims(dim: Any) -> Any:
-    return tuple(dim) if isinstance(dim, list) else dim
-
-
-def _shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
-    return tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape

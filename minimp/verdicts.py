@@ -33,7 +33,7 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
     if outcome is reference:
         return f"The reference: {_score(outcome)}; every other line is compared with it."
     if reference.diverged_at is not None:
-        return f"{_score(outcome).capitalize()}; {reference.recipe} diverged: there is nothing to compare with."
+        return f"{_score(outcome).capitalize()}; {reference.recipe} diverged, so there is no comparison."
     if as_good(outcome, reference):
         return f"As good as {reference.recipe} ({_gap(outcome, reference)}): {_why_good(outcome, recipe)}."
     return f"Worse than {reference.recipe} ({_gap(outcome, reference)}): {_why_bad(outcome, recipe)}."

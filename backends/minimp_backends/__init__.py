@@ -1,1 +1,1 @@
-"""The array libraries that minimp can compute with, one class each; minimp.backend names them and loads them."""
+"""The array libraries that minimp can compute with, one class each; minimp.backend loads them by name."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -306,7 +307,7 @@ def _blas_kernels() -> str:
 
     On processors that it does not know, OpenBLAS takes kernels of an older one: half the speed.
     """
-    library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # its symbols include those of its BLAS
+    library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)  # its BLAS's names too
     name = next((f for f in CORE_NAMES if hasattr(library, f)), None)
     if name is None:
         return "kernels not known"

@@ -275,7 +275,7 @@ GRADIENTS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "permute": (_permute,),
         "pow": (_pow_x, _pow_p),
         "reciprocal": (_reciprocal,),
-        "relu": (_selected(lambda x: x > 0),),
+        "relu": (_selected(lambda x: ~(x <= 0)),),
         "reshape": (lambda c: c.grad.move(lambda a: a.reshape(c.shape(0))),),
         "sigmoid": (_sigmoid,),
         "softmax": (_softmax,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,7 @@ def _fate_notes(
 
 
 def _accounted(
-    events: Sequence[Event], held: dict[str, tuple[Value, Array]], gradients: dict[str, Array]
+    events: Sequence[Event], held: Mapping[str, tuple[Value, Array]], gradients: dict[str, Array]
 ) -> Findings:
     """Add up the gradients that each op gave, and compare with what the next op, or the leaf, received."""
     pending: dict[Any, Array] = {}
@@ -251,8 +251,13 @@ def _kept(held: dict[str, Any], name: str, number: int) -> dict[str, Any]:
 
 
 def _one_update(
-    step: TrainStep, name: str, options: dict[str, Any], gradient: Array, old: dict[str, Any], new: dict[str, Any]
-) -> Findings:  # fmt: skip
+    step: TrainStep,
+    name: str,
+    options: dict[str, Any],
+    gradient: Array,
+    old: dict[str, Any],
+    new: dict[str, Any],
+) -> Findings:
     """Check the weight that adds updates up: the master, the parameter, or it with its compensation."""
     optimizer = step.optimizer
     low, stored = old["weight"], new["weight"]

@@ -14,7 +14,7 @@ __all__ = ["gelu", "relu", "sigmoid", "tanh"]
 
 @op(bound="exact")
 def relu(ctx: Node, x: Array) -> Array:
-    """max(x, 0), NaN stays NaN; nothing is rounded. The gradient at 0 is 0.
+    """max(x, 0), NaN stays NaN; nothing is rounded. The gradient is 0 at 0, and passes at NaN (as torch's).
 
     Only the sign of the result is needed for backward: the result itself is what is saved.
     """
@@ -26,7 +26,7 @@ def relu(ctx: Node, x: Array) -> Array:
 @relu.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (y,) = ctx.saved
-    return ctx.backend.keep_where(grad, ctx.wide(y) > 0)
+    return ctx.backend.keep_where(grad, ~(ctx.wide(y) <= 0))
 
 
 @op(mixed=Mixed.FLOAT, bound="function")

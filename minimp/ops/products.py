@@ -20,7 +20,7 @@ def _swap(ctx: Node, x: Array) -> Array:
 
 @op(cast=CastClass.LOWER, mixed=Mixed.SAME, bound="dot")
 def matmul(ctx: Node, a: Array, b: Array) -> Array:
-    """C = A B.  (..., M, K) @ (..., K, N) -> (..., M, N); exact products, sums by ctx.accumulate, rounded once.
+    """C = A B.  (..., M, K) @ (..., K, N) -> (..., M, N); sums by ctx.accumulate, then one rounding.
 
     A vector is taken as a row (on the left) or a column (on the right), and the extra axis removed.
     """
@@ -115,7 +115,7 @@ def conv2d(
     ctx: Node, x: Array, weight: Array, bias: Array | None = None, *, stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0), dilation: tuple[int, int] = (1, 1), groups: int = 1,
 ) -> Array:  # fmt: skip
-    """Cross-correlation.  (N, C, H, W), (O, C/groups, kH, kW), (O,) -> (N, O, H', W'); rounded once at the end.
+    """Cross-correlation.  (N, C, H, W), (O, C/groups, kH, kW), (O,) -> (N, O, H', W'); one rounding.
 
     H' = floor((H + 2 padding - dilation (kH - 1) - 1) / stride) + 1 (torch.nn.functional.conv2d).
     """
