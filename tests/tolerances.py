@@ -123,6 +123,18 @@ ROWS = (
         "the same float64 sums of under a hundred terms in another order: about K 2^-53 of the largest",
     ),
     Tolerance(
+        "parity_gradient_fp16",
+        "peak",
+        4 * 2.0**-10,
+        "the gradient rounds where torch does not (what forward saved), and sums over a broadcast again",
+    ),
+    Tolerance(
+        "parity_gradient_bf16",
+        "peak",
+        4 * 2.0**-7,
+        "as parity_gradient_fp16, in units of bfloat16",
+    ),
+    Tolerance(
         "uniform_orders",
         "abs",
         30.9,
