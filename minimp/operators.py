@@ -240,7 +240,7 @@ def _plain_index(index: Any) -> Any:
     """Turn tensors inside an index into raw arrays."""
     if isinstance(index, tuple):
         return tuple(_plain_index(part) for part in index)
-    return index.array if isinstance(index, Tensor) else index
+    return index.array if isinstance(index, Value) else index
 
 
 def _along(shape: tuple[int, ...], dim: int, indices: Any) -> tuple[Any, ...]:
