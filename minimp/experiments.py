@@ -16,9 +16,10 @@ from typing import Any
 from minimp import functional, models, rng
 from minimp.checks.shadow import Fate, fate_of, float64_gradients
 from minimp.data import DataLoader, TrainTest
-from minimp.errors import SettingError, unknown_name
+from minimp.errors import SettingError
 from minimp.evaluation import evaluate
 from minimp.memory import ledger
+from minimp.named import Named
 from minimp.optim import Adam
 from minimp.recipe import Recipe, recipes
 from minimp.step import StepReport, TrainStep
@@ -69,8 +70,7 @@ class Experiment:
                 raise SettingError(f"{field} must be at least 1, got {getattr(self, field)}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise SettingError(f"lr must be a number greater than 0, got {self.lr}")
-        if self.model not in models.MODELS:
-            raise SettingError(unknown_name("model", self.model, models.MODELS))
+        models.MODELS[self.model]
 
     @property
     def metric(self) -> str:
@@ -87,32 +87,30 @@ class Experiment:
         return replace(self, **changes)
 
 
-EXPERIMENTS = {
-    row.name: row
-    for row in (
-        Experiment(
-            "master-weights",
-            "what an FP32 master copy of the weights is worth",
-            "A classifier trained by Adam at a small learning rate: each update is about lr = 1e-5, far less "
-            "than half an ULP of most weights in FP16 (2^-12 of the weight) or bfloat16 (2^-9), so a weight "
-            "that is stored in 16 bits rounds nearly every update away. At lr = 1e-3 the same weights would "
-            "learn: it is the size of the update that matters, not the format alone.",
-            "mlp",
-            ("fp32", "mixed-fp16", "fp16-scaled", "mixed-bf16", "bf16", "bf16-kahan", "bf16-stochastic"),
-            steps=2000, batch=64, lr=1e-5,
-        ),
-        Experiment(
-            "loss-scaling",
-            "what loss scaling is worth",
-            "An auto-encoder, mean squared error over 64 pixels, with the batch spread over 4096 "
-            "accumulation steps: each micro-batch's loss is divided by 4096, and its gradients fall below "
-            "2^-25, where FP16 rounds to zero. With 1 to 256 accumulation steps FP16 copes without scaling.",
-            "autoencoder",
-            ("fp32", "fp16", "fp16-master", "mixed-fp16", "mixed-bf16"),
-            steps=300, batch=256, lr=1e-3, accumulate_steps=4096,
-        ),
-    )
-}  # fmt: skip
+EXPERIMENTS = Named(
+    "experiment",
+    Experiment(
+        "master-weights",
+        "what an FP32 master copy of the weights is worth",
+        "A classifier trained by Adam at a small learning rate: each update is about lr = 1e-5, far less "
+        "than half an ULP of most weights in FP16 (2^-12 of the weight) or bfloat16 (2^-9), so a weight "
+        "that is stored in 16 bits rounds nearly every update away. At lr = 1e-3 the same weights would "
+        "learn: it is the size of the update that matters, not the format alone.",
+        "mlp",
+        ("fp32", "mixed-fp16", "fp16-scaled", "mixed-bf16", "bf16", "bf16-kahan", "bf16-stochastic"),
+        steps=2000, batch=64, lr=1e-5,
+    ),
+    Experiment(
+        "loss-scaling",
+        "what loss scaling is worth",
+        "An auto-encoder, mean squared error over 64 pixels, with the batch spread over 4096 "
+        "accumulation steps: each micro-batch's loss is divided by 4096, and its gradients fall below "
+        "2^-25, where FP16 rounds to zero. With 1 to 256 accumulation steps FP16 copes without scaling.",
+        "autoencoder",
+        ("fp32", "fp16", "fp16-master", "mixed-fp16", "mixed-bf16"),
+        steps=300, batch=256, lr=1e-3, accumulate_steps=4096,
+    ),
+)  # fmt: skip
 """The experiments of `minimp compare`, by name."""
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from minimp import nn
 from minimp.data import ArrayDataset
 from minimp.errors import DataError, SettingError, unknown_name
+from minimp.named import Named
 
 __all__ = ["MODELS", "Described", "ModelKind", "autoencoder", "build", "cnn", "mlp"]
 
@@ -168,24 +169,13 @@ class ModelKind:
         return dataset.images()
 
 
-class _Kinds(dict[str, ModelKind]):
-    """Name -> kind; an unknown name is refused with the nearest one."""
-
-    def __missing__(self, name: str) -> ModelKind:
-        raise SettingError(unknown_name("model", name, self))
-
-
-MODELS: Mapping[str, ModelKind] = _Kinds(
-    {
-        kind.name: kind
-        for kind in (
-            ModelKind("mlp", mlp, "flat", "cross_entropy", "test_accuracy", "in-128-128-classes, ReLU"),
-            ModelKind("cnn", cnn, "image", "cross_entropy", "test_accuracy",
-                      "conv 3x3 to 16 and to 32 channels, ReLU and max pool after each, fully connected"),
-            ModelKind("autoencoder", autoencoder, "flat", "mse_loss", "test_loss",
-                      "in-128-16-128-in, ReLU; the input is the target"),
-        )
-    }
+MODELS = Named(
+    "model",
+    ModelKind("mlp", mlp, "flat", "cross_entropy", "test_accuracy", "in-128-128-classes, ReLU"),
+    ModelKind("cnn", cnn, "image", "cross_entropy", "test_accuracy",
+              "conv 3x3 to 16 and to 32 channels, ReLU and max pool after each, fully connected"),
+    ModelKind("autoencoder", autoencoder, "flat", "mse_loss", "test_loss",
+              "in-128-16-128-in, ReLU; the input is the target"),
 )  # fmt: skip
 """The models by name; a name that is not there raises SettingError."""
 

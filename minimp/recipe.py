@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +9,10 @@ from minimp import formats
 from minimp.errors import SettingError, unknown_name
 from minimp.formats import Format
 from minimp.formats.accumulation import parse_accumulate
+from minimp.named import Named
 from minimp.policy import FLOATING, Policy, policies
 
-__all__ = ["Recipe", "Recipes", "recipes"]
+__all__ = ["Recipe", "recipes"]
 
 UPDATES = ("fp32", "stochastic", "kahan")
 
@@ -105,29 +105,9 @@ class Recipe:
         return replace(self, **changes)
 
 
-class Recipes(Mapping[str, Recipe]):
-    """The named recipes; an unknown name is refused with the nearest one."""
-
-    def __init__(self, *rows: Recipe) -> None:
-        self._rows = {row.name: row for row in rows}
-
-    def __getitem__(self, name: str) -> Recipe:
-        if name not in self._rows:
-            raise SettingError(unknown_name("recipe", name, self._rows))
-        return self._rows[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rows
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-
 _HALF, _BRAIN, _TORCH = formats.float16, formats.bfloat16, "torch-cuda"
-recipes = Recipes(
+recipes = Named(
+    "recipe",
     Recipe("fp32", note="everything in FP32: what the others are compared with"),
     Recipe("fp16", _HALF, _HALF, note="everything in FP16, loss and weights too"),
     Recipe("fp16-master", compute_dtype=_HALF, master_weights=True, policy=_TORCH,

@@ -18,9 +18,9 @@ from minimp.benchmarks import Figure, StepTimes, add_overhead, describe_machine,
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.suite import torch_is_there
 from minimp.benchmarks.workloads import WORKLOADS
-from minimp.cli.base import console, examples, json_text, progress_console, warn_unwritable
+from minimp.cli.base import console, examples, json_text, progress_console
 from minimp.errors import SettingError, unknown_name
-from minimp.files import write_whole
+from minimp.files import check_writable, write_whole
 
 __all__ = ["add_parser", "run"]
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rounds < 1:
         raise SettingError(f"--rounds must be at least 1, got {args.rounds}")
     if args.json is not None:
-        warn_unwritable(args.json)
+        check_writable(args.json)
     if not one_thread():  # BLAS reads its thread count when it is loaded: start again with it pinned
         pinned = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
         return subprocess.run(

@@ -14,11 +14,10 @@ from rich.table import Table
 
 from minimp import models
 from minimp.backend import use_backend
-from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console, warn_unwritable
+from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
 from minimp.data import TrainTest, load
-from minimp.errors import SettingError, unknown_name
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
-from minimp.files import write_whole
+from minimp.files import check_writable, write_whole
 from minimp.recipe import recipes
 from minimp.step import StepReport
 from minimp.verdicts import verdict
@@ -82,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     chosen = _choose(args)
     if args.json is not None:
-        warn_unwritable(args.json)
+        check_writable(args.json)
     with use_backend(args.backend):
         data = load(args.data)
         out = console()
@@ -102,14 +101,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _choose(args: argparse.Namespace) -> list[Experiment]:
     """Return the experiments that the options ask for, with the options put in."""
-    if args.experiment is not None and args.experiment not in EXPERIMENTS:
-        raise SettingError(unknown_name("experiment", args.experiment, EXPERIMENTS))
-    names = [args.experiment] if args.experiment else list(EXPERIMENTS)
+    names = list(EXPERIMENTS) if args.experiment is None else [EXPERIMENTS[args.experiment].name]
     if args.model is not None:
-        if args.model not in models.MODELS:
-            raise SettingError(unknown_name("model", args.model, models.MODELS))
-        if not args.experiment:  # the experiment that a model of this kind belongs to
-            metric = models.MODELS[args.model].metric
+        metric = models.MODELS[args.model].metric
+        if args.experiment is None:  # the experiment that a model of this kind belongs to
             names = [name for name in names if EXPERIMENTS[name].metric == metric]
     given = {
         name: getattr(args, name)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from minimp.errors import SettingError, unknown_name
+from minimp.named import Named
 from minimp.policy.classes import CastClass
 
 if TYPE_CHECKING:
@@ -153,29 +154,15 @@ class PolicyDiff:
         return "\n".join(lines)
 
 
-class Policies(Mapping[str, Policy]):
-    """The named policies; an unknown name is refused with the nearest one."""
+class Policies(Named[Policy]):
+    """The named policies."""
 
     def __init__(self, *rows: Policy) -> None:
-        self._rows = {row.name: row for row in rows}
-
-    def __getitem__(self, name: str) -> Policy:
-        if name not in self._rows:
-            raise SettingError(unknown_name("policy", name, self._rows))
-        return self._rows[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rows
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__("policy", *rows)
 
     def __str__(self) -> str:
         """Show the names and where the rules come from."""
-        return "\n".join(f"{row.name}: {row.source}" for row in self._rows.values())
+        return "\n".join(f"{row.name}: {row.source}" for row in self.values())
 
 
 def _class_of(kind: CastClass | str) -> CastClass:
