@@ -105,7 +105,7 @@ EXPERIMENTS = Named(
         "what loss scaling is worth",
         "An auto-encoder, mean squared error over 64 pixels, with the batch spread over 4096 "
         "accumulation steps: each micro-batch's loss is divided by 4096, and its gradients fall below "
-        "2^-25, where FP16 rounds to zero. With 1 to 256 accumulation steps FP16 copes without scaling.",
+        "2^-25, where FP16 rounds to zero. With up to 64 accumulation steps FP16 copes without scaling.",
         "autoencoder",
         ("fp32", "fp16", "fp16-master", "mixed-fp16", "mixed-bf16"),
         steps=300, batch=256, lr=1e-3, accumulate_steps=4096,
