@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minimp.door import op
@@ -107,7 +108,10 @@ def _(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
 
 def _rows(ctx: Node, x: Array) -> Array:
     """(..., K) -> (rows, K)."""
-    return x if x.ndim == 2 else ctx.backend.view(x, lambda a: a.reshape(-1, a.shape[-1]))
+    if x.ndim == 2:
+        return x
+    rows = math.prod(x.shape[:-1])  # -1 could not be told where K is 0
+    return ctx.backend.view(x, lambda a: a.reshape(rows, a.shape[-1]))
 
 
 @op(cast=CastClass.LOWER, mixed=Mixed.SAME, bound="dot")
