@@ -8,10 +8,10 @@ import os
 import platform
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 NUMPY_CAME_FIRST = "numpy" in sys.modules
 BLAS_THREADS = (
@@ -34,6 +34,7 @@ from minimp.rng import manual_seed  # noqa: E402 - the threads are pinned first
 BACKENDS_THAT_RUN = ("numpy",)
 BACKENDS_PLANNED = ("strict", "cupy")
 TORCH_VERSION = "2.13.0"
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 # Both profiles try the same examples on every run; CI tries more of them.
@@ -56,9 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--installed", action="store_true", help="fail unless minimp is imported from site-packages"
     )
-    group.addoption(
-        "--require-torch", action="store_true", help=f"fail unless torch {TORCH_VERSION} is installed"
-    )
+    group.addoption("--no-skip", action="store_true", help="a test that would be skipped fails instead")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,8 +70,6 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     if config.getoption("--installed"):
         _refuse_unless_installed()
-    if config.getoption("--require-torch") and _version("torch").partition("+")[0] != TORCH_VERSION:
-        raise pytest.UsageError(f"--require-torch: needs torch {TORCH_VERSION}, found {_version('torch')}")
 
 
 def _refuse_unless_installed() -> None:
@@ -117,6 +114,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("torch"):
             item.add_marker(pytest.mark.skip(reason=f"needs torch=={TORCH_VERSION}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure under --no-skip."""
+    return _refuse_skip((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a whole module into a failure under --no-skip."""
+    return _refuse_skip((yield), collector.config)
+
+
+def _refuse_skip(report: Report, config: pytest.Config) -> Report:
+    if config.getoption("--no-skip") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"--no-skip: this would be skipped: {reason}"
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

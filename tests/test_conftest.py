@@ -127,6 +127,21 @@ def test_missing_torch_is_said(suite: Path) -> None:
     assert "1 skipped" in out
 
 
+def test_no_skip_turns_skips_into_failures(suite: Path) -> None:
+    """Oracle: a marked test and a module that skip without torch must fail; an expected failure must not."""
+    (suite / "tests" / "test_module.py").write_text("import pytest\npytest.importorskip('no_such_library')")
+    (suite / "tests" / "test_expected.py").write_text(
+        "import pytest\n@pytest.mark.xfail(reason='known')\ndef test_expected():\n    raise ValueError"
+    )
+    options = ("-p", "no_torch", "-k", "parity or expected", "--no-skip")
+    assert (
+        "would be skipped: Skipped: could not import 'no_such_library'" in run_pytest(suite, *options).stdout
+    )
+    out = run_pytest(suite, *options, "--ignore=tests/test_module.py").stdout
+    assert "would be skipped: Skipped: needs torch==2.13.0" in out
+    assert re.search(r"1 xfailed, 1 error", out)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
