@@ -91,13 +91,13 @@ class SettingError(MinimpError, ValueError):
     """An option or name that does not exist, or that cannot act here."""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """Say that a name is unknown and offer the nearest one.
+def unknown_name(kind: str, name: object, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """Say that a name is unknown and offer the nearest one, `also` among other spellings.
 
     >>> unknown_name("recipe", "mixed-fp61", ["fp32", "mixed-fp16"])
     "unknown recipe 'mixed-fp61'; did you mean 'mixed-fp16'? (known: fp32, mixed-fp16)"
     """
     names = [str(each) for each in known]
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), [*names, *also], n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(names)})"

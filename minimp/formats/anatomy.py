@@ -71,15 +71,15 @@ class Inspection:
 
     @property
     def ulps(self) -> float:
-        """The error in ulps of the format."""
-        return (
-            float(self.error / Fraction(self.ulp)) if isinstance(self.error, Fraction) else float(self.error)
-        )
+        """The error in ulps of the format; inf where that is beyond float64, NaN where there is no ulp."""
+        if not isinstance(self.error, Fraction):
+            return float(self.error)
+        return math.nan if math.isnan(self.ulp) else _as_float(self.error / Fraction(self.ulp))
 
     def __str__(self) -> str:
         """Several aligned lines for people."""
         below, above = ("none" if each is None else _decimal(each) for each in self.neighbours)
-        error = "none" if self.error == 0 else f"{float(self.error):.6g} ({self.ulps:.3g} ulp)"
+        error = "none" if self.error == 0 else f"{_as_float(self.error):.6g} ({self.ulps:.3g} ulp)"
         rows = (
             ("bits", f"{self.fields}  (0x{int(self.bits, 2):0{-(-self.format.bits // 4)}x})"),
             ("kind", f"{self.kind}{_formula(self)}"),
@@ -94,6 +94,14 @@ class Inspection:
         return "\n".join(
             (f"{self.given} in {self.format.name}", *(f"  {name:<12}{text}" for name, text in rows))
         )
+
+
+def _as_float(x: Fraction | float) -> float:
+    """Return the nearest float64, an infinity where there is none."""
+    try:
+        return float(x)
+    except OverflowError:
+        return math.inf if x > 0 else -math.inf
 
 
 def inspect(value: Any, fmt: Any, rounding: str = "nearest_even", overflow: str | None = None) -> Inspection:

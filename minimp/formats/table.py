@@ -312,7 +312,7 @@ def get(x: Any) -> Format:
     found = _lookup(x)
     if found is None:
         raise FormatError(
-            unknown_name("number format", x, FORMATS),
+            unknown_name("number format", x, FORMATS, also=_NAMES),
             help="a name such as 'float16', a NumPy or torch dtype, or a Format will do",
         )
     return found
