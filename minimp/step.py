@@ -5,6 +5,7 @@ Running a step is running its stages to the end: one code path trains, teaches a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from minimp.errors import DataError, SettingError
 from minimp.modes import accumulate, listen
 from minimp.optim import Optimizer
 from minimp.policy import Region, in_region, policies
+from minimp.quiet import hush, speak
 from minimp.recipe import Recipe, recipes
 from minimp.scaler import GradScaler
 from minimp.tape import Array, Event
@@ -200,6 +202,8 @@ class TrainStep:
                 if state.recorded:
                     scope.enter_context(listen(events.append))
                 before = proofs.remember(self, state, name) if state.recorded else None
+                if name not in _IN_REGION:  # there the model runs, and may speak
+                    scope.callback(speak, hush())
                 tensors, facts = getattr(self, f"_{name}")(state)
             state.events += events
             proof = proofs.proof_of(name, self, state, before)
@@ -237,7 +241,8 @@ class TrainStep:
         return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}, {}
 
     def _unscale(self, state: StepState) -> _Result:
-        factor = self.micro_batches / state.scale
+        # a scale that has backed off to zero: infinite, and every step is bad from here on, as in torch 2.13
+        factor = self.micro_batches / state.scale if state.scale else math.inf
         for name, p in self.model.named_parameters():
             if p.grad is not None:
                 state.gradients[name] = p.backend.times(p.grad.array, factor)
