@@ -137,10 +137,11 @@ def _linear_x(c: Case) -> Running:
 
 def _linear_weight(c: Case) -> Running:
     def outer(g: Array, x: Array) -> Array:
-        return g.reshape(-1, g.shape[-1]).T @ x.reshape(-1, x.shape[-1])
+        return g.reshape(rows, g.shape[-1]).T @ x.reshape(rows, x.shape[-1])
 
     x = c.number(0)
-    return c.grad.product(x, outer, math.prod(x.exact.shape[:-1])).rounded()
+    rows = math.prod(x.exact.shape[:-1])
+    return c.grad.product(x, outer, rows).rounded()
 
 
 def _linear_bias(c: Case) -> Running:

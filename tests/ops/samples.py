@@ -82,6 +82,8 @@ def _products() -> list[Sample]:
         Sample("linear", ops.linear, ((6, 9), (4, 9), (4,))),
         Sample("linear", ops.linear, ((2, 6, 9), (4, 9))),
         Sample("linear", ops.linear, ((9,), (4, 9), (4,))),
+        Sample("linear", ops.linear, ((2, 3, 0), (4, 0), (4,))),
+        Sample("linear", ops.linear, ((0, 3, 9), (4, 9), (4,))),
         Sample("conv2d", conv(stride=(2, 1), padding=(1, 2), groups=2), ((2, 4, 6, 5), (6, 2, 3, 3), (6,))),
         Sample("conv2d", conv(dilation=(2, 1)), ((2, 3, 7, 7), (2, 3, 3, 2))),
     ]
