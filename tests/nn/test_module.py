@@ -130,6 +130,17 @@ def test_tied_parameters_come_once_but_are_saved_under_each_path() -> None:
     assert made.first.weight is not tied.first.weight
 
 
+def test_a_module_under_two_paths_comes_once() -> None:
+    """Oracle: torch's rule, by hand: the first path stands for both, except in what is saved."""
+    shared = nn.Linear(2, 2, bias=False)
+    model = nn.Sequential(shared, nn.Sequential(shared))
+    assert [name for name, _ in model.named_modules()] == ["", "0", "1"]
+    assert [name for name, _ in model.named_modules(remove_duplicate=False)] == ["", "0", "1", "1.0"]
+    assert [name for name, _ in model.named_parameters()] == ["0.weight"]
+    assert list(model.state_dict()) == ["0.weight", "1.0.weight"]
+    assert nn.Sequential(shared, shared).apply(lambda _: None).state_dict().keys() == {"0.weight", "1.weight"}
+
+
 def test_forward_and_gradients_flow_through_the_tree() -> None:
     """Oracle: the same maths in NumPy, float64."""
     block = Block()
@@ -202,8 +213,10 @@ def test_conversion_rounds_once_in_place_and_leaves_integers(method: str, form: 
 def test_a_conversion_that_cannot_be_changes_nothing() -> None:
     """Oracle: the promise in the docstring."""
     block = Block()
+    grad = block.scale.grad = mp.tensor([1.0, 2.0])
     with pytest.raises(FormatError, match="has no tensors of float8_e4m3fn"):
         block.to("float8_e4m3fn")
+    assert block.scale.grad is grad
     with pytest.raises(SettingError, match="unknown backend 'flaot16'"):
         block.to("flaot16")
     assert {p.format for p in block.parameters()} == {mp.float32}

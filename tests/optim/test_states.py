@@ -143,6 +143,20 @@ def test_a_wrong_state_changes_nothing(change: Change, kind: type[Exception], me
     assert frozen(target, others) == before
 
 
+def test_what_configure_was_told_is_not_undone_by_loading() -> None:
+    """Oracle: the promise of load_state_dict: a state of other settings is refused."""
+    params, source = make("SGD", "float16", {"lr": 0.1})
+    advance(params, source, 0, 1)
+    _, target = make("SGD", "float16", {"lr": 0.1})
+    target.configure(master_weights=True)
+    with pytest.raises(SettingError, match="master_weights=False contradicts"):
+        target.load_state_dict(source.state_dict())
+    assert target.master_weights is True
+    _, open_one = make("SGD", "float16", {"lr": 0.1})
+    open_one.load_state_dict(source.state_dict())
+    assert open_one.master_weights is False
+
+
 def test_masters_that_do_not_belong_to_the_weights_are_refused() -> None:
     """Oracle: the promise of load_state_dict; with the weights loaded too, the step runs."""
     params, source = make("SGD", "bfloat16", {"lr": 0.1, "master_weights": True})
