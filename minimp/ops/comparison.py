@@ -56,5 +56,7 @@ def isfinite(ctx: Node, x: Array) -> Array:
 def argmax(ctx: Node, x: Array, *, dim: int | None = None, keepdim: bool = False) -> Array:
     """The index of the largest element (the first of equal ones) over `dim`, or of the flattened tensor."""
     if x.size == 0:
-        raise ShapeError(f"there is no largest element of a tensor of shape {x.shape}", op="argmax")
+        raise ShapeError(
+            f"there is no largest element of a tensor of shape {x.shape}", op="argmax", shapes=[x.shape]
+        )
     return ctx.backend.xp.asarray(ctx.backend.xp.argmax(ctx.wide(x), axis=dim, keepdims=keepdim))

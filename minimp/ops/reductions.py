@@ -55,7 +55,9 @@ def amax(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
     """The largest element over `dim`; NaN wins. Equal maxima share the gradient, as in torch.amax."""
     check_dims("amax", x, dim)
     if x.size == 0:
-        raise ShapeError(f"there is no largest element of a tensor of shape {x.shape}", op="amax")
+        raise ShapeError(
+            f"there is no largest element of a tensor of shape {x.shape}", op="amax", shapes=[x.shape]
+        )
     y = ctx.round(ctx.backend.xp.max(ctx.wide(x), axis=dim, keepdims=keepdim))
     ctx.save(x, y)
     return y
