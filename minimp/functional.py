@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from minimp import formats, ops
+from minimp.door import cast_in_region
 from minimp.errors import SettingError
 from minimp.formats import Format
+from minimp.modes import MODES
+from minimp.policy import CastClass, compute_formats
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
@@ -176,6 +179,7 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise SettingError(f"cross_entropy: expected label_smoothing from 0 to 1, got {label_smoothing}")
     scores = input if isinstance(input, Value) else Value.lift(input, None)
+    scores = _as_the_policy_asks("cross_entropy_loss", scores)
     labels = target if isinstance(target, Value) else Value.lift(target, scores.backend)
     single = scores.array.ndim == 1
     if single:
@@ -185,6 +189,16 @@ def cross_entropy(
         reduction=reduction, ignore_index=ignore_index, label_smoothing=label_smoothing,
     )  # fmt: skip
     return losses.reshape() if single and reduction == "none" else losses
+
+
+def _as_the_policy_asks(op: str, x: Value) -> Value:
+    """Cast the input of what is one op in PyTorch and several here, by the policy's rule for that op."""
+    region = MODES.get().autocast
+    if region is None or not region.enabled:
+        return x
+    rule = region.policy.rules.get(op, CastClass.KEEP)
+    (target,) = compute_formats(rule, [x.format], region.format, op=op)
+    return x if target is None or target is x.format else cast_in_region(x, target, region)
 
 
 def _format(dtype: Any) -> Format | None:
