@@ -28,6 +28,7 @@ from tests.parity.autocast_cases import (
     our_format,
     their_format,
 )
+from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytestmark = pytest.mark.torch
@@ -253,6 +254,19 @@ def test_as_many_casts_are_made_as_torch_makes(program: Callable[..., Any]) -> N
     """Oracle: the copies to bfloat16 that PyTorch's dispatcher sees, constants included."""
     ours, theirs = (lib.casts(lambda lib=lib: program(lib, lib.leaf(1.0))) for lib in (Ours, Theirs))
     assert ours == theirs
+
+
+@pytest.mark.parametrize("low", LOW)
+def test_cross_entropy_of_low_scores_is_computed_in_float32(low: str) -> None:
+    """Oracle: PyTorch's CPU autocast, where cross_entropy_loss is one op; a low log_softmax is off by 1e-4."""
+    scores = np.random.default_rng(0).standard_normal((64, 10)).astype(np.float32) * 3
+    labels = np.arange(64) % 10
+    with mp.autocast(low, policy="torch-cpu"):
+        ours = mp.functional.cross_entropy(mp.tensor(scores, dtype=low), labels)
+    with torch.autocast("cpu", getattr(torch, low)):
+        rounded = torch.tensor(scores).to(getattr(torch, low))
+        theirs = torch.nn.functional.cross_entropy(rounded, torch.tensor(labels))
+    assert_close(ours.numpy(), theirs.numpy(), "parity_first_loss")
 
 
 @pytest.mark.parametrize("low", LOW)
