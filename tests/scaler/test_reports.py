@@ -69,6 +69,37 @@ def test_names_need_parameters() -> None:
         GradScaler().name_parameters([("w", 1.0)])
 
 
+@pytest.mark.parametrize(("rule", "lr"), [(mp.optim.SGD, 0.5), (mp.optim.AdamW, 0.05)])
+def test_too_high_a_scale_comes_down_by_itself_and_training_goes_on(rule: Any, lr: float) -> None:
+    """Oracle: float16's range: S = 2^40 overflows in backward, each skip halves it, the weights wait."""
+    mp.manual_seed(0)
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((64, 8), dtype=np.float32), rng.integers(0, 3, 64)
+    model = mp.nn.Sequential(mp.nn.Linear(8, 16), mp.nn.ReLU(), mp.nn.Linear(16, 3))
+    optimizer = rule(model.parameters(), lr=lr)
+    scaler = GradScaler(init_scale=2.0**40).name_parameters(model)
+    losses, reports = [], []
+    for _ in range(60):
+        optimizer.zero_grad()
+        with mp.autocast("float16"):
+            loss = mp.functional.cross_entropy(model(mp.tensor(x)), labels)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.item())
+        reports.append(scaler.last_step)
+    skipped = [report.skipped for report in reports if report is not None]
+    count = sum(skipped)
+    assert skipped == [True] * count + [False] * (60 - count)
+    assert 10 < count < 40
+    assert [report.consecutive_skips for report in reports[:count]] == list(range(1, count + 1))
+    assert set(reports[0].nonfinite) <= {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert "2.weight" in reports[0].nonfinite
+    assert scaler.get_scale() == 2.0 ** (40 - count)
+    assert losses[count] == losses[0]
+    assert losses[-1] < 0.8 * losses[0]
+
+
 def test_a_whole_iteration_on_a_model() -> None:
     """Oracle: the same model in float32 without scaling: powers of two round nothing, so bits are equal."""
     x, w0 = mp.tensor([[1.0, 2.0], [3.0, -1.0]]), np.float32([[0.3, -0.7], [1.1, 0.2]])
