@@ -206,6 +206,16 @@ class Tensor(Operators):
         """Return a copy; gradients pass through."""
         return ops.clone(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """Copy a leaf with its memory and its gradient (torch refuses other tensors too)."""
+        if self.node is not None:
+            raise GradientError("only a leaf can be copied with copy.deepcopy", help="write .clone()")
+        copied = Tensor(self.array.copy(), self.backend)
+        copied.requires_grad = self.requires_grad
+        copied.grad = None if self.grad is None else Tensor(self.grad.array.copy(), self.backend)
+        memo[id(self)] = copied
+        return copied
+
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Ask for a gradient, or stop asking; only a leaf of a floating format can."""
         if self.node is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -32,6 +32,10 @@ class ArrayBackend(Updates, ABC):
 
     name: str
     xp: Any
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself: there is one instance of a backend."""
+        return self
 
     # ---- storage, and the way in and out ----------------------------------------------------------------
 

@@ -1,0 +1,74 @@
+"""The tensor itself: copies, ways in and out, and what numpy() shares."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import minimp as mp
+
+
+def test_a_deep_copy_of_a_leaf_shares_nothing_but_its_backend() -> None:
+    """Oracle: the docstring, and torch, which copies leaves with their gradients."""
+    leaf = mp.tensor([1.0, 2.0], requires_grad=True)
+    (leaf * leaf).sum().backward()
+    first, second = copy.deepcopy([leaf, leaf])
+    assert first is second
+    assert first.backend is leaf.backend
+    assert first.format is leaf.format
+    assert first.requires_grad
+    assert first.grad is not None
+    assert first.grad is not leaf.grad
+    assert not np.shares_memory(first.array, leaf.array)
+    assert first.grad.tolist() == [2.0, 4.0]
+
+
+def test_only_leaves_are_deep_copied() -> None:
+    """Oracle: torch refuses too."""
+    with pytest.raises(mp.errors.GradientError, match="leaf"):
+        copy.deepcopy(mp.tensor([1.0], requires_grad=True) * 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_was_recorded_does_not_change(dtype: str) -> None:
+    """Oracle: value semantics: writing through numpy() after a product was recorded leaves its gradient."""
+    size = 4096  # large enough for a float32 twin
+    x = mp.tensor(np.ones(size), dtype=dtype)
+    w = mp.tensor(np.full(size, 2.0), dtype=dtype, requires_grad=True)
+    product = w * x
+    x.numpy()[:] = 100.0
+    assert float(x[0]) == 100.0
+    product.sum().backward()
+    assert w.grad is not None
+    assert float(w.grad.amax()) == 1.0
+    assert float((x * 1.0).amax()) == 100.0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_write_through_numpy_is_seen_by_every_later_op(dtype: str) -> None:
+    """Oracle: NumPy, on the same bits: a float32 twin made before the write must not be used after it."""
+    x = mp.tensor(np.ones(4096), dtype=dtype)
+    assert float((x + x)[0]) == 2.0  # makes a twin
+    x.numpy()[0] = 7.0
+    assert float((x + x)[0]) == 14.0
+    x.numpy()[0] = 9.0
+    assert float((x + x)[0]) == 18.0
+
+
+def test_from_dlpack_shares_memory() -> None:
+    """Oracle: NumPy's own exchange."""
+    array = np.arange(4, dtype=np.float32)
+    taken = mp.from_dlpack(array)
+    array[0] = 5.0
+    assert taken.tolist() == [5.0, 1.0, 2.0, 3.0]
+    assert np.from_dlpack(mp.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+def test_from_dlpack_refuses_what_cannot_be_exchanged() -> None:
+    """Oracle: the error tree."""
+    with pytest.raises(mp.errors.FormatError):
+        mp.from_dlpack([1.0, 2.0])
+    with pytest.raises(mp.errors.FormatError, match="DLPack"):
+        mp.tensor([1.0], dtype="bfloat16").__dlpack__()
