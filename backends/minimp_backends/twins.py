@@ -8,9 +8,11 @@ array is made read-only while it has one, and the oldest twins are dropped when 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Twins"]
@@ -32,11 +34,13 @@ class Twins:
         return None if held is None else held[1]
 
     def put(self, low: Array, wide: Array) -> None:
-        """Keep `wide` as the twin of `low`; both become read-only."""
-        if self.is_shared(low) or wide.nbytes > self.limit:
+        """Keep `wide` as the twin of `low`; both become read-only, and what `low` is a view of."""
+        if wide.nbytes > self.limit or any(self.is_shared(each) for each in _owners(low)):
             return
-        low.setflags(write=False)
+        for each in _owners(low):
+            each.setflags(write=False)
         wide.setflags(write=False)
+        self._forget(id(low))
         self._hold(low, wide)
         self.nbytes += wide.nbytes
         while self.nbytes > self.limit:
@@ -65,3 +69,10 @@ class Twins:
         """Drop every twin."""
         for key in [key for key, (_, wide) in self._held.items() if wide is not None]:
             self._forget(key)
+
+
+def _owners(array: Any) -> Iterator[Array]:
+    """Yield an array, the one that it is a view of, and so on."""
+    while isinstance(array, np.ndarray):
+        yield array
+        array = array.base
