@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 from minimp import formats
@@ -15,6 +17,13 @@ from minimp.policy import FLOATING, Policy, policies
 __all__ = ["Recipe", "recipes"]
 
 UPDATES = ("fp32", "stochastic", "kahan")
+KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "name": ((str,), "a string"),
+    "master_weights": ((bool,), "True or False"),
+    "accumulate": ((str,), "the name of an accumulation"),
+    "policy": ((str, Policy, type(None)), "the name of a policy, a Policy or None"),
+}
+"""What the choices that are no formats can be: their types, and these in words."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class Recipe:
         compute_dtype: the format of products: the autocast region's, or `param_dtype` without a policy.
         master_weights: whether updates accumulate in FP32. With `param_dtype` float32 the parameters are
             the masters, and autocast makes the low copies; with a low `param_dtype` the optimizer keeps them.
-        loss_scale: None (S = 1, no scaler), a fixed power of two, or "dynamic".
+        loss_scale: None (S = 1, no scaler), a fixed power of two from 2^-126 to 2^127, or "dynamic".
         accumulate: how sums are accumulated, a name of :func:`minimp.formats.matmul`.
         policy: the autocast policy, by name or as a Policy; None runs every op in the format of its inputs.
         update: how a low-format weight without a master takes its update: rounded to nearest ("fp32":
@@ -56,6 +65,9 @@ class Recipe:
                     f"{field} cannot be {form.name}; use float64, float32, float16 or bfloat16"
                 )
             object.__setattr__(self, field, form)
+        for field, (kinds, words) in KINDS.items():
+            if not isinstance(getattr(self, field), kinds):
+                raise self._refuse(f"{field} is {words}, not {getattr(self, field)!r}")
         parse_accumulate(self.accumulate)
         if isinstance(self.policy, str) and self.policy not in policies:
             raise SettingError(unknown_name("policy", self.policy, policies))
@@ -68,15 +80,14 @@ class Recipe:
         return SettingError(f"recipe {self.name!r}: {why}")
 
     def _check_scale(self) -> None:
-        scale = self.loss_scale
+        scale: Any = self.loss_scale
         if scale is None or scale == "dynamic":
             return
-        if (
-            isinstance(scale, str | bool)
-            or scale <= 0
-            or float(scale).hex().split("p")[0] not in ("0x1.0000000000000", "0x1.0")
-        ):
-            raise self._refuse(f"loss_scale is None, 'dynamic' or a power of two, not {scale!r}")
+        number = scale if isinstance(scale, Real) and not isinstance(scale, bool) else 0
+        if not 2.0**-126 <= number <= 2.0**127 or math.frexp(number)[0] != 0.5:
+            raise self._refuse(
+                f"loss_scale is None, 'dynamic' or a power of two from 2^-126 to 2^127, not {scale!r}"
+            )
 
     def _check_storage(self) -> None:
         low_params, low_compute = self.low(self.param_dtype), self.low(self.compute_dtype)
@@ -86,6 +97,10 @@ class Recipe:
             )
         if self.policy is not None and not low_compute:
             raise self._refuse("an autocast policy needs a compute_dtype of float16 or bfloat16")
+        if self.policy is not None and self.param_dtype is formats.float64:
+            raise self._refuse(
+                "autocast leaves float64 alone: param_dtype must be float32 or the compute format"
+            )
         if low_params and self.param_dtype is not self.compute_dtype:
             raise self._refuse("parameters in a low format must be in the compute format")
         if not low_params and low_compute and not self.master_weights:
