@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from minimp import rng
 from minimp.recipe import Recipe
 from minimp.tape import Array, Node
 
@@ -52,14 +53,26 @@ class Ledger:
 
 
 def ledger(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
-    """Run a step up to its backward, and count what it holds then; weights and state stay as they are.
+    """Run a step up to its backward, and count what it holds then.
 
-    Optimizer state is made at an optimizer's first update: before that, its bytes are 0.
+    Weights, gradients, optimizer state and the random generator are left as they were. Optimizer state is
+    made at an optimizer's first update: before that, its bytes are 0.
 
     Args:
         step: a training step.
         inputs, targets: one batch, as for `step(inputs, targets)`.
     """
+    before = [(p, p.grad) for p in step.model.parameters()]
+    state = rng.get_rng_state()
+    try:
+        return _count(step, inputs, targets)
+    finally:
+        rng.set_rng_state(state)
+        for p, grad in before:
+            p.grad = grad
+
+
+def _count(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
     nodes: list[Node] = []
     parameters = list(step.model.parameters())
     held = {id(owner(p.array)) for p in parameters}
@@ -79,7 +92,6 @@ def ledger(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
     masters = kept["master"]
     if step.recipe.master_weights and not Recipe.low(step.recipe.param_dtype):
         masters = sum(p.array.nbytes for p in parameters)
-    step.optimizer.zero_grad()
     return Ledger(low_bytes, masters, gradients, kept["state"], activations)
 
 
