@@ -83,7 +83,7 @@ class Recipe:
         scale: Any = self.loss_scale
         if scale is None or scale == "dynamic":
             return
-        number = scale if isinstance(scale, Real) and not isinstance(scale, bool) else 0
+        number: Any = scale if isinstance(scale, Real) and scale is not True else 0
         if not 2.0**-126 <= number <= 2.0**127 or math.frexp(number)[0] != 0.5:
             raise self._refuse(
                 f"loss_scale is None, 'dynamic' or a power of two from 2^-126 to 2^127, not {scale!r}"
