@@ -26,6 +26,8 @@ from minimp.step import StepReport, TrainStep
 
 __all__ = ["EXPERIMENTS", "Experiment", "Outcome", "run_experiment", "run_recipe"]
 
+MOST = 10**9
+"""More steps, rows or micro-batches than this are a slip of the keyboard."""
 SAMPLES = 40
 """On so many steps, evenly spread, gradients are compared with float64 and updates counted."""
 
@@ -66,8 +68,9 @@ class Experiment:
         if len(set(self.recipes)) != len(self.recipes):
             raise SettingError(f"a recipe is named twice in {', '.join(self.recipes)}")
         for field in ("steps", "batch", "accumulate_steps"):
-            if getattr(self, field) < 1:
-                raise SettingError(f"{field} must be at least 1, got {getattr(self, field)}")
+            value = getattr(self, field)
+            if type(value) is not int or not 1 <= value <= MOST:
+                raise SettingError(f"{field} must be a whole number from 1 to {MOST:,}, got {value}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise SettingError(f"lr must be a number greater than 0, got {self.lr}")
         models.MODELS[self.model]
@@ -146,8 +149,15 @@ class Outcome:
 
     @property
     def diverged_at(self) -> int | None:
-        """The first step (from 1) whose loss was not finite, or None."""
-        return next((i for i, loss in enumerate(self.losses, 1) if not math.isfinite(loss)), None)
+        """The step (from 1) from which on no loss was finite, or None if the last one was."""
+        finite = [number for number, loss in enumerate(self.losses, 1) if math.isfinite(loss)]
+        last = finite[-1] if finite else 0
+        return last + 1 if last < len(self.losses) else None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether training ended without a finite loss, or with a score that is no number."""
+        return self.diverged_at is not None or not math.isfinite(self.score)
 
 
 def run_experiment(

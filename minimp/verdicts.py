@@ -29,14 +29,17 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
     """
     recipe = recipes[outcome.recipe]
     if outcome.diverged_at is not None:
-        return f"Diverged: the loss was not finite at step {outcome.diverged_at:,}; {_overflow(outcome)}."
+        return f"Diverged: no loss was finite from step {outcome.diverged_at:,} on; {_overflow(outcome)}."
+    if outcome.diverged:
+        return f"Diverged at the end: {_score(outcome)}; {_overflow(outcome)}."
     if outcome is reference:
         return f"The reference: {_score(outcome)}; every other line is compared with it."
-    if reference.diverged_at is not None:
-        return f"{_score(outcome).capitalize()}; {reference.recipe} diverged, so there is no comparison."
-    if as_good(outcome, reference):
-        return f"As good as {reference.recipe} ({_gap(outcome, reference)}): {_why_good(outcome, recipe)}."
-    return f"Worse than {reference.recipe} ({_gap(outcome, reference)}): {_why_bad(outcome, recipe)}."
+    if reference.diverged:
+        return f"{_score(outcome).capitalize()}; {reference.recipe} diverged: nothing to compare with."
+    if not as_good(outcome, reference):
+        return f"Worse than {reference.recipe} ({_gap(outcome, reference)}): {_why_bad(outcome, recipe)}."
+    rank = "As good" if as_good(reference, outcome) else "At least as good"
+    return f"{rank} as {reference.recipe} ({_gap(outcome, reference)}): {_why_good(outcome, recipe)}."
 
 
 def _score(outcome: Outcome) -> str:
@@ -47,8 +50,11 @@ def _score(outcome: Outcome) -> str:
 
 def _gap(outcome: Outcome, reference: Outcome) -> str:
     if outcome.metric == "test_accuracy":
-        return f"{100 * (outcome.score - reference.score):+.1f} points"
-    return f"{outcome.score / reference.score:.2f} x its loss"
+        points = round(100 * (outcome.score - reference.score), 1) + 0.0  # -0.0 + 0.0 is 0.0
+        return f"{points:+.1f} points"
+    if reference.score and outcome.score < 1000 * reference.score:
+        return f"{outcome.score / reference.score:.2f} x its loss"
+    return f"test loss {outcome.score:.3g} beside {reference.score:.3g}"
 
 
 def _overflow(outcome: Outcome) -> str:
@@ -58,43 +64,50 @@ def _overflow(outcome: Outcome) -> str:
 
 
 def _why_good(outcome: Outcome, recipe: Recipe) -> str:
-    """Name what kept small gradients and small updates, with the figures that show it."""
-    kept = f"{outcome.swallowed_updates:.0%} of the updates swallowed"
-    reasons = []
+    """Say what kept small updates and small gradients; or that much was lost, and does not show."""
+    reasons = [_kept_updates(outcome, recipe), _kept_gradients(outcome, recipe)]
+    return "; ".join(filter(None, reasons)) or "nothing is kept in 16 bits"
+
+
+def _kept_updates(outcome: Outcome, recipe: Recipe) -> str:
+    share = f"{outcome.swallowed_updates:.0%} of the updates"
+    if recipe.update == "stochastic":
+        return f"a step drops {share}, but without bias"
+    if outcome.swallowed_updates > MUCH:
+        return f"{share} were lost, which does not show after {_steps(outcome)}"
     if recipe.master_weights:
-        reasons.append(f"FP32 masters collect small updates ({kept})")
-    elif recipe.update == "kahan":
-        reasons.append(f"the compensation term carries what a weight cannot take ({kept} at once)")
-    elif recipe.update == "stochastic":
-        reasons.append(f"a step drops {outcome.swallowed_updates:.0%} of the updates, but without bias")
-    elif Recipe.low(recipe.param_dtype):
-        reasons.append(f"the updates are large enough for 16-bit weights ({kept})")
-    flushed = f"{outcome.underflow_share:.1%} of the gradients flushed"
+        return f"FP32 masters collect small updates ({share} swallowed)"
+    if recipe.update == "kahan":
+        return f"the compensation term carries what a weight cannot take ({share} swallowed all the same)"
+    if Recipe.low(recipe.param_dtype):
+        return f"the updates are large enough for 16-bit weights ({share} swallowed)"
+    return ""
+
+
+def _kept_gradients(outcome: Outcome, recipe: Recipe) -> str:
+    share = f"{outcome.underflow_share:.1%} of the gradients"
+    if outcome.underflow_share > MUCH:
+        return f"{share} became zero, which does not show after {_steps(outcome)}"
     if recipe.loss_scale is not None:
-        reasons.append(f"the loss scale keeps the gradients in range ({flushed}{_skips(outcome)})")
-    elif recipe.compute_dtype.name == "bfloat16":
-        reasons.append(f"bfloat16 has the range of FP32 ({flushed})")
-    elif Recipe.low(recipe.compute_dtype):
-        reasons.append(f"here the gradients stay in range without scaling ({flushed})")
-    return "; ".join(reasons)
+        return f"the loss scale keeps the gradients in range ({share} flushed{_skips(outcome)})"
+    if recipe.compute_dtype.name == "bfloat16":
+        return f"bfloat16 has the range of FP32 ({share} flushed)"
+    if Recipe.low(recipe.compute_dtype):
+        return f"here the gradients stay in range without scaling ({share} flushed)"
+    return ""
 
 
 def _why_bad(outcome: Outcome, recipe: Recipe) -> str:
-    """Name the loss that passes half, else both figures."""
+    """Name every loss that passes half, else the figures."""
     causes = []
     if outcome.underflow_share > MUCH:
-        scaled = "" if recipe.loss_scale is not None else ", and no loss scale lifts them"
+        scaled = "" if recipe.loss_scale is not None else "; no loss scale lifts them"
         causes.append(
-            f"{outcome.underflow_share:.0%} of the gradients are too small for "
-            f"{recipe.compute_dtype.name} and became zero{scaled}"
+            f"{outcome.underflow_share:.0%} of the gradients became zero (too small for "
+            f"{recipe.compute_dtype.name}{scaled})"
         )
     if outcome.swallowed_updates > MUCH:
-        name = recipe.param_dtype.name
-        masters = "" if recipe.master_weights else ", and no master copy collects them"
-        causes.append(
-            f"{outcome.swallowed_updates:.0%} of the updates are smaller than half an ULP of their {name} "
-            f"weight and were rounded away{masters}"
-        )
+        causes.append(_lost_updates(outcome, recipe))
     if outcome.skipped_steps > len(outcome.losses) / 2:
         causes.append(f"{outcome.skipped_steps:,} of {len(outcome.losses):,} steps were skipped")
     if not causes:
@@ -105,6 +118,22 @@ def _why_bad(outcome: Outcome, recipe: Recipe) -> str:
     return "; ".join(causes)
 
 
+def _lost_updates(outcome: Outcome, recipe: Recipe) -> str:
+    share = f"{outcome.swallowed_updates:.0%} of the updates"
+    if recipe.update == "stochastic":
+        return f"a step drops {share}, without bias, but each rounding adds noise"
+    if recipe.update == "kahan":
+        return f"{share} were lost (too small for a weight and its compensation term)"
+    name = "float32" if recipe.master_weights else recipe.param_dtype.name
+    keeper = "" if name == "float32" else "; no master keeps them"
+    return f"{share} were lost (at most half an ULP of their {name} weight{keeper})"
+
+
+def _steps(outcome: Outcome) -> str:
+    count = len(outcome.losses)
+    return f"{count:,} step{'s' if count > 1 else ''}"
+
+
 def _skips(outcome: Outcome) -> str:
     count = outcome.skipped_steps
-    return "" if not count else f", {count} step{'s' if count > 1 else ''} skipped while it settled"
+    return "" if not count else f", {count:,} step{'s' if count > 1 else ''} skipped while it settled"

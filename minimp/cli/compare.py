@@ -30,6 +30,8 @@ LEGEND = (
     "swallowed: weight updates with w + dw == w. time: per step, relative to the reference. Shares are of "
     "sampled steps."
 )
+HEADS = ("weights", "masters", "optim.", "saved", "skipped", "flushed", "swallowed", "time")
+NARROW_HEADS = ("wts", "mast.", "optim.", "saved", "skip", "flush.", "swall.", "time")
 Results = dict[str, list[tuple[Outcome, str]]]
 
 
@@ -123,7 +125,9 @@ def _run_with_progress(experiment: Experiment, data: TrainTest, *, quiet: bool) 
         TextColumn("loss {task.fields[loss]}", justify="right"),
         TextColumn("S {task.fields[scale]}"), TimeElapsedColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=progress_console(), disable=quiet, transient=True) as bars:
+    screen = progress_console()
+    unseen = quiet or not screen.is_terminal  # into a file, the bars would be empty lines
+    with Progress(*columns, console=screen, disable=unseen, transient=True) as bars:
         tasks: dict[str, TaskID] = {
             name: bars.add_task(name, total=experiment.steps, loss="-", scale="-", start=False)
             for name in experiment.recipes
@@ -137,7 +141,7 @@ def _run_with_progress(experiment: Experiment, data: TrainTest, *, quiet: bool) 
                     tasks[name], completed=number, loss=f"{report.loss:8.4f}", scale=f"{report.loss_scale:g}"
                 )
 
-        outcomes = list(run_experiment(experiment, data, None if quiet else advance))
+        outcomes = list(run_experiment(experiment, data, None if unseen else advance))
     reference = next(each for each in outcomes if each.recipe == experiment.reference)
     return [(outcome, verdict(outcome, reference)) for outcome in outcomes]
 
@@ -146,18 +150,20 @@ def show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str
     """Print the table of an experiment, what it was run on, and one sentence per recipe."""
     out.print()
     out.print(f"[bold]{experiment.name}[/]: {experiment.shows}")
-    out.print(_wrapped(_setting(experiment, data)))
-    out.print(table(rows, experiment.reference))
+    out.print(_wrapped(_setting(experiment, data), out.width), markup=False)
+    wide = table(rows, experiment.reference)
+    fits = out.measure(wide, options=out.options.update(width=1000)).maximum <= out.width
+    out.print(wide if fits else table(rows, experiment.reference, narrow=True))
     out.print()
     for outcome, sentence in rows:
-        lines = _wrapped(sentence, width=MOST_COLUMNS - 18).split("\n")
+        lines = _wrapped(sentence, out.width - 18).split("\n")
         out.print(f"[bold]{outcome.recipe:16}[/]  " + f"\n{'':18}".join(lines))
 
 
 def show_legend(out: Console) -> None:
     """Say what the columns are."""
     out.print()
-    out.print(_wrapped(LEGEND), style="dim")
+    out.print(_wrapped(LEGEND, out.width), style="dim")
 
 
 def _setting(experiment: Experiment, data: TrainTest) -> str:
@@ -176,17 +182,17 @@ def _setting(experiment: Experiment, data: TrainTest) -> str:
     return text
 
 
-def _wrapped(text: str, width: int = MOST_COLUMNS) -> str:
-    return textwrap.fill(text, width, break_on_hyphens=False)
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(text, max(width, 20), break_on_hyphens=False)
 
 
-def table(rows: Sequence[tuple[Outcome, str]], reference_name: str) -> Table:
-    """Return the table of one experiment, at most 100 columns wide."""
+def table(rows: Sequence[tuple[Outcome, str]], reference_name: str, *, narrow: bool = False) -> Table:
+    """Return the table of one experiment, at most 100 columns wide; with `narrow`, 80."""
     reference = next(outcome for outcome, _ in rows if outcome.recipe == reference_name)
     accuracy = reference.metric == "test_accuracy"
-    grid = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    heads = ("recipe", "accuracy" if accuracy else "test loss", "weights", "masters", "optim.",
-             "saved", "skipped", "flushed", "swallowed", "time")  # fmt: skip
+    padding = (0, 1, 0, 0) if narrow else (0, 1)
+    grid = Table(box=None, pad_edge=False, padding=padding, header_style="bold")
+    heads = ("recipe", "accuracy" if accuracy else "test loss", *(NARROW_HEADS if narrow else HEADS))
     for i, head in enumerate(heads):
         grid.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
     for outcome, _ in rows:
@@ -203,9 +209,8 @@ def table(rows: Sequence[tuple[Outcome, str]], reference_name: str) -> Table:
 
 
 def _bytes(count: int) -> str:
-    if not count:
-        return "-"
-    return f"{count / 2**10:,.1f}K" if count < 2**20 else f"{count / 2**20:,.1f}M"
+    power = next((power for power in (10, 20, 30) if count < 2**power * 1000), 40)
+    return f"{count / 2**power:,.1f}{'KMGT'[power // 10 - 1]}" if count else "-"
 
 
 def _config(args: argparse.Namespace, chosen: Sequence[Experiment], data: TrainTest) -> dict[str, Any]:
@@ -243,7 +248,6 @@ def _figures(outcome: Outcome, sentence: str) -> dict[str, Any]:
         "loss_scales": list(outcome.loss_scales),
         "skipped_steps": outcome.skipped_steps,
         "underflow_share": outcome.underflow_share,
-        "overflow_share": outcome.overflow_share,
         "swallowed_updates": outcome.swallowed_updates,
         "bytes": outcome.bytes,
         "seconds_per_step": outcome.seconds_per_step,
