@@ -34,8 +34,11 @@ OPS: dict[str, Op] = {}
 class Op:
     """A differentiable operation: forward, gradient, cast class and docstring in one place.
 
-    Made by the :func:`op` decorator. Positional arguments are data (tensors, arrays or Python numbers),
-    keyword arguments are metadata and reach the gradient rule under the same names.
+    Made by the :func:`op` decorator; called, it is the door. The call is one frame on purpose: every op
+    passes here, and a Python call costs a tenth of a small addition.
+
+    Positional arguments are data (tensors, arrays or Python numbers), keyword arguments are metadata and
+    reach the gradient rule under the same names.
     """
 
     def __init__(self, forward: Callable[..., Array], cast: CastClass, mixed: Mixed, bound: str) -> None:
@@ -57,22 +60,18 @@ class Op:
         self.backward_rule = rule
         return rule
 
-    def __call__(self, *inputs: Any, **options: Any) -> Tensor:  # noqa: C901, PLR0912, PLR0915 - see below
-        """Run the op: rule, cast, kernel, record, tell.
-
-        One frame on purpose: every op passes here, and a call costs a tenth of a small addition.
-        """
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:  # noqa: C901, PLR0912, PLR0915 - one frame
+        """Run the op: rule, cast, kernel, record, tell."""
         modes = MODES.get()
         arrays: list[Array] = []
         edges: list[Edge | None] = []
         backend, format, recording = None, None, False
-        plain = modes.autocast is None or not modes.autocast.enabled
-        if plain:  # tensors of one floating format on one backend, and Python numbers: run as they are
-            for x in inputs:
+        if modes.autocast is None or not modes.autocast.enabled:
+            for x in inputs:  # tensors of one floating format on one backend, and numbers, run as they are
                 if isinstance(x, Value):
                     if x.format is not format or x.backend is not backend:
                         if backend is not None or x.format is None:
-                            plain = False
+                            backend = None
                             break
                         backend, format = x.backend, x.format
                     arrays.append(x.array)
@@ -83,10 +82,10 @@ class Op:
                 elif x.__class__ is float or x.__class__ is int or x is None:
                     arrays.append(x)
                 else:
-                    plain = False
+                    backend = None
                     break
                 edges.append(None)
-        if not plain or backend is None:
+        if backend is None:  # else they are lifted and cast first
             arrays, edges, backend, format, recording = self._gather_prepared(inputs, options, modes)
         recording = recording and modes.grad_enabled and self.backward_rule is not None
         context = WideNode if format is FLOAT32 else Node
@@ -94,8 +93,6 @@ class Op:
         token = hush()
         try:
             result = self.forward(node, *arrays, **options) if options else self.forward(node, *arrays)
-        except MinimpError:
-            raise
         except (ValueError, IndexError, TypeError) as fault:
             raise self._explain(fault, arrays, options) from fault
         finally:
@@ -118,6 +115,8 @@ class Op:
 
     def _explain(self, fault: Exception, arrays: list[Array], options: dict[str, Any]) -> MinimpError:
         """Turn a complaint of the array library into an error that names the op and the shapes."""
+        if isinstance(fault, MinimpError):  # one of ours already
+            raise fault
         shapes = [a.shape for a in arrays if hasattr(a, "shape")]
         text = f"cannot compute on shapes {', '.join(map(str, shapes))}"
         if options:
@@ -184,7 +183,7 @@ def cast(ctx: Node, x: Array, *, format: Format) -> Array:
 
 
 @cast.gradient
-def _(ctx: Node, grad: Array, *, format: Format) -> Array:  # noqa: ARG001
+def _(ctx: Node, grad: Array, *, format: Format) -> Array:  # noqa: ARG001 - the format is the forward's
     assert ctx.format is not None  # an integer has no gradient
     return ctx.backend.cast(grad, ctx.format)
 

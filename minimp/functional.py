@@ -146,7 +146,7 @@ def dropout(input: Any, p: float = 0.5, training: bool = True) -> Tensor:
     if not 0.0 <= p <= 1.0:
         raise SettingError(f"dropout: expected a probability from 0 to 1, got {p}")
     if not training or p == 0.0:
-        return input if isinstance(input, Value) else Value.lift(input, None)  # type: ignore[return-value]
+        return input if isinstance(input, Value) else Value.lift(input, None)  # type: ignore[return-value]  # what is lifted is a Tensor
     return ops.dropout(input, p=p)
 
 
@@ -183,7 +183,7 @@ def cross_entropy(
     labels = target if isinstance(target, Value) else Value.lift(target, scores.backend)
     single = scores.array.ndim == 1
     if single:
-        scores, labels = scores.reshape(1, -1), labels.reshape(1)  # type: ignore[attr-defined]
+        scores, labels = scores.reshape(1, -1), labels.reshape(1)  # type: ignore[attr-defined]  # what is lifted is a Tensor
     losses = ops.nll_loss(
         ops.log_softmax(scores, dim=1), labels, weight,
         reduction=reduction, ignore_index=ignore_index, label_smoothing=label_smoothing,

@@ -87,10 +87,10 @@ class Operators(Value):
     def __abs__(self) -> Tensor:
         return ops.abs_(self)
 
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
         return ops.eq(self, other)
 
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
         return ops.ne(self, other)
 
     def __lt__(self, other: Any) -> Tensor:

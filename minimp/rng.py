@@ -28,7 +28,7 @@ def manual_seed(seed: Any) -> np.random.Generator:
 
 def get_rng_state() -> dict[str, Any]:
     """Return the generator's state: a dict of integers, strings and lists that JSON can hold."""
-    return _plain(_generator.bit_generator.state)  # type: ignore[no-any-return]
+    return _plain(_generator.bit_generator.state)  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
 def set_rng_state(state: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ class Value:
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the axes."""
-        return self.array.shape  # type: ignore[no-any-return]
+        return self.array.shape  # type: ignore[no-any-return]  # arrays have no type here
 
     @property
     def edge(self) -> Edge | None:

@@ -44,7 +44,7 @@ class Tensor(Operators):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The NumPy dtype that stores it (for bfloat16, ml_dtypes' one)."""
-        return self.array.dtype  # type: ignore[no-any-return]
+        return self.array.dtype  # type: ignore[no-any-return]  # arrays have no type here
 
     @property
     def is_leaf(self) -> bool:

@@ -258,7 +258,7 @@ def _train_rows(train: object, count: int, name: str) -> int:
     if isinstance(train, float) and 0.0 < train < 1.0:
         return min(max(math.floor(count * train + 0.5), 1), count - 1)
     try:
-        rows = 0 if isinstance(train, bool) else operator.index(train)  # type: ignore[arg-type]
+        rows = 0 if isinstance(train, bool) else operator.index(train)  # type: ignore[arg-type]  # what is no index raises
     except TypeError:
         rows = 0
     if not 1 <= rows < count:

@@ -201,7 +201,7 @@ def _as_tuple(*fields: Any) -> tuple[Any, ...]:
 def _check_batch_size(batch_size: object) -> int:
     """Return a batch size of 1 or more."""
     try:
-        size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)  # type: ignore[arg-type]
+        size = 0 if isinstance(batch_size, bool) else operator.index(batch_size)  # type: ignore[arg-type]  # what is no index raises
     except TypeError:
         size = 0
     if size < 1:

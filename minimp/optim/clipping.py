@@ -54,7 +54,7 @@ def get_total_norm(tensors: Parameters, norm_type: float = 2.0, error_if_nonfini
     dtype = np.float64 if any(each.array.dtype == np.float64 for each in listed) else np.float32
     backend = listed[0].backend if listed else None
     made: Any = Value.lift(np.asarray(total).astype(dtype), backend)
-    return made  # type: ignore[no-any-return]
+    return made  # type: ignore[no-any-return]  # arrays have no type here
 
 
 def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
