@@ -60,7 +60,7 @@ class Op:
         self.backward_rule = rule
         return rule
 
-    def __call__(self, *inputs: Any, **options: Any) -> Tensor:  # noqa: C901, PLR0912, PLR0915 - one frame
+    def __call__(self, *inputs: Any, **options: Any) -> Tensor:  # noqa: C901 - one frame, see the class
         """Run the op: rule, cast, kernel, record, tell."""
         modes = MODES.get()
         arrays: list[Array] = []
