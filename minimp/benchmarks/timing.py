@@ -28,19 +28,25 @@ def interleave(
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(1, rounds + warm_up + 1):
         for name, call in contenders.items():
-            gc.collect()
-            gc.disable()
-            try:
-                start = time.process_time()
-                call()
-                spent = time.process_time() - start
-            finally:
-                gc.enable()
+            spent = _seconds(call)
             if number > warm_up:
                 seconds[name].append(spent)
         if on_round is not None:
             on_round(number)
     return seconds
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.process_time()
+        call()
+        return time.process_time() - start
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:

@@ -33,7 +33,8 @@ class Workload:
         name: how it is called.
         batch: the shape of the inputs, batch first.
         layers: takes a namespace with torch.nn's names, returns the layers in order.
-        flops: floating-point operations of the products of one step, forward and backward.
+        flops: floating-point operations of the products of one step: 2 M N K forward, 2 M N K for each
+            gradient. The first layer's input needs none.
     """
 
     name: str
@@ -54,10 +55,10 @@ def _cnn(n: Any) -> list[Any]:
 
 
 WORKLOADS = {
-    "mlp": Workload("mlp", (128, 784), _mlp, 6 * 128 * (784 * 512 + 512 * 512 + 512 * 10)),
+    "mlp": Workload("mlp", (128, 784), _mlp, 128 * (4 * 784 * 512 + 6 * (512 * 512 + 512 * 10))),
     "cnn": Workload(
         "cnn", (64, 1, 28, 28), _cnn,
-        6 * 64 * (26 * 26 * 9 * 32 + 24 * 24 * 288 * 64 + 9216 * 128 + 1280),
+        64 * (4 * 26 * 26 * 9 * 32 + 6 * (24 * 24 * 288 * 64 + 9216 * 128 + 128 * 10)),
     ),
 }  # fmt: skip
 

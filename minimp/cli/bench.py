@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     for part in parts:
         if part not in PARTS:
             raise SettingError(unknown_name("part", part, PARTS))
+        if parts.count(part) > 1:
+            raise SettingError(f"part {part!r} is named twice")
     if args.rounds < 1:
         raise SettingError(f"--rounds must be at least 1, got {args.rounds}")
     if args.json is not None:
@@ -73,10 +75,10 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     machine = describe_machine()
     with_torch = torch_is_there() and not args.no_torch
     for name, fact in machine.items():
-        out.print(f"{name:14} {fact}", highlight=False)
+        out.print(f"{name:14} {fact}", markup=False)
     if not with_torch:
         left_out = "left out" if args.no_torch else "not installed: our own side only (pip install torch)"
-        out.print(f"{'torch':14} {left_out}", highlight=False)
+        out.print(f"{'torch':14} {left_out}")
     times: list[StepTimes] = []
     figures: list[Figure] = []
     for part in parts:
@@ -101,7 +103,9 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
 
 def _timed(part: str, rounds: int, *, with_torch: bool, quiet: bool) -> StepTimes:
     columns = (TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn(), TextColumn("rounds"))
-    with Progress(*columns, console=progress_console(), disable=quiet, transient=True) as bars:
+    screen = progress_console()
+    unseen = quiet or not screen.is_terminal  # into a file, the bar would be empty lines
+    with Progress(*columns, console=screen, disable=unseen, transient=True) as bars:
         task = bars.add_task(part, total=rounds + 2)
         return step_times(
             part, rounds, with_torch=with_torch, on_round=lambda n: bars.update(task, completed=n)

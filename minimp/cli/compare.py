@@ -14,7 +14,7 @@ from rich.table import Table
 
 from minimp import models
 from minimp.backend import use_backend
-from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
+from minimp.cli.base import console, examples, json_text, progress_console
 from minimp.data import TrainTest, load
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
