@@ -33,8 +33,8 @@ def gelu(x: Array, *, approximate: str = "none") -> Array:
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + e^-x)."""
-    return np.asarray(1 / (1 + np.exp(-x)))
+    """1 / (1 + e^-x), and e^x / (1 + e^x) below 0, where e^-x may overflow."""
+    return np.where(x < 0, np.exp(x) / (1 + np.exp(x)), 1 / (1 + np.exp(-x)))
 
 
 def dropout(x: Array, *, keep: Array, p: float = 0.5) -> Array:

@@ -114,7 +114,8 @@ class Running:
         quotient = a.exact / b.exact
         room = np.abs(b.exact) - b.error  # the least that the divisor can have been
         carried = (a.error + _scaled(b.error, finite_size(quotient))) / np.where(room > 0, room, 1.0)
-        return a._rounded_once(quotient, np.where((room > 0) | (b.error == 0), carried, np.inf))
+        sure = ((room > 0) | (b.error == 0)) & ~((b.exact == 0) & a._may_vanish())
+        return a._rounded_once(quotient, np.where(sure, carried, np.inf))
 
     def __radd__(self, other: Any) -> Running:
         return self._lift(other) + self
