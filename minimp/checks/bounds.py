@@ -40,6 +40,10 @@ class Family:
     note: str
     programs: Mapping[str, Program] | None
 
+    def knows(self, op: str) -> bool:
+        """Tell whether the family has a bound for the op called `op`."""
+        return self.programs is None or op in self.programs
+
 
 def forward_bound(
     family: str, op: str, at: Arithmetic, inputs: tuple[Any, ...], options: Mapping[str, Any]

@@ -101,16 +101,16 @@ def check_event(event: Event, forward: Event | None = None) -> Findings:
 
 def _check_forward(call: Call, event: Event) -> Findings:
     wrong = _obeys_policy(call, event)
-    wanted = call.result_format
-    got = format_of(call.output.dtype)
-    if got is not wanted:
+    wanted, op = call.result_format, call.node.op
+    if format_of(call.output.dtype) is not wanted:
         wrong += (Finding("has the op's format", _name(wanted), str(call.output.dtype), call.name),)
-    if call.node.op.name not in REFERENCE:
-        note = f"{call.node.op.name} has no reference: only its formats and its gradient rule are checked"
-        return Findings(call.name, wrong, (note,), 1)
-    if not wrong:
-        wrong = _within_bound(call)
-    return Findings(f"{call.name}: formats and error bound", wrong, checked=call.output.size)
+    formats_found = Findings(f"{call.name}: formats", wrong, checked=len(call.inputs))
+    if wrong:
+        return formats_found
+    if op.name not in REFERENCE or op.bound not in FAMILIES or not FAMILIES[op.bound].knows(op.name):
+        note = f"{op.name} has no reference: only its formats and its gradient rule are checked"
+        return replace(formats_found, notes=(note,))
+    return merge(f"{call.name}: formats and error bound", [formats_found, _within_bound(call)])
 
 
 def _obeys_policy(call: Call, event: Event) -> tuple[Finding, ...]:
@@ -134,24 +134,32 @@ def _obeys_policy(call: Call, event: Event) -> tuple[Finding, ...]:
     )
 
 
-def _within_bound(call: Call) -> tuple[Finding, ...]:
+def _within_bound(call: Call) -> Findings:
     """Compare the result with the float64 reference, element by element."""
-    node, output = call.node, call.output
+    node, output, fmt = call.node, call.output, call.result_format
     exact = np.asarray(call.exact())
     if exact.shape != output.shape:
-        return (Finding("has the result's shape", str(exact.shape), str(output.shape), call.name),)
-    fmt = call.result_format
-    bound = None
-    if fmt is not None and node.op.bound in FAMILIES:
-        at = arithmetic_of(node.format, node.accumulate)
-        bound = forward_bound(node.op.bound, node.op.name, at, call.inputs, call.options)
-    if bound is None or fmt is None:
-        differs = ~_equal(output, exact)
-        return compare("equals the reference", call.name, output, exact.astype(np.float64), differs)
+        what = Finding("has the result's shape", str(exact.shape), str(output.shape), call.name)
+        return Findings(call.name, (what,))
+    at = arithmetic_of(node.format, node.accumulate)
+    bound = forward_bound(node.op.bound, node.op.name, at, call.inputs, call.options) if fmt else None
+    if bound is None:
+        wrong = compare("equals the reference", call.name, output, exact, ~_equal(output, exact))
+        return Findings(call.name, wrong, checked=output.size)
     twice = 4 * U64 * finite_size(exact)  # the reference and the bound are two float64 evaluations
-    allowed = np.broadcast_to(bound.rounded(fmt).error, output.shape) + twice
-    far = ~within(output, exact, allowed)
-    return compare("lies within its bound of float64", call.name, output, exact, far, detail=allowed)
+    return _judge(call.name, output, exact, bound.rounded(fmt).error + twice)
+
+
+def _judge(name: str, got: Array, exact: Any, allowed: Any) -> Findings:
+    """Compare values with their bounds, and say where there are none."""
+    exact, allowed = np.broadcast_to(exact, got.shape), np.broadcast_to(allowed, got.shape)
+    far = ~within(got, exact, allowed)
+    wrong = compare("lies within its bound of float64", name, got, exact, far, detail=allowed)
+    unclaimed = int(np.isposinf(allowed).sum())
+    note = (
+        f"{name}: no claim on {unclaimed:,} of {got.size:,} elements: overflow, or 0 / 0, may be on the way"
+    )
+    return Findings(name, wrong, (note,) if unclaimed else (), got.size)
 
 
 # ---- backward ---------------------------------------------------------------------------------------------
@@ -161,18 +169,17 @@ def _check_backward(event: Event, call: Call | None) -> Findings:
     node = event.node
     name = f"gradient of {node.op.name}#{node.number}"
     parts = [None if p is None else node.backend.to_host(p) for p in event.outputs]
-    wrong = _gradient_formats(node, parts, name)
-    checked = sum(p.size for p in parts if p is not None)
+    found = Findings(f"{name}: formats", _gradient_formats(node, parts, name), checked=len(parts))
     if call is None:
         note = "gradients without their forward event: only shapes and formats are checked"
-        return Findings(f"{name}: formats", wrong, (note,), checked)
-    if wrong:
-        return Findings(f"{name}: formats", wrong, checked=checked)
+        return replace(found, notes=(note,))
+    if not found:
+        return found
     grad = node.backend.to_host(event.inputs[0])
-    if node.op.name in GRADIENTS or node.op.name == "cat":
-        wrong = _gradients_within_bounds(call, parts, grad, name)
-    wrong += check_rule(node, call.inputs, grad, node.options)
-    return Findings(f"{name}: formats, bounds and rule", wrong, checked=checked)
+    known = node.op.name in GRADIENTS or node.op.name == "cat"
+    bounds = _gradients_within_bounds(call, parts, grad, name) if known else []
+    rule = Findings(f"{name}: rule", check_rule(node, call.inputs, grad, node.options))
+    return merge(f"{name}: formats, bounds and rule", [found, *bounds, rule])
 
 
 def _gradient_formats(node: Node, parts: Sequence[Array | None], name: str) -> tuple[Finding, ...]:
@@ -193,12 +200,12 @@ def _gradient_formats(node: Node, parts: Sequence[Array | None], name: str) -> t
 
 def _gradients_within_bounds(
     call: Call, parts: Sequence[Array | None], grad: Array, name: str
-) -> tuple[Finding, ...]:
+) -> list[Findings]:
     node = call.node
     at = arithmetic_of(node.format, node.accumulate)
     inputs = tuple(x if is_plain(x) else at.number(x) for x in call.inputs)
     case = Case(at, inputs, at.number(grad), call.options, call.result_format or formats.float32)
-    wrong: tuple[Finding, ...] = ()
+    found = []
     for i, part in enumerate(parts):
         if part is None or i >= len(inputs) or node.inputs[i] is None:
             continue
@@ -206,13 +213,8 @@ def _gradients_within_bounds(
             keep = np.where(inputs[0].exact == 0, part != 0, call.options["keep"])
             case = replace(case, options={**call.options, "keep": keep})
         wanted = gradient_bound(node.op.name, i, case)
-        allowed = np.broadcast_to(wanted.error, part.shape)
-        exact = np.broadcast_to(wanted.exact, part.shape)
-        far = ~within(part, exact, allowed)
-        wrong += compare(
-            "lies within its bound of float64", f"{name} by {i}", part, exact, far, detail=allowed
-        )
-    return wrong
+        found.append(_judge(f"{name} by {i}", part, wanted.exact, wanted.error))
+    return found
 
 
 # ---- reading events ---------------------------------------------------------------------------------------

@@ -227,6 +227,17 @@ def test_overflow_must_be_met_by_infinity() -> None:
     assert not check_event(_spoiled(event, lambda a: np.array([-np.inf, a[1]], a.dtype)))
 
 
+def test_where_nothing_is_claimed_is_said() -> None:
+    """Oracle: 3e38 + 3e38 - 3e38 overflows on the way in float32 or does not, as the order has it."""
+    events: list[Event] = []
+    with listen(events.append):
+        ops.sum_(mp.tensor(np.array([[3e38, 3e38, -3e38], [1.0, 1.0, 1.0]], np.float32)), dim=1)
+    found = check_events(events)
+    assert found
+    (note,) = found.notes
+    assert note.partition(": ")[2] == "no claim on 1 of 2 elements: overflow, or 0 / 0, may be on the way"
+
+
 @pytest.mark.parametrize("fmt", ["float64", "float32", *LOW])
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
 def test_bounds_claim_something(sample: Sample, fmt: str) -> None:
