@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tests.trainer.runs import bits, timeless
 
 ENDLESS = "1000000"
 COMMAND = (sys.executable, "-W", "error", "-c", "import sys; from minimp.cli import main; sys.exit(main())")
-PATIENCE = 60.0  # seconds a process may take for what should take one
+PATIENCE = 40.0  # seconds a process may take for what should take one
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,12 @@ def test_every_setting_acts(option: str) -> None:
         assert train(*options, folder, *option.split()) == 0
     plain, one, two = (bits(mp.load(f"{folder}/weights.safetensors")) for folder in ("plain", "one", "two"))
     assert plain != one == two
+
+
+def test_the_seed_orders_the_batches_too() -> None:
+    """Oracle: the loader's own seed, in the checkpoint."""
+    assert train("--steps", "1", "--seed", "9", "--out", "run") == 0
+    assert mp.load("run/checkpoint.safetensors")["loader"]["seed"] == 9
 
 
 def test_momentum_acts() -> None:
@@ -200,11 +208,18 @@ def test_progress_is_a_bar_on_a_terminal() -> None:
 # ---- Ctrl-C, kill ---------------------------------------------------------------------------------------
 
 
-def start(*arguments: str, stderr: Any = subprocess.PIPE) -> subprocess.Popen[str]:
-    """Start the command in a process of its own."""
+@contextmanager
+def start(*arguments: str, stderr: Any = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+    """Start the command in a process of its own, which does not outlive the block."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TERM": "xterm"}
     words = [*COMMAND, "train", *arguments]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # does nothing to one that has ended
 
 
 def wait_for_steps(process: subprocess.Popen[str], log: Path, steps: int) -> None:
@@ -275,12 +290,14 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint() -> None:
     assert_same_run("run", "straight")
 
 
-def test_a_run_that_is_going_on_cannot_be_resumed_beside_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_going_on_cannot_be_resumed_beside_itself() -> None:
     """Oracle: exit code 2 and one line; the first run is not disturbed."""
     with start("--steps", ENDLESS, "--out", "run", "--quiet") as process:
         wait_for_steps(process, Path("run/log.jsonl"), 3)
-        assert train("--resume", "run") == 2
-        assert "being written by another run" in capsys.readouterr().err
+        with start("--resume", "run") as second:
+            _, said = second.communicate(timeout=PATIENCE)
+        assert second.returncode == 2
+        assert "being written by another run" in said
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE)
     assert process.returncode == 130

@@ -124,3 +124,15 @@ def test_a_trainer_can_go_back() -> None:
     trainer.load_state_dict(state)
     assert timeless(trainer.run(9).records) == timeless(first.records)
     assert bits(trainer.state_dict()) == after
+
+
+def test_a_state_that_was_taken_over_is_saved(tmp_path: Path) -> None:
+    """Oracle: the file; the trainer had saved another state of the same step before."""
+    trainer = make_trainer("bf16-stochastic", checkpoint=tmp_path / "run.safetensors")
+    trainer.run(2)
+    other = make_trainer("bf16-stochastic", notes={"which": "other"})
+    mp.rng.generator().random(3)
+    other.run(2)
+    trainer.load_state_dict(other.state_dict())
+    trainer.run(0)
+    assert bits(mp.load(tmp_path / "run.safetensors")["model"]) == bits(other.state_dict()["model"])
