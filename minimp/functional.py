@@ -11,7 +11,7 @@ from typing import Any
 
 from minimp import formats, ops
 from minimp.door import cast_in_region
-from minimp.errors import SettingError
+from minimp.errors import DataError, SettingError
 from minimp.formats import Format
 from minimp.modes import MODES
 from minimp.policy import CastClass, compute_formats
@@ -159,7 +159,9 @@ def nll_loss(
     input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
 ) -> Tensor:  # fmt: skip
     """-log_p[target]; (N, C), (N,) -> () or (N,)."""
-    return ops.nll_loss(input, target, weight, reduction=reduction, ignore_index=ignore_index)
+    scores = input if isinstance(input, Value) else Value.lift(input, None)
+    labels = _labels("nll_loss", target, scores)
+    return ops.nll_loss(scores, labels, weight, reduction=reduction, ignore_index=ignore_index)
 
 
 def cross_entropy(
@@ -180,7 +182,7 @@ def cross_entropy(
         raise SettingError(f"cross_entropy: expected label_smoothing from 0 to 1, got {label_smoothing}")
     scores = input if isinstance(input, Value) else Value.lift(input, None)
     scores = _as_the_policy_asks("cross_entropy_loss", scores)
-    labels = target if isinstance(target, Value) else Value.lift(target, scores.backend)
+    labels = _labels("cross_entropy", target, scores)
     single = scores.array.ndim == 1
     if single:
         scores, labels = scores.reshape(1, -1), labels.reshape(1)  # type: ignore[attr-defined]  # what is lifted is a Tensor
@@ -189,6 +191,16 @@ def cross_entropy(
         reduction=reduction, ignore_index=ignore_index, label_smoothing=label_smoothing,
     )  # fmt: skip
     return losses.reshape() if single and reduction == "none" else losses
+
+
+def _labels(op: str, target: Any, scores: Value) -> Value:
+    """Return the labels as a tensor of integers beside the scores."""
+    labels = target if isinstance(target, Value) else Value.lift(target, scores.backend)
+    if labels.array.dtype.kind not in "iu":
+        raise DataError(
+            f"expected integer labels, got {labels.array.dtype}", op=op, help="use .astype('int64')"
+        )
+    return labels
 
 
 def _as_the_policy_asks(op: str, x: Value) -> Value:
