@@ -11,8 +11,6 @@ from typing import Any, NoReturn
 import numpy as np
 from rich.console import Console
 
-from minimp.files import AnyPath, check_writable
-
 __all__ = [
     "MOST_COLUMNS",
     "columns",
@@ -20,7 +18,6 @@ __all__ = [
     "examples",
     "json_text",
     "progress_console",
-    "warn_unwritable",
 ]
 
 MOST_COLUMNS = 100
@@ -86,8 +83,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def warn_unwritable(path: AnyPath) -> None:
-    """Raise before a long run what writing to `path` after it would raise: see `check_writable`."""
-    check_writable(path)

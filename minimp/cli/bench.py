@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from minimp.benchmarks import Figure, StepTimes, add_overhead, describe_machine,
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.suite import torch_is_there
 from minimp.benchmarks.workloads import WORKLOADS
-from minimp.cli.base import console, examples, json_text, progress_console
+from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
 from minimp.errors import SettingError, unknown_name
 from minimp.files import check_writable, write_whole
 
@@ -75,7 +76,8 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     machine = describe_machine()
     with_torch = torch_is_there() and not args.no_torch
     for name, fact in machine.items():
-        out.print(f"{name:14} {fact}", markup=False)
+        lines = textwrap.wrap(fact, MOST_COLUMNS - 15, break_on_hyphens=False)
+        out.print(f"{name:14} " + f"\n{'':15}".join(lines), markup=False)
     if not with_torch:
         left_out = "left out" if args.no_torch else "not installed: our own side only (pip install torch)"
         out.print(f"{'torch':14} {left_out}")

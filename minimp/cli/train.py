@@ -17,7 +17,7 @@ from typing import Any
 
 from minimp import checkpoint, models
 from minimp.backend import use_backend
-from minimp.cli.base import columns, console, examples, json_text, progress_console, warn_unwritable
+from minimp.cli.base import columns, console, examples, json_text, progress_console
 from minimp.cli.train_settings import DEFAULTS, OPTIMIZERS, TrainSettings
 from minimp.cli.train_view import figures, progress, summary
 from minimp.data import TrainTest
@@ -149,7 +149,7 @@ def _make_run(
         )  # fmt: skip
         check_writable(folder / WEIGHTS)
         if args.json is not None:
-            warn_unwritable(args.json)  # only now: it may lie in the new folder
+            check_writable(args.json)  # only now: it may lie in the new folder
         if state is not None:
             trainer.load_state_dict(state)
     except MinimpError:

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimp.cli.base import columns, console, examples, json_text, progress_console, warn_unwritable
-from minimp.errors import DataError
+from minimp.cli.base import columns, console, examples, json_text, progress_console
 
 
 @pytest.fixture(autouse=True)
@@ -106,11 +105,3 @@ leaves = (
 def test_json_comes_back(value: Any) -> None:
     """Oracle: the value itself, over nested finite values."""
     assert strictly(json_text(value)) == value
-
-
-def test_an_unwritable_file_is_told_early(tmp_path: Path) -> None:
-    """Oracle: a folder that is missing raises; a good path stays untouched."""
-    with pytest.raises(DataError, match="its folder does not exist"):
-        warn_unwritable(tmp_path / "none" / "out.json")
-    warn_unwritable(tmp_path / "out.json")
-    assert list(tmp_path.iterdir()) == []
