@@ -38,8 +38,8 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
         return f"{_score(outcome).capitalize()}; {reference.recipe} diverged: nothing to compare with."
     if not as_good(outcome, reference):
         return f"Worse than {reference.recipe} ({_gap(outcome, reference)}): {_why_bad(outcome, recipe)}."
-    rank = "As good" if as_good(reference, outcome) else "At least as good"
-    return f"{rank} as {reference.recipe} ({_gap(outcome, reference)}): {_why_good(outcome, recipe)}."
+    rank = "As good as" if as_good(reference, outcome) else "No worse than"
+    return f"{rank} {reference.recipe} ({_gap(outcome, reference)}): {_why_good(outcome, recipe)}."
 
 
 def _score(outcome: Outcome) -> str:
@@ -85,15 +85,15 @@ def _kept_updates(outcome: Outcome, recipe: Recipe) -> str:
 
 
 def _kept_gradients(outcome: Outcome, recipe: Recipe) -> str:
-    share = f"{outcome.underflow_share:.1%} of the gradients"
-    if outcome.underflow_share > MUCH:
-        return f"{share} became zero, which does not show after {_steps(outcome)}"
+    share = outcome.underflow_share
+    if share > MUCH:
+        return f"{share:.1%} of the gradients became zero, which does not show after {_steps(outcome)}"
     if recipe.loss_scale is not None:
-        return f"the loss scale keeps the gradients in range ({share} flushed{_skips(outcome)})"
+        return f"the loss scale keeps the gradients in range ({share:.1%} flushed{_skips(outcome)})"
     if recipe.compute_dtype.name == "bfloat16":
-        return f"bfloat16 has the range of FP32 ({share} flushed)"
+        return f"bfloat16 has the range of FP32 ({share:.1%} of the gradients flushed)"
     if Recipe.low(recipe.compute_dtype):
-        return f"here the gradients stay in range without scaling ({share} flushed)"
+        return f"here the gradients stay in range without scaling ({share:.1%} flushed)"
     return ""
 
 
