@@ -30,6 +30,7 @@ __all__ = [
     "is_grad_enabled",
     "listen",
     "no_grad",
+    "setting",
 ]
 
 Listener = Callable[["Event"], None]
@@ -83,6 +84,18 @@ class Scope(ContextDecorator):
     def __exit__(self, *exc: object) -> None:
         """Put the record back that was in force on entry."""
         MODES.reset(self._tokens.pop())
+
+
+class setting(Scope):  # noqa: N801 - reads as a statement: `with setting(accumulate="float64"):`
+    """Put the given fields of :class:`Modes` in force, as they are."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        self.fields = fields
+
+    def changes(self, now: Modes) -> dict[str, Any]:  # noqa: ARG002 - the same whatever is in force
+        """Return the fields."""
+        return self.fields
 
 
 class no_grad(Scope):  # noqa: N801 - torch's name

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minimp.checks import stages as proofs
 from minimp.door import cast_in_region
 from minimp.errors import DataError, SettingError
-from minimp.modes import accumulate, listen
+from minimp.modes import listen, setting
 from minimp.optim import Optimizer
-from minimp.policy import Region, in_region, policies
+from minimp.policy import Region, policies
 from minimp.quiet import hush, speak
 from minimp.recipe import Recipe, recipes
 from minimp.scaler import GradScaler
@@ -25,7 +24,8 @@ from minimp.tensors import Tensor
 
 if TYPE_CHECKING:
     from minimp.checks import Findings
-    from minimp.nn import Module
+    from minimp.nn import Module, Parameter
+    from minimp_backends.array_backend import ArrayBackend as Backend
 
 __all__ = ["STAGES", "Stage", "StepReport", "StepState", "TrainStep"]
 
@@ -95,9 +95,10 @@ class Stage:
 class StepState:
     """What the stages of one step hand on to each other."""
 
+    parameters: dict[str, Parameter]
+    backend: Backend
     inputs: Tensor
     targets: Any
-    recorded: bool
     scale: float
     region: Region | None
     output: Any = None
@@ -165,9 +166,9 @@ class TrainStep:
         Raises:
             DataError: inputs and targets of different lengths, or none.
         """
-        state = self._start(inputs, targets, recorded=False)
-        for _ in self._stages(state):
-            pass
+        state = self._start(inputs, targets)
+        for name in STAGES:
+            self._run(name, state)
         return self._report(state)
 
     def stages(self, inputs: Any, targets: Any) -> Iterator[Stage]:
@@ -176,9 +177,9 @@ class TrainStep:
         What a stage's `tensors` show is what the next stage works on. A generator that is dropped half
         way leaves the weights as they were, up to stage `update`.
         """
-        return self._stages(self._start(inputs, targets, recorded=True))
+        return self._recorded(self._start(inputs, targets))
 
-    def _start(self, inputs: Any, targets: Any, *, recorded: bool) -> StepState:
+    def _start(self, inputs: Any, targets: Any) -> StepState:
         x = inputs if isinstance(inputs, Tensor) else Tensor.lift(inputs, None)
         count = len(targets) if hasattr(targets, "__len__") else None
         if not x.ndim or x.shape[0] == 0 or (count is not None and count != x.shape[0]):
@@ -191,34 +192,43 @@ class TrainStep:
         region = None if policy is None else Region(policy, recipe.compute_dtype, True, True, {})
         if region is None and x.format not in (None, recipe.compute_dtype):
             x = x.detach().to(recipe.compute_dtype)
-        return StepState(x, targets, recorded, self.scaler.get_scale(), region)
+        parameters = dict(self.model.named_parameters())
+        backend = next(iter(parameters.values())).backend
+        return StepState(parameters, backend, x, targets, self.scaler.get_scale(), region)
 
-    def _stages(self, state: StepState) -> Iterator[Stage]:
+    def _recorded(self, state: StepState) -> Iterator[Stage]:
         for name, equation in STAGES.items():
+            before = proofs.remember(self, state, name)
             events: list[Event] = []
-            with ExitStack() as scope:
-                scope.enter_context(in_region(state.region if name in _IN_REGION else None))
-                scope.enter_context(accumulate(self.recipe.accumulate))
-                if state.recorded:
-                    scope.enter_context(listen(events.append))
-                before = proofs.remember(self, state, name) if state.recorded else None
-                if name not in _IN_REGION:  # there the model runs, and may speak
-                    scope.callback(speak, hush())
-                tensors, facts = getattr(self, f"_{name}")(state)
+            with listen(events.append):
+                tensors, facts = self._run(name, state)
             state.events += events
             proof = proofs.proof_of(name, self, state, before)
             yield Stage(name, equation, tensors, facts, tuple(events), proof)
+
+    def _run(self, name: str, state: StepState) -> _Result:
+        """Run one stage by the recipe: in its autocast region where the model runs, silently elsewhere."""
+        stage: Callable[[StepState], _Result] = getattr(self, f"_{name}")
+        region = state.region if name in _IN_REGION else None
+        with setting(autocast=region, accumulate=self.recipe.accumulate):
+            if name in _IN_REGION:  # the model is the user's, and may speak
+                return stage(state)
+            token = hush()
+            try:
+                return stage(state)
+            finally:
+                speak(token)
 
     # ---- the stages ---------------------------------------------------------------------------------------
 
     def _cast_weights(self, state: StepState) -> _Result:
         """Cast every FP32 parameter once; the region's cache hands the same node to every op."""
         self.optimizer.zero_grad()
-        named = dict(self.model.named_parameters())
-        if state.region is None:
-            return {name: p.detach() for name, p in named.items()}, {}
-        low = state.region.format
-        return {name: cast_in_region(p, low, state.region) for name, p in named.items()}, {}
+        region = state.region
+        if region is None:
+            return {name: p.detach() for name, p in state.parameters.items()}, {}
+        low = region.format
+        return {name: cast_in_region(p, low, region) for name, p in state.parameters.items()}, {}
 
     def _forward(self, state: StepState) -> _Result:
         state.output = self.model(state.inputs)
@@ -238,18 +248,18 @@ class TrainStep:
     def _backward(self, state: StepState) -> _Result:
         assert state.scaled is not None
         state.scaled.backward()
-        return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}, {}
+        return {name: p.grad for name, p in state.parameters.items() if p.grad is not None}, {}
 
     def _unscale(self, state: StepState) -> _Result:
         # a scale that has backed off to zero: infinite, and every step is bad from here on, as in torch 2.13
         factor = self.micro_batches / state.scale if state.scale else math.inf
-        for name, p in self.model.named_parameters():
+        for name, p in state.parameters.items():
             if p.grad is not None:
                 state.gradients[name] = p.backend.times(p.grad.array, factor)
         return self._unscaled(state), {"loss_scale": state.scale}
 
     def _check_finite(self, state: StepState) -> _Result:
-        squares = {name: _backend(self).square_sum(g) for name, g in state.gradients.items()}
+        squares = {name: state.backend.square_sum(g) for name, g in state.gradients.items()}
         state.nonfinite = tuple(name for name, total in squares.items() if total is None)
         state.norm = float("nan") if state.nonfinite else float(sum(s for s in squares.values() if s)) ** 0.5
         return self._unscaled(state), {"found_inf": bool(state.nonfinite), "nonfinite": state.nonfinite}
@@ -257,22 +267,22 @@ class TrainStep:
     def _clip(self, state: StepState) -> _Result:
         if self.max_norm is not None and state.norm > self.max_norm:  # never true of a NaN norm
             factor = self.max_norm / (state.norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ 2.13
-            state.gradients = {name: _backend(self).times(g, factor) for name, g in state.gradients.items()}
+            state.gradients = {name: state.backend.times(g, factor) for name, g in state.gradients.items()}
         return self._unscaled(state), {"grad_norm": state.norm, "max_norm": self.max_norm}
 
     def _update(self, state: StepState) -> _Result:
         state.skipped = bool(state.nonfinite) and self.scaler.is_enabled()
         if not state.skipped:
-            named = dict(self.model.named_parameters())
-            self.optimizer.step(gradients={named[name]: g for name, g in state.gradients.items()})
-        return {name: p.detach() for name, p in self.model.named_parameters()}, {"skipped": state.skipped}
+            gradients = {state.parameters[name]: g for name, g in state.gradients.items()}
+            self.optimizer.step(gradients=gradients)
+        return {name: p.detach() for name, p in state.parameters.items()}, {"skipped": state.skipped}
 
     def _update_scale(self, state: StepState) -> _Result:
         self.scaler.advance(bool(state.nonfinite))
         return {}, {"loss_scale": self.scaler.get_scale()}
 
     def _unscaled(self, state: StepState) -> dict[str, Tensor]:
-        return {name: Tensor(g, _backend(self)) for name, g in state.gradients.items()}
+        return {name: Tensor(g, state.backend) for name, g in state.gradients.items()}
 
     def _report(self, state: StepState) -> StepReport:
         assert state.loss is not None
@@ -282,10 +292,6 @@ class TrainStep:
 
 _Result = tuple[dict[str, Tensor], dict[str, Any]]
 _IN_REGION = ("cast_weights", "forward", "loss")
-
-
-def _backend(step: TrainStep) -> Any:
-    return next(step.model.parameters()).backend
 
 
 def _make_scaler(recipe: Recipe, given: GradScaler | None) -> GradScaler:
