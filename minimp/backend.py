@@ -11,7 +11,6 @@ import importlib
 from contextlib import ContextDecorator
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Self
 
 from minimp.errors import DeviceError, SettingError, unknown_name
@@ -32,6 +31,8 @@ PLANNED = {"cupy": "the CuPy backend is not part of this version; use --backend 
 @cache
 def _table() -> dict[str, str]:
     """Return name -> "module:class" for the built-in and the installed third-party backends."""
+    from importlib.metadata import entry_points  # a slow import that few processes need
+
     third_party = {entry.name: entry.value for entry in entry_points(group="minimp.backends")}
     return {**third_party, **BACKENDS}
 
