@@ -45,9 +45,9 @@ def get_backend(name: str) -> Backend:
         SettingError: there is no backend of that name (the nearest one is offered).
         DeviceError: it exists but cannot run here; the message says what is missing.
     """
-    if name in PLANNED and name not in _table():
+    where = BACKENDS.get(name) or _table().get(name)
+    if where is None and name in PLANNED:
         raise DeviceError(f"backend {name!r} cannot run here", help=PLANNED[name])
-    where = _table().get(name)
     if where is None:
         raise SettingError(unknown_name("backend", name, [*_table(), *PLANNED]))
     module, _, attribute = where.partition(":")
