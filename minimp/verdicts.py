@@ -35,7 +35,7 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
     if outcome is reference:
         return f"The reference: {_score(outcome)}; every other line is compared with it."
     if reference.diverged:
-        return f"{_score(outcome).capitalize()}; {reference.recipe} diverged: nothing to compare with."
+        return f"Nothing to compare with, for {reference.recipe} diverged: {_score(outcome)}."
     if not as_good(outcome, reference):
         return f"Worse than {reference.recipe} ({_gap(outcome, reference)}): {_why_bad(outcome, recipe)}."
     rank = "As good as" if as_good(reference, outcome) else "No worse than"

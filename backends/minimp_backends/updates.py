@@ -164,7 +164,7 @@ class Updates:
             decoupled: whether the decay shrinks the weight (AdamW) or joins the gradient.
             step: the number of this step, from 1.
         """
-        xp, shrink = self.xp, lr * weight_decay if decoupled else 0.0
+        xp, shrink, shrinks = self.xp, lr * weight_decay, bool(weight_decay and decoupled)
         out = xp.empty(weight.shape, weight.dtype)
         size, correction = -lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
         blocks = self._blocks(weight, grad, mean, square, peak, out, change, scratch=2)
@@ -180,9 +180,9 @@ class Updates:
             xp.add(t, eps, out=t)
             xp.multiply(m, size, out=s)
             xp.divide(s, t, out=s)
-            xp.add(xp.multiply(w, 1 - shrink, out=o) if shrink else w, s, out=o)
+            xp.add(xp.multiply(w, 1 - shrink, out=o) if shrinks else w, s, out=o)
             if delta is not None:
-                delta[...] = xp.subtract(s, xp.multiply(w, shrink, out=t), out=s) if shrink else s
+                delta[...] = xp.subtract(s, xp.multiply(w, shrink, out=t), out=s) if shrinks else s
         return out
 
     def _moments(self, m: Array, v: Array, g: Array, s: Array, beta1: float, beta2: float) -> None:
