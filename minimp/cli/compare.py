@@ -16,6 +16,7 @@ from minimp import models
 from minimp.backend import use_backend
 from minimp.cli.base import console, examples, json_text, progress_console
 from minimp.data import TrainTest, load
+from minimp.errors import SettingError
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
 from minimp.recipe import recipes
@@ -86,12 +87,9 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.json)
     with use_backend(args.backend):
         data = load(args.data)
+        _refuse_misfits(args, chosen, data)
         out = console()
         results: Results = {}
-        for experiment in chosen:
-            models.MODELS[experiment.model].prepare(
-                data.train
-            )  # refuse data that does not fit, before any work
         for experiment in chosen:
             results[experiment.name] = _run_with_progress(experiment, data, quiet=args.quiet)
             show(out, experiment, results[experiment.name], data)
@@ -99,6 +97,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_whole(args.json, json_text(as_json(_config(args, chosen, data), results)))
     return 0
+
+
+def _refuse_misfits(args: argparse.Namespace, chosen: Sequence[Experiment], data: TrainTest) -> None:
+    """Refuse data that a model cannot take, and a batch that the data cannot fill, before any work."""
+    for experiment in chosen:
+        models.build(experiment.model, models.MODELS[experiment.model].prepare(data.train))
+    rows = len(data.train)
+    if args.batch is not None and args.batch > rows:
+        raise SettingError(
+            f"--batch {args.batch} is more than the {rows} rows of {data.train.name}",
+            help=f"--batch {rows} takes all of them in every step",
+        )
 
 
 def _choose(args: argparse.Namespace) -> list[Experiment]:

@@ -1,0 +1,390 @@
+"""`minimp compare`; oracles: bars for its defaults, the keys of its JSON, known screens, equal runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from minimp.cli import main
+from minimp.cli.compare import show, show_legend, table
+from minimp.data import TrainTest, digits
+from minimp.experiments import EXPERIMENTS
+from minimp.recipe import recipes
+from minimp.verdicts import verdict
+from tests.experiments.outcomes import outcome
+
+QUICK = ("--steps", "3", "--batch", "16", "--quiet")
+FIGURES = {
+    "final_loss", "losses", "loss_scales", "skipped_steps", "underflow_share", "swallowed_updates", "bytes",
+    "seconds_per_step", "verdict",
+}  # fmt: skip
+CAUSES = {"weights", "master", "gradients", "optimizer", "activations"}
+PACKAGES = os.pathsep.join(filter(None, sys.path))
+COMMAND = (sys.executable, "-W", "error", "-c", "import sys; from minimp.cli import main; sys.exit(main())")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def compare(*arguments: str) -> dict[str, Any]:
+    """Run the command in this process and return its JSON."""
+    assert main(["compare", *arguments, "--json", "made.json"]) == 0
+    return read("made.json")
+
+
+def read(path: str) -> dict[str, Any]:
+    """Return the content of a JSON file; NaN and Infinity, which JSON has not, fail."""
+    return json.loads(Path(path).read_text("utf-8"), parse_constant=pytest.fail)
+
+
+def figures(made: dict[str, Any]) -> Any:
+    """Return (experiment, recipe) -> figures, without the times."""
+    return {
+        (name, recipe): {key: value for key, value in row.items() if key != "seconds_per_step"}
+        for name, each in made["experiments"].items()
+        for recipe, row in each["recipes"].items()
+    }
+
+
+def process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, with warnings as errors."""
+    environment = os.environ | {"PYTHONPATH": PACKAGES}
+    options = {"env": environment, "capture_output": True, "text": True, "timeout": 120} | options
+    return subprocess.run([*COMMAND, "compare", *arguments], check=False, **options)
+
+
+# ---- the defaults ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_defaults_show_what_each_technique_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: as good as fp32 with masters and scaling, far from it without, and the cause is counted."""
+    made = compare("--quiet")
+    masters = made["experiments"]["master-weights"]["recipes"]
+    assert list(masters) == list(EXPERIMENTS["master-weights"].recipes)
+    best = masters["fp32"]["test_accuracy"]
+    for name in ("mixed-fp16", "mixed-bf16"):
+        assert abs(masters[name]["test_accuracy"] - best) <= 0.005
+    for name in ("fp16-scaled", "bf16"):
+        assert masters[name]["test_accuracy"] <= best - 0.15
+        assert masters[name]["swallowed_updates"] > 0.5
+    scaling = made["experiments"]["loss-scaling"]["recipes"]
+    assert list(scaling) == list(EXPERIMENTS["loss-scaling"].recipes)
+    least = scaling["fp32"]["test_loss"]
+    for name in ("mixed-fp16", "mixed-bf16"):
+        assert abs(scaling[name]["test_loss"] / least - 1) <= 0.05
+    for name in ("fp16", "fp16-master"):
+        assert scaling[name]["test_loss"] >= 1.5 * least
+        assert scaling[name]["underflow_share"] > 0.5
+    check_json(made, steps={"master-weights": 2000, "loss-scaling": 300})
+    shown = capsys.readouterr()
+    assert max(map(len, shown.out.splitlines())) <= 100
+    assert shown.err == ""
+    assert "one computed micro-batch stands for 4,096 equal ones" in " ".join(shown.out.split())
+
+
+def check_json(made: dict[str, Any], steps: dict[str, int]) -> None:
+    """Hold a file to its form: these keys and no others, shares as fractions of 1, a figure for each step."""
+    assert set(made) == {"config", "experiments"}
+    assert set(made["experiments"]) == set(steps)
+    for name, each in made["experiments"].items():
+        assert set(each) == {"metric", "recipes"}
+        assert each["metric"] == EXPERIMENTS[name].metric
+        for row in each["recipes"].values():
+            assert set(row) == FIGURES | {each["metric"]}
+            assert set(row["bytes"]) == CAUSES
+            assert all(type(count) is int and count >= 0 for count in row["bytes"].values())
+            assert len(row["losses"]) == len(row["loss_scales"]) == steps[name]
+            assert row["final_loss"] == row["losses"][-1]
+            assert 0 <= row["skipped_steps"] <= steps[name]
+            shares = [row["underflow_share"], row["swallowed_updates"]]
+            shares += [row["test_accuracy"]] if each["metric"] == "test_accuracy" else []
+            assert all(0.0 <= share <= 1.0 for share in shares)
+            assert row["seconds_per_step"] > 0.0
+            assert row["verdict"].endswith(".")
+
+
+# ---- quick runs --------------------------------------------------------------------------------------------
+
+
+def test_a_quick_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: the form of the JSON, a row and a sentence for each recipe, stderr empty, 100 columns."""
+    made = compare(*QUICK)
+    check_json(made, steps={"master-weights": 3, "loss-scaling": 3})
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    for (name, recipe), row in figures(made).items():
+        assert sum(line.startswith(f"{recipe} ") for line in lines) >= 2, (name, recipe)
+        assert " ".join(row["verdict"].split()) in " ".join(shown.out.split())
+    assert (max(map(len, lines)) <= 100, shown.err) == (True, "")
+    assert list(Path().iterdir()) == [Path("made.json")]
+
+
+def test_one_seed_gives_one_file_and_another_seed_another() -> None:
+    """Oracle: every figure but the times, bit for bit, in another process; another seed, other losses."""
+    options = ("--experiment", "master-weights", "--recipes", "fp32,mixed-fp16,bf16-stochastic", *QUICK)
+    first = compare(*options)
+    assert process(*options, "--json", "again.json").returncode == 0
+    again = read("again.json")
+    assert (figures(again), again["config"]) == (figures(first), first["config"])
+    other = compare(*options, "--seed", "1")
+    for key, row in figures(other).items():
+        assert row["losses"] != figures(first)[key]["losses"]
+
+
+def test_a_recipe_does_not_feel_the_others() -> None:
+    """Oracle: its figures alone, and among others in another order; the verdict knows its reference."""
+    options = ("--experiment", "loss-scaling", *QUICK)
+    together = figures(compare(*options, "--recipes", "mixed-bf16, fp16,fp32"))
+    alone = figures(compare(*options, "--recipes", "fp16"))
+    (mine,), key = alone.values(), ("loss-scaling", "fp16")
+    assert {**together[key], "verdict": ""} == {**mine, "verdict": ""}
+    assert mine["verdict"].startswith("The reference")
+    assert together[key]["verdict"].startswith(("Worse than fp32", "As good as fp32", "No worse than fp32"))
+    assert together["loss-scaling", "fp32"]["verdict"].startswith("The reference")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key", "expected"),
+    [
+        ("--steps", "5", "steps", 5),
+        ("--batch", "24", "batch", 24),
+        ("--lr", "0.02", "lr", 0.02),
+        ("--accumulate-steps", "512", "accumulate_steps", 512),
+        ("--recipes", "mixed-bf16,fp32", "recipes", ["mixed-bf16", "fp32"]),
+    ],
+)
+def test_every_option_acts(option: str, value: str, key: str, expected: Any) -> None:
+    """Oracle: the setting in the JSON, and losses that are others than without it."""
+    base = ["--experiment", "loss-scaling", "--recipes", "fp16", *QUICK]
+    before, after = compare(*base), compare(*base, option, value)
+    was, now = (made["config"]["experiments"]["loss-scaling"] for made in (before, after))
+    assert now == {**was, key: expected}
+    old, new = (next(iter(figures(made).values())) for made in (before, after))
+    assert old["losses"] != new["losses"]
+
+
+def test_the_model_and_the_experiment() -> None:
+    """Oracle: a model without an experiment goes to the one with its metric; both together are obeyed."""
+    made = compare("--model", "cnn", "--recipes", "fp32", *QUICK)
+    assert {name: each["model"] for name, each in made["config"]["experiments"].items()} == {
+        "master-weights": "cnn"
+    }
+    made = compare("--model", "autoencoder", "--recipes", "fp32", *QUICK)
+    assert list(made["experiments"]) == ["loss-scaling"]
+    made = compare("--model", "mlp", "--experiment", "loss-scaling", "--recipes", "fp32", *QUICK)
+    assert made["experiments"]["loss-scaling"]["metric"] == "test_accuracy"
+    assert made["config"]["experiments"]["loss-scaling"]["model"] == "mlp"
+
+
+def test_the_data_and_the_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: rows of the file, its name in the JSON and on the screen, brackets as they are."""
+    rng = np.random.default_rng(0)
+    folder = Path("odd[red]")
+    folder.mkdir()
+    path = str(folder / "set[bold].npz")
+    np.savez(path, x=rng.random((50, 4)), y=np.arange(50) % 3)
+    made = compare("--data", path, "--backend", "numpy", "--recipes", "fp32", *QUICK)
+    config = made["config"]
+    assert (config["data"], config["train_rows"], config["test_rows"]) == (path, 40, 10)
+    assert (config["backend"], config["seed"]) == ("numpy", 0)
+    assert "mlp on set[bold]/train (40 rows, 10 to test)" in capsys.readouterr().out
+
+
+# ---- runs that diverge -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lr", ["1000", "1e300"])
+def test_a_divergence_is_a_result(lr: str) -> None:
+    """Oracle: exit code 0, a quiet stderr with warnings as errors, JSON without bare NaN."""
+    made = process("--lr", lr, "--steps", "200", "--batch", "8", "--quiet", "--json", "made.json")
+    assert (made.returncode, made.stderr) == (0, "")
+    diverged = [row for row in figures(read("made.json")).values() if row["verdict"].startswith("Diverged")]
+    assert diverged
+    for row in diverged:
+        values = [*row["losses"], *(row[key] for key in ("test_loss", "test_accuracy") if key in row)]
+        assert {each for each in values if isinstance(each, str)} <= {"nan", "inf", "-inf"}
+        assert isinstance(row["final_loss"], str) or isinstance(row.get("test_loss"), str)
+
+
+def test_data_without_a_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: an auto-encoder of zeros has a loss of exactly 0; nothing is divided by it."""
+    np.savez("zeros.npz", x=np.zeros((40, 5)), y=np.arange(40) % 2)
+    made = compare("--data", "zeros.npz", "--model", "autoencoder", *QUICK)
+    assert {row["test_loss"] for row in figures(made).values()} == {0.0}
+    assert "As good as fp32 (test loss 0 beside 0)" in capsys.readouterr().out
+
+
+# ---- the screen --------------------------------------------------------------------------------------------
+
+
+def rows_of(*made: Any) -> list[tuple[Any, str]]:
+    """Return outcomes with verdicts beside the first."""
+    return [(each, verdict(each, made[0])) for each in made]
+
+
+COUNTS = st.integers(0, 2**45)
+
+
+@given(
+    st.sampled_from(["test_accuracy", "test_loss"]),
+    st.floats(0, 1e300),
+    st.tuples(COUNTS, COUNTS, COUNTS, COUNTS),
+    st.integers(0, 10**9),
+    st.floats(1e-4, 1e3),
+)
+def test_the_table_keeps_within_100_columns(
+    metric: str, score: float, sizes: tuple[int, ...], skipped: int, seconds: float
+) -> None:
+    """Oracle: the width of every line, and every figure whole, for any figures up to 32 TiB."""
+    score = min(score, 1.0) if metric == "test_accuracy" else score
+    held = dict(zip(("weights", "master", "optimizer", "activations"), sizes, strict=True))
+    wild = outcome(
+        "bf16-stochastic", score, metric, bytes=held, skipped_steps=skipped, seconds_per_step=seconds
+    )
+    lines = screen_of(rows_of(outcome("fp32", 0.9, metric), wild), metric, width=100)
+    assert max(map(len, lines)) <= 100
+    assert "…" not in "".join(lines)
+    assert any(re.match(rf"bf16-stochastic .* {skipped:,} ", line) for line in lines)
+
+
+def screen_of(rows: Sequence[Any], metric: str, width: int, **options: Any) -> list[str]:
+    """Return the lines that an experiment's result takes on a screen."""
+    name = "master-weights" if metric == "test_accuracy" else "loss-scaling"
+    chosen = replace(EXPERIMENTS[name], recipes=tuple(each.recipe for each, _ in rows))
+    data = TrainTest(digits("train"), digits("test"))
+    screen = Console(width=width, record=True, file=open(os.devnull, "w"), **options)  # noqa: SIM115 - rich's
+    with screen.file:
+        show(screen, chosen, rows, data)
+        show_legend(screen)
+        return screen.export_text().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 90, 94, 100])
+def test_common_screens_show_every_figure(width: int) -> None:
+    """Oracle: nothing is cut off on a terminal of 80 columns or more; no line is wrapped a second time."""
+    sizes = {"weights": 104448, "master": 208896, "optimizer": 208896, "activations": 84992}
+    made = [outcome(name, 0.804, bytes=sizes, swallowed_updates=1.0, underflow_share=1.0) for name in recipes]
+    lines = screen_of(rows_of(*made), "test_accuracy", width)
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    row = next(line for line in lines if line.startswith("bf16-stochastic"))
+    assert row.split() == [
+        "bf16-stochastic", "80.4%", "102.0K", "204.0K", "204.0K", "83.0K", "0", "100.0%", "100.0%", "1.00x"
+    ]  # fmt: skip
+    assert not any(line.strip() in ("of", "the", "seed 0;") for line in lines)
+
+
+def test_the_columns_of_the_table() -> None:
+    """Oracle: each figure of a made-up outcome under its head, by hand."""
+    reference = outcome("fp32", 0.03276, "test_loss", seconds_per_step=0.002)
+    sizes = {"weights": 1536, "master": 3072, "optimizer": 5 * 2**20, "activations": 3 * 2**30}
+    other = outcome(
+        "fp16-master", 0.0912, "test_loss", bytes=sizes, skipped_steps=1234, underflow_share=0.911,
+        swallowed_updates=0.175, seconds_per_step=0.003,
+    )  # fmt: skip
+    screen = Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115 - closed below
+    with screen.file:
+        screen.print(table(rows_of(reference, other), "fp32"))
+        heads, first, second = screen.export_text().splitlines()
+    assert re.split(r"\s{2,}", heads.strip()) == [
+        "recipe", "test loss", "weights", "masters", "optim.", "saved", "skipped", "flushed", "swallowed",
+        "time",
+    ]  # fmt: skip
+    assert first.split() == ["fp32", "0.03276", "1.0K", "-", "2.0K", "0.5K", "0", "0.0%", "0.0%", "1.00x"]
+    assert second.split() == [
+        "fp16-master", "0.0912", "1.5K", "3.0K", "5.0M", "3.0G", "1,234", "91.1%", "17.5%", "1.50x"
+    ]  # fmt: skip
+
+
+def on_a_terminal(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run the command on a pseudo-terminal; return its exit code and what it wrote there."""
+    ours, theirs = pty.openpty()
+    env = os.environ | {"PYTHONPATH": PACKAGES} | environment
+    made = subprocess.Popen(
+        [*COMMAND, "compare", *arguments], stdout=theirs, stderr=theirs, stdin=theirs, env=env
+    )
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # EIO: the terminal's last user has left
+            break
+        if not part:
+            break
+        written += part
+    os.close(ours)
+    return made.wait(), written.decode()
+
+
+def test_a_terminal_has_bars_and_colours_and_a_pipe_has_none() -> None:
+    """Oracle: escape codes; a bar for each recipe while it runs; with NO_COLOR no colour; quiet, no bars."""
+    options = ("--experiment", "master-weights", "--recipes", "fp32,bf16", "--steps", "20", "--batch", "8")
+    code, shown = on_a_terminal(*options, TERM="xterm-256color", COLUMNS="100")
+    assert code == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    for name in ("fp32", "bf16"):
+        assert re.search(rf"{name} +━+ 20/20 loss +\d\.\d{{4}} S 1 0:00:\d\d", plain)
+    assert "\x1b[1mmaster-weights\x1b[0m" in shown
+    code, shown = on_a_terminal(*options, "--quiet", TERM="xterm-256color", COLUMNS="100", NO_COLOR="1")
+    assert code == 0
+    assert "20/20" not in shown
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
+    piped = process(*options)
+    assert (piped.returncode, piped.stderr) == (0, "")
+    assert "\x1b" not in piped.stdout
+    assert "master-weights: what an FP32 master copy" in piped.stdout
+
+
+# ---- it is stopped -----------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import os, signal, sys
+from minimp import experiments
+from minimp.cli import main
+real, calls = experiments.TrainStep.__call__, []
+def step(*arguments):
+    calls.append(1)
+    if len(calls) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(*arguments)
+experiments.TrainStep.__call__ = step
+sys.exit(main(["compare", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize("at", ["2", "25"])
+def test_ctrl_c_leaves_no_half_file(at: str) -> None:
+    """Oracle: a real SIGINT in the first and in a later recipe: 130, one word, the old file as it was."""
+    Path("made.json").write_text("before")
+    words = [sys.executable, "-W", "error", "-c", INTERRUPTED, at, "--steps", "10", "--batch", "8"]
+    environment = os.environ | {"PYTHONPATH": PACKAGES}
+    made = subprocess.run(
+        [*words, "--json", "made.json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (made.returncode, made.stderr) == (130, "minimp: interrupted\n")
+    assert {path.name: path.read_text() for path in Path().iterdir()} == {"made.json": "before"}
