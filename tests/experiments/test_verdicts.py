@@ -182,7 +182,7 @@ def test_beside_a_reference_that_diverged() -> None:
     """Oracle: nothing is better or worse than no number."""
     for lost in (replace(FP32_LOSS, losses=(0.5, NAN)), replace(FP32_LOSS, score=NAN)):
         said = verdict(outcome("mixed-fp16", 0.03, "test_loss"), lost)
-        assert said == "Test loss 0.03; fp32 diverged: nothing to compare with."
+        assert said == "Nothing to compare with, for fp32 diverged: test loss 0.03."
         assert verdict(lost, lost).startswith("Diverged")
 
 
