@@ -136,8 +136,12 @@ class Node:
             self.backend.freeze(arrays)
 
     def free(self) -> None:
-        """Let go of what was saved; the gradient can no longer be asked for."""
-        self.saved, self.recording = (), False
+        """Let go of what was saved; the gradient can no longer be asked for.
+
+        An op that saved nothing, as a cast, can go on: losses may share the cached cast of a weight.
+        """
+        if self.saved:
+            self.saved, self.recording = (), False
 
     def needs(self, index: int) -> bool:
         """Tell whether the gradient of positional argument `index` will be asked for."""

@@ -72,3 +72,28 @@ def test_from_dlpack_refuses_what_cannot_be_exchanged() -> None:
         mp.from_dlpack([1.0, 2.0])
     with pytest.raises(mp.errors.FormatError, match="DLPack"):
         mp.tensor([1.0], dtype="bfloat16").__dlpack__()
+
+
+def test_losses_of_one_region_share_the_cast_of_a_weight() -> None:
+    """Oracle: torch, where a cast saves nothing, so that backward passes it again; gradients add up."""
+    weight = mp.tensor([[1.0, 2.0]], requires_grad=True)
+    x = mp.tensor([[3.0], [4.0]])
+    with mp.autocast("float16"):
+        first, second = (weight @ x).sum(), (weight @ (x + 1.0)).sum()
+    first.backward()
+    second.backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[7.0, 9.0]]
+
+
+def test_what_was_freed_is_not_differentiated_again() -> None:
+    """Oracle: torch's rule: an op that saved arrays needs retain_graph for a second backward."""
+    x = mp.tensor([2.0], requires_grad=True)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [8.0]
+    with pytest.raises(mp.errors.GradientError, match="freed"):
+        y.backward()
+    assert x.grad.tolist() == [8.0]
