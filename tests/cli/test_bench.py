@@ -1,0 +1,215 @@
+"""`minimp bench`; oracles: figures that the test makes up, its JSON, exit codes, a process without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minimp.benchmarks import Figure, StepTimes
+from minimp.benchmarks.machine import THREAD_VARIABLES
+from minimp.cli import bench, main
+
+Capture = pytest.CaptureFixture[str]
+OWN = {"minimp fp32": 0.002, "minimp mixed-fp16": 0.003, "minimp mixed-bf16": 0.0025}
+TORCH = {"torch fp32": 0.0016, "torch autocast fp16": 0.018}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to an empty folder, as on a machine whose threads are pinned."""
+    monkeypatch.chdir(tmp_path)
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "1")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Put made-up times in the place of the measurements, and return what was asked for."""
+    asked: list[Any] = []
+
+    def step_times(name: str, rounds: int, *, with_torch: bool, on_round: Callable[[int], None]) -> StepTimes:
+        asked.append((name, rounds, with_torch))
+        for number in range(1, rounds + 3):
+            on_round(number)
+        return StepTimes(name, OWN | (TORCH if with_torch else {}), rounds)
+
+    def trajectory_gap(name: str) -> list[Figure]:
+        asked.append(("gap", name))
+        return [Figure(f"{name}: gap", 2e-4, 1e-4)]
+
+    def add_overhead() -> Figure:
+        asked.append("add")
+        return Figure("recorded add of 4 elements / np.add", 4.5, 6.0)
+
+    monkeypatch.setattr(bench, "step_times", step_times)
+    monkeypatch.setattr(bench, "trajectory_gap", trajectory_gap)
+    monkeypatch.setattr(bench, "add_overhead", add_overhead)
+    monkeypatch.setattr(bench, "torch_is_there", lambda: True)
+    return asked
+
+
+# ---- parts and options -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], [("mlp", 15, True), ("gap", "mlp"), ("cnn", 15, True), ("gap", "cnn"), "add"]),
+        (["add"], ["add"]),
+        (["cnn", "--rounds", "4"], [("cnn", 4, True), ("gap", "cnn")]),
+        (["add", "mlp", "--no-torch"], ["add", ("mlp", 15, False)]),
+    ],
+)
+def test_parts_and_options(arguments: list[str], expected: list[Any], calls: list[Any]) -> None:
+    """Oracle: what was asked for, in the order given; by default everything."""
+    assert main(["bench", "--quiet", *arguments]) == 0
+    assert calls == expected
+
+
+def test_torch_that_is_not_installed(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Oracle: our own side alone, and a line that says so and how to change it."""
+    monkeypatch.setattr(bench, "torch_is_there", lambda: False)
+    assert main(["bench", "mlp"]) == 0
+    assert calls == [("mlp", 15, False)]
+    assert "not installed: our own side only (pip install torch)" in capsys.readouterr().out
+
+
+def test_the_tables(calls: list[Any], capsys: Capture) -> None:
+    """Oracle: milliseconds and quotients of the made-up times by hand, the fastest first; 100 columns."""
+    assert main(["bench", "mlp", "add", "--rounds", "4"]) == 0
+    shown = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in shown.out.splitlines()]
+    assert "mlp: one training step, medians of 4 rounds" in lines
+    at = lines.index("engine and recipe ms x minimp fp32 x torch fp32")
+    assert lines[at + 1 : at + 6] == [
+        "torch fp32 1.60 0.80 1.00",
+        "minimp fp32 2.00 1.00 1.25",
+        "minimp mixed-bf16 2.50 1.25 1.56",
+        "minimp mixed-fp16 3.00 1.50 1.88",
+        "torch autocast fp16 18.00 9.00 11.25",
+    ]
+    at = lines.index("ratio measured aim")
+    assert lines[at + 1 :] == [
+        "mlp: minimp fp32 / torch fp32 1.25 <= 1.4 reached",
+        "mlp: minimp mixed-fp16 / minimp fp32 1.5 <= 2.2 reached",
+        "mlp: torch autocast fp16 / minimp mixed-fp16 6 >= 5 reached",
+        "mlp: gap 0.0002 <= 0.0001 missed",
+        "recorded add of 4 elements / np.add 4.5 <= 6 reached",
+    ]
+    assert max(map(len, shown.out.splitlines())) <= 100
+    assert shown.err == ""
+
+
+def test_without_torch_there_is_nothing_beside(calls: list[Any], capsys: Capture) -> None:
+    """Oracle: a dash in the column of quotients, and the line that says torch was left out."""
+    assert main(["bench", "mlp", "--no-torch"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "minimp fp32 2.00 1.00 -" in lines
+    assert "torch left out" in lines
+    assert any(line.startswith("processor ") for line in lines)
+
+
+def test_the_json(calls: list[Any]) -> None:
+    """Oracle: every figure that was made up, and the machine."""
+    assert main(["bench", "--quiet", "--rounds", "4", "--json", "made.json"]) == 0
+    made = json.loads(Path("made.json").read_text("utf-8"))
+    assert set(made) == {"machine", "rounds", "seconds", "figures"}
+    assert (made["rounds"], made["seconds"]) == (4, {"mlp": OWN | TORCH, "cnn": OWN | TORCH})
+    assert {"processor", "BLAS threads"} <= set(made["machine"])
+    assert len(made["figures"]) == 2 * (3 + 1) + 1
+    assert made["figures"][-1] == {
+        "name": "recorded add of 4 elements / np.add", "value": 4.5, "bound": "at most", "target": 6.0,
+        "reached": True,
+    }  # fmt: skip
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, add)"),
+        (["mlp", "add", "mlp"], "part 'mlp' is named twice"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--rounds", "-3"], "--rounds must be at least 1, got -3"),
+        (["--rounds", "few"], "argument --rounds: invalid int value: 'few'"),
+        (["--backend", "cupy"], "backend 'cupy' cannot run here"),
+        (["--json", "missing/made.json"], "cannot write missing/made.json: its folder does not exist"),
+        (["--torch"], "unknown option '--torch'; did you mean '--no-torch'?"),
+    ],
+)
+def test_refusals(arguments: list[str], said: str, calls: list[Any], capsys: Capture) -> None:
+    """Oracle: exit code 2, one line, nothing measured and nothing written."""
+    assert main(["bench", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"minimp: error: {said}")
+    assert len(shown.err.splitlines()) <= 2
+    assert (shown.out, calls, list(Path().iterdir())) == ("", [], [])
+
+
+def test_a_fault_leaves_the_old_file(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Oracle: Ctrl-C in the last part: exit code 130, and the file as it was."""
+
+    def stopped() -> Figure:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "add_overhead", stopped)
+    Path("made.json").write_text("before")
+    assert main(["bench", "--quiet", "--json", "made.json"]) == 130
+    assert capsys.readouterr().err == "minimp: interrupted\n"
+    assert {path.name: path.read_text() for path in Path().iterdir()} == {"made.json": "before"}
+
+
+# ---- threads -----------------------------------------------------------------------------------------------
+
+
+def test_it_starts_again_with_its_threads_pinned(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the process that is started, its environment and arguments; its exit code is passed on."""
+    started: list[Any] = []
+
+    def run(words: list[str], *, env: dict[str, str], check: bool) -> Any:
+        started.append((words, {name: env[name] for name in THREAD_VARIABLES}, check))
+        return subprocess.CompletedProcess(words, 7)
+
+    monkeypatch.delenv(THREAD_VARIABLES[0])
+    monkeypatch.setattr(subprocess, "run", run)
+    assert main(["bench", "add", "--quiet"]) == 7
+    words = [sys.executable, "-m", "minimp", "bench", "add", "--quiet"]
+    assert started == [(words, dict.fromkeys(THREAD_VARIABLES, "1"), False)]
+    assert calls == []
+
+
+def test_a_real_run_without_torch() -> None:
+    """Oracle: a process whose threads are not pinned and that cannot import torch: our own figures."""
+    environment = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    environment["PYTHONPATH"] = os.pathsep.join(["no-torch", *filter(None, sys.path)])
+    Path("no-torch").mkdir()
+    Path("no-torch/torch.py").write_text("raise ImportError('this machine has no torch')\n")
+    words = [sys.executable, "-W", "error", "-m", "minimp", "bench", "mlp", "--rounds", "1", "--no-torch"]
+    made = subprocess.run(
+        [*words, "--json", "made.json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    content = json.loads(Path("made.json").read_text("utf-8"))
+    assert content["machine"]["BLAS threads"] == "1"
+    assert set(content["seconds"]["mlp"]) >= {"minimp fp32", "minimp mixed-bf16", "minimp mixed-fp16"}
+    assert not any("torch" in name for name in content["seconds"]["mlp"])
+    assert all(seconds > 0 for seconds in content["seconds"]["mlp"].values())
+    assert content["figures"][0]["name"] == "mlp: minimp mixed-fp16 / minimp fp32"
