@@ -361,7 +361,7 @@ INTERRUPTED = """
 import os, signal, sys
 from minimp import experiments
 from minimp.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it, and so would we
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
 real, calls = experiments.TrainStep.__call__, []
 def step(*arguments):
     calls.append(1)
