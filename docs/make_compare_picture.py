@@ -1,6 +1,6 @@
 """Draw docs/compare.svg, the picture in the README: `minimp compare` with its defaults, as a screen.
 
-    python docs/make_compare_picture.py
+Run it with ``python docs/make_compare_picture.py``.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ FAULTY: dict[str, Convert] = {
     "forgets the tail": spoilt(lambda x, out: out[x.size & ~15 :].fill(7) if x.size < 1000 else None),
     "writes too far": spoilt(_write_too_far),
     "writes too far on widening": spoilt(_write_too_far, "float32"),
-    "does nothing": lambda source, dtype, *, out: None,  # noqa: ARG005 - the signature is the library's
-    "raises": lambda source, dtype, *, out: int("?"),  # noqa: ARG005 - the signature is the library's
+    "does nothing": lambda source, dtype, *, out: None,
+    "raises": lambda source, dtype, *, out: int("?"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The stages of a training step: each check holds on an honest step, and catches a fault planted in its stage."""
+"""The stages of a step: each check holds on an honest step, and catches a fault planted in its stage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_to(step: TrainStep, name: str, x: Any = None, y: Any = None) -> Stage:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("optimizer", [mp.optim.SGD, mp.optim.Adam, mp.optim.AdamW])
 def test_an_honest_step_passes_every_check(recipe: str, optimizer: Any) -> None:
-    """Oracle: the contracts themselves, on code in which nothing was planted; three steps, so state exists."""
+    """Oracle: the contracts themselves, where nothing was planted; three steps, so state exists."""
     step = make_step(recipe, optimizer=optimizer, max_norm=0.5)
     for number in range(3):
         for stage in step.stages(*batch(number)):
@@ -76,7 +76,7 @@ def test_running_a_step_is_running_its_stages(recipe: str) -> None:
         assert a.array.tobytes() == b.array.tobytes()
 
 
-# ---- one planted fault a stage ------------------------------------------------------------------------------
+# ---- one planted fault a stage -----------------------------------------------------------------------------
 
 
 def _truncating_cast(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_update_scale_is_checked(monkeypatch: pytest.MonkeyPatch, fault: Callabl
     assert not run_to(make_step(), "update_scale").check()
 
 
-# ---- what a step does ---------------------------------------------------------------------------------------
+# ---- what a step does --------------------------------------------------------------------------------------
 
 
 def test_a_bad_step_is_skipped_and_named() -> None:
