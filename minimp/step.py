@@ -251,7 +251,7 @@ class TrainStep:
         return {name: p.grad for name, p in state.parameters.items() if p.grad is not None}, {}
 
     def _unscale(self, state: StepState) -> _Result:
-        # a scale that has backed off to zero: infinite, and every step is bad from here on, as in torch 2.13
+        # by a scale that has backed off to zero: every gradient becomes NaN, and every step is skipped
         factor = self.micro_batches / state.scale if state.scale else math.inf
         for name, p in state.parameters.items():
             if p.grad is not None:

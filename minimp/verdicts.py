@@ -52,7 +52,7 @@ def _gap(outcome: Outcome, reference: Outcome) -> str:
     if outcome.metric == "test_accuracy":
         points = round(100 * (outcome.score - reference.score), 1) + 0.0  # -0.0 + 0.0 is 0.0
         return f"{points:+.1f} points"
-    if reference.score and outcome.score < 1000 * reference.score:
+    if outcome.score < 1000 * reference.score:  # never of a reference of 0
         return f"{outcome.score / reference.score:.2f} x its loss"
     return f"test loss {outcome.score:.3g} beside {reference.score:.3g}"
 

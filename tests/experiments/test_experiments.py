@@ -189,21 +189,45 @@ def test_flushed_gradients_are_counted_against_a_model_in_float64(name: str, dat
         assert made.underflow_share > 0.5
 
 
-@pytest.mark.parametrize("name", ["fp32", "mixed-fp16", "fp16-scaled", "bf16", "bf16-stochastic"])
-def test_swallowed_updates_are_weights_that_stood_still(name: str, data: TrainTest) -> None:
-    """Oracle: the weights before and after each step. Adam moves one whose first moment is not zero."""
-    step, batches = plain_parts(SMALL, recipes[name], data)
+def stood_still(experiment: Experiment, recipe: Recipe, data: TrainTest) -> tuple[int, int, list[bool]]:
+    """Run the steps; count due updates, those that left a weight as it was, and tell which were skipped.
+
+    Adam moves a weight whose first moment is not zero.
+    """
+    step, batches = plain_parts(experiment, recipe, data)
     due = still = 0
-    for _ in range(SMALL.steps):
+    skips = []
+    for _ in range(experiment.steps):
         before = [np.asarray(p).copy() for p in step.model.parameters()]
-        step(*next(batches))
-        for p, old in zip(step.model.parameters(), before, strict=True):
+        skips.append(step(*next(batches)).skipped)
+        for p, old in zip(step.model.parameters(), [] if skips[-1] else before, strict=not skips[-1]):
             moved = step.optimizer.state[p]["exp_avg"] != 0
             due += int(moved.sum())
             still += int((moved & (np.asarray(p) == old)).sum())
+    return due, still, skips
+
+
+@pytest.mark.parametrize("name", ["fp32", "mixed-fp16", "fp16-scaled", "bf16", "bf16-stochastic"])
+def test_swallowed_updates_are_weights_that_stood_still(name: str, data: TrainTest) -> None:
+    """Oracle: the stored weights before and after each step."""
+    due, still, _ = stood_still(SMALL, recipes[name], data)
     made = run_recipe(SMALL, recipes[name], data)
     assert made.swallowed_updates == still / due
     assert (made.swallowed_updates > 0.5) is (name in ("fp16-scaled", "bf16", "bf16-stochastic"))
+
+
+def test_updates_of_skipped_steps_do_not_count() -> None:
+    """Oracle: the same, where the one row beyond float16's range makes the steps that meet it be skipped."""
+    rows = np.random.default_rng(1).standard_normal((16, 5))
+    rows[3] = 1e30
+    part = ArrayDataset(rows, np.arange(16) % 3)
+    wild = TrainTest(part, part)
+    chosen = SMALL.with_(batch=4, steps=12, lr=1e-4)
+    recipe = recipes["fp16-scaled"].with_(loss_scale=128.0)
+    due, still, skips = stood_still(chosen, recipe, wild)
+    assert sum(skips) == 3  # once in each of three epochs
+    made = run_recipe(chosen, recipe, wild)
+    assert (made.skipped_steps, made.swallowed_updates) == (3, still / due)
 
 
 def test_a_skipped_step_has_no_updates_to_swallow(data: TrainTest) -> None:
@@ -221,19 +245,28 @@ def test_steps_are_sampled_evenly_and_the_others_timed(
     """Oracle: a clock that ticks once a look, and the steps at which float64 gradients were asked for."""
     ticks = iter(range(10**6))
     sampled: list[int] = []
+    measuring: list[bool] = []
+    optimizers: list[optim.Adam] = []
     now = 0
+
+    def adam(*arguments: Any, **options: Any) -> optim.Adam:
+        optimizers.append(optim.Adam(*arguments, **options))
+        return optimizers[-1]
 
     def count(name: str, number: int, report: Any) -> None:
         nonlocal now
         now = number
+        measuring.append(optimizers[-1].measure_updates)
 
     real = experiments.float64_gradients
+    monkeypatch.setattr(experiments, "Adam", adam)
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     monkeypatch.setattr(
         experiments, "float64_gradients", lambda *a, **k: (sampled.append(now + 1), real(*a, **k))[1]
     )
     made = run_recipe(SMALL.with_(steps=steps, batch=4), recipes["fp32"], data, count)
     every = max(1, steps // 40)
+    assert not any(measuring)
     assert sampled == list(range(every, steps + 1, every))
     assert made.seconds_per_step == 1.0
     timed = steps - len(sampled) or 1  # if each was sampled, one more is run for the clock
@@ -262,6 +295,17 @@ def test_a_scale_backs_off_to_nothing_and_the_run_goes_on(data: TrainTest) -> No
     assert made.skipped_steps == 179
     assert made.loss_scales[1:167] == tuple(2.0 ** (16 - k) for k in range(166))
     assert set(made.loss_scales[167:]) == {0.0}
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0**-149])
+def test_a_scale_of_nothing_gives_no_gradient(scale: float, data: TrainTest) -> None:
+    """Oracle: 1 / S is infinite in float32, and 0 times that is NaN: no weight may take it."""
+    step, batches = plain_parts(SMALL, recipes["mixed-fp16"], data)
+    step.scaler = mp.GradScaler(init_scale=scale, growth_interval=1)
+    before = {name: np.asarray(p).tobytes() for name, p in step.model.named_parameters()}
+    reports = [step(*next(batches)) for _ in range(3)]
+    assert all(report.skipped and set(report.nonfinite) == set(before) for report in reports)
+    assert {name: np.asarray(p).tobytes() for name, p in step.model.named_parameters()} == before
 
 
 @pytest.mark.parametrize("recipe", recipes)

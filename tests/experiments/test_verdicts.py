@@ -166,6 +166,22 @@ def test_losses_are_compared_as_ratios(score: float, reference: float, begins: s
     assert verdict(made, beside).startswith(begins)
 
 
+@pytest.mark.parametrize(
+    ("score", "begins"),
+    [
+        (0.7949, "Worse than fp32 (-0.5 points): "),
+        (0.8 - 2 / 397, "Worse than fp32 (-0.5 points): "),
+        (0.7951, "As good as fp32 (-0.5 points): "),
+        (0.79999, "As good as fp32 (+0.0 points): "),
+        (0.8049, "As good as fp32 (+0.5 points): "),
+        (0.8 + 2 / 397, "No worse than fp32 (+0.5 points): "),
+    ],
+)
+def test_half_a_point_is_the_slack(score: float, begins: str) -> None:
+    """Oracle: gaps by hand around 0.5 points; two of 397 test rows are 0.504."""
+    assert verdict(outcome("mixed-bf16", score), outcome("fp32", 0.8)).startswith(begins)
+
+
 def test_the_reference_itself() -> None:
     """Oracle: the sentence; another recipe with the same figures is compared, and any recipe can be it."""
     assert verdict(FP32, FP32) == (

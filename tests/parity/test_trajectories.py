@@ -96,23 +96,37 @@ def test_the_benchmark_s_workloads(name: str) -> None:
     assert largest.reached
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("layers", "shape"), [(mlp, (64, 32)), (cnn, (16, 1, 8, 8))])
-def test_sixty_steps_in_float32(layers: Any, shape: tuple[int, ...], optimizer: str) -> None:
-    """Oracle: torch's loss of each step, a new batch in each, and its weights after the last."""
-    both = pair(layers, optimizer)
-    step = TrainStep(both.ours, mp.functional.cross_entropy, both.our_optimizer, "fp32")
-    mine, theirs = [], []
-    for _ in range(60):
+def wide_steps(
+    both: Pair, steps: int, shape: tuple[int, ...] = (64, 32), max_norm: float | None = None
+) -> None:
+    """Run float32 steps on both sides, a new batch in each; compare losses, norms and final weights."""
+    step = TrainStep(both.ours, mp.functional.cross_entropy, both.our_optimizer, "fp32", max_norm=max_norm)
+    reports, losses, norms = [], [], []
+    for _ in range(steps):
         x, labels = both.batch(shape)
-        mine.append(step(x, labels).loss)
+        reports.append(step(x, labels))
         both.their_optimizer.zero_grad()
         loss = torch_loss(both.theirs, x, labels)
         loss.backward()
+        bound = float("inf") if max_norm is None else max_norm
+        norms.append(torch.nn.utils.clip_grad_norm_(both.theirs.parameters(), bound).item())
         both.their_optimizer.step()
-        theirs.append(loss.item())
-    assert_close(mine, theirs, "parity_trajectory")
+        losses.append(loss.item())
+    assert_close([report.loss for report in reports], losses, "parity_trajectory")
+    assert_close([report.grad_norm for report in reports], norms, "parity_trajectory")
     both.check_weights("parity_trajectory_weights")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("layers", "shape"), [(mlp, (64, 32)), (cnn, (16, 1, 8, 8))])
+def test_sixty_steps_in_float32(layers: Any, shape: tuple[int, ...], optimizer: str) -> None:
+    """Oracle: torch's loss and gradient norm of each step, and its weights after the last."""
+    wide_steps(pair(layers, optimizer), 60, shape)
+
+
+def test_clipped_steps_in_float32() -> None:
+    """Oracle: torch.nn.utils.clip_grad_norm_ between backward and step; every norm is above the bound."""
+    wide_steps(pair(mlp), 30, max_norm=0.5)
 
 
 # ---- mixed precision ---------------------------------------------------------------------------------------
