@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_misfits(args: argparse.Namespace, chosen: Sequence[Experiment], data: TrainTest) -> None:
     """Refuse data that a model cannot take, and a batch that the data cannot fill, before any work."""
     for experiment in chosen:
-        models.build(experiment.model, models.MODELS[experiment.model].prepare(data.train))
+        models.MODELS[experiment.model].prepare(data.train)
     rows = len(data.train)
     if args.batch is not None and args.batch > rows:
         raise SettingError(

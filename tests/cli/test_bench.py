@@ -119,10 +119,13 @@ def test_without_torch_there_is_nothing_beside(calls: list[Any], capsys: Capture
 
 
 def test_the_json(calls: list[Any]) -> None:
-    """Oracle: every figure that was made up, and the machine."""
+    """Oracle: every figure that was made up, and the machine; an old file is replaced, not written into."""
+    Path("made.json").write_text("before")
+    os.link("made.json", "kept.json")
     assert main(["bench", "--quiet", "--rounds", "4", "--json", "made.json"]) == 0
     made = json.loads(Path("made.json").read_text("utf-8"))
     assert set(made) == {"machine", "rounds", "seconds", "figures"}
+    assert Path("kept.json").read_text() == "before"
     assert (made["rounds"], made["seconds"]) == (4, {"mlp": OWN | TORCH, "cnn": OWN | TORCH})
     assert {"processor", "BLAS threads"} <= set(made["machine"])
     assert len(made["figures"]) == 2 * (3 + 1) + 1

@@ -136,6 +136,17 @@ def test_a_quick_run(capsys: pytest.CaptureFixture[str]) -> None:
         assert " ".join(row["verdict"].split()) in " ".join(shown.out.split())
     assert (max(map(len, lines)) <= 100, shown.err) == (True, "")
     assert list(Path().iterdir()) == [Path("made.json")]
+    masters, scaling = " ".join(shown.out.split()).split("loss-scaling: what loss scaling is worth")
+    assert "Accumulation" not in masters
+    assert "Accumulation over 4,096 steps: one computed micro-batch stands for 4,096 equal ones." in scaling
+
+
+def test_an_old_file_is_replaced_and_not_written_into() -> None:
+    """Oracle: a second name of the old file, which still holds what it held."""
+    Path("made.json").write_text("before")
+    os.link("made.json", "kept.json")
+    compare("--experiment", "loss-scaling", "--recipes", "fp32", *QUICK)
+    assert Path("kept.json").read_text() == "before"
 
 
 def test_one_seed_gives_one_file_and_another_seed_another() -> None:
@@ -146,6 +157,7 @@ def test_one_seed_gives_one_file_and_another_seed_another() -> None:
     again = read("again.json")
     assert (figures(again), again["config"]) == (figures(first), first["config"])
     other = compare(*options, "--seed", "1")
+    assert (first["config"]["seed"], other["config"]["seed"]) == (0, 1)
     for key, row in figures(other).items():
         assert row["losses"] != figures(first)[key]["losses"]
 
