@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 
 from minimp.cli import main
+from tests.cli.processes import process
 
 Capture = pytest.CaptureFixture[str]
 
@@ -129,18 +128,9 @@ def test_bad_input_is_one_clear_line(options: str, words: str, capsys: Capture) 
     ],
 )
 def test_so_it_is_in_a_process_of_its_own(options: str, words: str) -> None:
-    """Oracle: the same, from `python -m minimp`, with warnings as errors."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    arguments = [sys.executable, "-W", "error", "-m", "minimp", "compare", *shlex.split(options)]
+    """Oracle: the same, with warnings as errors."""
     before = everything()
-    made = subprocess.run(
-        [*arguments, "--json", "old.json"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    made = process("compare", *shlex.split(options), "--json", "old.json")
     assert made.returncode == 2
     check(made.stdout, made.stderr, words)
     assert everything() == before
