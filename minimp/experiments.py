@@ -29,7 +29,7 @@ __all__ = ["EXPERIMENTS", "Experiment", "Outcome", "run_experiment", "run_recipe
 MOST = 10**9
 """More steps, rows or micro-batches than this are a slip of the keyboard."""
 SAMPLES = 40
-"""On so many steps, evenly spread, gradients are compared with float64 and updates counted."""
+"""On about so many steps (40 to 79), evenly spread, gradients meet float64 and updates are counted."""
 
 
 @dataclass(frozen=True)

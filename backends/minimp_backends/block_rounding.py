@@ -1,7 +1,7 @@
 """Fast exact casts between float32 and the 16-bit formats in pure NumPy.
 
 Each is the bit-equal twin of a readable cast in :mod:`minimp_backends.plain_casts`.
-NumPy converts float16 in scalar software on x86 (numpy/numpy issue 28753), so these kernels let the FPU round
+NumPy converts float16 in scalar software on x86 (numpy/numpy#28753), so these kernels let the FPU round
 instead, one cache-sized block at a time. For float32 values x with |x| < 2^15 and exponent e:
 
 * **Round.** With M = 1.5 * 2^(e + 13), x + M lies in the binade whose ulp is 2^(e - 10), the float16 ulp

@@ -88,6 +88,8 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
             figures.append(add_overhead())
             continue
         times.append(_timed(part, args.rounds, with_torch=with_torch, quiet=args.quiet))
+        work = f"{WORKLOADS[part].flops / 1e9:.2f} GFLOP in products"
+        out.print(f"\n{part}: one training step ({work}), medians of {args.rounds} rounds")
         out.print(_times_table(times[-1]))
         figures += times[-1].figures()
         if with_torch:
@@ -116,8 +118,7 @@ def _timed(part: str, rounds: int, *, with_torch: bool, quiet: bool) -> StepTime
 
 def _times_table(times: StepTimes) -> Table:
     own = times.seconds["minimp fp32"]
-    title = f"\n{times.workload}: one training step, medians of {times.rounds} rounds"
-    grid = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
+    grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("engine and recipe")
     for head in ("ms", "x minimp fp32", "x torch fp32"):
         grid.add_column(head, justify="right")

@@ -88,7 +88,7 @@ def test_the_tables(calls: list[Any], capsys: Capture) -> None:
     assert main(["bench", "mlp", "add", "--rounds", "4"]) == 0
     shown = capsys.readouterr()
     lines = [" ".join(line.split()) for line in shown.out.splitlines()]
-    assert "mlp: one training step, medians of 4 rounds" in lines
+    assert "mlp: one training step (0.41 GFLOP in products), medians of 4 rounds" in lines
     at = lines.index("engine and recipe ms x minimp fp32 x torch fp32")
     assert lines[at + 1 : at + 6] == [
         "torch fp32 1.60 0.80 1.00",
