@@ -95,8 +95,8 @@ EXPERIMENTS = Named(
     Experiment(
         "master-weights",
         "what an FP32 master copy of the weights is worth",
-        "A classifier trained by Adam at a small learning rate: each update is about lr = 1e-5, far less "
-        "than half an ULP of most weights in FP16 (2^-12 of the weight) or bfloat16 (2^-9), so a weight "
+        "A classifier trained by Adam at a small learning rate: each update is about lr = 1e-5, less than "
+        "half an ULP of most weights in FP16 (at least 2^-12 of the weight) or bfloat16 (2^-9), so a weight "
         "that is stored in 16 bits rounds nearly every update away. At lr = 1e-3 the same weights would "
         "learn: it is the size of the update that matters, not the format alone.",
         "mlp",

@@ -65,7 +65,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage that has just state.
+    """One stage that has just run.
 
     Attributes:
         name: its name, a key of :data:`STAGES`.

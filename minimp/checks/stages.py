@@ -88,43 +88,42 @@ def _loss(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
         truth = targets if np.asarray(targets).dtype.kind in "iu" else np.asarray(targets, np.float64)
         with in_region(None), accumulate("float64"):
             expected = step.loss_fn(exact, truth).item() / step.micro_batches
-        bound = _loss_bound(expected, np.asarray(exact), wanted) / step.micro_batches
+        bound = _loss_bound(expected, np.asarray(exact), wanted, step.micro_batches)
         value = check_loss(_array(loss), wanted, expected, bound)
         return merge("L = loss(y) / n", [value, check_events(stage.events)])
 
     return prove
 
 
-def _loss_bound(expected: float, output: Array, form: formats.Format) -> float:
-    """How far a loss may be from float64: 32 roundings of the largest magnitude that it is made of.
+def _loss_bound(expected: float, output: Array, form: formats.Format, n: int) -> float:
+    """How far L / n may be from float64: 32 roundings of the loss and of the largest output, over n.
 
-    Scores and errors enter a loss by a few roundings each, and a mean adds gamma_K / K per element. The
-    largest magnitude is that of the loss, of the outputs, or of their squares.
+    A squared error is a few roundings of itself, a log-probability a few of itself and of the scores that
+    it is a difference of; their mean adds less than one a level of the pairwise sum. The ops have sharper
+    bounds of their own, which are checked too: this one is for the path from the output to the value.
     """
-    unit = form.eps / 2
     largest = float(np.abs(output[np.isfinite(output)]).max(initial=0.0))
-    return 32 * unit * (abs(expected) + largest + largest**2) + form.smallest_subnormal
+    return 32 * (form.eps / 2) * (abs(expected) + largest / n) + form.smallest_subnormal
 
 
 def _scale_loss(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
     """L' = S L, exactly."""
     del before
-    loss, scaled, scale = state.loss, state.scaled, state.scale
-    if not step.scaler.is_enabled():
-        scale = 1.0
-    return lambda stage: check_scaled(_array(stage.tensors["scaled_loss"] or scaled), _array(loss), scale)
+    del step
+    loss, scale = state.loss, state.scale
+    return lambda stage: check_scaled(_array(stage.tensors["scaled_loss"]), _array(loss), scale)
 
 
 def _backward(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
     """Each gradient rule keeps its bound, nothing is lost on the way, and what was flushed is counted."""
     del before
-    held = {name: (p, p.grad.array) for name, p in step.model.named_parameters() if p.grad is not None}
+    leaves = dict(step.model.named_parameters())
     arrays = {name: p.array for name, p in step.model.named_parameters()}
     inputs, targets, earlier = state.inputs, state.targets, tuple(state.events)
 
     def prove(stage: Stage) -> Findings:
         gradients = {name: _array(t) for name, t in stage.tensors.items()}
-        parts = [check_events(stage.events, earlier), _accounted(stage.events, held, gradients)]
+        parts = [check_events(stage.events, earlier), _accounted(stage.events, leaves, gradients)]
         notes = _fate_notes(step, inputs, targets, arrays, gradients)
         return merge("every gradient is right for its op, and arrives", [*parts, notes])
 
@@ -149,7 +148,7 @@ def _fate_notes(
 
 
 def _accounted(
-    events: Sequence[Event], held: Mapping[str, tuple[Value, Array]], gradients: dict[str, Array]
+    events: Sequence[Event], leaves: Mapping[str, Value], gradients: Mapping[str, Array]
 ) -> Findings:
     """Add up the gradients that each op gave, and compare with what the next op, or the leaf, received."""
     pending: dict[Any, Array] = {}
@@ -157,27 +156,34 @@ def _accounted(
     walked = [event for event in events if event.phase == "backward"]
     token = hush()
     try:
-        for event in walked:
+        for place, event in enumerate(walked):
             due = pending.pop(event.node, None)
-            if due is not None and not same_bits(
-                _plain(event.node, due), _plain(event.node, event.inputs[0])
-            ):
-                wrong.append(
-                    Finding("receives the sum of its gradients", "the sum", "other bits", event.node.op.name)
-                )
+            if place and not _same(event.node, due, event.inputs[0]):  # the first one starts from the seed
+                wrong.append(_astray("receives the sum of its gradients", event.node.op.name))
             for source, part in zip(event.node.inputs, event.outputs, strict=False):
                 if source is not None and part is not None:
                     known = pending.get(source)
                     pending[source] = part if known is None else event.node.backend.add(known, part)
     finally:
         speak(token)
-    for name, (leaf, _) in held.items():
-        due = pending.get(leaf)
-        if due is None or not same_bits(leaf.backend.to_host(due), gradients.get(name)):
-            wrong.append(
-                Finding("is the sum of what the ops gave", "the sum of its parts", "other bits", name)
-            )
+    for name, leaf in leaves.items():
+        if not _same(leaf, pending.pop(leaf, None), gradients.get(name)):
+            wrong.append(_astray("is the sum of what the ops gave", name))
+    wrong += [
+        _astray("runs once its gradient is there", edge.op.name) for edge in pending if hasattr(edge, "op")
+    ]
     return Findings("gradients add up along the tape", tuple(wrong), checked=len(walked))
+
+
+def _same(place: Any, due: Array | None, got: Array | None) -> bool:
+    """Tell whether what was due arrived: the same bits, or nothing for nothing."""
+    if due is None or got is None:
+        return due is got
+    return same_bits(place.backend.to_host(due), place.backend.to_host(got))
+
+
+def _astray(rule: str, where: str) -> Finding:
+    return Finding(rule, "the sum of its parts", "something else, or nothing", where)
 
 
 def _unscale(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
@@ -316,7 +322,3 @@ def _array(value: Any) -> Array:
 
 def _host(leaf: Value, array: Array | None) -> Array:
     return np.asarray(leaf.backend.to_host(leaf.array if array is None else array))
-
-
-def _plain(node: Any, array: Array) -> Array:
-    return np.asarray(node.backend.to_host(array))

@@ -1,4 +1,4 @@
-"""How nine libraries move the scale: one row each, all driving the one machine.
+"""How eight libraries move the scale, and a constant one: one row each, all driving the one machine.
 
 Each row says where its rule was read. A library's own word for a setting is given where it differs.
 """

@@ -12,6 +12,7 @@ import pytest
 import minimp as mp
 from minimp import ops
 from minimp.step import STAGES, Stage, TrainStep
+from minimp.tape import _newest_first
 from minimp_backends.numpy_backend import NumpyBackend
 
 RECIPES = list(mp.recipes)
@@ -168,6 +169,25 @@ def test_backward_accounts_for_every_gradient(monkeypatch: pytest.MonkeyPatch) -
     stage = run_to(step, "backward")
     monkeypatch.undo()
     assert not stage.check()
+
+
+def test_backward_notices_a_gradient_that_never_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: a leaf's gradient is dropped whole, after every rule was right."""
+    step = make_step()
+    honest = mp.Tensor.backward
+
+    def forgetful(self: Any, *given: Any, **options: Any) -> None:
+        honest(self, *given, **options)
+        step.model[0].bias.grad = None
+
+    monkeypatch.setattr(mp.Tensor, "backward", forgetful)
+    assert not run_to(step, "backward").check()
+
+
+def test_backward_notices_an_op_that_was_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fault: the walk leaves an op out, with all that lies behind it."""
+    monkeypatch.setattr("minimp.tape._newest_first", lambda start, honest=_newest_first: honest(start)[:-3])
+    assert not run_to(make_step("fp32"), "backward").check()
 
 
 def test_unscale_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
