@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from minimp.checks import stages as proofs
 from minimp.door import cast_in_region
 from minimp.errors import DataError, SettingError
+from minimp.formats import Format
 from minimp.modes import listen, setting
 from minimp.optim import Optimizer
 from minimp.policy import Region, policies
@@ -190,8 +191,8 @@ class TrainStep:
         recipe = self.recipe
         policy = policies[recipe.policy] if isinstance(recipe.policy, str) else recipe.policy
         region = None if policy is None else Region(policy, recipe.compute_dtype, True, True, {})
-        if region is None and x.format not in (None, recipe.compute_dtype):
-            x = x.detach().to(recipe.compute_dtype)
+        if region is None:  # everything in one format, targets that are values too
+            x, targets = (_in_format(each, recipe.compute_dtype) for each in (x, targets))
         parameters = dict(self.model.named_parameters())
         backend = next(iter(parameters.values())).backend
         return StepState(parameters, backend, x, targets, self.scaler.get_scale(), region)
@@ -292,6 +293,12 @@ class TrainStep:
 
 _Result = tuple[dict[str, Tensor], dict[str, Any]]
 _IN_REGION = ("cast_weights", "forward", "loss")
+
+
+def _in_format(value: Any, form: Format) -> Any:
+    """Return floating data as a tensor of `form`; labels and other integers as they are."""
+    made = value if isinstance(value, Tensor) else Tensor.lift(value, None)
+    return value if made.format is None else made.detach().to(form)
 
 
 def _make_scaler(recipe: Recipe, given: GradScaler | None) -> GradScaler:

@@ -119,8 +119,11 @@ def _adam_step(w: Running, g: Running, state: State, by: State) -> tuple[Running
     beta1, beta2 = by["betas"]
     zero = 0.0 * g
     t = int(np.asarray(state.get("step", 0)).ravel()[0]) + 1
-    m = beta1 * state.get("exp_avg", zero) + (1 - beta1) * g
-    v = beta2 * state.get("exp_avg_sq", zero) + (1 - beta2) * (g * g)
+    # In the order of torch's lerp and addcmul: another order rounds elsewhere, and the bound knows it.
+    held_m = state.get("exp_avg", zero)
+    gap = g - held_m
+    m = held_m + (1 - beta1) * gap if beta1 > 0.5 else g - beta1 * gap
+    v = beta2 * state.get("exp_avg_sq", zero) + ((1 - beta2) * g) * g
     made = {"exp_avg": m, "exp_avg_sq": v}
     if by.get("amsgrad"):
         held = state.get("max_exp_avg_sq", zero)

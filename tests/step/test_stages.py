@@ -56,6 +56,35 @@ def test_an_honest_step_passes_every_check(recipe: str, optimizer: Any) -> None:
             assert all(len(line) <= 100 for line in str(found).splitlines())
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("gain", [0.1, 100.0])
+@pytest.mark.parametrize("micro_batches", [1, 3, 4096])
+def test_an_honest_regression_passes_every_check(recipe: str, gain: float, micro_batches: int) -> None:
+    """Oracle: the contracts, where targets are float32 values, outputs small or large, losses tiny."""
+    mp.manual_seed(5)
+    model = mp.nn.Sequential(mp.nn.Linear(12, 32), mp.nn.ReLU(), mp.nn.Linear(32, 6))
+    for p in model.parameters():
+        p.array = p.array * np.float32(gain**0.5)
+    adam = mp.optim.Adam(model.parameters(), lr=1e-3)
+    step = TrainStep(model, mp.functional.mse_loss, adam, recipe, micro_batches=micro_batches)
+    rng = np.random.default_rng(7)
+    x, y = (rng.standard_normal((16, n)).astype(np.float32) for n in (12, 6))
+    for number in range(2):
+        for stage in step.stages(x, y):
+            assert stage.check(), f"step {number}, {stage.name}:\n{stage.check()}"
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "fp16"])
+def test_without_a_policy_everything_is_in_one_format(recipe: str) -> None:
+    """Oracle: the recipe: float64 targets widen nothing, float32 targets do not lift an FP16 loss."""
+    model = mp.nn.Linear(3, 2)
+    step = TrainStep(model, mp.functional.mse_loss, mp.optim.SGD(model.parameters(), lr=0.1), recipe)
+    for stage in step.stages(np.ones((4, 3)), np.ones((4, 2))):
+        for event in stage.events:
+            if event.phase == "forward" and event.node.op.name != "cast":
+                assert event.node.format is step.recipe.compute_dtype
+
+
 def test_stages_come_in_order_with_their_equations() -> None:
     """Oracle: the table STAGES."""
     seen = [(stage.name, stage.equation) for stage in make_step().stages(*batch())]
