@@ -162,7 +162,8 @@ class TrainStep:
 
         Args:
             inputs: what the model takes: a tensor or array (N, ...).
-            targets: what the loss takes: a tensor or array (N, ...).
+            targets: what the loss takes: a tensor or array (N, ...). Without a policy, inputs and targets
+                that are no integers are cast to the recipe's `compute_dtype`.
 
         Raises:
             DataError: inputs and targets of different lengths, or none.
