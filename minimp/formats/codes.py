@@ -5,7 +5,8 @@ together are
 
     (e - emin) · 2^m + M
 
-for normal and subnormal numbers alike: the hidden bit of a normal M carries into the exponent field.
+for normal and subnormal numbers alike: the hidden bit of a normal M carries into the exponent field. (In
+float8_e8m0fnu, where no code is spent on zero, they are e - emin.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.errors import DataError
-from minimp.formats.rounding import Float64s, quantum_exponent, round_to
+from minimp.formats.dice import Source
+from minimp.formats.flags import Flags
+from minimp.formats.rounding import Float64s, round_to
 from minimp.formats.table import Format, get
 
 __all__ = ["decode", "encode"]
@@ -29,7 +32,11 @@ def encode(
     fmt: Any,
     rounding: str = "nearest_even",
     overflow: str | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Source = None,
+    *,
+    subnormals: str = "keep",
+    bits: npt.ArrayLike | None = None,
+    flags: Flags | None = None,
 ) -> Codes:
     """Round x to ``fmt`` and give the bits: unsigned codes of x's shape, right-aligned.
 
@@ -39,19 +46,22 @@ def encode(
     Args and errors are those of ``minimp.formats.round``.
     """
     fmt = get(fmt)
-    values = round_to(x, fmt, rounding, overflow, rng).astype(np.float64)
+    values = round_to(x, fmt, rounding, overflow, rng, subnormals=subnormals, bits=bits, flags=flags).astype(
+        np.float64
+    )
     if fmt.is_integer:
         return values.astype(np.int64).astype(fmt.code_dtype)
     finite = np.isfinite(values)
     magnitude = np.where(finite, np.abs(values), 0.0)
-    q = quantum_exponent(magnitude, fmt)
-    significand = np.ldexp(magnitude, -q).astype(np.uint64)
-    binade = (q + fmt.mantissa_bits - fmt.emin).astype(np.uint64)
-    codes = (binade << fmt.mantissa_bits) + significand
+    _, exponent = np.frexp(magnitude)
+    binade = np.where(magnitude < fmt.smallest_normal, 0, exponent - 1 - fmt.emin)  # above the lowest
+    significand = np.ldexp(magnitude, fmt.mantissa_bits - fmt.emin - binade).astype(np.uint64)
+    carried = significand if fmt.has_zero else np.uint64(0)  # or there is no hidden bit that would carry
+    codes = (binade.astype(np.uint64) << fmt.mantissa_bits) + carried
     codes = np.where(np.isinf(values), np.uint64(fmt.inf_code or 0), codes)
     codes = np.where(np.isnan(values), np.uint64(fmt.nan_code or 0), codes)
-    signs = np.signbit(values).astype(np.uint64) << (fmt.bits - 1)
-    placed: Codes = (codes | signs) << fmt.padding
+    signs = np.signbit(values).astype(np.uint64) << fmt.magnitude_bits
+    placed: Codes = (codes | signs * fmt.signed) << fmt.padding
     return placed.astype(fmt.code_dtype)
 
 
@@ -69,22 +79,23 @@ def decode(codes: npt.ArrayLike, fmt: Any) -> Float64s:
     """
     fmt = get(fmt)
     bits = _code_bits(np.asarray(codes), fmt)
-    negative = bits >> (fmt.bits - 1) == 1
-    fields = bits & np.uint64((1 << (fmt.bits - 1)) - 1)
+    top = np.uint64(fmt.magnitude_bits)
+    negative = (bits >> top == 1) if fmt.signed else np.zeros(bits.shape, bool)
+    fields = bits & np.uint64((1 << fmt.magnitude_bits) - 1)
     if fmt.is_integer:
-        return np.where(negative, fields - 2.0 ** (fmt.bits - 1), fields)
+        return np.where(negative, fields - 2.0**fmt.magnitude_bits, fields)
     exponent = (fields >> fmt.mantissa_bits).astype(np.int64)
     mantissa = fields & np.uint64((1 << fmt.mantissa_bits) - 1)
-    hidden = np.where(exponent > 0, np.uint64(1 << fmt.mantissa_bits), np.uint64(0))
-    scale = np.maximum(exponent - 1, 0) + fmt.emin - fmt.mantissa_bits
+    normal = exponent >= fmt.has_zero
+    hidden = np.where(normal, np.uint64(1 << fmt.mantissa_bits), np.uint64(0))
+    mantissa = np.where(normal | fmt.is_gradual, mantissa, np.uint64(0))
+    scale = np.maximum(exponent - fmt.has_zero, 0) + fmt.emin - fmt.mantissa_bits
     magnitude = np.ldexp((mantissa + hidden).astype(np.float64), scale.astype(np.int32))
-    if fmt.flavour == "fnuz":
+    beyond = np.inf if fmt.has_inf else np.nan
+    magnitude = np.where(fields == fmt.max_code + 1, beyond, magnitude)
+    magnitude = np.where(fields > fmt.max_code + fmt.has_inf, np.nan, magnitude)
+    if fmt.nan_code == 1 << fmt.magnitude_bits:  # the code of -0
         magnitude = np.where(bits == fmt.nan_code, np.nan, magnitude)
-    else:
-        beyond = fields > fmt.max_code
-        magnitude = np.where(beyond, np.nan, magnitude)
-        if fmt.has_inf:
-            magnitude = np.where(fields == fmt.inf_code, np.inf, magnitude)
     return np.copysign(magnitude, np.where(negative, -1.0, 1.0))
 
 

@@ -60,7 +60,7 @@ class Counter:
 
     def __post_init__(self) -> None:
         for name, value in (("seed", self.seed), ("start", self.start)):
-            if not isinstance(value, int | np.integer) or not 0 <= value <= _MASK:
+            if not 0 <= value <= _MASK or value != int(value):
                 raise SettingError(
                     f"expected {name} to be a whole number in [0, 2^64), got {value!r}", op="Counter"
                 )
@@ -82,7 +82,8 @@ class Counter:
         if sys.byteorder == "big":
             halves = halves.reshape(-1, 2)[:, ::-1].reshape(-1)
         skip = self.start - 2 * first
-        return halves[skip : skip + count]
+        words: Words = halves[skip : skip + count]
+        return words
 
 
 Source = np.random.Generator | Counter | int | None
@@ -102,7 +103,7 @@ class Dice:
     bits: int
 
     def lifts(self, part: Any) -> Any:
-        """Tell whether a residue of `part` ulps, in [0, 1), is rounded up: round(part 2^bits) + throw >= 2^bits.
+        """Tell whether a residue of `part` ulps, in [0, 1), goes up: round(part 2^bits) + throw >= 2^bits.
 
         The residue is itself rounded to `bits` bits, to nearest: cutting it would make few-bit dice prefer
         zero (Fitzgibbon and Felix 2025, "On Stochastic Rounding with Few Random Bits", arXiv:2504.20634).

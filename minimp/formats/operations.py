@@ -25,9 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
+from minimp.formats.dice import Dice, Source
 from minimp.formats.errorfree import to_odd, two_sum
 from minimp.formats.exact import floor_log2, round_fraction
-from minimp.formats.rounding import Float64s, mode_named, representable, round_to, widen64
+from minimp.formats.rounding import Float64s, dice_for, representable, round_to, widen64
+from minimp.formats.roundings import mode_named
 from minimp.formats.table import FORMATS, Format, get
 
 __all__ = ["OPERATIONS", "arithmetic", "as_values"]
@@ -98,7 +100,7 @@ def arithmetic(
     fmt: Any,
     rounding: str = "nearest_even",
     overflow: str | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Source = None,
 ) -> Float64s:
     """Compute ``op`` on values of ``fmt`` and round the exact result to ``fmt``, once.
 
@@ -194,17 +196,18 @@ def _by_fractions(
     fmt: Format,
     rounding: str,
     overflow: str | None,
-    rng: np.random.Generator | int | None,
+    rng: Source,
 ) -> Float64s:
     """One exact fraction an element; ``native`` serves special operands and results that are exactly zero."""
-    source = np.random.default_rng(rng)
+    dice = dice_for(rounding, native.shape, rng, None)
     results = np.array(native, np.float64)  # to be filled
     defined = np.logical_and.reduce([np.isfinite(each) for each in values]) & ~np.isnan(native)
     for place in np.ndindex(native.shape):
         exact = _exact_value(rule, [float(each[place]) for each in values]) if defined[place] else None
         if exact:
-            results[place] = round_fraction(exact, fmt, rounding, overflow, source)
-    return round_to(results, fmt, rounding, overflow).astype(np.float64)
+            own = None if dice is None else Dice(dice.throw[place], dice.bits)
+            results[place] = round_fraction(exact, fmt, rounding, overflow, dice=own)
+    return round_to(results, fmt, overflow=overflow).astype(np.float64)
 
 
 def _exact_value(rule: Operation, operands: list[float]) -> Fraction | None:

@@ -12,22 +12,27 @@ format's precision as if the exponent had no end, and is then compared with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from minimp.errors import DataError, FormatError, SettingError, unknown_name
+from minimp.formats.dice import Dice, Source, roll
+from minimp.formats.flags import Flags
+from minimp.formats.overflows import Overflow, overflow_named
+from minimp.formats.roundings import Situation, mode_named
 from minimp.formats.table import FORMATS, Format, get
 
 __all__ = [
-    "OVERFLOWS",
-    "ROUNDINGS",
-    "Rounding",
-    "Situation",
+    "SUBNORMALS",
+    "Float64s",
+    "Floats",
+    "beyond",
+    "dice_for",
+    "flushes",
+    "homeless",
+    "max_is_odd",
     "quantum_exponent",
     "representable",
     "round_to",
@@ -37,98 +42,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.floating[Any]]
 Float64s = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Situation:
-    """Where a number stands before it is rounded: |x| = (low + part) · 2^q, low whole, 0 <= part < 1.
-
-    The fields are arrays, or single exact numbers (then with NumPy booleans): the rules below serve both.
-
-    Attributes:
-        part: the residue, in ulps.
-        odd: whether low is odd.
-        negative: whether x has a minus sign.
-        dice: uniform in [0, 1); only the stochastic mode looks at it.
-        max_is_odd: whether the code of the format's largest value is odd.
-    """
-
-    part: Any
-    odd: Any
-    negative: Any
-    dice: Any
-    max_is_odd: bool
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """One rounding mode.
-
-    Attributes:
-        name: the mode's name.
-        goes_up: whether low + 1 is taken in the place of low.
-        keeps_max: whether a finite value beyond ``max`` becomes ``max``, or else overflows (IEEE 754, 7.4).
-        note: one line for people.
-    """
-
-    name: str
-    goes_up: Callable[[Situation], Any]
-    keeps_max: Callable[[Situation], Any]
-    note: str
-
-
-def _never(_: Situation) -> bool:
-    return False
-
-
-_MODES = (
-    Rounding(
-        "nearest_even",
-        goes_up=lambda at: (at.part > 0.5) | ((at.part == 0.5) & at.odd),
-        keeps_max=_never,
-        note="to the nearest; a tie to the even significand",
-    ),
-    Rounding(
-        "nearest_away",
-        goes_up=lambda at: at.part >= 0.5,
-        keeps_max=_never,
-        note="to the nearest; a tie away from zero",
-    ),
-    Rounding("toward_zero", goes_up=_never, keeps_max=lambda _: True, note="cut off"),
-    Rounding(
-        "up",
-        goes_up=lambda at: (at.part > 0) & ~at.negative,
-        keeps_max=lambda at: at.negative,
-        note="toward +inf",
-    ),
-    Rounding(
-        "down",
-        goes_up=lambda at: (at.part > 0) & at.negative,
-        keeps_max=lambda at: ~at.negative,
-        note="toward -inf",
-    ),
-    Rounding(
-        "to_odd",
-        goes_up=lambda at: (at.part > 0) & ~at.odd,
-        # The neighbours are max and the first code beyond it (inf or NaN); the odd one of them is taken.
-        keeps_max=lambda at: at.max_is_odd,
-        note="to the odd neighbour if inexact, so that rounding again two bits shorter is as good as once",
-    ),
-    Rounding(
-        "stochastic",
-        goes_up=lambda at: at.dice < at.part,
-        keeps_max=_never,
-        note="up with probability part, so right on average",
-    ),
-)
-ROUNDINGS: Mapping[str, Rounding] = MappingProxyType({each.name: each for each in _MODES})
-
-OVERFLOWS: Mapping[str, str] = MappingProxyType(
-    {
-        "ieee": "to inf; to NaN where the format has no inf; to the largest value where it has neither",
-        "saturate": "to the largest value, infinities too",
-    }
-)
+SUBNORMALS = ("keep", "flush")
 
 
 @np.errstate(over="ignore")  # a float64 near its end may round up to inf: past every format's end too
@@ -137,9 +51,13 @@ def round_to(
     fmt: Any,
     rounding: str = "nearest_even",
     overflow: str | None = None,
-    rng: np.random.Generator | int | None = None,
+    rng: Source = None,
+    *,
+    subnormals: str = "keep",
+    bits: npt.ArrayLike | None = None,
+    flags: Flags | None = None,
 ) -> Floats:
-    """Round every element of x to a value of ``fmt``; exported as ``minimp.formats.round``.
+    """Round every element of x to a value of ``fmt``: the readable form of ``minimp.formats.round``.
 
     Args:
         x: real numbers of any shape. float32 and float64 keep their precision; narrower types are widened to
@@ -153,53 +71,126 @@ def round_to(
               side that they turn away from. A format without inf has NaN in its place (OFP8's non-saturating
               mode); one without NaN too (float6, float4, int8) clamps, the only rule OCP MX 1.0 has for them.
             - ``saturate``: the largest value of that sign, for infinities too (OFP8's saturating mode).
+            - ``torch``, ``ml_dtypes``: what their casts do; see ``minimp.formats.overflows``.
 
-            NaN stays NaN under both. OFP8 specifies ``nearest_even`` only; what the other modes do in formats
-            without inf is IEEE's rule with NaN in the place of inf.
-        rng: random numbers for ``stochastic``: a Generator, a seed, or None for fresh entropy. The chance of
-            going up is the exact residue, to within 2^-53.
+            NaN stays NaN. OFP8 specifies ``nearest_even`` only; what the other modes do in formats without
+            inf is IEEE's rule with NaN in the place of inf.
+        rng: random numbers for ``stochastic``: a ``Counter``, or an integer that seeds one (each element's
+            bits depend on the seed and its place only); or a NumPy Generator. The chance of going up is the
+            residue in ulps, to within 2^-54. Other modes draw nothing.
+        subnormals: ``"keep"``, or ``"flush"``: results below ``fmt.smallest_normal`` become a zero of their
+            sign (x86's flush-to-zero, which looks at the rounded result).
+        bits: in place of rng, the random bits themselves: unsigned integers of x's shape, every bit of their
+            type random. With r bits the chance is the residue rounded to a multiple of 2^-r.
+        flags: where to count what happened.
 
     Returns:
         An array of x's shape holding values of ``fmt``. Zeros keep their sign where the format has -0.
 
     Raises:
         FormatError: unknown format; or NaN in x, and ``fmt`` has no NaN.
-        SettingError: unknown rounding or overflow.
-        DataError: x is not real numbers, or holds integers that float64 cannot hold.
+        SettingError: unknown rounding, overflow or subnormals; stochastic without a random source;
+            bits without stochastic.
+        DataError: x is not real numbers, or holds integers that float64 cannot hold; bits are not unsigned
+            integers. ShapeError: they are not of x's shape.
     """
-    fmt, mode, saturate = get(fmt), mode_named(rounding), saturates(overflow)
+    fmt, mode = get(fmt), mode_named(rounding)
+    rule, flush = overflow_named(overflow, fmt), flushes(subnormals)
     x = widen(x)
+    dice = dice_for(rounding, x.shape, rng, bits)
     wide = widen64(x)
-    _refuse_nan(wide, fmt)
-    finite, negative = np.isfinite(wide), np.signbit(wide)
+    if not rule.takes_nan:
+        _refuse_nan(wide, fmt)
+    finite = np.isfinite(wide)
+    negative = np.zeros(wide.shape, bool) if rule.drops_sign and not fmt.signed else np.signbit(wide)
     magnitude = np.where(finite, np.abs(wide), 0.0)
 
-    q = quantum_exponent(magnitude, fmt)
-    scaled = np.ldexp(magnitude, -q)  # |x| in ulps; a power of two, so exact
-    low = np.floor(scaled)
-    dice = np.random.default_rng(rng).random(x.shape) if rounding == "stochastic" else None
-    at = Situation(scaled - low, low % 2 == 1, negative, dice, fmt.max_code % 2 == 1)
-    rounded = np.ldexp(low + mode.goes_up(at), q)
+    def to_grid(q: npt.NDArray[np.int32]) -> tuple[Float64s, Situation]:
+        scaled = np.ldexp(magnitude, -q)  # |x| in ulps; a power of two, so exact
+        low = np.floor(scaled)
+        at = Situation(scaled - low, low % 2 == 1, negative, dice, max_is_odd(fmt))
+        return np.ldexp(low + mode.goes_up(at), q), at
 
-    limit = np.where(negative, -fmt.lowest, fmt.max)
-    kept = mode.keeps_max(at) | saturate
-    rounded = np.where(rounded > limit, np.where(kept, limit, beyond(fmt, limit)), rounded)
-    rounded = np.where(np.isinf(wide), limit if saturate else beyond(fmt, limit), rounded)
-    if fmt.has_negative_zero:
-        signed = np.copysign(rounded, wide)
+    rounded, at = to_grid(quantum_exponent(magnitude, fmt))
+    limit = np.where(negative, abs(fmt.lowest), fmt.max)
+    kept = mode.keeps_max(at) | rule.saturates(fmt)
+    past = (rounded > limit) | (negative & (wide != 0) & homeless(rounded, fmt))
+    result = np.where(past, np.where(kept, limit, beyond(fmt, limit, negative)), rounded)
+    result = np.where(np.isinf(wide), limit if rule.saturates(fmt) else beyond(fmt, limit, negative), result)
+    if not fmt.has_zero:
+        result = _without_zero(result, wide, fmt, rule)
+    if flush:
+        result = np.where(np.abs(result) < fmt.smallest_normal, 0.0, result)
+    result = _signed(result, wide, negative, fmt)
+    if flags is not None:
+        tiny_after = (magnitude > 0) & (to_grid(_unbounded(magnitude, fmt))[0] < fmt.smallest_normal)
+        _count(flags, wide, result, past, tiny_after & (not fmt.is_integer), fmt)
+    return result.astype(x.dtype)
+
+
+def _without_zero(result: Float64s, wide: Float64s, fmt: Format, rule: Overflow) -> Float64s:
+    """Where there is no zero: what would be one becomes the smallest value, and 0 itself that or NaN."""
+    smallest, magnitude = fmt.smallest_normal, np.abs(wide)
+    result = np.where(result < smallest, smallest, result)
+    if rule.lifts_lowest:
+        result = np.where((result == smallest) & (magnitude > smallest), 2 * smallest, result)
+    return np.where(wide == 0, smallest if rule.keeps_zero else np.nan, result)
+
+
+def _signed(result: Float64s, wide: Float64s, negative: npt.NDArray[np.bool_], fmt: Format) -> Float64s:
+    """Give the magnitudes their signs, and NaN back."""
+    if not fmt.signed:
+        signed = result
+    elif fmt.has_negative_zero:
+        signed = np.copysign(result, np.where(negative, -1.0, 1.0))
     else:
-        signed = np.where(negative & (rounded != 0), -rounded, rounded)
-    return np.where(np.isnan(wide), wide, signed).astype(x.dtype)
+        signed = np.where(negative & (result != 0), -result, result)
+    return np.where(np.isnan(wide), wide if fmt.has_nan else np.copysign(0.0, -wide), signed)
+
+
+def _count(
+    flags: Flags,
+    wide: Float64s,
+    result: Float64s,
+    past: npt.NDArray[np.bool_],
+    tiny_after: npt.NDArray[np.bool_],
+    fmt: Format,
+) -> None:
+    finite = np.isfinite(wide)
+    inexact = finite & (result != wide)
+    below = (np.abs(wide) < fmt.smallest_normal) & (wide != 0) & (not fmt.is_integer)
+    flags.add(
+        wide.size,
+        inexact=inexact,
+        overflow=finite & past,
+        saturated=(past | np.isinf(wide)) & np.isfinite(result),
+        tiny_before=below,
+        tiny_after=tiny_after,
+        underflow=tiny_after & inexact,
+        flushed=(result == 0) & (wide != 0) & ~np.isnan(wide),
+        invalid=np.isnan(result) & ~np.isnan(wide) & ~past,
+    )
+
+
+def _unbounded(magnitude: Float64s, fmt: Format) -> npt.NDArray[np.int32]:
+    """quantum_exponent as if the exponent had no lower end."""
+    _, exponent = np.frexp(magnitude)
+    return np.asarray(exponent - fmt.precision, dtype=np.int32)
 
 
 def quantum_exponent(x: npt.ArrayLike, fmt: Format) -> npt.NDArray[np.int32]:
     """q such that 2^q is the ulp of ``fmt`` at x: q = max(floor(log2 |x|), emin) - m; emin - m at 0.
 
+    Where there are no subnormals, the values below 2^emin are 0 and 2^emin only: q = emin.
+
     x: finite float64, any shape.
     """
     _, exponent = np.frexp(x)  # |x| = fraction · 2^exponent, 1/2 <= fraction < 1
-    exponent = np.where(np.asarray(x) == 0, fmt.emin, exponent - 1)
-    return np.asarray(np.maximum(exponent, fmt.emin) - fmt.mantissa_bits, dtype=np.int32)
+    exponent = np.where(np.asarray(x) == 0, fmt.emin - 1, exponent - 1)
+    q = np.maximum(exponent, fmt.emin) - fmt.mantissa_bits
+    if not fmt.is_gradual:
+        q = np.where(exponent < fmt.emin, fmt.emin, q)
+    return np.asarray(q, dtype=np.int32)
 
 
 def representable(x: npt.ArrayLike, fmt: Any) -> npt.NDArray[np.bool_]:
@@ -255,16 +246,33 @@ def widen(x: npt.ArrayLike) -> Floats:
 _SHORT_INTEGERS = tuple(np.dtype(each) for each in (np.int8, np.uint8, np.int16, np.uint16))
 
 
-def mode_named(rounding: str) -> Rounding:
-    if rounding not in ROUNDINGS:
-        raise SettingError(unknown_name("rounding", rounding, ROUNDINGS), op="round")
-    return ROUNDINGS[rounding]
+def flushes(subnormals: str) -> bool:
+    """Read the setting; SettingError if it is neither word."""
+    if subnormals not in SUBNORMALS:
+        raise SettingError(unknown_name("subnormals", subnormals, SUBNORMALS), op="round")
+    return subnormals == "flush"
 
 
-def saturates(overflow: str | None) -> bool:
-    if overflow is not None and overflow not in OVERFLOWS:
-        raise SettingError(unknown_name("overflow", overflow, OVERFLOWS), op="round")
-    return overflow == "saturate"
+def dice_for(rounding: str, shape: tuple[int, ...], rng: Source, bits: Any) -> Dice | None:
+    """The dice of the stochastic mode; None for the others, which take no random source."""
+    if rounding == "stochastic":
+        if rng is None and bits is None:
+            raise SettingError(
+                "stochastic rounding needs a random source",
+                op="round",
+                help="pass rng=seed, rng=Counter(seed), rng=numpy.random.default_rng(seed), or bits=...",
+            )
+        return roll(shape, rng, bits)
+    if bits is not None:
+        raise SettingError(
+            f"random bits cannot act on rounding={rounding!r}", op="round", help='use rounding="stochastic"'
+        )
+    return None
+
+
+def max_is_odd(fmt: Format) -> bool:
+    """Whether the largest value's significand is odd; one of a single bit always is."""
+    return fmt.max_code % 2 == 1 or fmt.precision == 1
 
 
 def _refuse_nan(wide: Float64s, fmt: Format) -> None:
@@ -279,6 +287,14 @@ def _refuse_nan(wide: Float64s, fmt: Format) -> None:
         )
 
 
-def beyond(fmt: Format, limit: Float64s) -> Any:
+def homeless(magnitude: Any, fmt: Format) -> Any:
+    """Whether the negative of a rounded magnitude is no value for want of a sign (an unsigned 0 is -0)."""
+    return ((magnitude != 0) | (not fmt.has_zero)) & (not fmt.signed)
+
+
+def beyond(fmt: Format, limit: Any, negative: Any) -> Any:
     """What lies beyond the largest value when nothing clamps: inf, or NaN, or the largest value itself."""
-    return np.inf if fmt.has_inf else np.nan if fmt.has_nan else limit
+    last = np.nan if fmt.has_nan else limit
+    if not fmt.has_inf:
+        return last
+    return np.inf if fmt.signed else np.where(negative, last, np.inf)

@@ -9,16 +9,16 @@ M >= 2^m, subnormal when M < 2^m (then e = emin). What the formats do not share 
 last codes, and that is their ``Flavour``.
 
 Sources: IEEE 754-2019 (float64, float32, float16); OCP OFP8 1.0 (float8_e4m3fn, float8_e5m2); OCP MX 1.0
-(float6, float4); Noune et al. 2022, arXiv:2206.02915 (the fnuz formats); the hardware vendors' documents
-(bfloat16, tfloat32). Names are ml_dtypes' names.
+(float6, float4, float8_e8m0fnu); Noune et al. 2022, arXiv:2206.02915 (the fnuz formats); the hardware
+vendors' documents (bfloat16, tfloat32). Names are ml_dtypes' names. ``make`` adds formats of one's own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -26,56 +26,18 @@ import ml_dtypes
 import numpy as np
 
 from minimp.errors import FormatError, unknown_name
+from minimp.formats.flavours import FLAVOURS
 
-__all__ = ["FLAVOURS", "FORMATS", "Flavour", "Format", "get"]
-
-
-@dataclass(frozen=True)
-class Flavour:
-    """How a family of formats spends its last codes.
-
-    Attributes:
-        name: the family's name, the suffix of the format names where there is one.
-        has_inf: whether there are infinities.
-        has_nan: whether there is a NaN.
-        has_negative_zero: whether -0 differs from +0.
-        reserved_codes: how many of the highest magnitude codes are not finite numbers.
-        note: one line for people.
-    """
-
-    name: str
-    has_inf: bool
-    has_nan: bool
-    has_negative_zero: bool
-    reserved_codes: Callable[[int], int]
-    note: str
+__all__ = ["FORMATS", "Format", "get", "own_format"]
 
 
-def _whole_binade(mantissa_bits: int) -> int:
-    return 1 << mantissa_bits
-
-
-FLAVOURS: Mapping[str, Flavour] = MappingProxyType(
-    {
-        each.name: each
-        for each in (
-            Flavour("ieee", True, True, True, _whole_binade, "the top exponent holds infinities and NaNs"),
-            Flavour("fn", False, True, True, lambda _: 1, "finite; the code of all ones is NaN"),
-            Flavour("fnuz", False, True, False, lambda _: 0, "finite, unsigned zero; the code of -0 is NaN"),
-            Flavour("finite", False, False, True, lambda _: 0, "every code is a finite number"),
-            Flavour("integer", False, False, False, lambda _: 0, "two's complement, evenly spaced"),
-        )
-    }
-)
-
-
-# float64's, in which everything here is computed: exponents below, last bits from, bits of the mantissa.
-_HIGHEST, _LOWEST, _LONGEST = 1025, -1074, 52
+# float64's, in which everything here is computed: largest exponent, exponent of the last bit, mantissa bits.
+_HIGHEST, _LOWEST, _LONGEST = 1023, -1074, 52
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Format:
-    """A number format: six stored facts, and an anatomy derived from them.
+    """A number format: eight stored facts, and an anatomy derived from them.
 
     Formats are compared by identity: ``get``, unpickling and copying all give the one object.
 
@@ -85,7 +47,11 @@ class Format:
         mantissa_bits: stored bits of the significand, the hidden bit not counted.
         bias: what is subtracted from the stored exponent.
         flavour: a key of ``FLAVOURS``: how the last codes are spent.
-        dtype: the NumPy dtype that stores one value.
+        dtype: the NumPy dtype that stores one value; unsigned integers, holding codes, where there is no
+            other.
+        has_subnormals: whether there are values below ``smallest_normal`` other than 0. Without them the
+            codes of exponent 0 are all zero, as on hardware that reads subnormals as zero.
+        signed: whether there is a sign bit.
 
     Raises:
         FormatError: the flavour is unknown, or float64 could not hold the values, or ``dtype`` the codes.
@@ -97,6 +63,8 @@ class Format:
     bias: int
     flavour: str
     dtype: np.dtype[Any]
+    has_subnormals: bool = True
+    signed: bool = True
 
     def __post_init__(self) -> None:
         if self.flavour not in FLAVOURS:
@@ -104,18 +72,32 @@ class Format:
                 unknown_name("flavour", self.flavour, FLAVOURS),
                 op="Format",
                 formats=(self.name,),
-                help="a flavour says how a format spends its last codes; see minimp.formats.table.FLAVOURS",
+                help="a flavour says how a format spends its last codes; see minimp.formats.FLAVOURS",
             )
-
-        above, below = (1 << self.exponent_bits) - self.bias, self.emin - self.mantissa_bits
-        fits = above <= _HIGHEST and below >= _LOWEST and 1 <= self.mantissa_bits <= _LONGEST
-        if not fits or self.bits > 8 * self.dtype.itemsize:
+        fits = 0 <= self.mantissa_bits <= _LONGEST and self.emin - self.mantissa_bits >= _LOWEST
+        highest = (self.max_code >> self.mantissa_bits) - self.bias if fits else _HIGHEST + 1
+        if highest > _HIGHEST or self.bits > 8 * self.dtype.itemsize:
             raise FormatError(
-                f"1 + {self.exponent_bits} + {self.mantissa_bits} bits with bias {self.bias} do not fit"
-                f" float64, or {self.dtype}",
+                f"{self.signed:d} + {self.exponent_bits} + {self.mantissa_bits} bits with bias {self.bias} do"
+                f" not fit float64, or {self.dtype}",
                 op="Format",
                 formats=(self.name,),
                 help="every value must be a float64, and every code fit the dtype",
+            )
+        self._check_room()
+
+    def _check_room(self) -> None:
+        """Refuse special values for which there are no codes, or which leave none to numbers."""
+        nan = FLAVOURS[self.flavour].nan
+        homeless = (nan == "top" and not self.mantissa_bits) or (nan == "sign" and not self.signed)
+        empty = self.max_code < (1 << self.mantissa_bits) and self.has_zero and not self.is_integer
+        if homeless or empty:
+            raise FormatError(
+                f"{self.signed:d} + {self.exponent_bits} + {self.mantissa_bits} bits leave no room for normal"
+                f" numbers and these special values: {FLAVOURS[self.flavour].note}",
+                op="Format",
+                formats=(self.name,),
+                help="give it one more bit, or another flavour",
             )
 
     # --- the switches of the flavour, as attributes that the engine's hot path can read ---
@@ -128,29 +110,39 @@ class Format:
     @cached_property
     def has_nan(self) -> bool:
         """Whether the format has a NaN."""
-        return FLAVOURS[self.flavour].has_nan
+        return FLAVOURS[self.flavour].nan is not None
+
+    @cached_property
+    def has_zero(self) -> bool:
+        """Whether zero is a value."""
+        return FLAVOURS[self.flavour].has_zero
 
     @cached_property
     def has_negative_zero(self) -> bool:
         """Whether -0 differs from +0."""
-        return FLAVOURS[self.flavour].has_negative_zero
-
-    @cached_property
-    def has_subnormals(self) -> bool:
-        """Whether values below ``smallest_normal`` exist; an evenly spaced format has no use for them."""
-        return not self.is_integer
+        return self.signed and FLAVOURS[self.flavour].has_negative_zero
 
     @cached_property
     def is_integer(self) -> bool:
-        """Whether the format is a two's complement integer."""
+        """Whether the values are evenly spaced integers."""
         return self.flavour == "integer"
+
+    @cached_property
+    def is_gradual(self) -> bool:
+        """Whether the values go down to 0 in even steps, by subnormals or as integers do."""
+        return self.has_subnormals or self.is_integer
 
     # --- the anatomy ---
 
     @cached_property
     def bits(self) -> int:
         """Bits of one code: sign, exponent, mantissa. (tfloat32 has 19 and is stored in 32.)"""
-        return 1 + self.exponent_bits + self.mantissa_bits
+        return self.signed + self.magnitude_bits
+
+    @cached_property
+    def magnitude_bits(self) -> int:
+        """Bits of one code without the sign."""
+        return self.exponent_bits + self.mantissa_bits
 
     @cached_property
     def precision(self) -> int:
@@ -159,11 +151,11 @@ class Format:
 
     @cached_property
     def emin(self) -> int:
-        """The exponent of the smallest normal number, 1 - bias.
+        """The exponent of the smallest normal number, 1 - bias; -bias where no code is spent on zero.
 
         An integer format is the format in which everything is subnormal: emin = m puts its ulp at 2^0.
         """
-        return self.mantissa_bits if self.is_integer else 1 - self.bias
+        return self.mantissa_bits if self.is_integer else self.has_zero - self.bias
 
     @cached_property
     def emax(self) -> int:
@@ -186,15 +178,15 @@ class Format:
     @cached_property
     def max_code(self) -> int:
         """The code of ``max``, the highest one that is a finite positive number."""
-        codes = 1 << (self.exponent_bits + self.mantissa_bits)
+        codes = 1 << self.magnitude_bits
         return codes - 1 - FLAVOURS[self.flavour].reserved_codes(self.mantissa_bits)
 
     @cached_property
     def nan_code(self) -> int | None:
         """The code of the (positive, quiet) NaN; None where the format has none."""
-        sign, ones = 1 << (self.bits - 1), (1 << (self.bits - 1)) - 1
-        quiet = ones - (1 << (self.mantissa_bits - 1)) + 1 if self.mantissa_bits else ones
-        return {"ieee": quiet, "fn": ones, "fnuz": sign}.get(self.flavour)
+        sign, ones = 1 << self.magnitude_bits, (1 << self.magnitude_bits) - 1
+        quiet = ones - (1 << self.mantissa_bits >> 1) + 1  # the top bit of the mantissa alone
+        return {"top": quiet, "ones": ones, "sign": sign, None: None}[FLAVOURS[self.flavour].nan]
 
     @cached_property
     def inf_code(self) -> int | None:
@@ -205,13 +197,15 @@ class Format:
     def max(self) -> float:
         """The largest finite value."""
         exponent, mantissa = divmod(self.max_code, 1 << self.mantissa_bits)
-        if exponent == 0:  # an integer format, where all is subnormal
+        if exponent == 0 and self.has_zero:  # an integer format, where all is subnormal
             return math.ldexp(mantissa, self.emin - self.mantissa_bits)
         return math.ldexp(mantissa + (1 << self.mantissa_bits), exponent - self.bias - self.mantissa_bits)
 
     @cached_property
     def lowest(self) -> float:
-        """The most negative finite value: -max, and one further in two's complement."""
+        """The least finite value: -max, and one further in two's complement; without sign the smallest."""
+        if not self.signed:
+            return 0.0 if self.has_zero else self.smallest_normal
         return -self.max - 1.0 if self.is_integer else -self.max
 
     @cached_property
@@ -221,8 +215,8 @@ class Format:
 
     @cached_property
     def smallest_subnormal(self) -> float:
-        """The smallest positive value: 2^(emin - m)."""
-        return math.ldexp(1.0, self.emin - self.mantissa_bits)
+        """The smallest positive value: 2^(emin - m), or 2^emin where there are no subnormals."""
+        return math.ldexp(1.0, self.emin - self.mantissa_bits * self.is_gradual)
 
     @cached_property
     def eps(self) -> float:
@@ -244,16 +238,15 @@ class Format:
         """Copy and unpickle to the registered object; a format of the user's own is rebuilt from its row."""
         if FORMATS.get(self.name) is self:
             return get, (self.name,)
-        row = (self.name, self.exponent_bits, self.mantissa_bits, self.bias, self.flavour, self.dtype)
-        return Format, row
+        return own_format, tuple(getattr(self, each.name) for each in fields(self))
 
     def describe(self) -> str:
         """Describe the format for people, over several lines."""
-        fields = f"1 sign + {self.exponent_bits} exponent + {self.mantissa_bits} mantissa"
+        parts = f"{self.signed:d} sign + {self.exponent_bits} exponent + {self.mantissa_bits} mantissa"
         sizes = (("normal", self.smallest_normal), ("smallest", self.smallest_subnormal), ("eps", self.eps))
         return "\n".join(
             (
-                f"{self.name}: {self.bits} bits ({fields}), stored as {self.dtype.name}",
+                f"{self.name}: {self.bits} bits ({parts}), stored as {self.dtype.name}",
                 f"  {self.flavour}: {FLAVOURS[self.flavour].note}",
                 f"  range      {self.lowest:.9g} .. {self.max:.9g}",
                 *(f"  {word:<10} {size:.9g} (2^{math.frexp(size)[1] - 1})" for word, size in sizes),
@@ -264,7 +257,8 @@ class Format:
 def _row(
     name: str, e: int, m: int, bias: int, flavour: str, store: Any, *aliases: str
 ) -> tuple[Format, tuple[str, ...]]:
-    return Format(name, e, m, bias, flavour, np.dtype(store)), aliases
+    gradual, signed = flavour not in ("integer", "scale"), not name.endswith("u") and name != "uint8"
+    return Format(name, e, m, bias, flavour, np.dtype(store), gradual, signed), aliases
 
 
 _TABLE = (
@@ -283,7 +277,9 @@ _TABLE = (
     _row("float6_e2m3fn",   2,  3,  1,    "finite",  ml_dtypes.float6_e2m3fn,   "e2m3fn", "e2m3"),
     _row("float6_e3m2fn",   3,  2,  3,    "finite",  ml_dtypes.float6_e3m2fn,   "e3m2fn", "e3m2"),
     _row("float4_e2m1fn",   2,  1,  1,    "finite",  ml_dtypes.float4_e2m1fn,   "e2m1fn", "e2m1", "fp4"),
+    _row("float8_e8m0fnu",  8,  0,  127,  "scale",   ml_dtypes.float8_e8m0fnu,  "e8m0fnu", "e8m0", "ue8m0"),
     _row("int8",            0,  7,  0,    "integer", np.int8,                   "i8"),
+    _row("uint8",           0,  8,  0,    "integer", np.uint8,                  "u8"),
 )  # fmt: skip
 
 FORMATS: Mapping[str, Format] = MappingProxyType({each.name: each for each, _ in _TABLE})
@@ -316,6 +312,12 @@ def get(x: Any) -> Format:
             help="a name such as 'float16', a NumPy or torch dtype, or a Format will do",
         )
     return found
+
+
+@cache
+def own_format(*row: Any) -> Format:
+    """The one format of a row, so that formats of one's own can be compared by identity as well."""
+    return Format(*row)
 
 
 def _lookup(x: Any) -> Format | None:

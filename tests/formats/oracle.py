@@ -18,8 +18,8 @@ import numpy as np
 from minimp import formats
 from minimp.formats import Format
 
-SMALL = tuple(each for each in formats.FORMATS.values() if each.bits <= 16)
-FLOATS = tuple(each for each in formats.FORMATS.values() if not each.is_integer)
+SMALL = tuple(each for each in formats.FORMATS.values() if each.bits <= 16 and each.signed)
+FLOATS = tuple(each for each in formats.FORMATS.values() if not each.is_integer and each.signed)
 MODES = tuple(name for name in formats.ROUNDINGS if name != "stochastic")
 
 
