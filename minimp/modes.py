@@ -132,14 +132,45 @@ def is_grad_enabled() -> bool:
 
 
 class accumulate(Scope):  # noqa: N801 - reads as a statement: `with accumulate("float64"):`
-    """Accumulate every sum, product and convolution in the block as `name` says.
+    """Accumulate every sum, product and convolution in the block as `name` says, in both directions.
 
-    The names are those of :func:`minimp.formats.matmul`: ``"float32"`` (the default: any order, within
-    its bound), ``"float64"``, ``"float16"``, ``"chunked:64"``, ``"pairwise"``, ... float64 inputs are
-    accumulated in float64 unless a name says otherwise.
+    The names are those of :func:`minimp.formats.matmul`: ``"float32"`` (the default: any order, within its
+    bound), ``"float32:sequential"``, ``"float64"``, ``"exact"``, ``"float16"``, ``"float16:fma"``,
+    ``"bfloat16"``, ``"chunked:B"``, ``"pairwise"``, ``"kahan"``, ``"splitk:S"``, ``"tensorcore:UNIT"``. A
+    gradient is accumulated as its op was, wherever backward runs.
+
+    What is a sum, and the order of its terms k = 0, 1, 2, ... (C order means the last index moves fastest):
+
+    * **products**, matmul and linear: y[m, n] = sum over k of a[m, k] b[k, n], k ascending; their gradients
+      are such products too, over n and over m.
+    * **conv2d**: over (c, u, v) in C order, c within the group. The weight's gradient: over (n, i, j) in C
+      order, images and output positions. The input's: over (o, u, v) in C order, o within the group, of the
+      full correlation: w[o, c, u, v] times the gradient at the output position that read the element through
+      tap (u, v), or times 0 where there is none.
+    * **sums of terms**, over the axes summed in C order: sum, mean, softmax and log_softmax, the losses (over
+      classes, over rows, and of the weights), layer_norm, rms_norm, vector_norm, average pooling (over a
+      window's elements; its gradient, and that of overlapping maxima, over taps), the gradients of biases and
+      of broadcasts, and elements that indexing took several times. A term is what the op computes, in float32
+      (float64 for float64 tensors); under ``"float16"`` it is rounded to float16 first, as a product is.
+
+    Zeros of padding count as terms. A term of 0 changes no running sum, but it has its place: it moves the
+    borders of chunks, of split runs, of pairs and of a matrix unit's blocks.
+
+    A finished sum is a float32 number (float64 for ``"float64"`` and ``"exact"``); what follows (a bias, a
+    division, a logarithm) is computed in that, and rounded once to the op's format. An exact sum to which
+    nothing is added is rounded nowhere before.
+
+    ``tensorcore:UNIT`` names a matrix unit. It rules products and convolutions; sums of terms are then
+    float32's, in any order, as on the vector units beside a matrix unit. Two gradients that meet in one
+    tensor are added in its format, and optimizers, clipping and the scaler's checks sum in ways of their own,
+    whatever the name.
+
+    float64 tensors are accumulated in float64 under ``"float32"`` and ``"float64"``.
 
     Raises:
-        SettingError: the name is unknown.
+        SettingError: the name is unknown; later, from an op: it cannot act there. A matrix unit does not
+            multiply the op's format (tensorcore:volta and float32), or the tensors are float64 and the name
+            is another than ``"float32"``, ``"float64"`` and ``"exact"`` (or, for sums, a matrix unit's).
     """
 
     def __init__(self, name: str) -> None:

@@ -110,15 +110,35 @@ class ArrayBackend(Updates, ABC):
         """Return the storage array with +0 wherever `mask` is False; nothing is rounded."""
         return self.xp.where(mask, array, self.xp.zeros((), array.dtype))
 
-    def scatter_add(self, shape: tuple[int, ...], index: Any, values: Array) -> Array:
-        """Return zeros of `shape` with `values` (wide) added at `index`; equal places add up, wide."""
+    def scatter_add(self, shape: tuple[int, ...], index: Any, values: Array, *, accumulate: str) -> Array:
+        """Return zeros of `shape` with `values` (wide) added at `index`; the sums are wide.
+
+        Values that meet in one place are added in the C order of `values`.
+        """
         out = self.xp.zeros(shape, values.dtype)
         parts = index if isinstance(index, tuple) else (index,)
         if all(isinstance(part, slice | int | type(None) | type(...)) for part in parts):
-            out[index] = values
-        else:
+            out[index] = values  # no two elements of a slice are one
+        elif accumulate == "float32":
             self.xp.add.at(out, index, values)
+        else:
+            out = self._add_meeting(out, index, values, accumulate)
         return out
+
+    def _add_meeting(self, out: Array, index: Any, values: Array, accumulate: str) -> Array:
+        """Sum what meets, by name: the places at which equally many values meet are summed together."""
+        xp = self.xp
+        places = xp.broadcast_to(xp.arange(out.size).reshape(out.shape)[index], values.shape).reshape(-1)
+        order = xp.argsort(places, kind="stable")
+        found, starts, counts = xp.unique(places[order], return_index=True, return_counts=True)
+        terms, wide = values.reshape(-1)[order], out.reshape(-1)
+        for count in xp.unique(counts).tolist():
+            chosen = counts == count
+            met = terms[starts[chosen][:, None] + xp.arange(count)]
+            sums = met[:, 0] if count == 1 else self.sum(met, axis=1, accumulate=accumulate)
+            wide = wide.astype(xp.result_type(wide, sums), copy=False)
+            wide[found[chosen]] = sums
+        return wide.reshape(out.shape)
 
     def erf(self, x: Array) -> Array:
         """Return the error function of a wide array, elementwise."""
@@ -178,17 +198,19 @@ class ArrayBackend(Updates, ABC):
 
     @abstractmethod
     def max_pool2d_input(
-        self, grad: Array, index: Array, shape: tuple[int, ...], geometry: dict[str, Any]
+        self, grad: Array, index: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
     ) -> Array:
-        """Send each gradient to the element that was the maximum; wide."""
+        """Send each gradient to the element that was the maximum; where windows overlap, sum; wide."""
 
     @abstractmethod
-    def avg_pool2d(self, x: Array, geometry: dict[str, Any]) -> Array:
+    def avg_pool2d(self, x: Array, geometry: dict[str, Any], *, accumulate: str) -> Array:
         """Return the window means, wide."""
 
     @abstractmethod
-    def avg_pool2d_input(self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any]) -> Array:
-        """Spread each gradient evenly over its window; wide."""
+    def avg_pool2d_input(
+        self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
+        """Spread each gradient evenly over its window; where windows overlap, sum; wide."""
 
     # ---- the end of a step ------------------------------------------------------------------------------
 

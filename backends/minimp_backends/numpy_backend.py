@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from minimp import formats
-from minimp.errors import FormatError
 from minimp.formats import Format
-from minimp_backends import convolution, pooling
+from minimp_backends import accumulating, convolution, pooling
 from minimp_backends.accelerator import accelerator_status, find_accelerator
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.casts import casts, use_casts
@@ -28,6 +27,8 @@ __all__ = ["NumpyBackend"]
 CORE_NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "openblas_get_corename")
 """What OpenBLAS calls the function that names its kernels, in NumPy's wheels and elsewhere."""
 FLOAT16, BFLOAT16 = formats.float16.dtype, formats.bfloat16.dtype
+PLAIN = frozenset({"float32", "float64"})
+"""The accumulations that are BLAS's and NumPy's own."""
 SMALL = 2048
 """Elements below which a twin costs more than widening again."""
 
@@ -177,28 +178,11 @@ class NumpyBackend(ArrayBackend):
     def matmul(self, a: Array, b: Array, *, accumulate: str) -> Array:
         """One GEMM: float32 for the 16-bit formats and float32, float64 for float64.
 
-        Any other accumulation goes through :func:`minimp.formats.matmul`, one matrix at a time.
+        Any other accumulation is :mod:`minimp_backends.accumulating`'s, here and in the kernels below.
         """
-        if accumulate == "float32" or (accumulate == "float64" and a.dtype == FLOAT64):
-            return np.matmul(self.wide(a), self.wide(b))
-        if accumulate == "float64":
-            return np.matmul(self._float64(a), self._float64(b))
-        return self._slow_matmul(a, b, accumulate)
-
-    def _slow_matmul(self, a: Array, b: Array, accumulate: str) -> Array:
-        fmt = self._format(a)
-        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        left = np.broadcast_to(self._float64(a), lead + a.shape[-2:])
-        right = np.broadcast_to(self._float64(b), lead + b.shape[-2:])
-        out = np.empty((*lead, a.shape[-2], b.shape[-1]), FLOAT64)
-        for index in np.ndindex(*lead):
-            out[index] = formats.matmul(
-                left[index], right[index], fmt=fmt, accumulate=accumulate, output=formats.float64
-            )
-        return out
-
-    def _float64(self, array: Array) -> Array:
-        return np.asarray(self.wide(array), FLOAT64)
+        if accumulate in PLAIN:
+            return np.matmul(*self._operands(a, b, accumulate))
+        return accumulating.product(self.wide(a), self.wide(b), self._format(a), accumulate)
 
     def sum(
         self,
@@ -208,54 +192,56 @@ class NumpyBackend(ArrayBackend):
         *,
         accumulate: str,
     ) -> Array:
-        """NumPy's pairwise sum in float32 (float64 for float64), or a product with ones, by `accumulate`."""
+        """NumPy's pairwise sum, in float32 (float64 for float64 arrays) or in float64, or one by name."""
         if array.dtype.kind in "iub":
             return np.sum(array, axis=axis, keepdims=keepdims, dtype=np.int64)
-        if accumulate == "float32" or (array.dtype == FLOAT64 and accumulate == "float64"):
-            return np.asarray(self.wide(array).sum(axis=axis, keepdims=keepdims))
-        if accumulate == "float64":
-            return np.asarray(self._float64(array).sum(axis=axis, keepdims=keepdims))
-        axes = (
-            tuple(range(array.ndim))
-            if axis is None
-            else np.lib.array_utils.normalize_axis_tuple(axis, array.ndim)
-        )
-        kept = [i for i in range(array.ndim) if i not in axes]
-        rows = np.transpose(array, (*kept, *axes)).reshape(*(array.shape[i] for i in kept), 1, -1)
-        total = self._slow_matmul(rows, np.ones((rows.shape[-1], 1), array.dtype), accumulate)[..., 0, 0]
-        shape = [1 if i in axes else n for i, n in enumerate(array.shape)]
-        return total.reshape(shape) if keepdims else total
+        wide, name = self.wide(array), accumulating.name_for_sums(accumulate)
+        if name in PLAIN:
+            wide = wide if name == "float32" else np.asarray(wide, FLOAT64)
+            return np.asarray(wide.sum(axis=axis, keepdims=keepdims))
+        return accumulating.sum_terms(wide, axis, self._format(array), name, keepdims=keepdims)
 
     def conv2d(
         self, x: Array, weight: Array, bias: Array | None, geometry: dict[str, Any], *, accumulate: str
     ) -> Array:
         """im2col and GEMM, a few images at a time."""
-        wide_x, wide_weight = self._operands(x, weight, accumulate)
-        wide_bias = None if bias is None else self.wide(bias).astype(wide_x.dtype, copy=False)
-        return convolution.conv2d_forward(wide_x, wide_weight, wide_bias, **geometry)
+        bias = None if bias is None else self.wide(bias)
+        if accumulate in PLAIN:
+            wide_x, wide_weight = self._operands(x, weight, accumulate)
+            bias = None if bias is None else bias.astype(wide_x.dtype, copy=False)
+            return convolution.conv2d_forward(wide_x, wide_weight, bias, **geometry)
+        y = accumulating.conv2d_forward(
+            self.wide(x), self.wide(weight), self._format(x), accumulate, **geometry
+        )
+        return y if bias is None else np.add(y, bias[:, None, None], out=y)
 
     def conv2d_input(
         self, grad: Array, weight: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
     ) -> Array:
-        """GEMM and col2im."""
-        return convolution.conv2d_input_gradient(*self._operands(grad, weight, accumulate), shape, **geometry)
+        """GEMM and col2im; by name, the full correlation."""
+        if accumulate in PLAIN:
+            operands = self._operands(grad, weight, accumulate)
+            return convolution.conv2d_input_gradient(*operands, shape, **geometry)
+        return accumulating.conv2d_input_gradient(
+            self.wide(grad), self.wide(weight), shape, self._format(grad), accumulate, **geometry
+        )
 
     def conv2d_weight(
         self, x: Array, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
     ) -> Array:
         """im2col and GEMM over positions."""
-        return convolution.conv2d_weight_gradient(*self._operands(x, grad, accumulate), shape, **geometry)
+        if accumulate in PLAIN:
+            operands = self._operands(x, grad, accumulate)
+            return convolution.conv2d_weight_gradient(*operands, shape, **geometry)
+        return accumulating.conv2d_weight_gradient(
+            self.wide(x), self.wide(grad), shape, self._format(x), accumulate, **geometry
+        )
 
     def _operands(self, a: Array, b: Array, accumulate: str) -> tuple[Array, Array]:
-        """Return both operands in the format in which a convolution accumulates."""
+        """Return both operands in the format in which BLAS is to accumulate."""
         if accumulate == "float32":
             return self.wide(a), self.wide(b)
-        if accumulate == "float64":
-            return self._float64(a), self._float64(b)
-        raise FormatError(
-            f"accumulates in float32 or float64, not as {accumulate!r} says",
-            op="conv2d", help="use mp.accumulate('float32') or 'float64' around convolutions",
-        )  # fmt: skip
+        return np.asarray(self.wide(a), FLOAT64), np.asarray(self.wide(b), FLOAT64)
 
     # ---- pooling ----------------------------------------------------------------------------------------
 
@@ -265,18 +251,29 @@ class NumpyBackend(ArrayBackend):
         return self.narrow(best, self._format(x)), index
 
     def max_pool2d_input(
-        self, grad: Array, index: Array, shape: tuple[int, ...], geometry: dict[str, Any]
+        self, grad: Array, index: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
     ) -> Array:
         """Scatter by the index inside each window."""
-        return pooling.max_pool2d_backward(self.wide(grad), index, shape, **geometry)
+        add = self._adder(accumulate, grad)
+        return pooling.max_pool2d_backward(self.wide(grad), index, shape, add=add, **geometry)
 
-    def avg_pool2d(self, x: Array, geometry: dict[str, Any]) -> Array:
-        """Sum the shifted slices of each window in float32, then divide."""
-        return pooling.avg_pool2d_forward(self.wide(x), **geometry)
+    def avg_pool2d(self, x: Array, geometry: dict[str, Any], *, accumulate: str) -> Array:
+        """Sum the shifted slices of each window, then divide."""
+        return pooling.avg_pool2d_forward(self.wide(x), add=self._adder(accumulate, x), **geometry)
 
-    def avg_pool2d_input(self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any]) -> Array:
+    def avg_pool2d_input(
+        self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
+    ) -> Array:
         """Divide, then add the shifted slices."""
-        return pooling.avg_pool2d_backward(self.wide(grad), shape, **geometry)
+        add = self._adder(accumulate, grad)
+        return pooling.avg_pool2d_backward(self.wide(grad), shape, add=add, **geometry)
+
+    def _adder(self, accumulate: str, array: Array) -> pooling.Add | None:
+        """Return what adds the slices of windows by name; None where they are added one by one."""
+        name = accumulating.name_for_sums(accumulate)
+        if name == "float32" or (name == "float64" and array.dtype == FLOAT64):
+            return None
+        return lambda taps: self.sum(np.stack(taps), axis=0, accumulate=name)
 
     # ---- figures ----------------------------------------------------------------------------------------
 

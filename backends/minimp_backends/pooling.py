@@ -8,7 +8,7 @@ last window may hang over the far edge, but must begin inside the image or its n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ __all__ = ["avg_pool2d_backward", "avg_pool2d_forward", "max_pool2d_backward", "
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
+Add = Callable[[list[Array]], Array]
+"""How what a window sees at each tap is added up, from an array a tap to their sum."""
+IMAGE_BYTES = 8 << 20  # taps that are handed to an Add at a time
 
 WORDS: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(np.float32): np.dtype(np.uint32),
@@ -223,18 +226,24 @@ def max_pool2d_backward(
     padding: Pair,
     dilation: Pair = (1, 1),
     ceil_mode: bool = False,
+    add: Add | None = None,
 ) -> Array:
     """Give each window's gradient to the element it took, and add where windows overlap.
 
     (N, C, OH, OW), the same -> (N, C, H, W). The choice is made on bits, so that an infinite gradient
-    reaches its element alone (infinity times zero would be NaN elsewhere). Errors as
-    :func:`max_pool2d_forward`.
+    reaches its element alone (infinity times zero would be NaN elsewhere). Where windows overlap, taps are
+    added in order, by `add` if it is given. Errors as :func:`max_pool2d_forward`.
     """
     op = "max_pool2d_backward"
     windows = _windows(op, tuple(input_shape), kernel, stride, padding, dilation, ceil_mode)
     _check_gradient(op, grad, windows, input_shape)
     _check_gradient(op, np.empty(index.shape, grad.dtype), windows, input_shape)
     words = WORDS[grad.dtype]
+    if add is not None and windows.overlap:
+        taps = range(windows.taps)
+        return _scattered(
+            lambda n: [np.where(index[n] == tap, grad[n], 0) for tap in taps], grad, windows, add
+        )
     bits, room = grad.view(words), np.zeros((*input_shape[:2], *windows.room), words)
     taken, chosen = np.empty(grad.shape, np.bool_), np.empty(grad.shape, words)
     for number, target in enumerate(windows.slices(room)):
@@ -263,20 +272,45 @@ def avg_pool2d_forward(
     padding: Pair,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    add: Add | None = None,
 ) -> Array:
     """The mean of each window: its sum, tap by tap, divided by a count.  (N, C, H, W) -> (N, C, OH, OW).
 
-    The count takes in padding unless ``count_include_pad`` is False, but never what ``ceil_mode`` hangs
-    over it. Errors as :func:`max_pool2d_forward`.
+    Taps are added in order, padding's zeros too, by `add` if it is given. The count takes in padding unless
+    ``count_include_pad`` is False, but never what ``ceil_mode`` hangs over it. Errors as
+    :func:`max_pool2d_forward`.
     """
     _check("avg_pool2d_forward", x)
     windows = _windows("avg_pool2d_forward", x.shape, kernel, stride, padding, (1, 1), ceil_mode)
+    counts = _counts(windows, count_include_pad, x.dtype)
+    if add is not None:
+        return np.concatenate(
+            [add(list(windows.slices(windows.spread(x[n], 0.0)))) / counts for n in _blocks(x, windows.taps)]
+        )
     taps = windows.slices(windows.spread(x, 0.0))
     mean = next(taps).copy()
     for tap in taps:
         np.add(mean, tap, out=mean)
-    np.divide(mean, _counts(windows, count_include_pad, x.dtype), out=mean)
+    np.divide(mean, counts, out=mean)
     return mean
+
+
+def _blocks(x: Array, taps: int) -> list[slice]:
+    """Cut the batch into so many images that an array a tap stays within IMAGE_BYTES; one block for none."""
+    images = max(1, IMAGE_BYTES // max(1, taps * x[:1].nbytes))
+    return [slice(first, first + images) for first in range(0, max(1, len(x)), images)]
+
+
+def _scattered(seen: Callable[[slice], list[Array]], grad: Array, windows: _Windows, add: Add) -> Array:
+    """Add what each tap gives its elements, the adjoint of :meth:`_Windows.slices`, by a few images."""
+    parts = []
+    for n in _blocks(grad, windows.taps):
+        rooms = []
+        for tap, given in enumerate(seen(n)):
+            rooms.append(np.zeros((*given.shape[:2], *windows.room), given.dtype))
+            list(windows.slices(rooms[tap]))[tap][...] = given
+        parts.append(_image(add(rooms), windows))
+    return np.concatenate(parts)
 
 
 def _counts(windows: _Windows, count_include_pad: bool, dtype: np.dtype[Any]) -> Array:
@@ -301,12 +335,15 @@ def avg_pool2d_backward(
     padding: Pair,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    add: Add | None = None,
 ) -> Array:
     """Give each element its share of every window it is in: the adjoint of :func:`avg_pool2d_forward`."""
     op = "avg_pool2d_backward"
     windows = _windows(op, tuple(input_shape), kernel, stride, padding, (1, 1), ceil_mode)
     _check_gradient(op, grad, windows, input_shape)
     share = grad / _counts(windows, count_include_pad, grad.dtype)
+    if add is not None and windows.overlap:
+        return _scattered(lambda n: [share[n]] * windows.taps, grad, windows, add)
     room = np.zeros((*input_shape[:2], *windows.room), grad.dtype)
     for target in windows.slices(room):
         np.add(target, share, out=target)

@@ -128,8 +128,10 @@ def sum_of(name: str, length: int, wide: Format, fmt: Format | None = None) -> S
     """
     how = parse_accumulate("float64" if wide is formats.float64 and name == "float32" else name)
     gamma = GAMMAS.get(how.order, _unit)(Terms(length, how, formats.float16 if fmt is None else fmt))
-    products = how.format if how.order != "chunked:B" else formats.float32
-    floor = length * products.smallest_subnormal
+    floor = length * how.format.smallest_subnormal
+    if how.size and how.order == "chunked:B":  # products are float32's; only the sums of chunks may be cut
+        floor = length * formats.float32.smallest_subnormal
+        floor += -(-length // how.size) * how.format.smallest_subnormal
     return Sum(gamma + length * U64, floor, edge_of(how.format))
 
 

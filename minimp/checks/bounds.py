@@ -135,7 +135,7 @@ def _mean(x: Running, *, dim: Any = None, keepdim: bool = False) -> Running:
 
 
 def _avg_pool2d(x: Running, **options: Any) -> Running:
-    added = x.gather(lambda a: reference.pool_sums(a, options), math.prod(options["kernel"]), "float32")
+    added = x.gather(lambda a: reference.pool_sums(a, options), math.prod(options["kernel"]))
     return added / x.at.number(reference.pool_counts(x.exact.shape, options))
 
 
@@ -152,7 +152,7 @@ def _nll_loss(
     """Each row a sum over classes of share times -log p; then a sum over rows, and a division."""
     share, count = nll_parts(log_p.exact.shape, target, weight, ignore_index, label_smoothing, log_p.at)
     terms = (share * log_p).where(share.exact != 0)
-    return _reduced(-terms.sum(1, accumulate="float32"), reduction, count)
+    return _reduced(-terms.sum(1), reduction, count)
 
 
 def nll_parts(
@@ -165,13 +165,13 @@ def nll_parts(
     if weight is None:
         return share, at.number(np.asarray(kept.sum(), np.float64))
     labels = np.where(kept, target, 0)
-    return share * weight, weight.move(lambda w: w[labels] * kept).sum(accumulate="float32")
+    return share * weight, weight.move(lambda w: w[labels] * kept).sum()
 
 
 def _reduced(terms: Running, reduction: str, count: Any) -> Running:
     if reduction == "none":
         return terms
-    added = terms.sum(accumulate=terms.at.plain)
+    added = terms.sum()
     return added / count if reduction == "mean" else added
 
 
@@ -185,10 +185,10 @@ def softmax_parts(x: Running, dim: int) -> tuple[Running, Running, Running]:
     error; all terms of the sum are positive, so the sum is off by that at most, and gamma_K.
     """
     if not x.exact.size:
-        return x, x, x.sum(dim, keepdims=True, accumulate=x.at.plain)
+        return x, x, x.sum(dim, keepdims=True)
     shifted = x - x.at.number(np.max(x.exact, axis=dim, keepdims=True))
     e = shifted.exp()
-    return shifted, e, e.sum(dim, keepdims=True, accumulate=x.at.plain)
+    return shifted, e, e.sum(dim, keepdims=True)
 
 
 def _softmax(x: Running, *, dim: int = -1, dtype: Any = None) -> Running:

@@ -205,7 +205,7 @@ def _softmax(c: Case) -> Running:
     dim = c.options.get("dim", -1)
     _, e, total = softmax_parts(c.number(0), dim)
     y = (e / total).stored(c.output)
-    return (y * (c.grad - (c.grad * y).sum(dim, keepdims=True, accumulate="float32"))).rounded()
+    return (y * (c.grad - (c.grad * y).sum(dim, keepdims=True))).rounded()
 
 
 def _log_softmax(c: Case) -> Running:
@@ -213,7 +213,7 @@ def _log_softmax(c: Case) -> Running:
     dim = c.options.get("dim", -1)
     shifted, _, total = softmax_parts(c.number(0), dim)
     y = (shifted - total.log()).stored(c.output)
-    return (c.grad - y.exp() * c.grad.sum(dim, keepdims=True, accumulate="float32")).rounded()
+    return (c.grad - y.exp() * c.grad.sum(dim, keepdims=True)).rounded()
 
 
 # ---- shapes -------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def _getitem(c: Case) -> Running:
     most = int(put(np.ones(c.grad.exact.shape)).max(initial=0.0))
     if most <= 1:
         return c.grad.move(put)
-    return c.grad.gather(put, most, "float32").rounded()
+    return c.grad.gather(put, most).rounded()
 
 
 def _cat(index: int) -> Rule:

@@ -59,9 +59,9 @@ class Arithmetic:
         return float(self.wide.eps / 2 + U64)
 
     @property
-    def plain(self) -> str:
-        """How sums over wide values are accumulated: float32 or float64, whatever else was asked for."""
-        return self.accumulate if self.accumulate in ("float32", "float64") else "float32"
+    def sums(self) -> str:
+        """How sums of terms are accumulated: float32 beside a matrix unit, which rules products alone."""
+        return "float32" if self.accumulate.startswith("tensorcore:") else self.accumulate
 
     def number(self, value: Any) -> Running:
         """Return an input: an array as it is; NumPy rounds a Python number to the wide format first."""
@@ -199,26 +199,25 @@ class Running:
 
     # ---- sums -------------------------------------------------------------------------------------------
 
-    def sum(self, axis: Axis = None, *, keepdims: bool = False, accumulate: str | None = None) -> Running:
-        """Sum over `axis`, accumulated as the name says (default: as the op's setting says)."""
+    def sum(self, axis: Axis = None, *, keepdims: bool = False) -> Running:
+        """Sum over `axis`, accumulated as the op's setting says."""
 
         def add(a: Any) -> Any:
             return np.asarray(np.sum(a, axis=axis, keepdims=keepdims))
 
-        return self.gather(add, None, accumulate)
+        return self.gather(add, None)
 
-    def gather(self, add: Callable[[Any], Any], length: int | None, accumulate: str | None = None) -> Running:
+    def gather(self, add: Callable[[Any], Any], length: int | None) -> Running:
         """Return sums of elements.
 
         Args:
             add: from an array to its sums.
             length: the terms in the longest sum; None: all sums have as many.
-            accumulate: how; the op's setting by default.
         """
         x = self._operand()
         exact = add(x.exact)
         terms = x.exact.size // max(exact.size, 1) if length is None else length
-        return x._accumulated(exact, add(finite_size(x.exact)), add(x.error), terms, accumulate)
+        return x._accumulated(exact, add(finite_size(x.exact)), add(x.error), terms, self.at.sums)
 
     def product(self, other: Running, multiply: Callable[[Any, Any], Any], length: int) -> Running:
         """Return sums of products, `multiply` giving them: a matrix product, a convolution.
@@ -234,18 +233,19 @@ class Running:
         carried = np.zeros_like(exact)
         if a.error.any() or b.error.any():
             carried = multiply(a.error, size_b + b.error) + multiply(size_a, b.error)
-        return a._accumulated(exact, mass, carried, length, None)
+        return a._accumulated(exact, mass, carried, length, self.at.accumulate)
 
     def _accumulated(
-        self, exact: Float64s, mass: Float64s, carried: Float64s, length: int, accumulate: str | None
+        self, exact: Float64s, mass: Float64s, carried: Float64s, length: int, name: str
     ) -> Running:
         """|error| <= carried + gamma · (mass + carried) + floor, unless something overflows on the way."""
-        name = accumulate or self.at.accumulate
         rule = sum_of(name, length, self.at.wide, self.at.fmt)
         error = carried + _scaled(np.asarray(rule.gamma), mass + carried) + rule.floor
-        if name != "float32":  # such sums are handed on in float64, and come to the wide format by a rounding
-            error = error + self.at.unit * (finite_size(exact) + error)
-        overflows = (mass + error >= rule.edge) & ~np.isnan(exact) & (length > 1)
+        if name in ("float64", "exact"):  # handed on in float64, and brought to the wide format by a rounding
+            error = error + self.at.unit * (finite_size(exact) + error) + self.at.wide.smallest_subnormal
+        overflows = (mass + error >= rule.edge) & ~np.isnan(exact)
+        if length == 1 and rule.edge >= edge_of(self.at.wide):  # one term, and it fits
+            overflows &= False
         return Running(exact, np.where(overflows, np.inf, error), self.at)
 
     # ---- the last step ----------------------------------------------------------------------------------

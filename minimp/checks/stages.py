@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minimp import formats
+from minimp.checks.accumulation import sum_of
 from minimp.checks.contracts import (
     check_cast,
     check_clipped,
@@ -22,6 +23,7 @@ from minimp.checks.contracts import (
 )
 from minimp.checks.findings import Finding, Findings, merge
 from minimp.checks.operations import check_events
+from minimp.checks.running import Arithmetic, arithmetic_of
 from minimp.checks.shadow import fate_of, float64_gradients
 from minimp.checks.transition import check_scale_transition
 from minimp.checks.updates import check_update
@@ -88,22 +90,31 @@ def _loss(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
         truth = targets if np.asarray(targets).dtype.kind in "iu" else np.asarray(targets, np.float64)
         with in_region(None), accumulate("float64"):
             expected = step.loss_fn(exact, truth).item() / step.micro_batches
-        bound = _loss_bound(expected, np.asarray(exact), wanted, step.micro_batches)
+        at = arithmetic_of(wanted, step.recipe.accumulate)
+        bound = _loss_bound(expected, np.asarray(exact), at, step.micro_batches)
         value = check_loss(_array(loss), wanted, expected, bound)
         return merge("L = loss(y) / n", [value, check_events(stage.events)])
 
     return prove
 
 
-def _loss_bound(expected: float, output: Array, form: formats.Format, n: int) -> float:
+def _loss_bound(expected: float, output: Array, at: Arithmetic, n: int) -> float:
     """How far L / n may be from float64: 32 roundings of the loss and of the largest output, over n.
 
     A squared error is a few roundings of itself, a log-probability a few of itself and of the scores that
-    it is a difference of; their mean adds less than one a level of the pairwise sum. The ops have sharper
-    bounds of their own, which are checked too: this one is for the path from the output to the value.
+    it is a difference of; their mean adds less than one a level of the pairwise sum. Sums by another name
+    add what they may lose in as many terms as there are outputs: over classes, in softmax and in the loss,
+    and over rows. The ops have sharper bounds of their own, which are checked too: this one is for the path
+    from the output to the value.
     """
     largest = float(np.abs(output[np.isfinite(output)]).max(initial=0.0))
-    return 32 * (form.eps / 2) * (abs(expected) + largest / n) + form.smallest_subnormal
+    bound = 32 * (at.fmt.eps / 2) * (abs(expected) + largest / n) + at.fmt.smallest_subnormal
+    if at.sums in ("float32", "float64"):
+        return bound
+    sums = sum_of(at.sums, output.size, at.wide, at.fmt)
+    if abs(expected) * n * output.size >= sums.edge:  # the sum may overflow before it is divided
+        return float("inf")
+    return bound + 4 * sums.gamma * (abs(expected) + (largest + 1) / n) + 3 * sums.floor
 
 
 def _scale_loss(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:

@@ -19,14 +19,17 @@ Array = np.ndarray[Any, Any]
 
 
 def conv2d_x(c: Case) -> Running:
-    """dx[n, c, s i + d u - p, ...] collects g[n, o, i, j] w[o, c, u, v]: O/G products, added kH kW times.
+    """dx[n, c, s i + d u - p, ...] collects g[n, o, i, j] w[o, c, u, v]: (O/G) kH kW products.
+
+    The fast kernels add O/G of them kH kW times, so that none passes more than O/G + kH kW roundings.
 
     With an infinite or NaN weight nothing is claimed: a kernel may pad the incoming gradient with zeros,
     and zero times infinity is NaN.
     """
     weight, geometry, shape = c.number(1), _geometry(c), c.shape(0)
     out, _, *kernel = weight.exact.shape
-    terms = out // geometry["groups"] + math.prod(kernel)
+    filters, taps = out // geometry["groups"], math.prod(kernel)
+    terms = filters + taps if c.at.accumulate in ("float32", "float64") else filters * taps
     found = c.grad.product(weight, lambda g, w: _conv_adjoint(g, w, shape, geometry), terms).rounded()
     if np.isfinite(weight.exact).all():
         return found
@@ -109,4 +112,6 @@ def _add_windows(c: Case, fill: Callable[[Array], Array]) -> Running:
         return out[..., :-1].reshape(shape)
 
     terms = int(add(np.ones(c.grad.exact.shape)).max(initial=0.0))
-    return (c.grad.move(add) if terms <= 1 else c.grad.gather(add, terms, "float32")).rounded()
+    if c.at.accumulate not in ("float32", "float64"):  # there, each tap has its place among the terms
+        terms = math.prod(options["kernel"])
+    return (c.grad.move(add) if terms <= 1 else c.grad.gather(add, terms)).rounded()

@@ -52,7 +52,8 @@ def nll_loss(
     xp = ctx.backend.xp
     share = _target_distribution(ctx, log_p, target, weight, ignore_index, label_smoothing)
     ctx.save(target, weight)
-    loss = -(share * xp.where(share == 0, xp.zeros_like(share), ctx.wide(log_p))).sum(axis=1)
+    terms = share * xp.where(share == 0, xp.zeros_like(share), ctx.wide(log_p))
+    loss = -ctx.backend.sum(terms, axis=1, accumulate=ctx.accumulate)
     return _reduce(ctx, loss, reduction, _weight_sum(ctx, target, weight, ignore_index))
 
 
@@ -89,14 +90,14 @@ def _weight_sum(ctx: Node, target: Array, weight: Array | None, ignore_index: in
     kept = target != ignore_index
     if weight is None:
         return kept.sum()
-    return (ctx.wide(weight)[ctx.backend.xp.where(kept, target, 0)] * kept).sum()
+    terms = ctx.wide(weight)[ctx.backend.xp.where(kept, target, 0)] * kept
+    return ctx.backend.sum(terms, accumulate=ctx.accumulate)
 
 
 def _reduce(ctx: Node, terms: Array, reduction: str, count: Any) -> Array:
     if reduction == "none":
         return ctx.round(terms)
-    accumulate = ctx.accumulate if ctx.accumulate in ("float32", "float64") else "float32"
-    total = ctx.backend.sum(terms, accumulate=accumulate)
+    total = ctx.backend.sum(terms, accumulate=ctx.accumulate)
     return ctx.round(total / ctx.backend.xp.asarray(count, total.dtype) if reduction == "mean" else total)
 
 

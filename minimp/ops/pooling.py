@@ -27,22 +27,27 @@ def max_pool2d(ctx: Node, x: Array, **geometry: Any) -> Array:
 @max_pool2d.gradient
 def _(ctx: Node, grad: Array, **geometry: Any) -> Array:
     (index,) = ctx.saved
-    return ctx.round(ctx.backend.max_pool2d_input(grad, index, ctx.shape_of(0), geometry))
+    shape, how = ctx.shape_of(0), ctx.accumulate
+    return ctx.round(ctx.backend.max_pool2d_input(grad, index, shape, geometry, accumulate=how))
 
 
 @op(bound="sum")
 def avg_pool2d(ctx: Node, x: Array, **geometry: Any) -> Array:
-    """The mean of each window.  (N, C, H, W) -> (N, C, H', W'); summed in float32, rounded once.
+    """The mean of each window.  (N, C, H, W) -> (N, C, H', W'); summed by ctx.accumulate, rounded once.
+
+    The terms of a sum are the window's elements, row by row, zeros of the padding included; those of its
+    gradient are the shares that an element has in each window that reads it, in the same order.
 
     Keywords: kernel, stride, padding (pairs), ceil_mode, count_include_pad; as torch's avg_pool2d.
     """
     _check(x, "avg_pool2d", geometry)
-    return ctx.round(ctx.backend.avg_pool2d(x, geometry))
+    return ctx.round(ctx.backend.avg_pool2d(x, geometry, accumulate=ctx.accumulate))
 
 
 @avg_pool2d.gradient
 def _(ctx: Node, grad: Array, **geometry: Any) -> Array:
-    return ctx.round(ctx.backend.avg_pool2d_input(grad, ctx.shape_of(0), geometry))
+    shape, how = ctx.shape_of(0), ctx.accumulate
+    return ctx.round(ctx.backend.avg_pool2d_input(grad, shape, geometry, accumulate=how))
 
 
 def _check(x: Array, name: str, geometry: dict[str, Any]) -> None:

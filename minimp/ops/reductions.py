@@ -73,12 +73,12 @@ def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 
 @op(cast=CastClass.SET_FP32, mixed=Mixed.FLOAT, bound="softmax")
 def softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
-    """e^(x - max) / sum e^(x - max) over `dim`; dx = y (g - sum g y)."""
+    """e^(x - max) / sum e^(x - max) over `dim`; dx = y (g - sum g y), products in float32."""
     check_dims("softmax", x, dim)
     xp, wide = ctx.backend.xp, ctx.wide(x)
     e = xp.exp(wide - xp.max(wide, axis=dim, keepdims=True)) if x.size else wide.copy()
     y = ctx.backend.narrow(
-        e / ctx.backend.sum(e, axis=dim, keepdims=True, accumulate=_wide_accumulate(ctx)), dtype or ctx.format
+        e / ctx.backend.sum(e, axis=dim, keepdims=True, accumulate=ctx.accumulate), dtype or ctx.format
     )
     ctx.save(y)
     return y
@@ -88,7 +88,7 @@ def softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) 
 def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     (y,) = ctx.saved
     g, wide = ctx.wide(grad), ctx.wide(y)
-    inner = (g * wide).sum(axis=dim, keepdims=True)
+    inner = ctx.backend.sum(g * wide, axis=dim, keepdims=True, accumulate=ctx.accumulate)
     return ctx.backend.narrow(wide * (g - inner), ctx.format)
 
 
@@ -98,7 +98,7 @@ def log_softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = No
     check_dims("log_softmax", x, dim)
     xp, wide = ctx.backend.xp, ctx.wide(x)
     shifted = wide - xp.max(wide, axis=dim, keepdims=True) if x.size else wide.copy()
-    total = ctx.backend.sum(xp.exp(shifted), axis=dim, keepdims=True, accumulate=_wide_accumulate(ctx))
+    total = ctx.backend.sum(xp.exp(shifted), axis=dim, keepdims=True, accumulate=ctx.accumulate)
     y = ctx.backend.narrow(shifted - xp.log(total), dtype or ctx.format)
     ctx.save(y)
     return y
@@ -108,13 +108,8 @@ def log_softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = No
 def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     (y,) = ctx.saved
     g = ctx.wide(grad)
-    total = g.sum(axis=dim, keepdims=True)
+    total = ctx.backend.sum(grad, axis=dim, keepdims=True, accumulate=ctx.accumulate)
     return ctx.backend.narrow(g - ctx.backend.xp.exp(ctx.wide(y)) * total, ctx.format)
-
-
-def _wide_accumulate(ctx: Node) -> str:
-    """How the sum inside a softmax is accumulated: its terms are float32 already."""
-    return ctx.accumulate if ctx.accumulate in ("float32", "float64") else "float32"
 
 
 def check_dims(name: str, x: Array, dim: Any) -> None:

@@ -69,7 +69,7 @@ def _(ctx: Node, grad: Array, *, shape: tuple[int, ...]) -> Array | None:
 def getitem(ctx: Node, x: Array, *, index: Any) -> Array:
     """x[index], for every index that NumPy takes; integer arrays may repeat elements.
 
-    The gradient adds up where an element was taken several times: in float32, rounded once.
+    The gradient adds up where an element was taken several times: by ctx.accumulate, rounded once.
     """
     taken = x[index]
     return taken.copy() if getattr(taken, "base", None) is not None else ctx.backend.xp.asarray(taken)
@@ -77,7 +77,8 @@ def getitem(ctx: Node, x: Array, *, index: Any) -> Array:
 
 @getitem.gradient
 def _(ctx: Node, grad: Array, *, index: Any) -> Array:
-    return ctx.round(ctx.backend.scatter_add(ctx.shape_of(0), index, ctx.wide(grad)))
+    total = ctx.backend.scatter_add(ctx.shape_of(0), index, ctx.wide(grad), accumulate=ctx.accumulate)
+    return ctx.round(total)
 
 
 @op(bound="exact")

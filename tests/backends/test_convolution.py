@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from minimp.errors import FormatError, ShapeError
-from minimp_backends import convolution
+from minimp_backends import columns
 from minimp_backends.convolution import conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient
 from tests.tolerances import assert_bound, assert_close, dot_bound
 
@@ -123,7 +123,7 @@ def test_tiles(column_bytes: int, few: int, case: tuple[Any, ...]) -> None:
             ("SIDE_BY_SIDE_BYTES", 4 * column_bytes),
             ("FEW_POSITIONS", few),
         ):
-            patch.setattr(convolution, name, value)
+            patch.setattr(columns, name, value)
         check_all(x, weight, geometry, rng)
 
 
@@ -160,7 +160,7 @@ def test_gradients_are_adjoints(
 @pytest.mark.parametrize("few", [0, 1000])
 def test_bias(few: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the result without bias, plus the bias: one float32 addition, so bit for bit."""
-    monkeypatch.setattr(convolution, "FEW_POSITIONS", few)
+    monkeypatch.setattr(columns, "FEW_POSITIONS", few)
     geometry = PLAIN | {"groups": 2}
     x, weight = (rng.standard_normal(s).astype(np.float32) for s in ((3, 4, 6, 5), (6, 2, 3, 3)))
     bias = rng.standard_normal(6).astype(np.float32)
@@ -202,7 +202,7 @@ def test_columns_stay_small(rng: np.random.Generator) -> None:
     x = rng.standard_normal((64, 16, 40, 40)).astype(np.float32)
     weight = rng.standard_normal((8, 16, 3, 3)).astype(np.float32)
     y = conv2d_forward(x, weight, None, **PLAIN)
-    room = 2 * convolution.COLUMN_BYTES
+    room = 2 * columns.COLUMN_BYTES
     assert 9 * x.nbytes > 4 * room
     kernels: tuple[tuple[Callable[[], Array], int], ...] = (
         (lambda: conv2d_forward(x, weight, None, **PLAIN), y.nbytes),

@@ -134,9 +134,9 @@ OTHERS: dict[str, tuple[Callable[[], Any], type[MinimpError], str]] = {
         "unknown accumulation 'floot16'; did you mean",
     ),
     "conv_accumulate": (
-        lambda: mp.accumulate("kahan")(functional.conv2d)(t(1, 1, 3, 3), t(1, 1, 3, 3)),
-        FormatError,
-        r"conv2d: accumulates in float32 or float64, not as 'kahan'",
+        lambda: mp.accumulate("tensorcore:volta")(functional.conv2d)(t(1, 1, 3, 3), t(1, 1, 3, 3)),
+        SettingError,
+        r"tensorcore:volta multiplies float16; got float32",
     ),
     "format": (lambda: t(2).to("float8_e5m2"), FormatError, "has no tensors of float8_e5m2"),
     "unknown_format": (lambda: t(2).to("fp61"), MinimpError, "fp61"),
