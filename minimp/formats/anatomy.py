@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from decimal import Decimal
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,18 +13,31 @@ import numpy.typing as npt
 
 from minimp.errors import DataError
 from minimp.formats.codes import decode, encode
-from minimp.formats.exact import round_fraction
-from minimp.formats.rounding import Float64s, quantum_exponent, round_to, widen, widen64
+from minimp.formats.dice import Counter, Source
+from minimp.formats.display import inspection_html
+from minimp.formats.exact import floor_log2, round_fraction
+from minimp.formats.neighbours import place_of, value_at
+from minimp.formats.rounding import (
+    Float64s,
+    dice_for,
+    max_is_odd,
+    quantum_exponent,
+    round_to,
+    widen,
+    widen64,
+)
+from minimp.formats.roundings import Situation, mode_named
 from minimp.formats.table import Format, get
+from minimp.formats.wording import as_float, lost_text, number, power_of_two, share
 
-__all__ = ["Inspection", "inspect", "ulp"]
+__all__ = ["Inspection", "examine", "inspect", "inspect_code", "one_source", "ulp"]
 
 
 def ulp(x: npt.ArrayLike, fmt: Any) -> Float64s:
     """The distance between neighbouring values of ``fmt`` at x: 2^(max(floor(log2 |x|), emin) - m).
 
     x need not be a value of ``fmt``. At a power of two this is the distance upward; at 0 the smallest
-    subnormal; beyond ``fmt.max`` the distance just below it; NaN for infinities and NaN. (Muller et al.,
+    positive value; beyond ``fmt.max`` the distance just below it; NaN for infinities and NaN. (Muller et al.,
     Handbook of Floating-Point Arithmetic, 2018, 2.3.2, discusses the other conventions.)
     """
     fmt = get(fmt)
@@ -42,13 +54,21 @@ class Inspection:
     Attributes:
         given: the number as it was given.
         format: the format.
-        sign, exponent, mantissa: the raw fields of the code, as integers.
+        sign, exponent, mantissa: the raw fields of the code, as integers; 0 where there is no such field.
         bits: the code as text of ``format.bits`` binary digits.
         kind: ``zero``, ``subnormal``, ``normal``, ``inf`` or ``nan``.
         value: the value in the format.
         error: value - given, an exact fraction; inf or NaN where that is none.
         ulp: the ulp of the format at the value; NaN for inf and NaN.
         neighbours: the next values below and above; None where there is none.
+        exact: the number before it was rounded, exactly; a float where it is inf or NaN.
+        rounding: how it was rounded.
+        flags: what happened, of ``inexact``, ``overflow``, ``underflow``, ``invalid`` and ``subnormal``. The
+            first four are IEEE 754-2019's (7.2 to 7.6): overflow and underflow look at the number rounded to
+            the format's precision as if the exponent had no end; underflow asks for inexact too; invalid is a
+            number that became NaN because the format has no place for it. The last says the result is
+            subnormal.
+        chance: under ``stochastic`` rounding of a number between two values the probability of the upper one.
     """
 
     given: Any
@@ -62,83 +82,191 @@ class Inspection:
     error: Fraction | float
     ulp: float
     neighbours: tuple[float | None, float | None]
+    exact: Fraction | float
+    rounding: str
+    flags: tuple[str, ...]
+
+    @property
+    def parts(self) -> tuple[str, str, str]:
+        """The bits of sign, exponent and mantissa; empty where the format has no such field."""
+        sign, exponent = int(self.format.signed), int(self.format.signed) + self.format.exponent_bits
+        return self.bits[:sign], self.bits[sign:exponent], self.bits[exponent:]
 
     @property
     def fields(self) -> str:
         """The bits with a space between sign, exponent and mantissa."""
-        cut = 1 + self.format.exponent_bits
-        return " ".join(part for part in (self.bits[:1], self.bits[1:cut], self.bits[cut:]) if part)
+        return " ".join(part for part in self.parts if part)
+
+    @property
+    def code(self) -> str:
+        """The bits in hexadecimal, ``0x2e66``."""
+        return f"0x{int(self.bits, 2):0{-(-self.format.bits // 4)}x}"
 
     @property
     def ulps(self) -> float:
         """The error in ulps of the format; inf where that is beyond float64, NaN where there is no ulp."""
         if not isinstance(self.error, Fraction):
             return float(self.error)
-        return math.nan if math.isnan(self.ulp) else _as_float(self.error / Fraction(self.ulp))
+        return math.nan if math.isnan(self.ulp) else as_float(self.error / Fraction(self.ulp))
+
+    @property
+    def between(self) -> tuple[float | None, float | None]:
+        """The values on either side of the given number, or it twice; None where there is none.
+
+        Beyond the largest finite value its other side is inf, where the format has one.
+        """
+        fmt = self.format
+        if self.exact > fmt.max and self.exact != self.value:
+            return fmt.max, math.inf if fmt.has_inf else None
+        if self.exact < fmt.lowest and self.exact != self.value:
+            return (-math.inf if fmt.has_inf and fmt.signed else None), fmt.lowest
+        if math.isnan(self.value):
+            return None, None
+        below, above = self.neighbours
+        return (
+            self.value if self.exact >= self.value else below,
+            self.value if self.exact <= self.value else above,
+        )
+
+    @property
+    def position(self) -> Fraction | None:
+        """How far the number lies from the value below to the value above, in [0, 1); 0 if it is a value.
+
+        None where it does not lie between two finite values.
+        """
+        below, above = (math.nan if each is None else each for each in self.between)
+        if not isinstance(self.exact, Fraction) or not math.isfinite(below) or not math.isfinite(above):
+            return None
+        gap = Fraction(above) - Fraction(below)
+        return (self.exact - Fraction(below)) / gap if gap else Fraction(0)
+
+    @property
+    def chance(self) -> Fraction | None:
+        """Under ``stochastic`` the probability of the upper value, which is ``position``; else None."""
+        return self.position if self.rounding == "stochastic" else None
+
+    @property
+    def formula(self) -> str:
+        """Sign, significand and scale, as in ``+1.5 x 2^-4``; a subnormal's significand is below 1.
+
+        Empty where there is none: zero, inf, NaN, integers.
+        """
+        fmt = self.format
+        if self.kind not in ("normal", "subnormal") or fmt.is_integer:
+            return ""
+        scale = max(self.exponent - fmt.bias, fmt.emin)
+        significand = Fraction(abs(self.value)) / Fraction(2) ** scale
+        return f"{'-' if self.sign else '+'}{float(significand)!r} x 2^{scale}"
+
+    def _repr_html_(self) -> str:
+        return inspection_html(self)
 
     def __str__(self) -> str:
         """Several aligned lines for people."""
-        below, above = ("none" if each is None else _decimal(each) for each in self.neighbours)
-        error = "none" if self.error == 0 else f"{_as_float(self.error):.6g} ({self.ulps:.3g} ulp)"
+        below, above = (number(each) for each in self.neighbours)
+        error = "none" if self.error == 0 else lost_text(self.error, self.ulp)
+        flags = [each for each in self.flags if each != self.kind]
         rows = (
-            ("bits", f"{self.fields}  (0x{int(self.bits, 2):0{-(-self.format.bits // 4)}x})"),
-            ("kind", f"{self.kind}{_formula(self)}"),
-            ("value", _decimal(self.value)),
-            ("error", error),
-            (
-                "ulp",
-                "none" if math.isnan(self.ulp) else f"{_decimal(self.ulp)} (2^{math.frexp(self.ulp)[1] - 1})",
-            ),
+            ("bits", f"{self.fields}  ({self.code})"),
+            ("kind", f"{self.kind}{': ' if self.formula else ''}{self.formula}"),
+            ("value", number(self.value)),
+            ("error", f"{error}{'; ' if flags else ''}{', '.join(flags)}"),
+            ("ulp", "none" if math.isnan(self.ulp) else f"{number(self.ulp)} ({power_of_two(self.ulp)})"),
             ("neighbours", f"{below}  {above}"),
+            ("lies", self.where),
         )
-        return "\n".join(
-            (f"{self.given} in {self.format.name}", *(f"  {name:<12}{text}" for name, text in rows))
-        )
+        kept = (f"  {name:<12}{text}" for name, text in rows if text)
+        return "\n".join((f"{self.given} in {self.format.name}", *kept))
+
+    @property
+    def where(self) -> str:
+        """In words, where the number lies between two values; empty if it is one or lies beyond them."""
+        if not self.position:
+            return ""
+        below, above = map(number, self.between)
+        said = f"{share(self.position)} of the way from {below} to {above}"
+        return f"{said}; as likely rounded up" if self.chance is not None else said
 
 
-def _as_float(x: Fraction | float) -> float:
-    """Return the nearest float64, an infinity where there is none."""
-    try:
-        return float(x)
-    except OverflowError:
-        return math.inf if x > 0 else -math.inf
-
-
-def inspect(value: Any, fmt: Any, rounding: str = "nearest_even", overflow: str | None = None) -> Inspection:
+def inspect(
+    value: Any,
+    fmt: Any,
+    rounding: str = "nearest_even",
+    overflow: str | None = None,
+    rng: Source = None,
+) -> Inspection:
     """Round one number to ``fmt`` and take the result apart.
 
     Args:
         value: a float, an integer, a Fraction or Decimal, a NumPy scalar, or text: ``"0.1"``, ``"1/3"``,
             ``"inf"``. Text and fractions are taken exactly and rounded once, never through a float.
-        fmt, rounding, overflow: as in ``minimp.formats.round``.
+        fmt, rounding, overflow, rng: as in ``minimp.formats.round``.
 
     Raises:
         DataError: value is no number.
         FormatError: unknown format; or NaN, and ``fmt`` has none.
-        SettingError: unknown rounding or overflow.
+        SettingError: unknown rounding or overflow; ``stochastic`` without a random source, or one without it.
     """
     fmt = get(fmt)
     exact = _exact(value)
-    if isinstance(exact, Fraction):
-        rounded = round_fraction(exact, fmt, rounding, overflow)
-        if exact == 0 and fmt.has_negative_zero:
-            rounded = math.copysign(rounded, -1.0 if _has_minus(value) else 1.0)
+    rng = one_source(rng)
+    if isinstance(exact, Fraction) and exact:
+        rounded = round_fraction(exact, fmt, rounding, overflow, rng)
     else:
-        rounded = float(round_to(exact, fmt, rounding, overflow))
-    code = int(encode(rounded, fmt)) >> fmt.padding
-    exponent, mantissa = divmod(code & ((1 << (fmt.bits - 1)) - 1), 1 << fmt.mantissa_bits)
+        plain = math.copysign(0.0, -1.0 if _has_minus(value) else 1.0) if exact == 0 else float(exact)
+        rounded = float(round_to(plain, fmt, rounding, overflow, rng))
+    return examine(value, exact, rounded, fmt, rounding, rng)
+
+
+def inspect_code(code: int, fmt: Any) -> Inspection:
+    """Read one code of ``fmt``; of a NaN or zero that has many codes, the one that was given.
+
+    Raises:
+        DataError: it is no code of ``fmt``.
+        FormatError: unknown format.
+    """
+    fmt = get(fmt)
+    value = float(decode(np.asarray(code << fmt.padding), fmt))
+    exact = Fraction(value) if math.isfinite(value) else value
+    return replace(examine(code, exact, value, fmt, "nearest_even", None, code), error=Fraction(0))
+
+
+def examine(
+    given: Any,
+    exact: Fraction | float,
+    value: float,
+    fmt: Format,
+    rounding: str,
+    rng: Source,
+    code: int | None = None,
+) -> Inspection:
+    """Take a value of ``fmt`` apart, to which an exact number has been rounded."""
+    if code is None:
+        code = int(encode(value, fmt)) >> fmt.padding
+    exponent, mantissa = divmod(code & ((1 << fmt.magnitude_bits) - 1), 1 << fmt.mantissa_bits)
+    kind = _kind(value, fmt)
     return Inspection(
-        given=value,
+        given=given,
         format=fmt,
-        sign=code >> (fmt.bits - 1),
+        sign=code >> fmt.magnitude_bits,
         exponent=exponent,
         mantissa=mantissa,
         bits=f"{code:0{fmt.bits}b}",
-        kind=_kind(rounded, fmt),
-        value=rounded,
-        error=_error(rounded, exact),
-        ulp=float(ulp(rounded, fmt)),
-        neighbours=(_neighbour(rounded, fmt, -1), _neighbour(rounded, fmt, +1)),
+        kind=kind,
+        value=value,
+        error=_error(value, exact),
+        ulp=float(ulp(value, fmt)),
+        neighbours=(_neighbour(value, fmt, -1), _neighbour(value, fmt, +1)),
+        exact=exact,
+        rounding=rounding,
+        flags=_flags(exact, value, fmt, rounding, rng) + ("subnormal",) * (kind == "subnormal"),
+    )
+
+
+def one_source(rng: Source) -> Source:
+    """A source that gives the same bits as often as it is asked: a Generator is drawn from here, once."""
+    return (
+        Counter(int(rng.integers(1 << 64, dtype=np.uint64))) if isinstance(rng, np.random.Generator) else rng
     )
 
 
@@ -149,7 +277,7 @@ def _exact(value: Any) -> Fraction | float:
     """The number as a fraction; as a float where it is inf or NaN."""
     if isinstance(value, np.generic):
         value = float(widen(value)) if value.dtype.kind not in "iu" else int(value)
-    text = str(value).strip().lower().replace("_", "")
+    text = "" if isinstance(value, int | Fraction) else str(value).strip().lower().replace("_", "")
     try:
         if re.fullmatch(r"[+-]?(inf|infinity|nan)", text):
             return float(text)
@@ -157,7 +285,7 @@ def _exact(value: Any) -> Fraction | float:
         if exponent and abs(int(exponent[1])) > _LONGEST_EXPONENT:
             raise _no_number(value, f"an exponent beyond {_LONGEST_EXPONENT}")
         return Fraction(text) if isinstance(value, str) else Fraction(value)
-    except (ValueError, TypeError, ZeroDivisionError) as fault:
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as fault:
         if isinstance(fault, DataError):
             raise
         raise _no_number(value, "no number") from fault
@@ -193,35 +321,33 @@ def _error(rounded: float, exact: Fraction | float) -> Fraction | float:
     return rounded - exact if isinstance(exact, float) else rounded
 
 
+def _flags(exact: Fraction | float, value: float, fmt: Format, rounding: str, rng: Source) -> tuple[str, ...]:
+    """IEEE 754's flags for one finite number; none for others."""
+    if not isinstance(exact, Fraction) or exact == value:
+        return ()
+    limit = Fraction(abs(fmt.lowest) if exact < 0 else fmt.max)
+    homeless = exact < 0 and not fmt.signed
+    over = not (homeless and math.isnan(value)) and _rounded(exact, fmt, rounding, rng, fmt.emin) > limit
+    tiny = not fmt.is_integer and 0 < abs(exact) < fmt.smallest_normal
+    if tiny:
+        tiny = _rounded(exact, fmt, rounding, rng, None) < fmt.smallest_normal
+    told = {"inexact": True, "overflow": over, "underflow": tiny, "invalid": math.isnan(value) and not over}
+    return tuple(name for name, up in told.items() if up)
+
+
+def _rounded(exact: Fraction, fmt: Format, rounding: str, rng: Source, emin: int | None) -> Fraction:
+    """|exact| rounded to the format's precision, with no upper end, and no lower one if emin is None."""
+    if not exact:
+        return Fraction(0)
+    exponent = floor_log2(abs(exact))
+    q = Fraction(2) ** ((exponent if emin is None else max(exponent, emin)) - fmt.mantissa_bits)
+    low = abs(exact) // q
+    dice = dice_for(rounding, (), rng, None)
+    at = Situation(abs(exact) / q - low, np.bool_(low % 2), np.bool_(exact < 0), dice, max_is_odd(fmt))
+    return (low + bool(mode_named(rounding).goes_up(at))) * q
+
+
 def _neighbour(value: float, fmt: Format, direction: int) -> float | None:
-    """The next value in one direction: codes of one sign count magnitudes, so step the signed code."""
-    if math.isnan(value):
-        return None
-    if fmt.is_integer:
-        return value + direction if fmt.lowest <= value + direction <= fmt.max else None
-    magnitude = int(encode(abs(value), fmt)) >> fmt.padding
-    place = (-magnitude if value < 0 else magnitude) + direction
-    if abs(place) > fmt.max_code + fmt.has_inf:
-        return None
-    return math.copysign(1.0, place) * float(decode(abs(place) << fmt.padding, fmt))
-
-
-def _formula(seen: Inspection) -> str:
-    """The value as sign · significand · 2^exponent."""
-    fmt = seen.format
-    if seen.kind not in ("normal", "subnormal") or fmt.is_integer:
-        return ""
-    scale = max(seen.exponent, 1) - fmt.bias
-    return f": {'-' if seen.sign else '+'}{abs(seen.value) / 2.0**scale:.17g} x 2^{scale}"
-
-
-_DIGITS = 30
-
-
-def _decimal(value: float) -> str:
-    """All digits of a float's exact decimal value where they are few; else enough to tell it apart."""
-    if not math.isfinite(value):
-        return str(value)
-    exact = Decimal(value)
-    digits = len(exact.as_tuple().digits)
-    return format(exact, "g") if digits <= _DIGITS else f"{value!r}..."
+    """The next value in one direction; None beyond the last one, and for NaN."""
+    moved = float(value_at(place_of(np.asarray(value), fmt) + direction, fmt))
+    return None if math.isnan(value) or moved == value else moved
