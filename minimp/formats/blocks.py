@@ -43,7 +43,8 @@ from minimp.formats.block_scales import block_scales, quotient, tensor_scale
 from minimp.formats.block_table import BlockFormat, block_format, rule_for
 from minimp.formats.codes import decode, encode
 from minimp.formats.dice import Counter, Source
-from minimp.formats.rounding import widen
+from minimp.formats.rounding import dice_for, widen
+from minimp.formats.roundings import mode_named
 
 __all__ = ["BlockArray", "dequantize", "quantize"]
 
@@ -169,12 +170,15 @@ def quantize(
 
     Raises:
         FormatError: unknown format; an infinity or NaN in x where ``scale`` has no NaN.
-        SettingError: unknown rule or rounding; a rule that the scales cannot hold; a random source that
-            cannot act, or none where one is needed.
+        SettingError: unknown rule or rounding; a rule whose scales the format cannot hold; no random source
+            where one is needed.
         ShapeError: no such axis. DataError: x is not real numbers.
     """
     fmt = block_format(fmt)
     rule = rule_for(scale_rule, fmt)
+    mode_named(rounding)
+    source = Counter(int(rng)) if isinstance(rng, int | np.integer) else rng
+    dice_for(rounding, (0,), source, None)  # an empty array is refused what a full one is
     x = np.asarray(x)
     grid = grid_of(x.shape, fmt.block, axis, "quantize")
     viewed = x.reshape(grid.view)
@@ -184,7 +188,6 @@ def quantize(
     scales = block_scales(amax, fmt, rule, tensor)
     divisors = scales.values * tensor * 2.0**fmt.element_exponent
     codes = np.zeros(grid.view, fmt.element.code_dtype)
-    source = Counter(int(rng)) if isinstance(rng, int | np.integer) else rng
     for tile in grid.tiles():
         codes[tile.numbers] = _elements(
             viewed[tile.numbers], divisors[tile.blocks], fmt, grid, tile, rounding, source
