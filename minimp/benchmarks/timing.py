@@ -5,16 +5,33 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-__all__ = ["interleave"]
+__all__ = [
+    "Clock", "interleave", "medians", "processor_time", "quiet_collector", "repeated", "repeats_for",
+    "wall_time",
+]  # fmt: skip
+
+Clock = Callable[[], float]
+MOST_REPEATS = 1 << 14
+
+
+def processor_time() -> float:
+    """Return the seconds that this process has computed for, all its threads together."""
+    return time.process_time()
+
+
+def wall_time() -> float:
+    """Return seconds that pass for everybody: what threads save shows only here."""
+    return time.perf_counter()
 
 
 def interleave(
     contenders: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: int = 2,
-    on_round: Callable[[int], None] | None = None,
+    on_round: Callable[[int], None] | None = None, clock: Clock = processor_time,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """Run every contender once a round; return the processor seconds of each call, warm-up left out.
+    """Run every contender once a round; return the seconds of each call, warm-up left out.
 
     Processor time counts what the process did, not what else the machine was doing. The garbage collector
     runs between calls, not inside them.
@@ -24,11 +41,12 @@ def interleave(
         rounds: calls of each that count.
         warm_up: rounds before those.
         on_round: called after each round with its number from 1, warm-up included.
+        clock: what tells the seconds: processor time, if not said otherwise.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(1, rounds + warm_up + 1):
         for name, call in contenders.items():
-            spent = _seconds(call)
+            spent = _seconds(call, clock)
             if number > warm_up:
                 seconds[name].append(spent)
         if on_round is not None:
@@ -36,14 +54,14 @@ def interleave(
     return seconds
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _seconds(call: Callable[[], object], clock: Clock) -> float:
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        start = time.process_time()
+        start = clock()
         call()
-        return time.process_time() - start
+        return clock() - start
     finally:
         if collecting:
             gc.enable()
@@ -52,3 +70,35 @@ def _seconds(call: Callable[[], object]) -> float:
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     """Return the median of each contender's times."""
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def repeats_for(call: Callable[[], object], least: float, *, clock: Clock = processor_time) -> int:
+    """Return how often a call must be repeated to take `least` seconds, a power of two, by trying.
+
+    The trial warms the call up. A clock of coarse steps is outrun by doubling.
+    """
+    repeats = 1
+    while _seconds(repeated(call, repeats), clock) < least and repeats < MOST_REPEATS:
+        repeats *= 2
+    return repeats
+
+
+def repeated(call: Callable[[], object], repeats: int) -> Callable[[], None]:
+    """Return a function that makes the call `repeats` times."""
+
+    def run() -> None:
+        for _ in range(repeats):
+            call()
+
+    return run
+
+
+@contextmanager
+def quiet_collector() -> Iterator[None]:
+    """Spare the collections between calls from looking, each time, at all that was there before."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

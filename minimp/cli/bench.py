@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,33 @@ from rich.table import Table
 
 from minimp.backend import use_backend
 from minimp.benchmarks import Figure, StepTimes, add_overhead, describe_machine, step_times, trajectory_gap
+from minimp.benchmarks.formats import FormatTimes, measure
+from minimp.benchmarks.formats import figures as format_figures
+from minimp.benchmarks.formats.data import whole_size
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.suite import torch_is_there
 from minimp.benchmarks.workloads import WORKLOADS
 from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
+from minimp.cli.bench_formats import show as show_formats
+from minimp.cli.bench_formats import thread_counts
 from minimp.errors import SettingError, unknown_name
 from minimp.files import check_writable, write_whole
 
 __all__ = ["add_parser", "run"]
 
-PARTS = (*WORKLOADS, "add")
+PARTS = (*WORKLOADS, "add", "formats")
+ROUNDS = {"mlp": 15, "cnn": 15, "formats": 9}
+SIZE, THREADS = "2^24", "1"
+DESCRIPTION = """\
+Measure speed in interleaved rounds: medians of processor time, with one BLAS thread. The parts, and
+what they take on a core of 2020 with PyTorch beside:
+
+  mlp      one training step, 784-512-512-10, batch 128                      5 s
+  cnn      one training step, two 3x3 convolutions on 28x28, batch 64       45 s
+  add      a recorded add of four numbers                                    5 s
+  formats  rounding, storing, reading back, stochastic rounding of 2^24
+           values beside NumPy, ml_dtypes and PyTorch; 256^3 products by
+           each accumulation; extra memory; 600 MiB of memory               60 s"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -33,15 +52,21 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure speed, as ratios, beside PyTorch where it is installed",
-        description="Measure one training step of two workloads (MLP 784-512-512-10, batch 128; CNN with two "
-        "3x3 convolutions on 28x28, batch 64) in interleaved rounds: medians of processor time, with one "
-        "BLAS thread.",
-        epilog=examples("minimp bench", "minimp bench mlp add --rounds 41", "minimp bench --json bench.json"),
+        description=DESCRIPTION,
+        epilog=examples(
+            "minimp bench",
+            "minimp bench mlp add --rounds 41",
+            "minimp bench formats --threads 1,2",
+            "minimp bench --json bench.json",
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)} (default: all)")
-    add("--rounds", type=int, default=15, help="interleaved rounds (default: 15)")
+    rounds = ", ".join(f"{count} for {part}" for part, count in ROUNDS.items())
+    add("--rounds", type=int, help=f"interleaved rounds (default: {rounds})")
+    add("--size", help=f"formats: how many values, as 1000000 or 2^20 (default: {SIZE})")
+    add("--threads", help="formats: time our kernels on 1, 2, ... threads too, as 1,2 (default: 1)")
     add("--no-torch", action="store_true", help="leave PyTorch out, also where it is installed")
     add("--backend", default="numpy", help="where to compute (default: numpy)")
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
@@ -51,14 +76,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
-    parts = args.parts or list(PARTS)
-    for part in parts:
-        if part not in PARTS:
-            raise SettingError(unknown_name("part", part, PARTS))
-        if parts.count(part) > 1:
-            raise SettingError(f"part {part!r} is named twice")
-    if args.rounds < 1:
+    parts = _parts(args)
+    if args.rounds is not None and args.rounds < 1:
         raise SettingError(f"--rounds must be at least 1, got {args.rounds}")
+    for option in ("size", "threads"):
+        if getattr(args, option) is not None and "formats" not in parts:
+            raise SettingError(
+                f"--{option} acts on the part formats alone, which is not among {', '.join(parts)}",
+                help=f"leave --{option} out, or name formats",
+            )
+    args.size, args.threads = whole_size(args.size or SIZE), thread_counts(args.threads or THREADS)
     if args.json is not None:
         check_writable(args.json)
     if not one_thread():  # BLAS reads its thread count when it is loaded: start again with it pinned
@@ -71,49 +98,87 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _parts(args: argparse.Namespace) -> list[str]:
+    """The parts that were asked for; all that the backend has, if none was."""
+    parts = args.parts or [part for part in PARTS if part != "formats" or args.backend == "numpy"]
+    for part in parts:
+        if part not in PARTS:
+            raise SettingError(unknown_name("part", part, PARTS))
+        if parts.count(part) > 1:
+            raise SettingError(f"part {part!r} is named twice")
+    if "formats" in parts and args.backend != "numpy":
+        raise SettingError(
+            f"the part formats measures NumPy's kernels; --backend {args.backend} cannot act on it",
+            help="leave --backend out, or name the other parts",
+        )
+    return parts
+
+
 def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     out = console()
     machine = describe_machine()
     with_torch = torch_is_there() and not args.no_torch
+    _show_machine(out, machine, args, with_torch=with_torch)
+    content: dict[str, Any] = {"machine": machine, "rounds": {}, "seconds": {}, "figures": []}
+    figures: list[Figure] = []
+    for part in parts:
+        if part == "add":
+            figures.append(add_overhead())
+            continue
+        rounds = content["rounds"][part] = args.rounds or ROUNDS[part]
+        if part == "formats":
+            found = _formats(args, rounds, with_torch=with_torch)
+            show_formats(out, found)
+            figures += format_figures(found)
+            content["formats"] = found.as_dict()
+            continue
+        times = _timed(part, rounds, with_torch=with_torch, quiet=args.quiet)
+        work = f"{WORKLOADS[part].flops / 1e9:.2f} GFLOP in products"
+        out.print(f"\n{part}: one training step ({work}), medians of {rounds} rounds")
+        out.print(_times_table(times))
+        content["seconds"][part] = times.seconds
+        figures += times.figures()
+        if with_torch:
+            figures += trajectory_gap(part)
+    _show_figures(out, figures)
+    if args.json is not None:
+        write_whole(args.json, json_text(content | {"figures": [figure.as_dict() for figure in figures]}))
+
+
+def _show_machine(
+    out: Console, machine: dict[str, str], args: argparse.Namespace, *, with_torch: bool
+) -> None:
     for name, fact in machine.items():
         lines = textwrap.wrap(fact, MOST_COLUMNS - 15, break_on_hyphens=False)
         out.print(f"{name:14} " + f"\n{'':15}".join(lines), markup=False)
     if not with_torch:
         left_out = "left out" if args.no_torch else "not installed: our own side only (pip install torch)"
         out.print(f"{'torch':14} {left_out}")
-    times: list[StepTimes] = []
-    figures: list[Figure] = []
-    for part in parts:
-        if part == "add":
-            figures.append(add_overhead())
-            continue
-        times.append(_timed(part, args.rounds, with_torch=with_torch, quiet=args.quiet))
-        work = f"{WORKLOADS[part].flops / 1e9:.2f} GFLOP in products"
-        out.print(f"\n{part}: one training step ({work}), medians of {args.rounds} rounds")
-        out.print(_times_table(times[-1]))
-        figures += times[-1].figures()
-        if with_torch:
-            figures += trajectory_gap(part)
-    _show_figures(out, figures)
-    if args.json is not None:
-        content = {
-            "machine": machine,
-            "rounds": args.rounds,
-            "seconds": {t.workload: t.seconds for t in times},
-            "figures": [figure.as_dict() for figure in figures],
-        }
-        write_whole(args.json, json_text(content))
 
 
-def _timed(part: str, rounds: int, *, with_torch: bool, quiet: bool) -> StepTimes:
-    columns = (TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn(), TextColumn("rounds"))
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Show a bar for each thing that is announced: (name, steps) -> what takes the number of each step."""
+    columns = (TextColumn("{task.description}"), BarColumn(40), MofNCompleteColumn())
     screen = progress_console()
     unseen = quiet or not screen.is_terminal  # into a file, the bar would be empty lines
     with Progress(*columns, console=screen, disable=unseen, transient=True) as bars:
-        task = bars.add_task(part, total=rounds + 2)
-        return step_times(
-            part, rounds, with_torch=with_torch, on_round=lambda n: bars.update(task, completed=n)
-        )
+
+        def announce(name: str, steps: int) -> Callable[[int], None]:
+            task = bars.add_task(name, total=steps)
+            return lambda number: bars.update(task, completed=number)
+
+        yield announce
+
+
+def _formats(args: argparse.Namespace, rounds: int, *, with_torch: bool) -> FormatTimes:
+    with _progress(quiet=args.quiet) as watch:
+        return measure(args.size, rounds, threads=args.threads, with_torch=with_torch, watch=watch)
+
+
+def _timed(part: str, rounds: int, *, with_torch: bool, quiet: bool) -> StepTimes:
+    with _progress(quiet=quiet) as watch:
+        return step_times(part, rounds, with_torch=with_torch, on_round=watch(f"{part}: rounds", rounds + 2))
 
 
 def _times_table(times: StepTimes) -> Table:
@@ -136,6 +201,6 @@ def _show_figures(out: Console, figures: list[Figure]) -> None:
     grid.add_column("aim", justify="right")
     grid.add_column("")
     for figure in figures:
-        aim = f"{'<=' if figure.at_most else '>='} {figure.target:g}"
+        aim = f"{'<=' if figure.at_most else '>='} {figure.target:.3g}"
         grid.add_row(figure.name, f"{figure.value:.3g}", aim, "reached" if figure.reached else "missed")
     out.print(grid)

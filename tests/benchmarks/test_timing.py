@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from minimp.benchmarks import interleave
-from minimp.benchmarks.timing import medians
+from minimp.benchmarks.timing import medians, quiet_collector, repeated, repeats_for, wall_time
 
 
 class Clock:
@@ -74,6 +74,44 @@ def test_nothing_is_collected_inside_a_call(collecting: bool) -> None:
     finally:
         (gc.enable if before else gc.disable)()
     assert inside == [False] * 2
+
+
+def test_another_clock_can_tell_the_time(clock: Clock) -> None:
+    """Oracle: a clock that ticks once a look, whatever is spent; the wall clock never goes back."""
+    ticks = iter(range(100))
+    found = interleave({"a": clock.contender("a", 7.0)}, 3, warm_up=1, clock=lambda: next(ticks))
+    assert found == {"a": [1, 1, 1]}
+    assert wall_time() <= wall_time()
+
+
+@pytest.mark.parametrize(
+    ("spent", "least", "repeats"),
+    [(1.0, 1.0, 1), (1.0, 1.1, 2), (0.25, 1.0, 4), (0.3, 1.0, 4), (0.0, 1.0, 1 << 14)],
+)
+def test_repeats_until_a_sample_is_long(spent: float, least: float, repeats: int, clock: Clock) -> None:
+    """Oracle: the first power of two by hand; a call that no clock sees is not repeated for ever."""
+    assert repeats_for(clock.contender("a", spent), least) == repeats
+    assert clock.order.count("a") == 2 * repeats - 1
+    clock.order.clear()
+    repeated(clock.contender("b", spent), 3)()
+    assert clock.order == ["b"] * 3
+
+
+def test_the_collector_is_spared_what_was_there(clock: Clock) -> None:
+    """Oracle: the collector's own count of what it passes over, inside, and after a fault."""
+    before = gc.get_freeze_count()
+    inside: list[int] = []
+
+    def fails() -> None:
+        with quiet_collector():
+            inside.append(gc.get_freeze_count())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert inside[0] > before
+    assert gc.get_freeze_count() == before
+    assert clock.order == ["collect"]
 
 
 def test_medians_by_hand() -> None:

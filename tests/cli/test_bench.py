@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from typing import Any
 import pytest
 
 from minimp.benchmarks import Figure, StepTimes
+from minimp.benchmarks.formats import FormatTimes
 from minimp.benchmarks.machine import THREAD_VARIABLES
 from minimp.cli import bench, main
 
 Capture = pytest.CaptureFixture[str]
 OWN = {"minimp fp32": 0.002, "minimp mixed-fp16": 0.003, "minimp mixed-bf16": 0.0025}
 TORCH = {"torch fp32": 0.0016, "torch autocast fp16": 0.018}
+STEPS = [("mlp", 15, True), ("gap", "mlp"), ("cnn", 15, True), ("gap", "cnn")]
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +51,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append("add")
         return Figure("recorded add of 4 elements / np.add", 4.5, 6.0)
 
+    def measure(size: int, rounds: int, *, threads: Any, with_torch: bool, watch: Any) -> FormatTimes:
+        asked.append(("formats", size, rounds, threads, with_torch))
+        for number in range(1, rounds + 1):
+            watch("formats: rounds", rounds)(number)
+        return FormatTimes(size, rounds, ())
+
+    monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "step_times", step_times)
     monkeypatch.setattr(bench, "trajectory_gap", trajectory_gap)
     monkeypatch.setattr(bench, "add_overhead", add_overhead)
@@ -61,7 +71,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], [("mlp", 15, True), ("gap", "mlp"), ("cnn", 15, True), ("gap", "cnn"), "add"]),
+        ([], [*STEPS, "add", ("formats", 2**24, 9, (1,), True)]),
+        (["formats"], [("formats", 2**24, 9, (1,), True)]),
+        (["formats", "--rounds", "3", "--size", "2^13", "--no-torch"], [("formats", 2**13, 3, (1,), False)]),
+        (["add", "formats", "--size", "5000"], ["add", ("formats", 5000, 9, (1,), True)]),
         (["add"], ["add"]),
         (["cnn", "--rounds", "4"], [("cnn", 4, True), ("gap", "cnn")]),
         (["add", "mlp", "--no-torch"], ["add", ("mlp", 15, False)]),
@@ -122,11 +135,13 @@ def test_the_json(calls: list[Any]) -> None:
     """Oracle: every figure that was made up, and the machine; an old file is replaced, not written into."""
     Path("made.json").write_text("before")
     os.link("made.json", "kept.json")
-    assert main(["bench", "--quiet", "--rounds", "4", "--json", "made.json"]) == 0
+    assert main(["bench", "mlp", "cnn", "add", "--quiet", "--rounds", "4", "--json", "made.json"]) == 0
     made = json.loads(Path("made.json").read_text("utf-8"))
     assert set(made) == {"machine", "rounds", "seconds", "figures"}
     assert Path("kept.json").read_text() == "before"
-    assert (made["rounds"], made["seconds"]) == (4, {"mlp": OWN | TORCH, "cnn": OWN | TORCH})
+    assert (made["rounds"], made["seconds"]) == (
+        {"mlp": 4, "cnn": 4}, {"mlp": OWN | TORCH, "cnn": OWN | TORCH}
+    )  # fmt: skip
     assert {"processor", "BLAS threads"} <= set(made["machine"])
     assert len(made["figures"]) == 2 * (3 + 1) + 1
     assert made["figures"][-1] == {
@@ -135,16 +150,47 @@ def test_the_json(calls: list[Any]) -> None:
     }  # fmt: skip
 
 
+def test_help_says_what_each_part_takes(capsys: Capture) -> None:
+    """Oracle: every part beside its time; 100 columns."""
+    assert main(["bench", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for part in bench.PARTS:
+        assert re.search(rf"^  {part} +.*(\n {{11}}.*)* [0-9]+ s$", shown, re.MULTILINE), part
+    assert max(map(len, shown.splitlines())) <= 100
+
+
 # ---- refusals ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, add)"),
+        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, add, formats)"),
         (["mlp", "add", "mlp"], "part 'mlp' is named twice"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--rounds", "-3"], "--rounds must be at least 1, got -3"),
+        (["formats", "--size", "100"], "--size must be a whole number from 4096 (2^12) to 1073741824 (2^30)"),
+        (
+            ["formats", "--size", "2^40"],
+            "--size must be a whole number from 4096 (2^12) to 1073741824 (2^30)",
+        ),
+        (
+            ["formats", "--threads", "0"],
+            "--threads must be whole numbers from 1 with commas between, got '0'",
+        ),
+        (["formats", "--threads", "1,"], "--threads must be whole numbers from 1 with commas between"),
+        (["formats", "--threads", "1,two"], "--threads must be whole numbers from 1 with commas between"),
+        (["formats", "--threads", "1,1"], "--threads names a number twice: '1,1'"),
+        (["formats", "--threads", "1,65536"], "--threads 65536 cannot act: this process may use"),
+        (["mlp", "--size", "2^20"], "--size acts on the part formats alone, which is not among mlp"),
+        (
+            ["add", "cnn", "--threads", "1"],
+            "--threads acts on the part formats alone, which is not among add, cnn",
+        ),
+        (
+            ["formats", "--backend", "cupy"],
+            "the part formats measures NumPy's kernels; --backend cupy cannot act",
+        ),
         (["--rounds", "few"], "argument --rounds: invalid int value: 'few'"),
         (["--backend", "cupy"], "backend 'cupy' cannot run here"),
         (["--json", "missing/made.json"], "cannot write missing/made.json: its folder does not exist"),
@@ -170,7 +216,7 @@ def test_a_fault_leaves_the_old_file(
 
     monkeypatch.setattr(bench, "add_overhead", stopped)
     Path("made.json").write_text("before")
-    assert main(["bench", "--quiet", "--json", "made.json"]) == 130
+    assert main(["bench", "mlp", "add", "--quiet", "--json", "made.json"]) == 130
     assert capsys.readouterr().err == "minimp: interrupted\n"
     assert {path.name: path.read_text() for path in Path().iterdir()} == {"made.json": "before"}
 
