@@ -49,7 +49,8 @@ class BlockReport:
         format: the format's name.
         scale_rule: the rule of its block scales; None without blocks.
         count: how many numbers x has.
-        sqnr_db: signal to quantisation noise, 10 log10(sum x^2 / sum (x - q)^2), in dB; inf if q = x.
+        sqnr_db: signal to quantisation noise, 10 log10(sum x^2 / sum (x - q)^2), in dB; inf if q = x (or
+            so nearly that float64 sums do not tell), -inf if only zeros were changed.
         max_abs_error: max |q - x|.
         max_rel_error: max |q - x| / |x| over x != 0; at most 1 unless a number was rounded up from below the
             smallest value.
@@ -124,8 +125,8 @@ class BlockComparison:
 
 
 _LEGEND = (
-    "bits: a value takes, scales and padding included. SQNR: signal to quantisation noise, more is better,",
-    "6 dB is one bit. max error: the largest |q - x|; max rel: relative to |x|, 1 is a number gone.",
+    "bits: a value takes, scales and padding included. SQNR: signal over quantisation noise, the more",
+    "the better, 6 dB a bit. max error: the largest |q - x|; max rel: relative to |x|, 1 is a number gone.",
     "bias: mean of q - x. satur.: numbers clamped to the largest value. flushed: numbers that became 0.",
     "scales: blocks whose scale was clamped to the range of its format.",
 )
