@@ -167,7 +167,8 @@ class Inspection:
         error = "none" if self.error == 0 else lost_text(self.error, self.ulp)
         flags = [each for each in self.flags if each != self.kind]
         rows = (
-            ("bits", f"{self.fields}  ({self.code})"),
+            ("bits", self.fields),
+            ("code", self.code),
             ("kind", f"{self.kind}{': ' if self.formula else ''}{self.formula}"),
             ("value", number(self.value)),
             ("error", f"{error}{'; ' if flags else ''}{', '.join(flags)}"),
@@ -205,7 +206,7 @@ def inspect(
     Raises:
         DataError: value is no number.
         FormatError: unknown format; or NaN, and ``fmt`` has none.
-        SettingError: unknown rounding or overflow; ``stochastic`` without a random source, or one without it.
+        SettingError: unknown rounding or overflow, or ``stochastic`` without a random source.
     """
     fmt = get(fmt)
     exact = _exact(value)

@@ -46,8 +46,9 @@ ROW = "display:grid;grid-template-columns:{};column-gap:16px;row-gap:3px;align-i
 
 def _tag(name: str, style: str, *inner: str, **attributes: str) -> str:
     """One element; `inner` is HTML, attribute values are text (`aria_label` is written ``aria-label``)."""
-    more = "".join(f' {key.replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
-    return f'<{name} style="{style}"{more}>{"".join(inner)}</{name}>'
+    given = ({"style": style} if style else {}) | attributes
+    said = "".join(f' {key.replace("_", "-")}="{escape(value)}"' for key, value in given.items())
+    return f"<{name}{said}>{''.join(inner)}</{name}>"
 
 
 def _box(label: str, *inner: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from minimp.formats.operations import arithmetic
 from minimp.formats.rounding import dice_for
 from minimp.formats.roundings import mode_named
 from minimp.formats.table import Format, get
+from minimp.formats.wording import finite
 
 __all__ = ["evaluate"]
 
@@ -51,7 +51,7 @@ def evaluate(
         DataError: the text is no expression, or none of its numbers has a format; the message points at the
             place.
         FormatError: an unknown format, two different ones in one operation, or NaN in one that has none.
-        SettingError: unknown rounding or overflow; ``stochastic`` without a random source, or one without it.
+        SettingError: unknown rounding or overflow, or ``stochastic`` without a random source.
     """
     mode_named(rounding)
     source = one_source(rng)
@@ -174,7 +174,7 @@ class _Work:
         """Calculate with plain numbers, exactly."""
         if node.operation in ("neg", "abs"):
             return _plain(node, with_sign(node.operation, numbers[0]))
-        if not all(map(math.isfinite, numbers)):
+        if not all(map(finite, numbers)):
             self.refuse(node, "arithmetic with inf or nan")
         exact = exactly(node.operation, *(Fraction(each) for each in numbers))
         if exact is None:
@@ -242,7 +242,7 @@ def _at(text: str, node: Node) -> Iterator[None]:
 
 
 def _plain(node: Node, number: Fraction | float) -> _Value:
-    return _Value(node, number, number, Fraction(number) if math.isfinite(number) else None)
+    return _Value(node, number, number, Fraction(number) if finite(number) else None)
 
 
 def _flags(seen: Inspection) -> tuple[str, ...]:

@@ -209,7 +209,7 @@ def steps_text(whole: Calculation) -> Iterator[str]:
     """The lines of all steps, and what they lost together."""
     for place, step in enumerate(whole.steps, 1):
         yield from _step_lines(place, step)
-    yield total(whole)
+    yield from textwrap.wrap(total(whole), MOST_COLUMNS)
 
 
 def _step_lines(place: int, step: Step) -> Iterator[str]:

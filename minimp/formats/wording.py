@@ -7,7 +7,17 @@ import math
 from decimal import Decimal
 from fractions import Fraction
 
-__all__ = ["as_float", "clipped", "exact_text", "lost_text", "number", "power_of_two", "share", "signed"]
+__all__ = [
+    "as_float",
+    "clipped",
+    "exact_text",
+    "finite",
+    "lost_text",
+    "number",
+    "power_of_two",
+    "share",
+    "signed",
+]
 
 MOST_CHARACTERS = 24
 """Of a number on the screen: as many as float64 needs at its longest, -1.7976931348623157e+308."""
@@ -23,6 +33,11 @@ def as_float(x: Fraction | float) -> float:
         return float(x)
     except OverflowError:
         return math.inf if x > 0 else -math.inf
+
+
+def finite(x: Fraction | float) -> bool:
+    """Whether a number is neither infinite nor NaN; a fraction may be beyond float64."""
+    return isinstance(x, Fraction) or math.isfinite(x)
 
 
 def number(value: float | None, most: int = MOST_CHARACTERS) -> str:

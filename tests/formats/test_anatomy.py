@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import struct
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from minimp import formats
 from minimp.errors import DataError, FormatError, SettingError
-from minimp.formats import Format, inspect
+from minimp.formats import ROUNDINGS, Format, Inspection, inspect, make
+from minimp.formats.anatomy import inspect_code
 from tests.formats.oracle import SMALL, assert_same, magnitudes
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -173,7 +176,8 @@ def test_the_text_shows_everything() -> None:
     for part in ("-0.4 ulp", "2^-14", "0.09991455078125", "0.10003662109375"):
         assert part in text
     assert "none" in str(inspect("448", "float8_e4m3fn"))
-    assert str(inspect(0.1, "float64")).count("\n") == 6
+    assert "lies        40 % of the way from 0.0999755859375 to 0.10003662109375" in text
+    assert str(inspect(0.1, "float64")).count("\n") == 7
 
 
 @pytest.mark.parametrize("bad", ["one", "", "1/0", "1e99999999", "0x10", None, [1.0], 1j, "1 2"])
@@ -193,3 +197,117 @@ def test_settings_are_checked() -> None:
         inspect(1.0, "float16", "nearest")
     with pytest.raises(SettingError):
         inspect(1.0, "float16", overflow="wrap")
+
+
+# ---- every code of every small format ----------------------------------------------------------------------
+
+MADE = (
+    make(4, 3, subnormals=False),
+    make(3, 2, inf=False, nan=True),
+    make(2, 3, inf=True, nan=False),
+    make(3, 0, inf=False, nan=False),
+    make(5, 2, bias=3, inf=False, nan=False, subnormals=False),
+    make(4, 3, signed=False),
+    make(4, 3, flavour="fnuz"),
+    make(4, 3, flavour="p3109"),
+    make(2, 1, name="<tiny>"),
+)
+TINY = (*(each for each in formats.FORMATS.values() if each.bits <= 8), *MADE)
+
+
+def meaning(code: int, fmt: Format) -> Fraction | float:
+    """Read a code by the definition of its format; the sign of a zero is lost."""
+    magnitude = code % (1 << (fmt.exponent_bits + fmt.mantissa_bits))
+    minus = -1 if code != magnitude else 1
+    if fmt.flavour == "integer":
+        return Fraction(code - (1 << fmt.bits) * (fmt.signed and code >= 1 << (fmt.bits - 1)))
+    exponent, mantissa = magnitude >> fmt.mantissa_bits, magnitude % (1 << fmt.mantissa_bits)
+    ones = (1 << (fmt.exponent_bits + fmt.mantissa_bits)) - 1
+    top = exponent == (1 << fmt.exponent_bits) - 1
+    specials = {
+        "ieee": (math.nan if mantissa else math.inf) if top else None,
+        "fn": math.nan if magnitude == ones else None,
+        "scale": math.nan if magnitude == ones else None,
+        "inf": math.inf if magnitude == ones else None,
+        "fnuz": math.nan if code == ones + 1 else None,
+        "p3109": math.nan if code == ones + 1 else math.inf if magnitude == ones else None,
+        "finite": None,
+    }
+    special = specials[fmt.flavour]
+    if special is not None:
+        return minus * special
+    if exponent == 0 and fmt.flavour != "scale":
+        scale = Fraction(mantissa, 1 << fmt.mantissa_bits) * fmt.has_subnormals
+        return minus * scale * Fraction(2) ** (1 - fmt.bias)
+    return minus * (1 + Fraction(mantissa, 1 << fmt.mantissa_bits)) * Fraction(2) ** (exponent - fmt.bias)
+
+
+@pytest.mark.parametrize("fmt", TINY, ids=repr)
+def test_every_code_of_a_small_format(fmt: Format) -> None:
+    """Oracle: the definition of the format, code by code; neighbours and ulps from the list of values."""
+    readings = {code: meaning(code, fmt) for code in range(1 << fmt.bits)}
+    values = sorted({each for each in readings.values() if isinstance(each, Fraction)})
+    infinities = {each for each in readings.values() if not isinstance(each, Fraction) and math.isinf(each)}
+    row = [*(each for each in infinities if each < 0), *values, *(each for each in infinities if each > 0)]
+    for code, value in readings.items():
+        seen = inspect_code(code, fmt)
+        assert (int(seen.bits, 2), len(seen.bits), seen.error) == (code, fmt.bits, 0)
+        assert "".join(seen.parts) == seen.bits == seen.fields.replace(" ", "")
+        assert [len(each) for each in seen.parts] == [fmt.signed, fmt.exponent_bits, fmt.mantissa_bits]
+        assert "x" in seen.code
+        if not isinstance(value, Fraction) and math.isnan(value):
+            assert (seen.kind, seen.neighbours, math.isnan(seen.value)) == ("nan", (None, None), True)
+            continue
+        assert seen.value == value
+        place = row.index(value)
+        below, above = row[place - 1] if place else None, row[place + 1] if place + 1 < len(row) else None
+        assert seen.neighbours == (below, above)
+        if math.isinf(value):
+            assert (seen.kind, math.isnan(seen.ulp), seen.formula) == ("inf", True, "")
+            continue
+        again = inspect(seen.value, fmt)
+        if value or "1" not in seen.bits:
+            assert again.bits == seen.bits
+        assert (again.value, again.position, again.between) == (value, 0, (value, value))
+        _check_ulp_and_formula(seen, value, values)
+
+
+def _check_ulp_and_formula(seen: Inspection, value: Fraction, values: list[Fraction]) -> None:
+    """The ulp is the step away from zero, below the largest value the one towards it."""
+    magnitudes = sorted({abs(each) for each in values if (each < 0) == (value < 0)} | {abs(value)})
+    place = magnitudes.index(abs(value))
+    steps = [high - low for low, high in itertools.pairwise(magnitudes)]
+    binades = seen.format.mantissa_bits or seen.format.is_integer  # else every value has a binade of its own
+    if binades:
+        assert seen.ulp == steps[min(place, len(steps) - 1)]
+    else:
+        assert seen.ulp == (abs(value) or seen.format.smallest_subnormal)
+    if seen.formula:
+        found = re.fullmatch(r"([+-])([\d.e-]+) x 2\^(-?\d+)", seen.formula)
+        assert found is not None
+        assert Fraction(f"{found[1]}{found[2]}") * Fraction(2) ** int(found[3]) == value
+        assert (Fraction(found[2]) >= 1) == (seen.kind == "normal")
+    else:
+        assert value == 0 or seen.format.is_integer
+
+
+SPECIALS = ("inf", "-inf", "0", "-0", "1e400", "-1e400", "1e-400", "-1e-400", "-1", "1/3", 2**200)
+
+
+@pytest.mark.parametrize("fmt", [*formats.FORMATS.values(), *MADE], ids=repr)
+def test_special_numbers_in_every_format(fmt: Format) -> None:
+    """Oracle: minimp.formats.round; NaN is refused where there is none; each is shown in 100 columns."""
+    for rounding in ROUNDINGS:
+        rng = 5 if rounding == "stochastic" else None
+        for overflow in ("ieee", "saturate"):
+            for number in (*SPECIALS, *(("nan",) if fmt.has_nan else ())):
+                seen = inspect(number, fmt, rounding, overflow, rng)
+                exact = float("nan") if number == "nan" else seen.exact
+                if not isinstance(exact, Fraction) or abs(exact) in (0, 1):
+                    plain = -0.0 if number == "-0" else float(exact)
+                    assert_same(seen.value, formats.round(plain, fmt, rounding, overflow, rng))
+                assert max(map(len, str(seen).split("\n"))) <= 100
+                assert seen.position is None or 0 <= seen.position < 1
+    if not fmt.has_nan:
+        with pytest.raises(FormatError, match="no NaN"):
+            inspect("nan", fmt)

@@ -1,0 +1,449 @@
+"""Arithmetic in formats as text; oracles: fractions, lists of values, mpmath."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import mpmath
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from minimp.errors import DataError, FormatError, SettingError
+from minimp.formats import FORMATS, ROUNDINGS, Counter, Format, arithmetic, get, inspect, make
+from minimp.formats.calculation import Calculation, Step
+from minimp.formats.expressions import evaluate
+from tests.formats.oracle import MODES, assert_same, round_exactly
+
+NAMES = ("fp16", "half", "bf16", "e4m3fn", "float8_e5m2", "e3m4", "fp4", "e4m3fnuz", "e2m3")
+Number = Fraction | float
+
+
+# ---- an evaluator of its own -------------------------------------------------------------------------------
+
+
+class Reference:
+    """Writes random expressions and calculates each while it writes: fractions, and lists of values."""
+
+    def __init__(self, draw: Callable[..., Any], mode: str, overflow: str) -> None:
+        self.draw, self.mode, self.overflow = draw, mode, overflow
+
+    def round(self, x: Fraction, name: str) -> float:
+        """Round by looking the neighbours up."""
+        return round_exactly(x, get(name), self.mode, self.overflow)
+
+    def plain(self) -> tuple[str, Fraction]:
+        """A plain number, or a quotient of two."""
+        text = self.draw(
+            st.sampled_from(["0.1", "1", "3", "1e-3", ".75", "2048", "1_000", "1/3", "0x1.8p-3"])
+        )
+        over, _, under = text.replace("_", "").partition("/")
+        exact = Fraction(3, 16) if "x" in over else Fraction(over)
+        return f"({text})" if under else text, exact / Fraction(under or "1")
+
+    def value(self, name: str, depth: int) -> tuple[str, float]:
+        """An expression whose value is one of a format; finite, or the draw is dropped."""
+        kind = self.draw(
+            st.sampled_from(["cast", "twice", *"+-*/", "+-"[: depth > 0], "sqrt", "fma", "neg", "abs"])
+        )
+        if depth == 0 or kind in ("cast", ""):
+            text, exact = self.plain()
+            return self.finite(f"{name}({text})", self.round(exact, name))
+        if kind == "twice":
+            other = self.draw(st.sampled_from(NAMES))
+            text, inner = self.value(other, depth - 1)
+            return self.finite(f"{name}({text})", self.round(Fraction(inner), name))
+        return self.operation(kind, name, depth)
+
+    def operation(self, kind: str, name: str, depth: int) -> tuple[str, float]:
+        """An operation with at least one value of the format."""
+        text, x = self.value(name, depth - 1)
+        a = Fraction(x)
+        if kind in ("neg", "abs"):
+            return (f"-({text})", -x) if kind == "neg" else (f"abs({text})", abs(x))
+        if kind == "sqrt":
+            assume(a >= 0)
+            return self.finite(f"sqrt({text})", self.round(root(a), name))
+        other, b = self.operand(name, depth - 1)
+        if kind == "fma":
+            third, c = self.operand(name, depth - 1)
+            return self.finite(f"fma({other}, {text}, {third})", self.round(a * b + c, name))
+        assume(b != 0 or kind != "/")
+        exact = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a}[kind]
+        return self.finite(f"({text}) {kind} ({other})", self.round(exact, name))
+
+    def operand(self, name: str, depth: int) -> tuple[str, Fraction]:
+        """A value of the format, or a plain number that takes it."""
+        if self.draw(st.booleans()):
+            text, x = self.value(name, depth)
+            return text, Fraction(x)
+        text, exact = self.plain()
+        return text, Fraction(self.finite(text, self.round(exact, name))[1])
+
+    def finite(self, text: str, x: float) -> tuple[str, float]:
+        """Drop what is not finite: the special values have tests of their own."""
+        assume(math.isfinite(x))
+        return text, x
+
+
+def root(a: Fraction) -> Fraction:
+    """The square root: exact where it is rational, else to 400 bits."""
+    with mpmath.workprec(400):
+        found = mpmath.sqrt(mpmath.mpf(a.numerator) / a.denominator)
+        man, exp = found.man_exp
+    near = Fraction(man) * Fraction(2) ** exp
+    simple = near.limit_denominator(2**40)
+    return simple if simple * simple == a else near
+
+
+@st.composite
+def expressions(draw: Callable[..., Any]) -> tuple[str, str, str, str, float]:
+    """(text, format, rounding, overflow, value)."""
+    mode, overflow = draw(st.sampled_from(MODES)), draw(st.sampled_from(["ieee", "saturate"]))
+    name = draw(st.sampled_from(NAMES))
+    text, value = Reference(draw, mode, overflow).value(name, draw(st.integers(0, 3)))
+    assume(len(text) < 500)
+    return text, name, mode, overflow, value
+
+
+@given(case=expressions())
+def test_random_expressions(case: tuple[str, str, str, str, float]) -> None:
+    """Oracle: the evaluator above, on fractions and lists of values; every step is checked again."""
+    text, name, mode, overflow, value = case
+    found = evaluate(text, mode, overflow)
+    assert found.value == value
+    assert found.format is get(name)
+    assert (found.rounding, found.overflow, found.text) == (mode, overflow, text)
+    for step in found.steps:
+        check_step(step, mode, overflow)
+    assert max(map(len, str(found).split("\n"))) <= 100
+
+
+OPERATIONS: dict[str, Callable[..., Fraction]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "fma": lambda a, b, c: a * b + c,
+    "sqrt": root,
+    "neg": lambda a: -a,
+    "abs": abs,
+}
+
+
+def check_step(step: Step, mode: str, overflow: str) -> None:
+    """Check a step of finite numbers by its own operands."""
+    operands = [Fraction(each.value) for each in step.operands]
+    assert isinstance(step.exact, Fraction)
+    if step.operation != "cast":
+        exact = OPERATIONS[step.operation](*operands)
+        assert abs(step.exact - exact) <= abs(exact) * Fraction(2) ** -290
+        assert step.irrational == (step.operation == "sqrt" and exact * exact != operands[0])
+    elif operands:
+        assert step.exact == operands[0]
+    fmt = step.result.format
+    assert step.result.value == round_exactly(step.exact, fmt, mode, overflow)
+    assert step.lost == Fraction(step.result.value) - step.exact
+    assert ("inexact" in step.flags) == (step.lost != 0)
+    if step.lost:
+        assert Fraction(step.lost_ulps).limit_denominator(10**9) == pytest.approx(
+            step.lost / Fraction(step.result.ulp)
+        )
+    if step.operation in ("add", "sub") and "overflow" not in step.flags:
+        check_sum(step, operands)
+    assert step.why.endswith(".")
+
+
+def check_sum(step: Step, operands: list[Fraction]) -> None:
+    """An operand is swallowed if the other one is the result; bits cancel if the sum has a lower exponent."""
+    a, b = operands[0], operands[1] if step.operation == "add" else -operands[1]
+    swallowed = None
+    if a and b and step.lost:
+        swallowed = {a: 1, b: 0}.get(Fraction(step.result.value))
+    assert step.swallowed == swallowed
+    assert ("absorbed" in step.flags) == (swallowed is not None)
+    gone = 0
+    if a * b < 0 and step.exact:
+        large, left = float(max(abs(a), abs(b))), float(abs(step.exact))
+        gone = max(0, math.frexp(large)[1] - math.frexp(left)[1])
+    elif a * b < 0:
+        gone = step.result.format.precision
+    assert step.cancelled == gone
+    assert ("cancellation" in step.flags) == (gone >= 2)
+
+
+# ---- what it says ------------------------------------------------------------------------------------------
+
+
+def test_one_is_swallowed_by_2048() -> None:
+    """Oracle: by hand: float16 has 11 bits, so 2049 is a tie between 2048 and 2050."""
+    found = evaluate("fp16(2048) + 1")
+    first, second, last = found.steps
+    assert (first.text, first.operation, first.operands, first.implicit) == ("fp16(2048)", "cast", (), False)
+    assert (second.text, second.operation, second.implicit) == ("1", "cast", True)
+    assert (last.exact, last.result.value, last.lost, last.lost_ulps) == (2049, 2048.0, -1, -0.5)
+    assert (last.flags, last.swallowed) == (("inexact", "absorbed"), 1)
+    assert last.why.startswith("1 was swallowed: next to 2048 come 2047 and 2050, and 2049 went back to 2048")
+    assert (found.exact, found.lost, found.lost_ulps) == (2049, -1, -0.5)
+    assert evaluate("1 + fp16(2048)").steps[-1].swallowed == 0
+    assert evaluate("fp16(2048) + 1", "up").value == 2050.0
+    assert evaluate("fp16(2048) + 1", "up").steps[-1].swallowed is None
+
+
+def test_the_text_of_a_calculation() -> None:
+    """Oracle: the text for the best-known sum, its numbers by fractions."""
+    assert (
+        str(evaluate("fp16(0.1) + fp16(0.2)"))
+        == """\
+fp16(0.1) + fp16(0.2) = 0.2998046875
+  in float16, nearest_even
+
+ 1  fp16(0.1)  [inexact]
+    exact    0.1
+    rounded  0.0999755859375  0 01011 1001100110  0x2e66
+    lost     -0.0000244 (-0.4 ulp)
+    0.1 lies 40 % of the way from 0.0999755859375 to 0.10003662109375: nearest_even takes
+    0.0999755859375.
+
+ 2  fp16(0.2)  [inexact]
+    exact    0.2
+    rounded  0.199951171875  0 01100 1001100110  0x3266
+    lost     -0.0000488 (-0.4 ulp)
+    0.2 lies 40 % of the way from 0.199951171875 to 0.2000732421875: nearest_even takes
+    0.199951171875.
+
+ 3  fp16(0.1) + fp16(0.2)  [inexact]
+    a        0.0999755859375  0 01011 1001100110  0x2e66
+    b        0.199951171875   0 01100 1001100110  0x3266
+    exact    0.2999267578125
+    rounded  0.2998046875     0 01101 0011001100  0x34cc
+    lost     -0.000122 (-0.5 ulp)
+    The exact result lies half way between 0.2998046875 and 0.300048828125: a tie, which
+    nearest_even gives to the even significand, 0.2998046875.
+
+Result: 0.2998046875. Without any rounding: 0.3. Lost in all: -0.000195 (-0.8 ulp)."""
+    )
+
+
+def test_rounding_twice_is_told() -> None:
+    """Oracle: by hand: 1 + 2^-11 + 2^-30 is above a tie of float16, and float32 rounds it onto the tie."""
+    text = "fp16(fp32(1 + 1/2048 + 1/1073741824))"
+    step = evaluate(text).steps[-1]
+    assert "double_rounding" in step.flags
+    assert (step.result.value, step.single.value if step.single else None) == (1.0, 1 + 2.0**-10)
+    assert step.unrounded == 1 + Fraction(1, 2**11) + Fraction(1, 2**30)
+    assert "rounded once it would be 1.0009765625" in step.why
+    assert "double_rounding" not in evaluate("fp16(fp32(0.1))").steps[-1].flags
+    through = evaluate("fp16(fp32(1) + 1/2048 + 1/1073741824)")  # the sum's own rounding counts as well
+    assert through.steps[-1].unrounded == through.steps[-2].exact
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "flags", "why"),
+    [
+        ("fp16(1) / 0", math.inf, {"division_by_zero"}, "divided by zero is infinite"),
+        ("fp16(-1) / 0", -math.inf, {"division_by_zero"}, "infinite"),
+        ("1 / fp16(-0)", -math.inf, {"division_by_zero"}, "infinite"),
+        ("1 / -fp16(0)", -math.inf, {"division_by_zero"}, "infinite"),
+        ("fp16(0) / 0", math.nan, {"invalid"}, "no such number"),
+        ("fp16(inf) - fp16(inf)", math.nan, {"invalid"}, "no such number"),
+        ("fp16(inf) * 0", math.nan, {"invalid"}, "no such number"),
+        ("sqrt(fp16(-1))", math.nan, {"invalid"}, "no such number"),
+        ("sqrt(fp16(-0))", -0.0, set(), "Nothing is lost"),
+        ("fp16(nan) + 1", math.nan, set(), "NaN stays NaN"),
+        ("fp16(inf) + 1", math.inf, set(), "infinite"),
+        ("fp4(1) / 0", 6.0, {"division_by_zero"}, "and becomes 6"),
+        ("fp16(60000) * 2", math.inf, {"inexact", "overflow"}, "120000 lies beyond 65504"),
+        ("e4m3fn(400) + 100", math.nan, {"inexact", "overflow"}, "480 lies beyond 448"),
+        ("int8(-128) - 1", -128.0, {"inexact", "overflow"}, "lies beyond -128, the lowest"),
+        ("-int8(-128)", 127.0, {"inexact", "overflow"}, "128 lies beyond 127"),
+        ("fp16(1e-4) * 1e-4", 0.0, {"inexact", "underflow"}, "is too small"),
+        ("fp16(1e-4) * 0.1", 1.0013580322265625e-05, {"inexact", "underflow"}, "with fewer bits than normal"),
+        ("fp16(3) - fp16(3)", 0.0, {"cancellation"}, "All bits cancelled"),
+        ("fp16(1.001) - 1", 2.0**-10, {"cancellation"}, "10 leading bits cancelled"),
+        ("fma(fp16(0.1), 10, -1)", -0.000244140625, {"cancellation"}, "leading bits cancelled"),
+        ("fma(fp16(1), 2048, 1)", 2048.0, {"inexact", "absorbed"}, "1 was swallowed: without it the product"),
+        ("fma(fp16(1), 1, 2048)", 2048.0, {"inexact", "absorbed"}, "the product was swallowed"),
+        ("abs(fp16(-0.5))", 0.5, set(), "Nothing is lost"),
+        ("-fp16(0)", -0.0, set(), "Nothing is lost"),
+        ("-e4m3fnuz(0)", 0.0, set(), "Nothing is lost"),
+        ("e8m0(4) * 2", 8.0, set(), "Nothing is lost"),
+        ("-e8m0(4)", math.nan, {"inexact", "invalid"}, "has no place for -4"),
+        ("uint8(200) + 100", 255.0, {"inexact", "overflow"}, "300 lies beyond 255"),
+        ("fp64(0.1) + 0.2", 0.30000000000000004, {"inexact"}, "a tie, which nearest_even gives"),
+        ("sqrt(fp64(2))", math.sqrt(2), {"inexact"}, "nearest_even takes"),
+        ("fp16(-2.5e-8)", -0.0, {"inexact", "underflow"}, "is too small"),
+    ],
+)
+def test_special_steps(text: str, value: float, flags: set[str], why: str) -> None:
+    """Oracle: IEEE 754-2019, 6 and 7, and the formats' own rules, by hand; Python's own float64."""
+    found = evaluate(text)
+    last = found.steps[-1]
+    assert repr(found.value) == repr(value)
+    assert set(last.flags) == flags
+    assert why in last.why
+    assert max(map(len, str(found).split("\n"))) <= 100
+
+
+@given(a=st.floats(allow_nan=False), b=st.floats(allow_nan=False), sign=st.sampled_from(["+", "-", "*", "/"]))
+def test_float64_is_pythons(a: float, b: float, sign: str) -> None:
+    """Oracle: Python's float64 arithmetic."""
+    assume(b != 0 or sign != "/")
+    expected = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else 0.0}[sign]
+    found = evaluate(f"fp64({a!r}) {sign} fp64({b!r})").value
+    assert repr(found) == repr(expected).replace("-nan", "nan")
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=repr)
+def test_steps_are_those_of_arithmetic(fmt: Format, rounding: str) -> None:
+    """Oracle: minimp.formats.arithmetic and inspect with the random bits of each step's place."""
+    for sign, op in (("+", "add"), ("-", "sub"), ("*", "mul"), ("/", "div")):
+        rngs = [Counter(7, place) if rounding == "stochastic" else None for place in range(3)]
+        first = inspect("2.6", fmt, rounding, rng=rngs[0]).value
+        second = inspect("1.7", fmt, rounding, rng=rngs[1]).value
+        expected = arithmetic(op, first, second, fmt=fmt, rounding=rounding, rng=rngs[2])
+        text = f"{fmt.name}(2.6) {sign} {fmt.name}(1.7)"
+        found = evaluate(text, rounding, rng=None if rngs[0] is None else 7)
+        assert_same(found.value, expected)
+
+
+def test_formats_of_ones_own() -> None:
+    """Oracle: the format that was given; names of any case; settings are checked."""
+    own = make(3, 4, name="own")
+    found = evaluate("Mine(0.3) + 1", formats={"mine": own})
+    assert found.format is own
+    assert found.value == inspect("1.3", own).value
+    with pytest.raises(FormatError, match="unknown number format 'mine'"):
+        evaluate("mine(0.3) + 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("fp16(1/3)", inspect("1/3", "fp16").value),
+        ("fp16(1)/3", arithmetic("div", 1.0, 3.0, fmt="fp16")),
+        ("fp16(2) + 3 * 4", 14.0),
+        ("(fp16(2) + 3) * 4", 20.0),
+        ("fp16(10) - 3 - 2", 5.0),
+        ("fp16(16) / 4 / 2", 2.0),
+        ("- - fp16(2)", 2.0),
+        ("-+-+fp16(2)", 2.0),
+        ("fp16(-(1/4))", -0.25),
+        ("fp16(--0.5)", 0.5),
+        ("fp16(- 0)", -0.0),
+        ("fp16(-(-0))", 0.0),
+        ("FP16( 0x1.8p-3 )", 0.1875),
+        ("fp16(0x.8p1)", 1.0),
+        ("half(1_000.5)", 1000.5),
+        ("fp16(.5)+1.", 1.5),
+        ("fp16(sqrt(9/4))", 1.5),
+        ("fp16(abs(-2) * fma(2, 3, -1))", 10.0),
+        ("fp16(-inf)", -math.inf),
+        ("fp16(3) \u2212 1 \u00d7 2", 1.0),
+        ("fp32(1e-3000 * 1e3000)", 1.0),
+        ("\tfp16(1)\n+ 1 ", 2.0),
+    ],
+)
+def test_what_it_reads(text: str, value: float) -> None:
+    """Oracle: by hand: precedence, signs, spellings of numbers, exact arithmetic among plain numbers."""
+    assert repr(evaluate(text).value) == repr(float(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message", "mark"),
+    [
+        ("", DataError, "expected an expression", None),
+        ("  ", DataError, "expected an expression", None),
+        ("fp16(", DataError, "expected a number or a format, got the end", (5, 1)),
+        ("fp16(0.1", DataError, "expected ')' to close fp16(, got the end", (8, 1)),
+        ("(fp16(0.1)", DataError, "expected ')' to close the ( before", (10, 1)),
+        ("fp16 0.1", DataError, "expected '(' after fp16, got '0.1'", (5, 3)),
+        ("fp16(0.1) fp16(0.2)", DataError, "expected + - * or / before 'fp16'", (10, 4)),
+        ("fp16(0.1))", DataError, "expected + - * or / before ')'", (9, 1)),
+        ("fp16(1) ** 2", DataError, "there are no powers", (9, 1)),
+        ("fp16(1) ^ 2", DataError, "unexpected '^'", (8, 1)),
+        ("fp16(1e)", DataError, "expected ')' to close fp16(, got 'e'", (6, 1)),
+        ("fp16(0x3c00)", DataError, "0x3c00p0 is the number 15360", (5, 6)),
+        ("fp16(0x)", DataError, "0x may be", (5, 2)),
+        ("fp16(1e99999)", DataError, "an exponent beyond 5000", (5, 7)),
+        ("fp16(0x1p99999)", DataError, "an exponent beyond 5000", (5, 9)),
+        ("haif(1)", FormatError, "unknown number format 'haif'; did you mean 'half'?", (0, 4)),
+        ("sqr(fp16(1))", FormatError, "the functions are sqrt, fma, abs", (0, 3)),
+        ("fma(fp16(1), 2)", DataError, "fma takes 3 arguments, got 2", (0, 15)),
+        ("sqrt(fp16(1), 2)", DataError, "sqrt takes 1 argument, got 2", (0, 16)),
+        ("fp16(1, 2)", DataError, "fp16 takes 1 argument, got 2", (0, 10)),
+        ("1 + fp16(2) * bf16(3)", FormatError, "for example fp16(bf16(3))", (4, 17)),
+        ("(half(1) + 2) - -e5m2(3)", FormatError, "for example half(-e5m2(3))", (0, 24)),
+        ("0.1 + 0.2", DataError, "fp16(0.1) + 0.2", None),
+        ("-0.5", DataError, "name one: fp16(-0.5)", None),
+        ("fp16(1/0)", DataError, "for example fp16(1)/0", (5, 3)),
+        ("fp16(sqrt(2))", DataError, "for example sqrt(fp16(2))", (5, 7)),
+        ("fp16(sqrt(-1))", DataError, "the root of a negative number", (5, 8)),
+        ("fp16(inf - inf)", DataError, "arithmetic with inf or nan", (5, 9)),
+        ("fp4(nan)", FormatError, "float4_e2m1fn has no NaN", (0, 8)),
+        ("1 + fp4(0) / 0", FormatError, "float4_e2m1fn has no NaN", (4, 10)),
+        ("(" * 50 + "1", DataError, "nested deeper than 40", (40, 1)),
+        ("1 + " * 200 + "1", DataError, "expected at most 500 characters, got 801", None),
+        ("fp16(1) + \x1b[31m", DataError, "unexpected '\\x1b'", (10, 1)),
+        ("__import__('os')", DataError, 'unexpected "\'"', (11, 1)),
+        ("fp16(1).real", DataError, "unexpected '.'", (7, 1)),
+    ],
+)
+def test_what_is_refused(
+    text: str, kind: type[Exception], message: str, mark: tuple[int, int] | None
+) -> None:
+    """Oracle: the message, and the place and length of the mark under the text."""
+    with pytest.raises(kind) as fault:
+        evaluate(text)
+    said = str(fault.value)
+    assert message in said
+    assert said.startswith("evaluate: ")
+    if mark is not None:
+        _, shown, below, *_ = said.split("\n")
+        assert (below.index("^") - 4, below.count("^")) == mark
+        assert shown[4:].isprintable()
+        assert shown[4 : 4 + mark[0]] == text[: mark[0]]
+
+
+def test_a_long_text_is_shown_around_the_fault() -> None:
+    """Oracle: the marked piece is the one that is wrong, within 100 columns."""
+    text = "fp16(1) + " * 20 + "oops(3)" + " + 1" * 20
+    with pytest.raises(FormatError) as fault:
+        evaluate(text)
+    _, shown, below, *_ = str(fault.value).split("\n")
+    assert shown[below.index("^") : below.rindex("^") + 1] == "oops"
+    assert max(len(shown), len(below)) <= 100
+
+
+def test_settings_are_checked() -> None:
+    """Oracle: the errors of round, also where nothing would need rounding."""
+    for settings in (("nearest",), ("up", "wrap"), ("stochastic",)):
+        with pytest.raises(SettingError):
+            evaluate("fp16(1)", *settings)
+
+
+def test_chained_texts_are_no_deeper_than_the_stack() -> None:
+    """Oracle: the longest chains and nestings that are allowed are calculated."""
+    assert evaluate("fp16(1)" + "+1" * 240).value == 241.0
+    assert evaluate("-" * 400 + "fp16(1)").value == 1.0
+    assert evaluate("(" * 38 + "fp16(1)" + ")" * 38).value == 1.0
+
+
+def test_the_whole_is_compared_with_no_rounding_at_all() -> None:
+    """Oracle: fractions, and mpmath for the root."""
+    found = evaluate("fp16(bf16(0.1)) * 3 - 0.3")
+    assert isinstance(found, Calculation)
+    assert found.exact == 0
+    assert found.lost == Fraction(found.value)
+    assert evaluate("fp16(1) / 0").exact is None
+    assert math.isnan(evaluate("fp16(1) / 0").lost_ulps)
+    exact = evaluate("sqrt(fp16(2)) * 3").exact
+    assert exact is not None
+    with mpmath.workprec(400):
+        assert (
+            abs(mpmath.mpf(exact.numerator) / exact.denominator - 3 * mpmath.sqrt(2)) < mpmath.mpf(2) ** -290
+        )
