@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -11,15 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minimp.errors import SettingError, ShapeError, unknown_name
-from minimp.formats import summation
+from minimp.errors import SettingError, unknown_name
+from minimp.formats import quicksums, quickunits, summation
 from minimp.formats.exactdot import exact_dot, exact_dot_by_fractions
+from minimp.formats.operands import Factors, checked, result_shape, tiles
 from minimp.formats.operations import as_values
-from minimp.formats.rounding import Float64s, round_to
+from minimp.formats.quickround import nearest_even
+from minimp.formats.rounding import Float64s
 from minimp.formats.table import FORMATS, Format, get
-from minimp.formats.tensorcore import UNITS, tensor_core, unit_for
+from minimp.formats.tensorcore import UNITS, unit_for
 
-__all__ = ["ACCUMULATES", "Accumulate", "matmul", "parse_accumulate"]
+__all__ = ["ACCUMULATES", "Accumulate", "matmul", "multiply", "parse_accumulate", "require_room"]
 
 _FLOAT64, _FLOAT32 = FORMATS["float64"], FORMATS["float32"]
 _FLOAT16, _BFLOAT16 = FORMATS["float16"], FORMATS["bfloat16"]
@@ -43,24 +46,6 @@ class Accumulate:
 
 
 @dataclass(frozen=True)
-class Dot:
-    """What a row of ``ACCUMULATES`` has to work on.
-
-    Attributes:
-        a, b: the factors (..., M, K) and (..., K, N).
-        start: what the sum starts from (..., M, N).
-        inputs: the factors' format.
-        size: B or S; 0 where the order has none.
-    """
-
-    a: Float64s
-    b: Float64s
-    start: Float64s
-    inputs: Format
-    size: int
-
-
-@dataclass(frozen=True)
 class Order:
     """A row of ``ACCUMULATES``.
 
@@ -68,75 +53,67 @@ class Order:
         format: the format of the running sum, and of c.
         run: the sum in float64, not yet rounded to the output.
         note: one line for people.
-        by_planes: whether ``run`` works plane by plane (then it is given few rows at a time), or leaves it to
-            BLAS.
+        plane: how many sums are worked on together.
     """
 
     format: Format
-    run: Callable[[Dot], Float64s]
+    run: Callable[[Factors], Float64s]
     note: str
-    by_planes: bool = True
+    plane: int = 1 << 15
 
 
 def _unit_order(name: str) -> Order:
     return Order(
         _FLOAT32,
-        lambda dot: tensor_core(dot.a, dot.b, dot.start, unit_for(name, dot.inputs), dot.inputs),
+        lambda factors: quickunits.tensor_core(factors, unit_for(name, factors.fmt)),
         f"{name.capitalize()}'s matrix unit with a float32 accumulator",
+        plane=1 << 14,
     )
 
 
 _ORDERS = {
     "float32": Order(
         _FLOAT32,
-        lambda dot: summation.any_order(dot.a, dot.b, dot.start, np.float32),
+        lambda factors: summation.any_order(factors, np.float32),
         "float32 products and sums, in whatever order is fast",
-        by_planes=False,
+        plane=1 << 22,
     ),
     "float32:sequential": Order(
         _FLOAT32,
-        lambda dot: summation.sequential(dot.a, dot.b, dot.start),
+        summation.sequential,
         "float32 products and running sum, k ascending",
     ),
     "float64": Order(
         _FLOAT64,
-        lambda dot: summation.any_order(dot.a, dot.b, dot.start, np.float64),
+        lambda factors: summation.any_order(factors, np.float64),
         "float64 products and sums, in whatever order is fast",
-        by_planes=False,
+        plane=1 << 22,
     ),
     "float16": Order(
         _FLOAT16,
-        lambda dot: summation.running(dot.a, dot.b, dot.start, _FLOAT16, dot.inputs),
+        lambda factors: quicksums.running(factors, _FLOAT16),
         "each product and each running sum rounded to float16, k ascending",
     ),
     "float16:fma": Order(
         _FLOAT16,
-        lambda dot: summation.running_fma(dot.a, dot.b, dot.start, _FLOAT16),
+        lambda factors: quicksums.running_fma(factors, _FLOAT16),
         "each running sum rounded to float16, the products not, k ascending",
     ),
     "bfloat16": Order(
         _BFLOAT16,
-        lambda dot: summation.running(dot.a, dot.b, dot.start, _BFLOAT16, dot.inputs),
+        lambda factors: quicksums.running(factors, _BFLOAT16),
         "each product and each running sum rounded to bfloat16, k ascending",
     ),
     "chunked:B": Order(
         _FLOAT16,
-        lambda dot: summation.chunked(dot.a, dot.b, dot.start, dot.size, _FLOAT16),
+        lambda factors: quicksums.chunked(factors, _FLOAT16),
         "a float32 running sum inside B terms, a float16 running sum of the chunks",
     ),
-    "pairwise": Order(
-        _FLOAT32,
-        lambda dot: summation.pairwise(dot.a, dot.b, dot.start),
-        "a balanced float32 tree over neighbours",
-    ),
-    "kahan": Order(
-        _FLOAT32,
-        lambda dot: summation.kahan(dot.a, dot.b, dot.start),
-        "Kahan's compensated float32 running sum, k ascending",
-    ),
+    "pairwise": Order(_FLOAT32, summation.pairwise, "a balanced float32 tree over neighbours"),
+    "kahan": Order(_FLOAT32, summation.kahan, "Kahan's compensated float32 running sum, k ascending"),
     "splitk:S": Order(
         _FLOAT32,
-        lambda dot: summation.splitk(dot.a, dot.b, dot.start, dot.size),
+        summation.splitk,
         "S float32 running sums over ceil(K/S) terms each, then added first to last",
     ),
 }
@@ -208,52 +185,61 @@ def matmul(
     """
     fmt, how = get(fmt), parse_accumulate(accumulate)
     output = fmt if output is None else get(output)
-    wide = not fmt.within_float32
-    if wide and accumulate not in ("float64", "exact"):
+    require_room(fmt, how, "matmul")
+    left, right = checked(a, fmt, "matmul"), checked(b, fmt, "matmul")
+    start_format = _FLOAT32 if accumulate == "exact" and fmt.within_float32 else how.format
+    start = as_values(0.0 if c is None else c, start_format, "matmul")
+    result = np.empty(result_shape(left.shape, right.shape, start.shape))
+    if left.ndim > 2 and right.ndim == 2 and start.ndim < 2:  # one B for all: the leading axes are rows
+        multiply(Factors(_as_rows(left), right, start, fmt), how, _as_rows(result), output)
+    else:
+        multiply(Factors(left, right, start, fmt), how, result, output)
+    return result
+
+
+def _as_rows(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def multiply(factors: Factors, how: Accumulate, result: Float64s, output: Format) -> None:
+    """Fill ``result`` with A B + start, rounded once to ``output``, a tile at a time."""
+    factors = replace(factors, size=how.size or 0)
+    plane = ACCUMULATES[how.order].plane if how.order in ACCUMULATES else _EXACT_PLANE
+    with np.errstate(all="ignore"):  # what overflows or turns NaN is part of the result
+        for tile in tiles(factors, result, plane):
+            if how.order == "exact":
+                tile.result[...] = _exactly(tile.factors, output)
+            else:
+                tile.result[...] = _rounded(ACCUMULATES[how.order].run(tile.factors), how.format, output)
+
+
+_EXACT_PLANE = 1 << 16
+
+
+def _exactly(factors: Factors, output: Format) -> Float64s:
+    add = exact_dot if factors.fmt.within_float32 else exact_dot_by_fractions
+    return add(factors.a.astype(np.float64), factors.b.astype(np.float64), factors.start, output)
+
+
+def _rounded(total: Float64s, held: Format, output: Format) -> Float64s:
+    """The sum, whose values are those of ``held``, rounded to ``output``."""
+    if output is held or output is _FLOAT64:
+        return total
+    if output is _FLOAT32:
+        return total.astype(np.float32).astype(np.float64)
+    return nearest_even(total, output)
+
+
+def require_room(fmt: Format, how: Accumulate, op: str) -> None:
+    """Refuse factors that the accumulation cannot hold.
+
+    Raises:
+        SettingError: values of ``fmt`` are no float32, and the sum is not in float64 or exact.
+    """
+    if not fmt.within_float32 and how.format is not _FLOAT64:
         raise SettingError(
-            f"accumulate={accumulate!r} cannot hold {fmt.name} factors",
-            op="matmul",
+            f"accumulate={how.name!r} cannot hold {fmt.name} factors",
+            op=op,
             formats=(fmt.name, how.format.name),
             help='use accumulate="float64" or "exact", or round the inputs to float32 or less',
         )
-    left, right = as_values(a, fmt, "matmul"), as_values(b, fmt, "matmul")
-    start_format = _FLOAT32 if accumulate == "exact" and not wide else how.format
-    start = as_values(0.0 if c is None else c, start_format, "matmul")
-    shape = _result_shape(left.shape, right.shape, start.shape)
-    start = np.ascontiguousarray(np.broadcast_to(start, shape))
-    with np.errstate(all="ignore"):  # what overflows or turns NaN is part of the result
-        if accumulate == "exact":
-            return (exact_dot_by_fractions if wide else exact_dot)(left, right, start, output)
-        total = _by_rows(ACCUMULATES[how.order], Dot(left, right, start, fmt, how.size or 0))
-    return round_to(total, output).astype(np.float64)
-
-
-_PLANE = 1 << 15  # numbers: a few such planes stay in a core's own cache
-
-
-def _by_rows(order: Order, dot: Dot) -> Float64s:
-    """Run an order on few rows of A at a time: no element depends on another, and small planes are faster."""
-    height, width = dot.start.shape[-2:]
-    step = max(1, _PLANE // max(1, width)) if order.by_planes else height
-    if step >= height:
-        return order.run(dot)
-    total = np.empty_like(dot.start)
-    for first in range(0, height, step):
-        rows = (..., slice(first, first + step), slice(None))
-        total[rows] = order.run(replace(dot, a=dot.a[rows], start=dot.start[rows]))
-    return total
-
-
-def _result_shape(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]) -> tuple[int, ...]:
-    shapes, problem = (a, b, c), ""
-    if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
-        problem = f"expected (..., M, K) and (..., K, N), got {a} and {b}"
-    else:
-        try:
-            shape = (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
-            if np.broadcast_shapes(shape, c) == shape:
-                return shape
-            problem = f"c of shape {c} does not broadcast to {shape}"
-        except ValueError:
-            problem = f"leading axes of {a} and {b}, or c of shape {c}, do not broadcast"
-    raise ShapeError(problem, op="matmul", shapes=shapes, help="K is a's last axis and b's last but one")

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.errors import SettingError, unknown_name
+from minimp.formats.operands import Factors
 from minimp.formats.rounding import Float64s, quantum_exponent, round_to
 from minimp.formats.table import FORMATS, Format
 
@@ -99,33 +100,24 @@ def unit_for(name: str, fmt: Format) -> Unit:
     )
 
 
-def tensor_core(a: Float64s, b: Float64s, start: Float64s, unit: Unit, fmt: Format) -> Float64s:
+def tensor_core(factors: Factors, unit: Unit) -> Float64s:
     """A B + start as the unit adds it: float64 holding values of the unit's result format.
 
-    Args:
-        a, b: (..., M, K) and (..., K, N), values of ``fmt``.
-        start: the accumulator before the first step, values of float32.
+    ``start``, values of float32, is the accumulator before the first step. ``quickunits`` has a faster form.
     """
-    exponents_a, exponents_b = _exponents(a, fmt), _exponents(b, fmt)
-    ordinary = bool(np.isfinite(a).all() and np.isfinite(b).all())
-    acc = start
-    for first in range(0, a.shape[-1], unit.terms):
-        ks = range(first, min(first + unit.terms, a.shape[-1]))
+    acc, fmt = factors.start, factors.fmt
+    for a, b in factors.blocks(unit.terms, np.float64):
+        exponents_a, exponents_b = _exponents(a, fmt), _exponents(b, fmt)
         top = np.maximum(_exponents(acc, _FP32), unit.floor)
-        for k in ks:
-            height = exponents_a[..., k, None] + exponents_b[..., k, None, :]
-            top = np.maximum(top, height, out=height)
+        for k in range(a.shape[-1]):
+            top = np.maximum(top, exponents_a[..., k, None] + exponents_b[..., k, None, :])
         scale = np.ldexp(1.0, unit.fraction_bits - top)
         total = np.trunc(acc * scale)
-        for k in ks:
-            term = a[..., k, None] * b[..., k, None, :]
-            term *= scale
-            total += np.trunc(term, out=term)
+        for k in range(a.shape[-1]):
+            total += np.trunc(a[..., k, None] * b[..., k, None, :] * scale)
         cut = _cut(total / scale, unit.result)
-        if not (ordinary and np.isfinite(acc).all()):
-            plain = acc + a[..., ks[0] : ks[-1] + 1] @ b[..., ks[0] : ks[-1] + 1, :]
-            cut = np.where(np.isfinite(plain), cut, plain)
-        acc = cut
+        plain = acc + a @ b  # for infinities and NaN only
+        acc = np.where(np.isfinite(plain), cut, plain)
     return acc
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimp import formats
-from minimp.formats.summation import nearest_even
+from minimp.formats.quickround import nearest_even
 from tests.formats.oracle import assert_same
 
 
