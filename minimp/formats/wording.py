@@ -23,8 +23,8 @@ MOST_CHARACTERS = 24
 """Of a number on the screen: as many as float64 needs at its longest, -1.7976931348623157e+308."""
 
 
-def _wide(digits: int) -> decimal.Context:
-    return decimal.Context(prec=digits, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
+def _wide(digits: int, rounding: str = decimal.ROUND_HALF_EVEN) -> decimal.Context:
+    return decimal.Context(digits, rounding, decimal.MIN_EMIN, decimal.MAX_EMAX)
 
 
 def as_float(x: Fraction | float) -> float:
@@ -53,17 +53,17 @@ def number(value: float | None, most: int = MOST_CHARACTERS) -> str:
 
 
 def exact_text(x: Fraction | float, digits: int = 21) -> str:
-    """Return a number in decimal, all of it or so many digits and three dots.
+    """Return a number in decimal, all of it or its first digits and three dots.
 
-    >>> exact_text(Fraction(1, 8)), exact_text(Fraction(1, 3), digits=5), exact_text(Fraction(500))
-    ('0.125', '0.33333...', '500')
+    >>> exact_text(Fraction(1, 8)), exact_text(Fraction(2, 3), digits=5), exact_text(Fraction(500))
+    ('0.125', '0.66666...', '500')
     """
     if not isinstance(x, Fraction):
         return str(x)
-    context = _wide(digits)
-    rounded = context.divide(Decimal(x.numerator), Decimal(x.denominator))
-    whole = x.denominator == 1 and rounded.adjusted() < digits
-    shown = f"{rounded:f}" if whole else f"{rounded.normalize(context):g}"
+    context = _wide(digits, decimal.ROUND_DOWN)
+    first = context.divide(Decimal(x.numerator), Decimal(x.denominator))
+    whole = x.denominator == 1 and first.adjusted() < digits
+    shown = f"{first:f}" if whole else f"{first.normalize(context):g}"
     return f"{shown}..." if context.flags[decimal.Inexact] else shown
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
 import html
 import re
 from html.parser import HTMLParser
+from types import ModuleType
 
 import pytest
 
-from minimp.formats import FORMATS, Format, inspect, make
+from minimp.formats import FORMATS, Format, expressions, grammar, inspect, make, wording
 from minimp.formats.anatomy import inspect_code
 from minimp.formats.display import FIELDS, calculation_html, inspection_html
 from minimp.formats.expressions import evaluate
@@ -213,3 +215,11 @@ def test_the_number_line() -> None:
         assert "number line" not in inspection_html(inspect(number, "fp16"))
     chance = inspection_html(inspect("0.1", "fp16", "stochastic", rng=1))
     assert "40 % to be rounded to the upper value" in "".join(read(chance).texts)
+
+
+@pytest.mark.parametrize("module", [wording, grammar, expressions], ids=lambda each: each.__name__)
+def test_the_examples_of_docstrings(module: ModuleType) -> None:
+    """Oracle: the examples themselves."""
+    ran = doctest.testmod(module)
+    assert ran.attempted
+    assert not ran.failed
