@@ -96,7 +96,8 @@ def decode(codes: npt.ArrayLike, fmt: Any) -> Float64s:
     magnitude = np.where(fields > fmt.max_code + fmt.has_inf, np.nan, magnitude)
     if fmt.nan_code == 1 << fmt.magnitude_bits:  # the code of -0
         magnitude = np.where(bits == fmt.nan_code, np.nan, magnitude)
-    return np.copysign(magnitude, np.where(negative, -1.0, 1.0))
+    minus = negative & ((magnitude != 0) | fmt.has_negative_zero)
+    return np.copysign(magnitude, np.where(minus, -1.0, 1.0))
 
 
 def _code_bits(codes: npt.NDArray[Any], fmt: Format) -> npt.NDArray[np.uint64]:

@@ -8,7 +8,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Flags"]
+from minimp.errors import SettingError
+
+__all__ = ["Flags", "check_flags"]
 
 
 @dataclass
@@ -23,14 +25,16 @@ class Flags:
     Attributes:
         size: elements that were rounded.
         inexact: finite elements whose value changed.
-        overflow: finite elements that, rounded to the format's precision, lie beyond its range.
+        overflow: finite elements that, rounded to the format's precision, lie beyond its range (other than
+            the invalid ones).
         saturated: elements beyond the range, infinities too, that became a finite end of it.
         tiny_before: elements with 0 < |x| < ``smallest_normal``: tininess detected before rounding.
         tiny_after: elements that are below ``smallest_normal`` once rounded to the format's precision as if
             the exponent had no end, and not 0: tininess detected after rounding.
         underflow: inexact elements that are tiny after rounding, the default underflow of IEEE 754.
         flushed: elements other than 0 that became 0.
-        invalid: elements that became NaN and were none: negative, or 0, where there is no place for them.
+        invalid: elements that became NaN and were none: negative numbers, 0 or an infinity where the format
+            has no place for them.
 
     Source: IEEE 754-2019, 7.4 to 7.6. Tininess may be detected before or after rounding (7.5): x86 does the
     latter, Arm the former; they differ for numbers just below ``smallest_normal`` only.
@@ -64,3 +68,13 @@ class Flags:
         named = [(each.name.replace("_", " "), getattr(self, each.name)) for each in fields(self)[1:]]
         found = ", ".join(f"{count} {name}" for name, count in named if count)
         return f"{self.size} rounded: {found or 'all exact'}"
+
+
+def check_flags(flags: Any) -> None:
+    """Refuse what cannot count; None is fine."""
+    if flags is not None and not isinstance(flags, Flags):
+        raise SettingError(
+            f"expected flags to be a Flags, which counts, got {flags!r}",
+            op="round",
+            help="make one with flags = minimp.formats.Flags(), pass it on, and read it afterwards",
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from minimp.errors import FormatError, SettingError
-from minimp.formats.table import Format, own_format
+from minimp.formats.table import Format, is_name, own_format
 
 __all__ = ["make"]
 
@@ -42,13 +44,21 @@ def make(
 
     Raises:
         FormatError: there is no such format: no exponent bits, more than 64 bits, values that float64 does
-            not hold, special values that leave no numbers.
+            not hold, special values that leave no numbers, counts that are no whole numbers; or the name is
+            that of another format.
         SettingError: flavour and inf or nan are both given.
     """
+    counts = {
+        "exponent_bits": exponent_bits,
+        "mantissa_bits": mantissa_bits,
+        "bias": 0 if bias is None else bias,
+    }
+    exponent_bits, mantissa_bits, shift = (_whole(what, value) for what, value in counts.items())
+    _check_words({"inf": inf, "nan": nan, "subnormals": subnormals, "signed": signed}, flavour, name)
     for what, count, least in (("exponent", exponent_bits, 1), ("mantissa", mantissa_bits, 0)):
         if count < least:
             raise FormatError(
-                f"expected at least {least} {what} bits, got {count!r}",
+                f"expected at least {least} {what} bits, got {count}",
                 op="make",
                 help="a format of evenly spaced values is get('int8')",
             )
@@ -62,7 +72,7 @@ def make(
     kind = _flavour_of(inf, nan, flavour)
     centre = (1 << (exponent_bits - 1)) - (kind not in ("fnuz", "p3109"))
     size = next(each for each in (8, 16, 32, 64) if each >= bits)
-    bias = centre if bias is None else bias
+    bias = centre if bias is None else shift
     own = f"{'' if signed else 'u'}e{exponent_bits}m{mantissa_bits}{'' if kind == 'ieee' else kind}"
     own += "" if bias == centre else f"b{bias}"
     own += "" if subnormals else "ns"
@@ -78,9 +88,7 @@ _SPECIALS = {(True, True): "ieee", (False, True): "fn", (True, False): "inf", (F
 def _flavour_of(inf: bool | None, nan: bool | None, flavour: str | None) -> str:
     if flavour is None:
         both = (inf is None or inf, nan is None or nan)
-        return {(True, True): "ieee", (False, True): "fn", (True, False): "inf", (False, False): "finite"}[
-            both
-        ]
+        return _SPECIALS[both]
     if inf is not None or nan is not None:
         raise SettingError("expected flavour, or inf and nan, got both", op="make", help="leave one out")
     if flavour in ("integer", "scale"):
@@ -90,3 +98,35 @@ def _flavour_of(inf: bool | None, nan: bool | None, flavour: str | None) -> str:
             help="integers and the scale format are get('int8'), get('uint8') and get('float8_e8m0fnu')",
         )
     return flavour
+
+
+def _whole(what: str, value: Any) -> int:
+    """Read a count as a Python integer."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise FormatError(
+            f"expected {what} to be a whole number, got {value!r}",
+            op="make",
+            help="for example make(4, 3, bias=7): 4 exponent bits, 3 mantissa bits, bias 7",
+        )
+    return int(value)
+
+
+def _check_words(switches: dict[str, Any], flavour: Any, name: Any) -> None:
+    """Refuse switches that are neither on nor off, and names that cannot be one or are taken."""
+    for what, value in switches.items():
+        if not isinstance(value, bool) and (value is not None or what in ("subnormals", "signed")):
+            raise FormatError(
+                f"expected {what} to be True or False, got {value!r}",
+                op="make",
+                help="leave it out, or say which",
+            )
+    for what, word in (("flavour", flavour), ("name", name)):
+        if word is not None and not isinstance(word, str):
+            raise FormatError(f"expected {what} to be text, got {word!r}", op="make", help="leave it out")
+    if name is not None and is_name(name):
+        raise FormatError(
+            f"the name {name!r} is taken: get({name!r}) is another format",
+            op="make",
+            formats=(name,),
+            help="choose another name, or leave it out",
+        )

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from minimp.errors import FormatError
 from minimp.formats.codes import decode, encode
-from minimp.formats.operations import as_values
+from minimp.formats.operations import as_values, broadcast
 from minimp.formats.rounding import Float64s
 from minimp.formats.table import Format, get
 
@@ -71,6 +71,7 @@ def next_down(x: npt.ArrayLike, fmt: Any) -> Float64s:
     return _step(x, get(fmt), -1, "next_down")
 
 
+@np.errstate(over="ignore")  # places count modulo 2^64; single ones would warn of it
 def ulp_distance(a: npt.ArrayLike, b: npt.ArrayLike, fmt: Any) -> npt.NDArray[np.float64]:
     """Return how many steps from value to value lead from a to b: the distance in ULPs, elementwise.
 
@@ -86,11 +87,11 @@ def ulp_distance(a: npt.ArrayLike, b: npt.ArrayLike, fmt: Any) -> npt.NDArray[np
         float64: whole numbers, exact below 2^53; 0 where both are NaN, NaN where one is.
 
     Raises:
-        FormatError: unknown format, or a number is no value of it.
+        FormatError: unknown format, or a number is no value of it. ShapeError: the shapes do not broadcast.
     """
     fmt = get(fmt)
-    first, second = as_values(a, fmt, "ulp_distance"), as_values(b, fmt, "ulp_distance")
-    start, stop = np.broadcast_arrays(place_of(first, fmt), place_of(second, fmt))
+    first, second = broadcast("ulp_distance", [as_values(each, fmt, "ulp_distance") for each in (a, b)])
+    start, stop = place_of(first, fmt), place_of(second, fmt)
     low, high = np.minimum(start, stop), np.maximum(start, stop)
     apart = (high.astype(np.uint64) - low.astype(np.uint64)).astype(np.float64)  # modulo 2^64, so never wrong
     nans = np.isnan(first).astype(int) + np.isnan(second)

@@ -32,7 +32,7 @@ from minimp.formats.rounding import Float64s, dice_for, representable, round_to,
 from minimp.formats.roundings import mode_named
 from minimp.formats.table import FORMATS, Format, get
 
-__all__ = ["OPERATIONS", "arithmetic", "as_values"]
+__all__ = ["OPERATIONS", "arithmetic", "as_values", "broadcast"]
 
 Pair = tuple[Float64s, Float64s]  # a result rounded to nearest, and the sign of what is missing from it
 
@@ -125,7 +125,7 @@ def arithmetic(
     """
     fmt, rule = get(fmt), _operation(op, len(operands))
     mode_named(rounding)
-    values = _broadcast(op, [as_values(each, fmt, op) for each in operands])
+    values = broadcast(op, [as_values(each, fmt, op) for each in operands])
     with np.errstate(all="ignore"):
         if fmt.within_float32:
             nearest, residue = rule.pair(*values)
@@ -168,7 +168,8 @@ def _operation(op: str, given: int) -> Operation:
     return OPERATIONS[op]
 
 
-def _broadcast(op: str, values: list[Float64s]) -> list[Float64s]:
+def broadcast(op: str, values: list[Float64s]) -> list[Float64s]:
+    """Give operands one shape, contiguous; ShapeError if they have none in common."""
     shapes = [each.shape for each in values]
     try:
         return [np.ascontiguousarray(each).reshape(each.shape) for each in np.broadcast_arrays(*values)]

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from minimp.errors import SettingError, unknown_name
-from minimp.formats.table import Format
+from minimp.formats.table import FORMATS, Format
 
 __all__ = ["OVERFLOWS", "Overflow", "overflow_named"]
 
@@ -62,6 +62,7 @@ class Overflow:
 
 _TORCH_EIGHT_BITS = ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
 _TORCH = {"float64", "float32", "float16", "bfloat16"} | {f"float8_{each}" for each in _TORCH_EIGHT_BITS}
+_ML_DTYPES = {name for name in FORMATS if name not in ("tfloat32", "int8", "uint8")}
 _RULES = (
     Overflow(
         "ieee",
@@ -78,7 +79,7 @@ _RULES = (
         "torch",
         "as torch 2.13.0's casts: float8_e4m3fn to its largest value, other formats as ieee",
         saturates=lambda fmt: fmt.name == "float8_e4m3fn",
-        serves=lambda fmt: fmt.name in _TORCH,
+        serves=lambda fmt: FORMATS.get(fmt.name) is fmt and fmt.name in _TORCH,
         keeps_zero=True,
         drops_sign=True,
         lifts_lowest=True,
@@ -87,7 +88,7 @@ _RULES = (
         "ml_dtypes",
         "as ml_dtypes 0.6.0's casts: as ieee, and NaN becomes a zero in float6 and float4",
         saturates=lambda _: False,
-        serves=lambda fmt: fmt.dtype.kind == "V" or fmt.name in ("float16", "float32", "float64"),
+        serves=lambda fmt: FORMATS.get(fmt.name) is fmt and fmt.name in _ML_DTYPES,
         lifts_lowest=True,
         takes_nan=True,
     ),
@@ -102,7 +103,7 @@ def overflow_named(overflow: str | None, fmt: Format) -> Overflow:
         SettingError: there is no such rule, or it says nothing of this format.
     """
     name = "ieee" if overflow is None else overflow
-    if name not in OVERFLOWS:
+    if str(name) not in OVERFLOWS:
         raise SettingError(unknown_name("overflow", name, OVERFLOWS), op="round")
     if not OVERFLOWS[name].serves(fmt):
         raise SettingError(

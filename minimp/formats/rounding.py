@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from minimp.errors import DataError, FormatError, SettingError, unknown_name
 from minimp.formats.dice import Dice, Source, roll
-from minimp.formats.flags import Flags
+from minimp.formats.flags import Flags, check_flags
 from minimp.formats.overflows import Overflow, overflow_named
 from minimp.formats.roundings import Situation, mode_named
 from minimp.formats.table import FORMATS, Format, get
@@ -85,17 +85,19 @@ def round_to(
         flags: where to count what happened.
 
     Returns:
-        An array of x's shape holding values of ``fmt``. Zeros keep their sign where the format has -0.
+        An array of x's shape holding values of ``fmt``: float64 if x is or if they may not fit float32, else
+        float32. Zeros keep their sign where the format has -0.
 
     Raises:
         FormatError: unknown format; or NaN in x, and ``fmt`` has no NaN.
         SettingError: unknown rounding, overflow or subnormals; stochastic without a random source;
-            bits without stochastic.
-        DataError: x is not real numbers, or holds integers that float64 cannot hold; bits are not unsigned
-            integers. ShapeError: they are not of x's shape.
+            bits without stochastic; flags that are no Flags.
+        DataError: x is not real numbers, is masked, or holds integers that float64 cannot hold; bits are not
+            unsigned integers. ShapeError: they are not of x's shape.
     """
     fmt, mode = get(fmt), mode_named(rounding)
     rule, flush = overflow_named(overflow, fmt), flushes(subnormals)
+    check_flags(flags)
     x = widen(x)
     dice = dice_for(rounding, x.shape, rng, bits)
     wide = widen64(x)
@@ -106,7 +108,7 @@ def round_to(
     magnitude = np.where(finite, np.abs(wide), 0.0)
 
     def to_grid(q: npt.NDArray[np.int32]) -> tuple[Float64s, Situation]:
-        scaled = np.ldexp(magnitude, -q)  # |x| in ulps; a power of two, so exact
+        scaled = _in_ulps(magnitude, q)
         low = np.floor(scaled)
         at = Situation(scaled - low, low % 2 == 1, negative, dice, max_is_odd(fmt))
         return np.ldexp(low + mode.goes_up(at), q), at
@@ -125,7 +127,23 @@ def round_to(
     if flags is not None:
         tiny_after = (magnitude > 0) & (to_grid(_unbounded(magnitude, fmt))[0] < fmt.smallest_normal)
         _count(flags, wide, result, past, tiny_after & (not fmt.is_integer), fmt)
-    return result.astype(x.dtype)
+    return result.astype(np.float64 if _outgrows(x.dtype, fmt, rule) else x.dtype)
+
+
+def _in_ulps(magnitude: Float64s, q: npt.NDArray[np.int32]) -> Float64s:
+    """|x| / 2^q: exact, but where q > 0 could make it too small for float64; there it stays above 0."""
+    return np.maximum(
+        np.ldexp(magnitude, -q), np.where(magnitude > 0, np.finfo(np.float64).smallest_subnormal, 0)
+    )
+
+
+def _outgrows(dtype: np.dtype[Any], fmt: Format, rule: Overflow) -> bool:
+    """Whether rounding numbers of this dtype to ``fmt`` can give what the dtype does not hold."""
+    if dtype == np.float64 or fmt.within_float32:
+        return False
+    lowest, highest = fmt.emin - fmt.mantissa_bits, fmt.emax
+    stays = fmt.mantissa_bits >= 23 and lowest <= -149 and highest >= 127  # every float32 is a value of fmt
+    return not stays or rule.saturates(fmt)
 
 
 def _without_zero(result: Float64s, wide: Float64s, fmt: Format, rule: Overflow) -> Float64s:
@@ -156,19 +174,20 @@ def _count(
     tiny_after: npt.NDArray[np.bool_],
     fmt: Format,
 ) -> None:
-    finite = np.isfinite(wide)
+    finite, became_nan = np.isfinite(wide), np.isnan(result) & ~np.isnan(wide)
     inexact = finite & (result != wide)
+    overflow = finite & past & ~(became_nan & (wide < 0) & (not fmt.signed))
     below = (np.abs(wide) < fmt.smallest_normal) & (wide != 0) & (not fmt.is_integer)
     flags.add(
         wide.size,
         inexact=inexact,
-        overflow=finite & past,
+        overflow=overflow,
         saturated=(past | np.isinf(wide)) & np.isfinite(result),
         tiny_before=below,
         tiny_after=tiny_after,
         underflow=tiny_after & inexact,
         flushed=(result == 0) & (wide != 0) & ~np.isnan(wide),
-        invalid=np.isnan(result) & ~np.isnan(wide) & ~past,
+        invalid=became_nan & ~overflow,
     )
 
 
@@ -214,8 +233,16 @@ def widen(x: npt.ArrayLike) -> Floats:
     """Real numbers as float32 or float64, without changing one of them.
 
     Raises:
-        DataError: complex, object, text or long double data; integers beyond what float64 can hold.
+        DataError: complex, object, text or long double data; masked arrays; integers beyond what float64 can
+            hold.
     """
+    if isinstance(x, np.ma.MaskedArray):
+        raise DataError(
+            "expected plain numbers, got a masked array, whose mask would be lost",
+            op="formats",
+            shapes=(x.shape,),
+            help="x.filled(value) replaces what is masked, x.compressed() leaves it out",
+        )
     x = np.asarray(x)
     x = x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype in (np.float32, np.float64):

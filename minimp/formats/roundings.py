@@ -99,6 +99,6 @@ ROUNDINGS: Mapping[str, Rounding] = MappingProxyType({each.name: each for each i
 
 def mode_named(rounding: str) -> Rounding:
     """Find a rounding mode; SettingError, with the nearest name, if there is none."""
-    if rounding not in ROUNDINGS:
+    if str(rounding) not in ROUNDINGS:
         raise SettingError(unknown_name("rounding", rounding, ROUNDINGS), op="round")
     return ROUNDINGS[rounding]

@@ -28,7 +28,7 @@ import numpy as np
 from minimp.errors import FormatError, unknown_name
 from minimp.formats.flavours import FLAVOURS
 
-__all__ = ["FORMATS", "Format", "get", "own_format"]
+__all__ = ["FORMATS", "Format", "get", "is_name", "own_format"]
 
 
 # float64's, in which everything here is computed: largest exponent, exponent of the last bit, mantissa bits.
@@ -312,6 +312,11 @@ def get(x: Any) -> Format:
             help="a name such as 'float16', a NumPy or torch dtype, or a Format will do",
         )
     return found
+
+
+def is_name(text: str) -> bool:
+    """Whether ``get`` knows a format by this text."""
+    return text.strip().lower() in _NAMES
 
 
 @cache
