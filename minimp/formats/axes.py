@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -18,8 +20,18 @@ import numpy.typing as npt
 from minimp.formats.ranges import Extent, binades, exponent_of, values_in_binade, weighed_blocks
 from minimp.formats.table import Format
 
-__all__ = ["Axis", "LinearAxis", "LogAxis", "linear_axis", "log_axis", "short", "values_below"]
+__all__ = [
+    "Axis",
+    "LinearAxis",
+    "LogAxis",
+    "linear_axis",
+    "log_axis",
+    "short",
+    "shown_binades",
+    "values_below",
+]
 
+_LARGEST = float(np.finfo(np.float64).max)
 _LABEL = 8  # columns from one tick to the next, at least: the longest label and some space
 
 
@@ -74,7 +86,11 @@ class LogAxis:
         """The column of a positive value."""
         fraction, exponent = math.frexp(value)
         inside = min(self.repeat - 1, int(self.repeat * math.log2(2 * fraction)))
-        return (exponent - 1 - self.low) * self.repeat // self.group + inside
+        return self.place(exponent - 1) + inside
+
+    def place(self, exponent: int) -> int:
+        """The column that a binade begins in, or lies in together with others."""
+        return (exponent - self.low) * self.repeat // self.group
 
     def exponents(self, column: int) -> range:
         """The binades of a column."""
@@ -92,10 +108,12 @@ class LogAxis:
             step *= 2
         end = self.low + self.columns * self.group // self.repeat
         first = -(-self.low // step) * step
-        return tuple((self.column(2.0**each), f"2^{each}") for each in range(first, end, step))
+        return tuple((self.place(each), f"2^{each}") for each in range(first, end, step))
 
     def density(self, fmt: Format, column: int) -> int:
-        """How many values the fullest binade of the column has."""
+        """How many values the fullest binade of the column has; 0 beyond the largest value."""
+        if column > self.column(fmt.max):
+            return 0
         return max(values_in_binade(fmt, each) for each in self.exponents(column))
 
     def bars(self, own: Extent) -> tuple[int, ...]:
@@ -107,25 +125,30 @@ class LogAxis:
 
 
 def log_axis(formats: Sequence[Format], own: Extent | None, columns: int) -> LogAxis:
-    """The axis for these formats and numbers, at most ``columns`` long.
+    """The axis for what ``shown_binades`` chooses, as long as fits into ``columns``."""
+    return _fitted(*shown_binades(formats, own, columns), columns)
 
-    It shows all formats. Where that would take several binades a column and there are numbers, it stays at
-    one, and shows all numbers and those formats that have room: what becomes of the numbers is then more to
-    the point than the far ends of a wide format.
+
+def shown_binades(formats: Sequence[Format], own: Extent | None, most: int) -> tuple[int, int]:
+    """The exponents of the first and the last binade that a picture of formats and numbers shows.
+
+    It shows all formats and numbers. Where that would take more than ``most`` binades and there are numbers,
+    formats that have no room beside them are cut, as long as one of them has: what becomes of the numbers is
+    then more to the point than the far ends of a wide format.
     """
     ranges = [(each[0], each[-1]) for each in map(binades, formats)]
     if own is None or not own.binades:
-        return _fitted(*_hull(ranges), columns)
+        return _hull(ranges)
     numbers = (min(own.binades), max(own.binades))
-    whole = shown = _hull([*ranges, numbers])
-    if _count(whole) > columns >= _count(numbers):
-        shown = numbers
-        for each in sorted(ranges, key=lambda each: _count(_hull((numbers, each)))):
-            wider = _hull((shown, each))
-            shown = wider if _count(wider) <= columns else shown
-        room = min(_MARGIN, (columns - _count(shown)) // 2)
-        shown = (max(shown[0] - room, whole[0]), min(shown[1] + room, whole[1]))
-    return _fitted(*shown, columns)
+    whole, shown, held = _hull([*ranges, numbers]), numbers, 0
+    for each in sorted(ranges, key=lambda each: _count(_hull((numbers, each)))):
+        wider = _hull((shown, each))
+        if _count(wider) <= most:
+            shown, held = wider, held + 1
+    if held in (0, len(ranges)):
+        return whole
+    room = min(_MARGIN, (most - _count(shown)) // 2)
+    return max(shown[0] - room, whole[0]), min(shown[1] + room, whole[1])
 
 
 _MARGIN = 2  # binades on either side where a wide format goes on
@@ -190,7 +213,8 @@ class LinearAxis:
 
     def bars(self, x: npt.ArrayLike) -> tuple[int, ...]:
         """How many numbers of x, by magnitude, fall into each column; infinities and NaN into none."""
-        edges = np.array([float(self.step * (2 * each - 1) / 2) for each in range(self.columns + 1)])
+        exact = [self.step * (2 * each - 1) / 2 for each in range(self.columns + 1)]
+        edges = np.array([float(each) if each <= _LARGEST else math.inf for each in exact])
         counts = np.zeros(self.columns)
         for values, weights in weighed_blocks(x):
             found = np.searchsorted(edges, np.abs(values), side="right") - 1
@@ -206,16 +230,24 @@ def linear_axis(formats: Sequence[Format], columns: int) -> LinearAxis:
 
 def values_below(fmt: Format, bound: Fraction) -> int:
     """How many values v of ``fmt`` have 0 <= v < bound."""
+    spanned, before = binades(fmt), _values_before(fmt)
     if bound <= 0:
         return 0
-    below = int(fmt.has_zero)
-    for exponent in binades(fmt):
-        first = Fraction(2) ** exponent
-        if first >= bound:
-            break
-        step = Fraction(2) ** (max(exponent, fmt.emin) - fmt.mantissa_bits)
-        below += min(values_in_binade(fmt, exponent), math.ceil((bound - first) / step))
-    return below
+    if bound > Fraction(fmt.max):
+        return int(fmt.has_zero) + before[-1]
+    exponent = exponent_of(float(bound))
+    exponent -= Fraction(2) ** exponent >= bound  # bound is that power of two, or was rounded up to it
+    if exponent < spanned[0]:
+        return int(fmt.has_zero)
+    step = Fraction(2) ** (max(exponent, fmt.emin) - fmt.mantissa_bits)
+    inside = math.ceil((bound - Fraction(2) ** exponent) / step)
+    return int(fmt.has_zero) + before[spanned.index(exponent)] + min(values_in_binade(fmt, exponent), inside)
+
+
+@lru_cache(maxsize=32)
+def _values_before(fmt: Format) -> tuple[int, ...]:
+    """How many positive values lie before each binade of a format, and last how many there are."""
+    return tuple(accumulate((values_in_binade(fmt, each) for each in binades(fmt)), initial=0))
 
 
 def short(value: float) -> str:

@@ -211,13 +211,15 @@ def _line(fmt: Format, line: NumberLine, glyphs: Glyphs) -> str:
     """The slot of zero, then the line itself, then what lies beyond."""
     axis = line.axis
     first, edge, last = axis.start(fmt), axis.column(fmt.smallest_normal), axis.column(fmt.max)
-    shown = range(max(first, 0), min(last, axis.columns - 1) + 1)
-    cells = [glyphs.gap if fmt.has_zero else " "] * max(0, min(first, axis.columns))
-    cells += [glyphs.subnormal if each < edge else glyphs.normal for each in shown]
+    gap = glyphs.gap if fmt.has_zero else " "
+    cells = [
+        gap if each < first else glyphs.subnormal if each < edge else glyphs.normal
+        for each in range(max(1, min(last + 1, axis.columns)))
+    ]
     for column, mark in ((last, glyphs.last), (edge, glyphs.edge), (first, glyphs.first)):
-        if column in shown:
+        if 0 <= column < len(cells):
             cells[column] = mark
-    if first < 0:
+    if first < 0:  # the line goes on to the left, or all of it lies there
         cells[0] = glyphs.left
     if last >= axis.columns:
         cells[-1] = glyphs.right

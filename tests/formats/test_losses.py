@@ -244,7 +244,7 @@ def test_in_words() -> None:
         ([0.5, 3], "fp16", "float16 keeps every number exactly"),
         ([0.1, 3], "fp16", "float16 keeps every number in its normal range"),
         ([448, 2**-12], "e4m3fn", "float8_e4m3fn flushes 50 % to zero; no larger scale would fit"),
-        ([2**16], "fp16", "float16 puts 100 % beyond its range; scaled by 2^-1 it keeps every number exactly"),
+        ([8e4], "fp16", "float16 puts 100 % beyond its range; scaled by 2^-1 it keeps every number exactly"),
     ],
 )  # fmt: skip
 def test_advice(x: list[float], fmt: str, said: str) -> None:
