@@ -45,8 +45,8 @@ def whole_size(text: str) -> int:
     """
     base, caret, power = text.partition("^")
     written = all(each.isascii() and each.isdigit() for each in ([base, power] if caret else [base]))
-    # 2^99999999 is not worked out before it is refused
-    size = (int(base) ** int(power) if caret else int(base)) if written and len(power) < 3 else 0
+    short = len(base) <= 10 and len(power) <= 2  # what is longer is refused, and not worked out before
+    size = int(base) ** int(power or 1) if written and short else 0
     if not FEWEST <= size <= MOST:
         raise SettingError(
             f"--size must be a whole number from {FEWEST} (2^12) to {MOST} (2^30), got {text!r}",

@@ -33,7 +33,9 @@ class Product:
         accumulate: the name of the accumulation, or ``SGEMM`` or ``NUMPY``.
         inputs: the factors' format, and the result's.
         a, b: the factors.
-        run: gives C.
+        run: gives C. This is timed.
+        wide: gives C with the same sums, rounded to float32 alone, for the check: `inputs` would hide how
+            they were made. None where it cannot be had.
     """
 
     accumulate: str
@@ -41,6 +43,7 @@ class Product:
     a: Array
     b: Array
     run: Callable[[], Array]
+    wide: Callable[[], Array] | None = None
 
     @property
     def order(self) -> str:
@@ -53,7 +56,7 @@ def products() -> list[Product]:
     half = get("fp16")
     a, b = factors(WIDTH, half.dtype)
     made = [
-        Product(SGEMM, half, a, b, lambda: _rounded(a.astype(np.float32) @ b.astype(np.float32))),
+        Product(SGEMM, half, a, b, lambda: _rounded(_sgemm(a, b)), lambda: _sgemm(a, b)),
         Product(NUMPY, half, a, b, lambda: a @ b),
         *(_ours(name, half, a, b) for name in _names()),
     ]
@@ -72,7 +75,18 @@ def _names() -> list[str]:
 
 
 def _ours(name: str, fmt: Format, a: Array, b: Array) -> Product:
-    return Product(name, fmt, a, b, lambda: matmul(a, b, fmt=fmt, accumulate=name))
+    def run() -> Array:
+        return matmul(a, b, fmt=fmt, accumulate=name)
+
+    def wide() -> Array:
+        return matmul(a, b, fmt=fmt, accumulate=name, output="float32")
+
+    return Product(name, fmt, a, b, run, wide)
+
+
+def _sgemm(a: Array, b: Array) -> Array:
+    product: Array = a.astype(np.float32) @ b.astype(np.float32)
+    return product
 
 
 def _rounded(x: Array) -> Array:

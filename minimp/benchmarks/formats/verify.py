@@ -13,6 +13,7 @@ from minimp.benchmarks.formats.kernels import Kernel
 from minimp.benchmarks.formats.products import Product
 from minimp.errors import MinimpError
 from minimp.formats.exact import round_fraction
+from minimp.formats.table import FORMATS, Format
 
 __all__ = ["verify_kernel", "verify_product"]
 
@@ -52,18 +53,26 @@ def verify_kernel(kernel: Kernel, result: Array) -> None:
 def verify_product(product: Product, result: Array) -> None:
     """Compare 6 elements of a product, both corners among them, with one dot product each.
 
+    They are compared in the format that is timed, and, where that can be had, in float32.
+
     Raises:
         MinimpError: the result has another shape, or is further away than its accumulation allows.
     """
-    name, fmt = f"matmul {product.accumulate}, {product.inputs.name}", product.inputs
+    _verify_elements(product, result, product.inputs)
+    if product.wide is not None:
+        _verify_elements(product, product.wide(), FORMATS["float32"])
+
+
+def _verify_elements(product: Product, result: Array, output: Format) -> None:
+    name, fmt = f"matmul {product.accumulate}, {product.inputs.name} to {output.name}", product.inputs
     shape = (product.a.shape[0], product.b.shape[1])
     if result.shape != shape:
         _refuse(name, f"expected shape {shape}, got {result.shape}")
     for m, n in zip(*(np.linspace(0, length - 1, _PLACES).astype(int) for length in shape), strict=True):
         row, column = (each.astype(np.float64).tolist() for each in (product.a[m], product.b[:, n]))
-        want = round_fraction(dot(row, column, product.order, fmt), fmt)
+        want = round_fraction(dot(row, column, product.order, fmt), output)
         got = float(result[m, n])
-        allowed = allowed_error(row, column, product.order, fmt)
+        allowed = allowed_error(row, column, product.order, output)
         if not (np.isfinite(got) and abs(Fraction(got) - Fraction(want)) <= allowed):
             _refuse(name, f"element ({m}, {n}) is {got!r}, not {want!r}")
 

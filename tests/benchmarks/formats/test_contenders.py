@@ -59,6 +59,7 @@ def test_sizes_that_can_be_read(text: str, size: int) -> None:
         "-2^20",
         "1e6",
         "",
+        "9" * 5000,
         "^20",
         "2^",
         "2^^20",
