@@ -126,7 +126,7 @@ class BlockComparison:
 
 _LEGEND = (
     "bits: a value takes, scales and padding included. SQNR: signal over quantisation noise, the more",
-    "the better, 6 dB a bit. max error: the largest |q - x|; max rel: relative to |x|, 1 is a number gone.",
+    "the better, 6 dB a bit. max error: the largest |q - x|; max rel: over |x|, 1 is a number gone.",
     "bias: mean of q - x. satur.: numbers clamped to the largest value. flushed: numbers that became 0.",
     "scales: blocks whose scale was clamped to the range of its format.",
 )
