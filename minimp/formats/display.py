@@ -15,7 +15,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from minimp.formats.reasons import exact_of, headline, is_exact_cast, operand_names, settings, title, total
-from minimp.formats.wording import clipped, exact_text, lost_text, number, power_of_two, share
+from minimp.formats.wording import clipped, lost_text, number, power_of_two, share
 
 if TYPE_CHECKING:
     from minimp.formats.anatomy import Inspection
@@ -41,6 +41,8 @@ BOX = (
 )
 MONO = "font-family:ui-monospace,Menlo,Consolas,monospace;font-variant-numeric:tabular-nums"
 FAINT = "opacity:.7;font-size:12px"
+WIDEST_BESIDE = 32
+"""Bits that stand beside a number; more stand on a line of their own."""
 ROW = "display:grid;grid-template-columns:{};column-gap:16px;row-gap:3px;align-items:center"
 
 
@@ -91,7 +93,7 @@ def _field(name: str, bits: str, first: int, note: str, size: int) -> str:
         "display:inline-block",
         _tag("div", f"{FAINT};border-bottom:2px solid {FIELDS[name]}", name),
         _tag("div", "line-height:12px;white-space:nowrap", indexes),
-        _tag("div", f"{MONO};white-space:nowrap", _cells(bits, FIELDS[name], size)),
+        _tag("div", f"{MONO};white-space:nowrap;height:{size + 8}px", _cells(bits, FIELDS[name], size)),
         _tag("div", f"{FAINT};{MONO}", escape(note)),
     )
 
@@ -108,7 +110,7 @@ def _hidden_bit(seen: Inspection, size: int) -> str:
         "display:inline-block",
         _tag("div", f"{FAINT};border-bottom:2px dashed rgba(127,127,127,.5)", "hidden"),
         _tag("div", "line-height:12px;font-size:8px", "&#160;"),
-        _tag("div", MONO, _tag("span", style, bit), "&#8201;."),
+        _tag("div", f"{MONO};height:{size + 8}px", _tag("span", style, bit), "&#8201;."),
         _tag("div", f"{FAINT};{MONO}", "not stored"),
     )
 
@@ -125,7 +127,8 @@ def _diagram(seen: Inspection) -> str:
     if exponent and mantissa and seen.kind not in ("inf", "nan"):
         parts.append(_hidden_bit(seen, size))
     if mantissa:
-        parts.append(_field("mantissa", mantissa, fmt.mantissa_bits - 1, f"{seen.mantissa}", size))
+        weight = f" - {1 << fmt.mantissa_bits}" if fmt.is_integer and seen.sign else ""  # two's complement
+        parts.append(_field("mantissa", mantissa, fmt.mantissa_bits - 1, f"{seen.mantissa}{weight}", size))
     style = "display:flex;flex-wrap:wrap;gap:6px 12px;align-items:flex-end;margin:10px 0 6px"
     return _tag("div", style, *parts, role="img", aria_label=_spoken(seen))
 
@@ -135,9 +138,7 @@ def _exponent_note(seen: Inspection) -> str:
         return f"{seen.exponent}"
     scale = max(seen.exponent - seen.format.bias, seen.format.emin)
     lowest = seen.exponent - seen.format.bias < seen.format.emin
-    return (
-        f"{seen.exponent}: lowest, {scale}" if lowest else f"{seen.exponent} - {seen.format.bias} = {scale}"
-    )
+    return f"lowest: {scale}" if lowest else f"{seen.exponent} - {seen.format.bias} = {scale}"
 
 
 def _spoken(seen: Inspection) -> str:
@@ -149,7 +150,7 @@ def _spoken(seen: Inspection) -> str:
 
 def _small_bits(seen: Inspection) -> str:
     """The bits without their indexes, for a row of a calculation."""
-    size = 12 if seen.format.bits <= 24 else 9 if seen.format.bits <= 32 else 7
+    size = 12 if seen.format.bits <= 24 else 9
     fields = zip(FIELDS.values(), seen.parts, strict=True)
     font = f"font-size:{12 if size > 9 else size + 2}px;line-height:1;white-space:nowrap;{MONO}"
     rows = [_tag("span", "margin-right:5px", _cells(bits, colour, size)) for colour, bits in fields if bits]
@@ -223,7 +224,7 @@ def _number_line(seen: Inspection) -> str:
         "border-radius:50%;background:#d97706;border:1px solid rgba(255,255,255,.8)"
     )
     bar = _tag("div", line) + "".join(marks) + (_tag("div", dot) if seen.error else "")
-    words = (number(ends[0]), f"{exact_text(seen.exact, 12)}: {what}", number(ends[1]))
+    words = (number(ends[0]), f"{clipped(str(seen.given), 24)}: {what}", number(ends[1]))
     labels = "".join(_tag("span", "", escape(each)) for each in words)
     below_line = f"display:flex;justify-content:space-between;gap:12px;{FAINT};{MONO}"
     return _tag(
@@ -292,5 +293,9 @@ def _grid(width: int, cells: str) -> str:
 
 
 def _row(name: str, value: str, seen: Inspection | None) -> str:
-    bits = _small_bits(seen) if seen is not None else _tag("div", "")
-    return _tag("div", FAINT, name) + _tag("div", "text-align:right", escape(value)) + bits
+    start = _tag("div", FAINT, name) + _tag("div", "text-align:right", escape(value))
+    if seen is None:
+        return start + _tag("div", "")
+    if seen.format.bits <= WIDEST_BESIDE:
+        return start + _small_bits(seen)
+    return start + _tag("div", "") + _tag("div", "grid-column:1/-1;padding-left:76px", _small_bits(seen))

@@ -188,10 +188,10 @@ def exact_of(step: Step) -> str:
 def total(whole: Calculation) -> str:
     """What all roundings together did."""
     if whole.exact is None:
-        return f"Result: {number(whole.value)}."
+        return f"Result: {number(whole.value)}"
     lost = lost_text(whole.lost, whole.result.ulp)
     exact = exact_text(whole.exact)
-    return f"Result: {number(whole.value)}. Without any rounding: {exact}. Lost in all: {lost}."
+    return f"Result: {number(whole.value)}; without any rounding: {exact}; lost in all: {lost}"
 
 
 def as_text(whole: Calculation) -> str:

@@ -64,21 +64,23 @@ def exact_text(x: Fraction | float, digits: int = 21) -> str:
     first = context.divide(Decimal(x.numerator), Decimal(x.denominator))
     whole = x.denominator == 1 and first.adjusted() < digits
     shown = f"{first:f}" if whole else f"{first.normalize(context):g}"
-    return f"{shown}..." if context.flags[decimal.Inexact] else shown
+    digits_only, e, exponent = shown.partition("e")
+    return f"{digits_only}...{e}{exponent}" if context.flags[decimal.Inexact] else shown
 
 
 def signed(error: Fraction | float, none: str = "none") -> str:
-    """Return an error in three digits and with its sign, however small or large it is.
+    """Return an error in at most three digits and with its sign, however small or large it is.
 
     >>> signed(Fraction(-1, 3)), signed(Fraction(0)), signed(Fraction(1, 10**400))
-    ('-0.333', 'none', '+1.00e-400')
+    ('-0.333', 'none', '+1e-400')
     """
     if not isinstance(error, Fraction):
         return "-" if math.isnan(error) else f"{error:+g}"
     if not error:
         return none
     rounded = _wide(20).divide(Decimal(error.numerator), Decimal(error.denominator))
-    return f"{rounded:+.3g}"
+    digits, e, exponent = f"{rounded:+.3g}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.') if '.' in digits else digits}{e}{exponent}"
 
 
 def lost_text(lost: Fraction | float, ulp: float) -> str:
@@ -88,7 +90,7 @@ def lost_text(lost: Fraction | float, ulp: float) -> str:
     ('-1 (-0.5 ulp)', 'nothing')
     """
     if not isinstance(lost, Fraction) or math.isnan(ulp):
-        return "nothing" if lost == 0 else signed(lost)
+        return "nothing" if lost == 0 else "no number" if math.isnan(lost) else signed(lost)
     return f"{signed(lost)} ({signed(lost / Fraction(ulp))} ulp)" if lost else "nothing"
 
 

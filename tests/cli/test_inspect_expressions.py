@@ -54,7 +54,7 @@ fp16(2048) + 1 = 2048  nearest_even: to the nearest; a tie to the even significa
     1 was swallowed: next to 2048 come 2047 and 2050, and 2049 went back to 2048 as a tie
     (nearest_even).
 
-Result: 2048. Without any rounding: 2049. Lost in all: -1 (-0.5 ulp).
+Result: 2048; without any rounding: 2049; lost in all: -1 (-0.5 ulp)
 """
 
 

@@ -224,7 +224,7 @@ fp16(0.1) + fp16(0.2) = 0.2998046875
     The exact result lies half way between 0.2998046875 and 0.300048828125: a tie, which
     nearest_even gives to the even significand, 0.2998046875.
 
-Result: 0.2998046875. Without any rounding: 0.3. Lost in all: -0.000195 (-0.8 ulp)."""
+Result: 0.2998046875; without any rounding: 0.3; lost in all: -0.000195 (-0.8 ulp)"""
     )
 
 
