@@ -41,6 +41,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "inspect": Command(
             "minimp.cli.inspect", "show the bits, error and neighbours of one number in several formats"
         ),
+        "range": Command(
+            "minimp.cli.ranges", "show where the values of formats lie, and what a tensor would lose in them"
+        ),
         "bench": Command(
             "minimp.cli.bench", "measure speed, as ratios, beside PyTorch where it is installed"
         ),

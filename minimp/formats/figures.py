@@ -11,7 +11,7 @@ from minimp.files import AnyPath, write_whole
 
 __all__ = ["KINDS", "load", "new_axes", "new_figure", "save_figure"]
 
-KINDS = ("png", "svg", "pdf")
+KINDS = ("png", "svg")
 _DPI = 100  # of a PNG
 
 
@@ -57,7 +57,7 @@ def save_figure(figure: Any, path: AnyPath, kind: str) -> None:
     if kind not in KINDS:
         raise SettingError(f"expected one of {', '.join(KINDS)}, got {kind!r}", op="save_figure")
     buffer = io.BytesIO()
-    undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    undated = {"Date": None} if kind == "svg" else {}
     with load("matplotlib").rc_context({"svg.hashsalt": "minimp", "savefig.dpi": _DPI}):
         figure.savefig(buffer, format=kind, metadata=undated)
     write_whole(path, buffer.getvalue(), op="save_figure")

@@ -34,6 +34,7 @@ _MARKERS = "osD^vPX"
 _MOST_BINADES = 100  # of a picture with numbers: beyond this a wide format is cut
 _HILL, _HISTOGRAM = 0.46, 0.9  # heights in lanes: of a format's hill, of the histogram
 _CELLS = 240  # of the linear axis
+_FARTHEST = 1e300  # on the linear axis: matplotlib calculates beyond its ends
 
 
 def plot_number_line(
@@ -56,12 +57,16 @@ def plot_number_line(
 
     Raises:
         FormatError: unknown format.
-        SettingError: no format, an unknown scale; or matplotlib is not installed.
+        SettingError: no format, an unknown scale, float64 on the linear scale; matplotlib is not installed.
         DataError: x is empty or not real numbers, or holds integers that float64 cannot hold.
     """
     chosen = _chosen(formats, "plot_number_line")
     if scale not in SCALES:
         raise SettingError(unknown_name("scale", scale, SCALES), op="plot_number_line")
+    farthest = max(each.max for each in chosen)
+    if scale == "linear" and farthest > _FARTHEST:
+        said = f"matplotlib has no linear axis up to {farthest:.3g}"
+        raise SettingError(said, op="plot_number_line", help='leave that format out, or scale="log"')
     own = None if x is None else extent(x)
     lost = () if x is None else compare_losses(x, chosen)
     ax = new_axes(9.6, figure_height(len(chosen), own is not None)) if ax is None else ax
@@ -199,10 +204,6 @@ def _log_ends(ax: Any, fmt: Format, floor: float, shown: tuple[int, int], margin
 
 def _linear_lanes(ax: Any, formats: Sequence[Format], x: Any, own: Extent | None) -> None:
     axis: LinearAxis = linear_axis(formats, _CELLS)
-    if axis.high > _FARTHEST:
-        raise SettingError(
-            f"matplotlib has no linear axis up to {axis.high:.3g}", op="plot_number_line", help='scale="log"'
-        )
     step = float(axis.step)
     edges = (np.arange(_CELLS + 1) - 0.5) * step
     counts = {fmt: [axis.density(fmt, each) for each in range(_CELLS)] for fmt in formats}
@@ -222,9 +223,6 @@ def _linear_lanes(ax: Any, formats: Sequence[Format], x: Any, own: Extent | None
     said = ["a mark for each value"] * any(marked)
     said += [f"height: log2 of the values in one {_CELLS}th of the axis"] * (not all(marked))
     ax.set_xlabel("; ".join(("magnitude", *said)))
-
-
-_FARTHEST = 1e300  # matplotlib adds to and divides the ends of an axis
 
 
 def _marks(ax: Any, fmt: Format, floor: float) -> None:
