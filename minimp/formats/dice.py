@@ -69,21 +69,39 @@ class Counter:
         """Return the counter whose first element has the place `places` further on."""
         return Counter(self.seed, self.start + places)
 
+    def key(self, *, further: bool = False) -> int:
+        """Return the key of the hash, for the 32 random bits of an element or for the 32 further ones."""
+        key: int = mix64(int(self.seed))
+        return int(mix64(key ^ SECOND_KEY)) if further else key
+
     def words(self, count: int, *, further: bool = False) -> Words:
         """Return the 32 random bits of each of `count` elements, or 32 further ones."""
-        key = mix64(int(self.seed))
-        if further:
-            key = mix64(key ^ SECOND_KEY)
-        first, stop = self.start // 2, (self.start + count + 1) // 2
+        start = int(self.start)
+        first, stop = start // 2, (start + count + 1) // 2
         z = np.arange(stop - first, dtype=np.uint64)
         z *= np.uint64(GOLDEN)
-        z += np.uint64((key + (first + 1) * GOLDEN) & _MASK)
+        z += np.uint64((self.key(further=further) + (first + 1) * GOLDEN) & _MASK)
         halves = mix64(z).view(np.uint32)
         if sys.byteorder == "big":
             halves = halves.reshape(-1, 2)[:, ::-1].reshape(-1)
-        skip = self.start - 2 * first
+        skip = start - 2 * first
         words: Words = halves[skip : skip + count]
         return words
+
+    def words_at(self, places: npt.NDArray[np.integer[Any]], *, further: bool = False) -> Words:
+        """Return ``words(n)[places]`` for scattered places, as whole numbers >= 0, without the others."""
+        first, odd = divmod(int(self.start), 2)
+        place = np.asarray(places, np.uint64) + np.uint64(odd)
+        z = (place >> np.uint64(1)) + np.uint64(first + 1)
+        z *= np.uint64(GOLDEN)
+        z += np.uint64(self.key(further=further))
+        upper = (place & np.uint64(1)) << np.uint64(5)
+        words: Words = (mix64(z) >> upper).astype(np.uint32)  # the low 32 bits of what is left
+        return words
+
+    def dice_at(self, places: npt.NDArray[np.integer[Any]]) -> Dice:
+        """Return the dice that ``roll`` throws for these elements."""
+        return Dice(_throw(self.words_at(places), self.words_at(places, further=True)), 53)
 
 
 Source = np.random.Generator | Counter | int | None
@@ -130,10 +148,15 @@ def roll(shape: tuple[int, ...], rng: Source, bits: Any = None) -> Dice:
         rng = Counter(int(rng))
     if isinstance(rng, Counter):
         count = int(np.prod(shape, dtype=np.int64))
-        throw = rng.words(count) * 2.0**21 + (rng.words(count, further=True) >> np.uint32(11))
-        return Dice(throw.reshape(shape), 53)
+        return Dice(_throw(rng.words(count), rng.words(count, further=True)).reshape(shape), 53)
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
     return Dice(np.ldexp(generator.random(shape), 53), 53)
+
+
+def _throw(words: Words, further: Words) -> npt.NDArray[np.float64]:
+    """53 bits: all of the first words, and the upper 21 of the further ones."""
+    throw: npt.NDArray[np.float64] = words * 2.0**21 + (further >> np.uint32(11))
+    return throw
 
 
 def _given(shape: tuple[int, ...], rng: Source, bits: npt.NDArray[Any]) -> Dice:
