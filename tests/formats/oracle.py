@@ -116,6 +116,11 @@ class Grid:
         """The magnitudes, and the one beyond."""
         return (*self.values, self.beyond)
 
+    @functools.cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The row in float64, and the parity of all but the last."""
+        return np.array([float(each) for each in self.row]), np.array(self.odd)
+
 
 @functools.cache
 def grid(fmt: Format) -> Grid:
@@ -146,18 +151,12 @@ def round_exactly(
 
     The sign of a zero result is the caller's affair: this returns +0.
     """
-    marks, negative, magnitude = grid(fmt), x < 0, abs(x)
-    if not fmt.has_zero and magnitude < marks.values[0]:
-        rounded = marks.values[0] if magnitude or overflow == "saturate" else None
-        if rounded is None:
+    negative, rounded = x < 0, on_the_row(x, fmt, mode)
+    if not fmt.has_zero and not rounded:
+        if not x and overflow != "saturate":
             return math.nan
-    elif fmt.is_integer and negative and magnitude <= lowest(fmt):
-        rounded = _choose(magnitude, marks, mode, negative) if magnitude < marks.beyond else magnitude
-    elif magnitude < marks.beyond:
-        rounded = _choose(magnitude, marks, mode, negative)
-    else:
-        rounded = magnitude
-    limit = lowest(fmt) if negative else marks.values[-1]
+        rounded = grid(fmt).values[0]
+    limit = lowest(fmt) if negative else grid(fmt).values[-1]
     homeless = negative and not fmt.signed and (rounded != 0 or not fmt.has_zero)
     if rounded > limit or homeless:
         result = _overflowed(fmt, mode, overflow, negative, float(limit))
@@ -166,6 +165,17 @@ def round_exactly(
     if subnormals == "flush" and result < fmt.smallest_normal:
         result = 0.0
     return -result if negative and fmt.signed and result else result
+
+
+def on_the_row(x: Fraction, fmt: Format, mode: str) -> Fraction:
+    """Round |x| to the row of magnitudes, the one beyond among them; past that one it stays as it is.
+
+    Where there is no zero, what lies below the smallest value comes as 0.
+    """
+    marks, magnitude = grid(fmt), abs(x)
+    if magnitude < marks.values[0]:
+        return Fraction(0)
+    return _choose(magnitude, marks, mode, x < 0) if magnitude < marks.beyond else magnitude
 
 
 def _choose(magnitude: Fraction, marks: Grid, mode: str, negative: bool) -> Fraction:
@@ -219,11 +229,11 @@ def round_all(
     Midpoints of neighbours are numbers of two bits more, so float64 holds them, and comparisons are exact.
     """
     marks, negative = grid(fmt), np.signbit(x)
-    values = np.array([float(each) for each in marks.row])
+    values, parity = marks.arrays
     magnitude = np.where(np.isfinite(x), np.abs(x), 0.0)
     index = np.minimum(np.searchsorted(values, magnitude, side="right") - 1, len(values) - 2)
     low, high = values[np.maximum(index, 0)], values[index + 1]
-    odd, middle = np.array(marks.odd)[np.maximum(index, 0)], low / 2 + high / 2
+    odd, middle = parity[np.maximum(index, 0)], low / 2 + high / 2
     takes_high = {
         "nearest_even": (magnitude > middle) | ((magnitude == middle) & odd),
         "nearest_away": magnitude >= middle,
@@ -261,8 +271,7 @@ def awkward(fmt: Format, dtype: type = np.float64) -> np.ndarray:
     All values and all midpoints between neighbours, each with its two neighbours in ``dtype``; numbers around
     and past the largest value; zeros, infinities, the ends of ``dtype``.
     """
-    marks = grid(fmt)
-    values = np.array([float(each) for each in marks.row])
+    values, _ = grid(fmt).arrays
     with np.errstate(over="ignore", under="ignore"):
         exact = np.concatenate(
             [values, (values[:-1] + values[1:]) / 2, values[:1] / 2, values[-1] * np.array([1.5, 2, 4])]
