@@ -54,12 +54,14 @@ class Order:
         run: the sum in float64, not yet rounded to the output.
         note: one line for people.
         plane: how many sums are worked on together.
+        terms: how many k are widened at a time.
     """
 
     format: Format
     run: Callable[[Factors], Float64s]
     note: str
     plane: int = 1 << 15
+    terms: int = 256
 
 
 def _unit_order(name: str) -> Order:
@@ -77,6 +79,7 @@ _ORDERS = {
         lambda factors: summation.any_order(factors, np.float32),
         "float32 products and sums, in whatever order is fast",
         plane=1 << 22,
+        terms=summation.BLAS_TERMS,
     ),
     "float32:sequential": Order(
         _FLOAT32,
@@ -88,6 +91,7 @@ _ORDERS = {
         lambda factors: summation.any_order(factors, np.float64),
         "float64 products and sums, in whatever order is fast",
         plane=1 << 22,
+        terms=summation.BLAS_TERMS,
     ),
     "float16": Order(
         _FLOAT16,
@@ -109,7 +113,7 @@ _ORDERS = {
         lambda factors: quicksums.chunked(factors, _FLOAT16),
         "a float32 running sum inside B terms, a float16 running sum of the chunks",
     ),
-    "pairwise": Order(_FLOAT32, summation.pairwise, "a balanced float32 tree over neighbours"),
+    "pairwise": Order(_FLOAT32, quicksums.pairwise, "a balanced float32 tree over neighbours"),
     "kahan": Order(_FLOAT32, summation.kahan, "Kahan's compensated float32 running sum, k ascending"),
     "splitk:S": Order(
         _FLOAT32,
@@ -204,21 +208,24 @@ def _as_rows(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def multiply(factors: Factors, how: Accumulate, result: Float64s, output: Format) -> None:
     """Fill ``result`` with A B + start, rounded once to ``output``, a tile at a time."""
     factors = replace(factors, size=how.size or 0)
-    plane = ACCUMULATES[how.order].plane if how.order in ACCUMULATES else _EXACT_PLANE
+    order = ACCUMULATES.get(how.order)  # None: exact
+    plane, terms = (order.plane, order.terms) if order else _EXACT
     with np.errstate(all="ignore"):  # what overflows or turns NaN is part of the result
-        for tile in tiles(factors, result, plane):
-            if how.order == "exact":
+        for tile in tiles(factors, result, plane, terms):
+            if order is None:
                 tile.result[...] = _exactly(tile.factors, output)
             else:
-                tile.result[...] = _rounded(ACCUMULATES[how.order].run(tile.factors), how.format, output)
+                tile.result[...] = _rounded(order.run(tile.factors), how.format, output)
 
 
-_EXACT_PLANE = 1 << 16
+_EXACT = 1 << 15, 1 << 14  # sums together, and terms: each is cut into some slices
 
 
 def _exactly(factors: Factors, output: Format) -> Float64s:
-    add = exact_dot if factors.fmt.within_float32 else exact_dot_by_fractions
-    return add(factors.a.astype(np.float64), factors.b.astype(np.float64), factors.start, output)
+    if factors.fmt.within_float32:
+        return exact_dot(factors.a, factors.b, factors.start, output)
+    a, b = (each.astype(np.float64) for each in (factors.a, factors.b))
+    return exact_dot_by_fractions(a, b, factors.start, output)
 
 
 def _rounded(total: Float64s, held: Format, output: Format) -> Float64s:

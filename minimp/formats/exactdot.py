@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minimp.errors import ShapeError
 from minimp.formats.errorfree import to_odd, two_sum
 from minimp.formats.exact import round_fraction
 from minimp.formats.rounding import Float64s, round_to
@@ -24,31 +23,45 @@ from minimp.formats.table import FORMATS, Format
 
 __all__ = ["exact_dot", "exact_dot_by_fractions"]
 
-Planes = dict[
-    int, npt.NDArray[np.int64]
-]  # weight index s -> whole numbers, to be read as sum_s plane_s 2^(w s)
+# Weight index s -> whole numbers, to be read as sum_s plane_s 2^(w s).
+Planes = dict[int, npt.NDArray[np.int64]]
+_TERMS = 1 << 12  # K at a time
 
 
-def exact_dot(a: Float64s, b: Float64s, c: Float64s, output: Format) -> Float64s:
+def exact_dot(a: npt.NDArray[Any], b: npt.NDArray[Any], c: Float64s, output: Format) -> Float64s:
     """The exact A B + C rounded once to ``output``; an exact zero is +0.
 
     Args:
-        a, b, c: (..., M, K), (..., K, N) and (..., M, N), values of float32.
-
-    Raises:
-        ShapeError: K is beyond 2^20, where slices would get too thin.
+        a, b, c: (..., M, K), (..., K, N) and (..., M, N), values of float32; a and b of any dtype, widened a
+            part of K at a time.
     """
-    special = a @ b + c  # for infinities and NaN only
+    length = a.shape[-1]
+    width, special = (53 - min(length, _TERMS).bit_length()) // 2, c
+    planes: Planes = defaultdict(lambda: np.zeros(c.shape, np.int64))
+    for first in range(0, length, _TERMS):
+        part = slice(first, first + _TERMS)
+        left, right = a[..., part].astype(np.float64), b[..., part, :].astype(np.float64)
+        special = special + left @ right  # for infinities and NaN only
+        _collect(planes, _finite(left), _finite(right), width)
+        _settle(planes, width)
+    for s, slice_c in _slices(_finite(c), width).items():
+        planes[s] += slice_c.astype(np.int64)
     finite = np.isfinite(special)
-    width = _slice_width(a.shape[-1])
-    numbers = [np.where(np.isfinite(each), each, 0.0) for each in (a, b, c)]
-    planes = _collect(numbers, width, finite.shape)
+    return _rounded(dict(planes), width, np.where(finite, 0.0, special), output)
+
+
+def _finite(x: Float64s) -> Float64s:
+    return np.where(np.isfinite(x), x, 0.0)
+
+
+def _rounded(planes: Planes, width: int, special: Float64s, output: Format) -> Float64s:
+    """The number in the planes, rounded once; ``special`` where that is not 0."""
     negative = _carry({s: plane.copy() for s, plane in planes.items()}, width)
     planes = {s: np.where(negative, -plane, plane) for s, plane in planes.items()}
     _carry(planes, width)  # of the magnitudes: every digit is now in [0, 2^w)
-    nearest, residue = _head(planes, width, finite.shape)
+    nearest, residue = _head(planes, width, special.shape)
     magnitude = nearest if output is FORMATS["float64"] else to_odd(nearest, residue)
-    result = np.where(finite, np.where(negative, -magnitude, magnitude), special)
+    result = np.where(special == 0, np.where(negative, -magnitude, magnitude), special)
     return round_to(result, output).astype(np.float64)
 
 
@@ -72,20 +85,6 @@ def _wholes(x: Float64s) -> npt.NDArray[Any]:
     return np.asarray(np.frompyfunc(lambda each: int(Fraction(each) * 2**_GRID), 1, 1)(x), object)
 
 
-def _slice_width(K: int) -> int:
-    width = (53 - K.bit_length()) // 2
-    if width < _THINNEST:
-        raise ShapeError(
-            f"the exact dot product takes K up to 2^20, got {K}",
-            op="matmul",
-            help="split K, and add the parts with c=",
-        )
-    return width
-
-
-_THINNEST = 16
-
-
 def _slices(x: Float64s, width: int) -> dict[int, Float64s]:
     """x = sum_i X_i 2^(width i), X_i whole and of x's sign; empty slices left out."""
     rest, slices = x, {}
@@ -100,17 +99,23 @@ def _slices(x: Float64s, width: int) -> dict[int, Float64s]:
     return slices
 
 
-def _collect(numbers: list[Float64s], width: int, shape: tuple[int, ...]) -> Planes:
-    """The products of all slices, added up by weight."""
-    a, b, c = numbers
-    planes: Planes = defaultdict(lambda: np.zeros(shape, np.int64))
+def _collect(planes: Planes, a: Float64s, b: Float64s, width: int) -> None:
+    """Add the products of all slices to the planes, by weight.
+
+    A plane meets fewer than 30 products of slices, each below 2^53, so it stays below 2^59 until settled.
+    """
     slices_b = _slices(b, width)
     for i, slice_a in _slices(a, width).items():
         for j, slice_b in slices_b.items():
             planes[i + j] += (slice_a @ slice_b).astype(np.int64)
-    for s, slice_c in _slices(c, width).items():
-        planes[s] += slice_c.astype(np.int64)
-    return dict(planes)
+
+
+def _settle(planes: Planes, width: int) -> None:
+    """Move what is above w bits to the next plane, in place; the topmost plane keeps it, and the sign."""
+    for s in range(min(planes, default=0), max(planes, default=0)):
+        carry = planes[s] >> width
+        planes[s] &= (1 << width) - 1
+        planes[s + 1] += carry
 
 
 def _carry(planes: Planes, width: int) -> npt.NDArray[np.bool_]:

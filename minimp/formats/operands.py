@@ -20,11 +20,12 @@ from minimp.formats.quickround import nearest_even, serves
 from minimp.formats.rounding import Float64s
 from minimp.formats.table import FORMATS, Format
 
-__all__ = ["Factors", "Tile", "checked", "quantum", "result_shape", "tiles", "to_float32"]
+__all__ = ["Factors", "Reals", "Tile", "checked", "quantum", "result_shape", "tiles", "to_float32"]
 
 Reals = npt.NDArray[Any]
 _PIECE = 1 << 18  # numbers widened at a time when values are checked
 _TERMS = 64  # k widened at a time
+_BLOCK = 1 << 20  # numbers of a factor widened at a time
 _HALF = FORMATS["float16"]
 
 
@@ -131,7 +132,7 @@ class Tile:
     factors: Factors
 
 
-def tiles(factors: Factors, result: Float64s, plane: int) -> Iterator[Tile]:
+def tiles(factors: Factors, result: Float64s, plane: int, terms: int = 256) -> Iterator[Tile]:
     """Cut a product into tiles of about ``plane`` numbers of the result.
 
     Small matrices are taken several at a time, large ones in pieces. No number of the result depends on how
@@ -141,6 +142,7 @@ def tiles(factors: Factors, result: Float64s, plane: int) -> Iterator[Tile]:
         factors: a (..., M, K), b (..., K, N) and start (..., M, N), all leading axes there or missing.
         result: (..., M, N), to be filled.
         plane: how many numbers of the result one tile holds.
+        terms: how many k will be widened at a time; so few rows are taken that these are a small block too.
     """
     lead = result.shape[:-2]
     a = np.broadcast_to(factors.a, (*lead, *factors.a.shape[-2:]))
@@ -150,15 +152,16 @@ def tiles(factors: Factors, result: Float64s, plane: int) -> Iterator[Tile]:
         here = [each[index] for each in (a, b, start, result)]
         if not lead:
             here = [each[None] for each in here]
-        yield from _cut(here, factors, plane)
+        yield from _cut(here, factors, plane, terms)
 
 
-def _cut(here: list[Any], factors: Factors, plane: int) -> Iterator[Tile]:
+def _cut(here: list[Any], factors: Factors, plane: int, terms: int) -> Iterator[Tile]:
     a, b, start, result = here
     count, height, width = result.shape
-    columns = max(1, min(width, max(1024, math.isqrt(plane))))
-    rows = max(1, min(height, plane // columns))
-    group = max(1, plane // max(1, rows * columns))
+    columns = max(1, min(width, max(1024, math.isqrt(plane), plane // max(1, height))))
+    most = max(1, _BLOCK // max(1, min(factors.length, terms)))  # rows
+    rows = max(1, min(height, plane // columns, most))
+    group = max(1, min(plane // max(1, rows * columns), most // rows))
     for t in range(0, count, group):
         for m in range(0, height, rows):
             for n in range(0, width, columns):

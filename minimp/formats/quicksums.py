@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from minimp.formats import summation
 from minimp.formats.operands import Factors, quantum
-from minimp.formats.quickround import grid
+from minimp.formats.quickround import grid, nearest_even
 from minimp.formats.rounding import Float64s
 from minimp.formats.table import Format
 from minimp.formats.workspace import space
 
-__all__ = ["chunked", "running", "running_fma"]
+__all__ = ["chunked", "pairwise", "running", "running_fma"]
 
 Reals = npt.NDArray[Any]
 _TERMS = 8  # k at a time
@@ -37,6 +37,11 @@ def running(factors: Factors, fmt: Format) -> Float64s:
     """
     if (np.signbit(factors.start) & (factors.start == 0)).any():
         return summation.running(factors, fmt)
+    if factors.start.size <= summation.FEW:
+        total = factors.start
+        for few in summation.products_of(factors, np.float64):
+            total = _native(total, nearest_even(few, fmt), fmt)
+        return total
     total, reach, block = factors.start, _largest(factors.start), (_TERMS, *factors.start.shape)
     for part in summation.parts(factors, _TERMS):
         dtype = np.float32 if _float32_serves(part, fmt) else np.float64
@@ -63,6 +68,11 @@ def running_fma(factors: Factors, fmt: Format) -> Float64s:
     the sum from a value of the format to near a tie. (The number's own bits are never lost: all of float16
     spans 40.) A sum may round to -0, which a later product of -0 keeps, so signs are kept.
     """
+    if factors.start.size <= summation.FEW:
+        total = factors.start
+        for few in summation.products_of(factors, np.float64):
+            total = _chain(total, few, fmt, 2 * factors.fmt.precision)
+        return total
     if 2 * factors.fmt.precision + fmt.precision > _LONGEST:
         return summation.running_fma(factors, fmt)
     total, numbers, reach = factors.start, grid(fmt, np.float64), _largest(factors.start)
@@ -89,6 +99,8 @@ def chunked(factors: Factors, fmt: Format) -> Float64s:
     A chunk has 24 bits, so that the float64 sum may be rounded again, as in ``running_fma``. A chunk's sum
     starts from +0, so it is never -0, and only the last one can leave -0 behind.
     """
+    if factors.start.size <= summation.FEW and factors.start.size * factors.size <= _CHUNKED:
+        return _few_chunks(factors, fmt)
     total, numbers = np.array(factors.start), grid(fmt, np.float64)
     spare, chunk = space("spare", total.shape, np.float64), space("products", total.shape, np.float32)
     ahead, reach = factors.length, _largest(total)
@@ -102,6 +114,84 @@ def chunked(factors: Factors, fmt: Format) -> Float64s:
         else:
             total = summation.add_exactly(total, chunk.astype(np.float64), fmt)
     return total
+
+
+def _few_chunks(factors: Factors, fmt: Format) -> Float64s:
+    """All chunks of some thousand terms at once, each a running sum; then the sum of the chunks."""
+    total, size = factors.start, factors.size
+    many = size * max(1, _CHUNKED // (size * max(1, total.size)))
+    for part in summation.parts(factors, many):
+        whole = part.length // size * size
+        products = np.concatenate(list(summation.products_of(part, np.float32)))
+        products[::size] += np.float32(0)  # a chunk starts from +0
+        chunks = np.add.accumulate(products[:whole].reshape(-1, size, *total.shape), axis=1)[:, -1]
+        last = np.add.accumulate(products[whole:])[-1:]
+        total = _chain(total, np.concatenate([chunks, last]).astype(np.float64), fmt, _P32)
+    return total
+
+
+_CHUNKED = 1 << 16
+
+
+def _chain(total: Float64s, terms: Float64s, fmt: Format, bits: int) -> Float64s:
+    """s <- fl(s + t) to float16, the terms in turn: (k, T, M, N), of so many bits each."""
+    if (nearest_even(terms, fmt) == terms).all():
+        return _native(total, terms, fmt)
+    for term in terms:
+        if bits + fmt.precision > _LONGEST:
+            total = summation.add_exactly(total, term, fmt)
+        else:
+            total = (total + term).astype(fmt.dtype).astype(np.float64)
+    return total
+
+
+def _native(total: Float64s, terms: Float64s, fmt: Format) -> Float64s:
+    """s <- fl(s + t) for terms of the format itself, by the running sum of its dtype.
+
+    NumPy's float16 and ml_dtypes' bfloat16 add in float32 and round: as good as once (Figueroa 1995).
+    """
+    numbers = np.concatenate([total[None], terms]).astype(fmt.dtype)
+    return np.asarray(np.add.accumulate(numbers)[-1], np.float64)
+
+
+def pairwise(factors: Factors) -> Float64s:
+    """``summation.pairwise``, faster: the tree over 2^i terms is built a level at a time.
+
+    Sums of equal size are added as soon as there are two, so complete trees may enter in place of terms; what
+    is left over at the end enters as trees of falling sizes, the powers of two in its length.
+    """
+    if factors.start.size > _PAIRED // 16:
+        return summation.pairwise(factors)
+    waiting: list[tuple[int, Reals]] = []
+    for products in _powers(factors):
+        size, level = len(products), products
+        while len(level) > 1:
+            level = level[::2] + level[1::2]
+        tree = level[0]
+        while waiting and waiting[-1][0] == size:
+            tree = waiting.pop()[1] + tree
+            size *= 2
+        waiting.append((size, tree))
+    result: Reals = waiting.pop()[1] if waiting else np.zeros((), np.float32)
+    while waiting:
+        result = waiting.pop()[1] + result
+    return np.asarray(result + factors.start.astype(np.float32), np.float64)
+
+
+def _powers(factors: Factors) -> Iterator[Reals]:
+    """The products in float32, k ascending, in runs whose lengths are powers of two and never rise."""
+    most = 1 << max(1, _PAIRED // max(1, factors.start.size)).bit_length() - 1
+    rest = factors.length
+    while rest:
+        length = min(most, 1 << rest.bit_length() - 1)
+        part = slice(factors.length - rest, factors.length - rest + length)
+        yield from summation.products_of(
+            replace(factors, a=factors.a[..., part], b=factors.b[..., part, :]), np.float32
+        )
+        rest -= length
+
+
+_PAIRED = 1 << 16
 
 
 def _chunks(factors: Factors) -> Iterator[tuple[Factors, float]]:

@@ -22,11 +22,17 @@ from minimp.formats.rounding import Float64s
 from minimp.formats.table import Format
 
 __all__ = [
+    "BLAS_TERMS",
+    "FEW",
+    "add_exactly",
     "any_order",
     "chunked",
     "kahan",
     "pairwise",
+    "parts",
+    "products_of",
     "running",
+    "running32",
     "running_fma",
     "sequential",
     "splitk",
@@ -38,12 +44,12 @@ Float32s = npt.NDArray[np.float32]
 def any_order(factors: Factors, dtype: Any) -> Float64s:
     """Sum in ``dtype`` as BLAS pleases: each product and sum within one rounding, in no stated order."""
     total = factors.start.astype(dtype)
-    parts = (a @ b for a, b in factors.blocks(_BLAS_TERMS, dtype))
+    parts = (a @ b for a, b in factors.blocks(BLAS_TERMS, dtype))
     added = sum(parts, start=next(parts, dtype(0)))
     return np.asarray(added + total, np.float64)
 
 
-_BLAS_TERMS = 4096  # the factors are widened that many terms at a time
+BLAS_TERMS = 2048  # the factors are widened that many terms at a time
 
 
 def sequential(factors: Factors) -> Float64s:
@@ -136,11 +142,27 @@ def add_exactly(total: Float64s, term: Float64s, fmt: Format) -> Float64s:
 def running32(factors: Factors, start: Float32s) -> Float32s:
     """The float32 running sum of the products from ``start``, k ascending."""
     total = np.array(np.broadcast_to(start, factors.start.shape))
+    if total.size <= FEW:  # NumPy's own running sum, which has no call to make for each k
+        for products in products_of(factors, np.float32):
+            total = np.add.accumulate(np.concatenate([total[None], products]))[-1]
+        return total
     product = np.empty_like(total)
     for a_k, b_k in factors.terms(np.float32):
         np.multiply(a_k, b_k, out=product)
         np.add(total, product, out=total)
     return total
+
+
+FEW = 256  # sums; below that, a call for each k takes longer than what it does
+
+
+def products_of(factors: Factors, dtype: Any) -> Iterator[npt.NDArray[Any]]:
+    """The products, some k at a time: (k, T, M, N)."""
+    for a, b in factors.blocks(max(1, _PRODUCTS // max(1, factors.start.size)), dtype):
+        yield np.multiply(np.moveaxis(a, -1, 0)[..., None], np.moveaxis(b, 1, 0)[:, :, None, :])
+
+
+_PRODUCTS = 1 << 16
 
 
 def parts(factors: Factors, size: int) -> Iterator[Factors]:

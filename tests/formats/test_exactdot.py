@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimp.errors import ShapeError
 from minimp.formats import matmul
 from minimp.formats.exact import round_fraction
 from tests.formats.oracle import assert_same
@@ -102,8 +101,24 @@ def test_exact_in_float64() -> None:
     assert_same(special[:, 0], np.array([np.inf, np.nan]))
 
 
-def test_exact_refuses_a_k_that_it_cannot_slice() -> None:
-    """Oracle: the message says what is possible."""
-    long = np.zeros((1, 1 << 21))
-    with pytest.raises(ShapeError, match=r"K up to 2\^20"):
-        matmul(long, long.T, fmt="float16", accumulate="exact")
+def test_exact_takes_any_length() -> None:
+    """Oracle: by hand. Two million and one terms of 1, and one of 2^-30 that float64 holds just so."""
+    long = np.ones((1, 2_000_002))
+    other = np.ones((2_000_002, 1))
+    other[1_234_567] = 2.0**-30
+    expected = 2_000_001 + 2.0**-30
+    assert expected != 2_000_001
+    assert matmul(long, other, fmt="float32", accumulate="exact", output="float64").item() == expected
+    assert matmul(-long, other, fmt="float32", accumulate="exact", output="float64").item() == -expected
+
+
+def test_exact_carries_between_parts_of_a_long_sum() -> None:
+    """Oracle: fractions; K in several parts, of both signs, over many binades."""
+    a, b = draw("float32", (1, 9000), 20, 30), draw("float32", (9000, 2), 21, 30)
+
+    def dot(x: np.ndarray, y: np.ndarray, start: float) -> float:
+        total = sum((Fraction(u) * Fraction(v) for u, v in zip(x, y, strict=True)), Fraction(start))
+        return round_fraction(total, "float64")
+
+    got = matmul(a, b, fmt="float32", accumulate="exact", output="float64")
+    assert_same(got, by_loops(a, b, np.zeros((1, 2)), dot))
