@@ -85,6 +85,7 @@ class LogAxis:
     def column(self, value: float) -> int:
         """The column of a positive value."""
         fraction, exponent = math.frexp(value)
+        # log2 may be rounded up to 1
         inside = min(self.repeat - 1, int(self.repeat * math.log2(2 * fraction)))
         return self.place(exponent - 1) + inside
 
@@ -235,8 +236,7 @@ def values_below(fmt: Format, bound: Fraction) -> int:
         return 0
     if bound > Fraction(fmt.max):
         return int(fmt.has_zero) + before[-1]
-    exponent = exponent_of(float(bound))
-    exponent -= Fraction(2) ** exponent >= bound  # bound is that power of two, or was rounded up to it
+    exponent = exponent_of(float(bound))  # of the next binade where bound is rounded up: then inside is 0
     if exponent < spanned[0]:
         return int(fmt.has_zero)
     step = Fraction(2) ** (max(exponent, fmt.emin) - fmt.mantissa_bits)

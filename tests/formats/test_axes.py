@@ -43,6 +43,7 @@ def test_the_column_of_a_number(low: int, by: int, wide: bool, value: float) -> 
     assert axis.column(math.ldexp(1.0, exponent)) == math.floor((exponent - low) * per)
     # 2^(low + column / per) <= value < 2^(low + (column + 1) / per), both to the power of repeat; exact but
     # for log2's last digit, so a number at the very edge of a column may lie in the one beside it.
+    assert column < math.floor((exponent + 1 - low) * per) or not wide
     power = (math.log2(value) - low) * float(per)
     assert math.floor(power - 1e-6) <= column <= math.floor(power + 1e-6)
 
