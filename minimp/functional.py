@@ -19,8 +19,9 @@ from minimp.tape import Value
 from minimp.tensors import Tensor
 
 __all__ = [
-    "avg_pool2d", "cat", "conv2d", "cross_entropy", "dropout", "exp", "gelu", "linear", "log",
-    "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "relu", "sigmoid", "softmax", "sqrt", "tanh",
+    "avg_pool2d", "cat", "conv2d", "cross_entropy", "dropout", "exp", "gelu", "layer_norm", "linear", "log",
+    "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "relu", "rms_norm", "sigmoid", "softmax", "sqrt",
+    "tanh", "vector_norm",
 ]  # fmt: skip
 
 Pair = int | Sequence[int]
@@ -141,6 +142,54 @@ def log_softmax(input: Any, dim: int = -1, dtype: Any = None) -> Tensor:
     return ops.log_softmax(input, dim=dim, dtype=_format(dtype))
 
 
+def layer_norm(
+    input: Any, normalized_shape: int | Sequence[int], weight: Any = None, bias: Any = None,
+    eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """(x - mean) / sqrt(var + eps) w + b over the last axes, those of `normalized_shape`.
+
+    Statistics are float32's, one rounding at the end. All tensors have one format outside autocast (torch's
+    CPU kernels also take float32 weights beside a 16-bit input).
+    """
+    arrays = [input, weight, bias]
+    while arrays[-1] is None:
+        arrays.pop()
+    return ops.layer_norm(*arrays, normalized_shape=_shape(normalized_shape), eps=eps)
+
+
+def rms_norm(
+    input: Any, normalized_shape: int | Sequence[int], weight: Any = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean x^2 + eps) w over the last axes; eps None is float32's 2^-23 (2^-52 for float64).
+
+    Formats as :func:`layer_norm` (torch also takes a weight of another format).
+    """
+    arrays = (input,) if weight is None else (input, weight)
+    if eps is None:
+        eps = (formats.float64 if _format_of(input) is formats.float64 else formats.float32).eps
+    return ops.rms_norm(*arrays, normalized_shape=_shape(normalized_shape), eps=eps)
+
+
+def vector_norm(
+    x: Any,
+    ord: float = 2,  # noqa: A002 - torch's name
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Tensor:
+    """(sum |x|^ord)^(1/ord) over `dim`, all axes if None (torch.linalg.vector_norm); ord > 0 or inf.
+
+    Args:
+        x: a floating tensor.
+        ord: p of the norm; torch's 0, -inf and negative ones, which are no norms, are not offered.
+        dim, keepdim: the axes, and whether they stay, of length 1.
+        dtype: the format computed in and of the result; at least as wide as x's.
+    """
+    dims = dim if dim is None or isinstance(dim, int) else tuple(dim)
+    return ops.linalg_vector_norm(x, p=ord, dim=dims, keepdim=keepdim, dtype=_format(dtype))
+
+
 def dropout(input: Any, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero each element with probability p and divide the rest by 1 - p; the input itself if not training."""
     if not 0.0 <= p <= 1.0:
@@ -215,6 +264,14 @@ def _as_the_policy_asks(op: str, x: Value) -> Value:
 
 def _format(dtype: Any) -> Format | None:
     return None if dtype is None else formats.get(dtype)
+
+
+def _format_of(input: Any) -> Format | None:
+    return (input if isinstance(input, Value) else Value.lift(input, None)).format
+
+
+def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
 def _pair(name: str, value: Pair, least: int = 1) -> tuple[int, int]:

@@ -162,6 +162,10 @@ class Operators(Value):
         """Return the mean over `dim`."""
         return ops.mean(self, dim=_dims(dim), keepdim=keepdim)
 
+    def norm(self, p: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+        """Return the p-norm over `dim` (torch.Tensor.norm), see :func:`minimp.functional.vector_norm`."""
+        return ops.linalg_vector_norm(self, p=p, dim=_dims(dim), keepdim=keepdim, dtype=_format(dtype))
+
     def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor:
         """Return the largest element over `dim`; equal maxima share the gradient."""
         return ops.amax(self, dim=_dims(dim), keepdim=keepdim)

@@ -22,6 +22,7 @@ negative weight. It changes no running sum, but it has its place in the count: i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,7 @@ from minimp.formats import Format
 from minimp.formats.accumulation import parse_accumulate
 from minimp.formats.errorfree import to_odd
 from minimp.formats.exactdot import exact_dot
+from minimp.formats.tensorcore import unit_for
 from minimp_backends.columns import (
     Array,
     Geometry,
@@ -43,6 +45,7 @@ from minimp_backends.columns import (
     columns_of,
     geometry_of,
     pixels,
+    side_by_side,
     windows_of,
 )
 
@@ -53,6 +56,10 @@ __all__ = [
 
 BLOCK_BYTES = 8 << 20
 """Columns of float32 made at a time; a step works on some float64 copies of them."""
+WHOLE_BYTES = 32 << 20
+"""The same where a sum over the whole batch cannot be taken up again where it was left."""
+RUNNING = frozenset({"float32:sequential", "float16", "float16:fma", "bfloat16"})
+"""The orders with one running sum, which may start from any."""
 FLOAT64 = np.dtype(np.float64)
 
 
@@ -64,14 +71,20 @@ def name_for_sums(accumulate: str) -> str:
     return "float32" if accumulate.startswith("tensorcore:") else accumulate
 
 
-def product(a: Array, b: Array, fmt: Format, accumulate: str) -> Array:
+def product(a: Array, b: Array, fmt: Format, accumulate: str, start: Array | None = None) -> Array:
     """A B by name.  (..., M, K), (..., K, N) -> (..., M, N), float32 (float64 for "exact").
+
+    Args:
+        a, b: wide values of `fmt`.
+        fmt: the format of the factors.
+        accumulate: the name.
+        start: the sums over earlier terms, to go on from, for a name that can (:func:`_grain`).
 
     Raises:
         SettingError: the name cannot act on values of `fmt`.
     """
     _require(fmt, accumulate)
-    total = formats.matmul(a, b, fmt=fmt, accumulate=accumulate, output=formats.float64)
+    total = formats.matmul(a, b, start, fmt=fmt, accumulate=accumulate, output=formats.float64)
     if accumulate != "exact":
         return total.astype(np.float32)
     if fmt is formats.float64:
@@ -121,6 +134,7 @@ def conv2d_input_gradient(
     """(N, O, OH, OW), (O, C/G, kh, kw) -> `shape` (N, C, H, W)."""
     geometry = geometry_of("conv2d", (grad, weight), shape, weight.shape, **sizes)
     check_gradient("conv2d", geometry, grad)
+    _require(fmt, accumulate)
     (kh, kw), (dh, dw), groups = geometry.kernel, geometry.dilation, geometry.groups
     full = replace(
         geometry, in_channels=geometry.out_channels, out_channels=geometry.in_channels, stride=(1, 1),
@@ -136,31 +150,68 @@ def conv2d_weight_gradient(
 ) -> Array:
     """(N, C, H, W), (N, O, OH, OW) -> `shape` (O, C/G, kh, kw).
 
-    A sum runs over the whole batch, so blocks are cut along channels, never along the sum: beside the result,
-    BLOCK_BYTES, or one channel's columns where they alone are longer.
+    A sum runs over the whole batch. A running sum is taken up tile after tile; the others are formed whole,
+    for as many channels and filters at a time as fit in WHOLE_BYTES (one, where it alone is longer).
     """
     geometry = geometry_of("conv2d", (x, grad), x.shape, shape, **sizes)
     check_gradient("conv2d", geometry, grad)
-    groups, taps, length = geometry.groups, shape[2] * shape[3], geometry.images * geometry.positions
-    images = x.reshape(geometry.images, groups, shape[1], *geometry.size)
-    grads = grad.reshape(geometry.images, groups, shape[0] // groups, -1)
-    dw = np.empty((groups, shape[0] // groups, shape[1], taps), np.float32)
-    dw = dw.astype(FLOAT64) if accumulate == "exact" else dw
-    channels = _step(taps * length * x.itemsize, shape[1])
-    filters = _step(length * x.itemsize, shape[0] // groups)
-    for group in range(groups):
-        for c in range(0, shape[1], channels):
-            columns = _channel_columns(images[:, group, c : c + channels], geometry)
-            for o in range(0, shape[0] // groups, filters):
-                part = grads[:, group, o : o + filters].swapaxes(0, 1).reshape(-1, length)
-                found = product(part, columns, fmt, accumulate)
-                dw[group, o : o + filters, c : c + channels] = found.reshape(len(part), -1, taps)
-    return dw.reshape(shape)
+    _require(fmt, accumulate)
+    grain = _grain(accumulate, fmt)
+    if grain is None:
+        return _whole_sums(x, geometry.by_group(grad), geometry, fmt, accumulate).reshape(shape)
+    total: Array = np.zeros((geometry.groups, shape[0] // geometry.groups, geometry.depth), np.float32)
+    for a, b in _in_grains(_met(x, geometry.by_group(grad), geometry), grain):
+        total = product(a, b.swapaxes(-1, -2), fmt, accumulate, start=total)
+    return total.reshape(shape)
 
 
-def _step(row_bytes: int, most: int) -> int:
-    """How many rows fit in half a block."""
-    return max(1, min(most, BLOCK_BYTES // 2 // max(1, row_bytes)))
+def _grain(accumulate: str, fmt: Format) -> int | None:
+    """In multiples of how many terms a sum can be left and taken up again; None if not at all."""
+    how = parse_accumulate(accumulate)
+    if how.name.startswith("tensorcore:"):
+        return unit_for(how.name.partition(":")[2], fmt).terms
+    return how.size if how.order == "chunked:B" else 1 if how.order in RUNNING else None
+
+
+def _met(x: Array, grads: Array, geometry: Geometry) -> Iterator[tuple[Array, Array]]:
+    """Yield (G, O/G, n) gradients and the (G, depth, n) columns that they meet, n positions a tile."""
+    tiling = Tiling.within(geometry, geometry.out_size[1] * x.itemsize, BLOCK_BYTES)
+    for tile, columns in columns_of(x, geometry, tiling):
+        part = grads[tile.images, :, :, pixels(tile, geometry)]
+        yield side_by_side(part)[0], columns[0]
+
+
+def _in_grains(pairs: Iterator[tuple[Array, Array]], grain: int) -> Iterator[tuple[Array, Array]]:
+    """Cut pairs of arrays anew along their last axis, so that all but the last are of whole grains."""
+    rest: tuple[Array, Array] | None = None
+    for pair in pairs:
+        a, b = (
+            pair if rest is None else (np.concatenate(both, axis=-1) for both in zip(rest, pair, strict=True))
+        )
+        whole = a.shape[-1] // grain * grain
+        if whole:
+            yield a[..., :whole], b[..., :whole]
+        rest = (a[..., whole:].copy(), b[..., whole:].copy()) if whole < a.shape[-1] else None
+    if rest is not None:
+        yield rest
+
+
+def _whole_sums(x: Array, grads: Array, geometry: Geometry, fmt: Format, accumulate: str) -> Array:
+    """The weight gradient, each sum at once.  -> (G, O/G, C/G, taps)."""
+    groups, filters, channels = geometry.groups, grads.shape[2], geometry.in_channels // geometry.groups
+    taps, length = geometry.depth // channels, geometry.images * geometry.positions
+    images = x.reshape(geometry.images, groups, channels, *geometry.size)
+    exact = accumulate == "exact"
+    budget = (BLOCK_BYTES if exact else WHOLE_BYTES) // max(1, 2 * length * x.itemsize)
+    step_c, step_o = max(1, budget // taps), max(1, budget)
+    dw = np.empty((groups, filters, channels, taps), FLOAT64 if exact else np.float32)
+    for group, c in itertools.product(range(groups), range(0, channels, step_c)):
+        columns = _channel_columns(images[:, group, c : c + step_c], geometry)
+        for o in range(0, filters, step_o):
+            part = grads[:, group, o : o + step_o].swapaxes(0, 1).reshape(-1, length)
+            found = product(part, columns, fmt, accumulate)
+            dw[group, o : o + step_o, c : c + step_c] = found.reshape(len(part), -1, taps)
+    return dw
 
 
 def _by_tiles(

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.checks import reference
+from minimp.checks import normalization, reference
 from minimp.checks.running import Arithmetic, Running
 
 __all__ = ["FAMILIES", "Family", "forward_bound", "is_plain", "nll_parts", "phi", "sigmoid", "softmax_parts"]
@@ -243,6 +243,14 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 "avg_pool2d": _avg_pool2d,
                 "mse_loss": _mse_loss,
                 "nll_loss": _nll_loss,
+            },
+        ),
+        "norm": Family(
+            "gamma_K of each statistic, and a few roundings",
+            {
+                "layer_norm": normalization.layer_norm,
+                "linalg_vector_norm": normalization.vector_norm,
+                "rms_norm": normalization.rms_norm,
             },
         ),
         "softmax": Family("u (|x - max| + K + a few), relatively", {"softmax": _softmax}),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.checks import windows
+from minimp.checks import normalization, windows
 from minimp.checks.bounds import nll_parts, phi, sigmoid, softmax_parts
 from minimp.checks.case import Case, Rule
 from minimp.checks.running import Running, arithmetic_of
@@ -263,6 +263,12 @@ GRADIENTS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "expand": (_moved(0),),
         "gelu": (_gelu,),
         "getitem": (_getitem,),
+        "layer_norm": (
+            normalization.layer_norm_x,
+            normalization.layer_norm_weight,
+            normalization.layer_norm_bias,
+        ),
+        "linalg_vector_norm": (normalization.vector_norm_x,),
         "linear": (_linear_x, _linear_weight, _linear_bias),
         "log": (lambda c: (c.grad / c.number(0)).rounded(),),
         "log_softmax": (_log_softmax,),
@@ -278,6 +284,7 @@ GRADIENTS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "reciprocal": (_reciprocal,),
         "relu": (_selected(lambda x: ~(x <= 0)),),
         "reshape": (lambda c: c.grad.move(lambda a: a.reshape(c.shape(0))),),
+        "rms_norm": (normalization.rms_norm_x, normalization.rms_norm_weight),
         "sigmoid": (_sigmoid,),
         "softmax": (_softmax,),
         "sqrt": (_sqrt,),

@@ -68,6 +68,34 @@ def mean(x: Array, *, dim: Any = None, keepdim: bool = False) -> Array:
     return added / (x.size / added.size) if added.size else added
 
 
+def layer_norm(
+    x: Array, weight: Array | None = None, bias: Array | None = None, *,
+    normalized_shape: Sequence[int], eps: float = 1e-5,
+) -> Array:  # fmt: skip
+    """(x - mean) / sqrt(var + eps) w + b over the last axes, var being the mean square distance."""
+    last = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    y = (x - np.mean(x, last, keepdims=True)) / np.sqrt(np.var(x, last, keepdims=True) + eps)
+    y = y if weight is None else y * weight
+    return np.asarray(y if bias is None else y + bias)
+
+
+def rms_norm(x: Array, weight: Array | None = None, *, normalized_shape: Sequence[int], eps: float) -> Array:
+    """x / sqrt(mean x^2 + eps) w over the last axes."""
+    last = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    y = x / np.sqrt(np.mean(np.square(x), last, keepdims=True) + eps)
+    return np.asarray(y if weight is None else y * weight)
+
+
+def vector_norm(
+    x: Array, *, p: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Array:
+    """The p-th root of sum |x|^p, or the largest |x|."""
+    del dtype
+    if p == math.inf:
+        return np.asarray(np.max(np.abs(x), axis=dim, keepdims=keepdim))
+    return np.asarray(np.power(np.sum(np.abs(x) ** p, axis=dim, keepdims=keepdim), 1 / p))
+
+
 def matmul(a: Array, b: Array) -> Array:
     """Sum over k of a[..., m, k] b[..., k, n]."""
     left, right = "k" if a.ndim == 1 else "...mk", "k" if b.ndim == 1 else "...kn"
@@ -238,7 +266,9 @@ REFERENCE: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "getitem": lambda x, *, index: x[index],
         "gt": np.greater,
         "isfinite": np.isfinite,
+        "layer_norm": layer_norm,
         "le": np.less_equal,
+        "linalg_vector_norm": vector_norm,
         "linear": linear,
         "log": np.log,
         "log_softmax": log_softmax,
@@ -256,6 +286,7 @@ REFERENCE: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "reciprocal": lambda x: 1.0 / x,
         "relu": lambda x: np.maximum(x, 0.0),
         "reshape": lambda x, *, shape: np.reshape(x, shape),
+        "rms_norm": rms_norm,
         "sigmoid": sigmoid,
         "softmax": softmax,
         "sqrt": np.sqrt,

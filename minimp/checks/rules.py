@@ -4,10 +4,10 @@ With J the derivative of f at x, u the incoming gradient and v a direction, <v, 
 and d/dh <u, f(x + h v)> at h = 0 what a difference quotient gives; they agree for a random v only if they
 agree everywhere, but for unlucky cancellations (HIPS autograd checks its rules so).
 
-The direction is relative, v = x s with signs s that depend on the value alone: zeros stay zero and equal
-elements stay equal, so relu, abs, max and pooling are not pushed over their kinks, and log and sqrt stay in
-their domains. The step is 2^-26, below half the distance between neighbouring float32 numbers: no two
-elements of float32, float16 or bfloat16 change their order.
+The direction is relative, v = x s with signs s that depend on |x| alone: zeros stay zero, equal elements
+stay equal and opposite ones opposite, so relu, abs, max, norms and pooling are not pushed over their kinks,
+and log and sqrt stay in their domains. The step is 2^-26, below half the distance between neighbouring
+float32 numbers: no two elements of float32, float16 or bfloat16 change their order.
 """
 
 from __future__ import annotations
@@ -78,8 +78,10 @@ def check_rule(
 
 
 def signs_of(x: Array) -> Array:
-    """Return +1 or -1 for each element of a float64 array, equal for equal values."""
-    mixed = x.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: the top bit looks random
+    """Return +1 or -1 for each element of a float64 array, equal for equal magnitudes."""
+    mixed = np.abs(x).view(np.uint64) * np.uint64(
+        0x9E3779B97F4A7C15
+    )  # Fibonacci hashing: the top bit looks random
     return np.where(mixed >> np.uint64(63), 1.0, -1.0)
 
 

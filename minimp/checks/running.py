@@ -156,6 +156,13 @@ class Running:
         carried = x.error / np.where(root > 0, root, 1.0)
         return x._rounded_once(root, np.where((x.exact > x.error) | (x.error == 0), carried, np.inf))
 
+    def root(self) -> Running:
+        """The square root of a sum of squares: never below 0, so an error d moves it by at most sqrt(d)."""
+        x = self._operand()
+        root = np.sqrt(x.exact)
+        carried = np.minimum(x.error / np.where(root > 0, root, np.finfo(float).tiny), np.sqrt(x.error))
+        return x._rounded_once(root, carried)
+
     def exp(self) -> Running:
         """e^x: an error d of x multiplies it by at most e^d."""
         x = self._operand()

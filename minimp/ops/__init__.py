@@ -6,6 +6,7 @@ from minimp.ops.arithmetic import abs_, add, div, exp, log, mul, neg, pow_, reci
 from minimp.ops.comparison import argmax, eq, ge, gt, isfinite, le, lt, ne
 from minimp.ops.losses import mse_loss, nll_loss
 from minimp.ops.noise import dropout
+from minimp.ops.normalization import layer_norm, linalg_vector_norm, rms_norm
 from minimp.ops.pooling import avg_pool2d, max_pool2d
 from minimp.ops.products import conv2d, linear, matmul
 from minimp.ops.reductions import amax, log_softmax, mean, softmax, sum_
@@ -13,8 +14,8 @@ from minimp.ops.shaping import cat, clone, expand, getitem, permute, reshape
 
 __all__ = [
     "OPS", "Op", "abs_", "add", "amax", "argmax", "avg_pool2d", "cast", "cat", "clone", "conv2d", "div",
-    "dropout",
-    "eq", "exp", "expand", "ge", "gelu", "getitem", "gt", "isfinite", "le", "linear", "log", "log_softmax",
-    "lt", "matmul", "max_pool2d", "mean", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute",
-    "pow_", "reciprocal", "relu", "reshape", "sigmoid", "softmax", "sqrt", "sub", "sum_", "tanh",
+    "dropout", "eq", "exp", "expand", "ge", "gelu", "getitem", "gt", "isfinite", "layer_norm", "le",
+    "linalg_vector_norm", "linear", "log", "log_softmax", "lt", "matmul", "max_pool2d", "mean", "mse_loss",
+    "mul", "ne", "neg", "nll_loss", "op", "permute", "pow_", "reciprocal", "relu", "reshape", "rms_norm",
+    "sigmoid", "softmax", "sqrt", "sub", "sum_", "tanh",
 ]  # fmt: skip

@@ -66,9 +66,9 @@ def amax(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 @amax.gradient
 def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
     x, y = ctx.saved
-    hit = ctx.wide(x) == ctx.wide(_keep_axes(y, x.ndim, dim, keepdim))
+    hit = ctx.wide(x) == ctx.wide(keep_axes(y, x.ndim, dim, keepdim))
     count = hit.sum(axis=dim, keepdims=True)
-    return ctx.round(hit * (ctx.wide(_keep_axes(grad, x.ndim, dim, keepdim)) / count.astype("float32")))
+    return ctx.round(hit * (ctx.wide(keep_axes(grad, x.ndim, dim, keepdim)) / count.astype("float32")))
 
 
 @op(cast=CastClass.SET_FP32, mixed=Mixed.FLOAT, bound="softmax")
@@ -125,7 +125,7 @@ def check_dims(name: str, x: Array, dim: Any) -> None:
         raise ShapeError(f"dim {dim} names an axis twice", op=name, shapes=[x.shape])
 
 
-def _keep_axes(reduced: Array, ndim: int, dim: Dim, keepdim: bool) -> Array:
+def keep_axes(reduced: Array, ndim: int, dim: Dim, keepdim: bool) -> Array:
     """Give a reduced array its summed axes back, with length 1."""
     if keepdim or reduced.ndim == ndim:
         return reduced
@@ -139,5 +139,5 @@ def _keep_axes(reduced: Array, ndim: int, dim: Dim, keepdim: bool) -> Array:
 def spread(ctx: Node, grad: Array, dim: Dim, keepdim: bool) -> Array:
     """Repeat the gradient of a reduction over the axes it summed; nothing is rounded."""
     shape = ctx.shape_of(0)
-    kept = _keep_axes(grad, len(shape), dim, keepdim)
+    kept = keep_axes(grad, len(shape), dim, keepdim)
     return ctx.backend.xp.broadcast_to(kept, shape).copy()

@@ -113,6 +113,32 @@ def _reductions() -> list[Sample]:
     return made
 
 
+def _norms() -> list[Sample]:
+    plane = (3, 4, 5)
+    made = [
+        Sample("layer_norm", lambda x, w, b: functional.layer_norm(x, 5, w, b), (S, (5,), (5,))),
+        Sample("layer_norm", lambda x, w: functional.layer_norm(x, (4, 5), w), (plane, (4, 5))),
+        Sample("layer_norm", lambda x: functional.layer_norm(x, [5], eps=0.5), (plane,), "bare"),
+        Sample("layer_norm", lambda x, b: functional.layer_norm(x, (5,), None, b), ((5,), (5,)), "bias"),
+        Sample("rms_norm", lambda x, w: functional.rms_norm(x, 5, w), (S, (5,))),
+        Sample("rms_norm", lambda x: functional.rms_norm(x, (4, 5), eps=0.25), (plane,), "bare"),
+    ]
+    for p, dim in [(2, None), (1, 0), (float("inf"), 1), (2, (0, 1)), (3, 1), (0.5, 0), (2.5, -1)]:
+        made.append(
+            Sample(
+                "linalg_vector_norm", lambda x, p=p, d=dim: functional.vector_norm(x, p, d, True),
+                options=f"p{p}_dim{dim}".replace(" ", ""), tie_free=p == float("inf"),
+            )
+        )  # fmt: skip
+    return [
+        *made,
+        Sample("linalg_vector_norm", lambda x: x.norm(), options="flat"),
+        Sample("linalg_vector_norm", lambda x: functional.vector_norm(x, 1, 1), options="squeezed"),
+        Sample("linalg_vector_norm", lambda x: functional.vector_norm(x, dtype="float64"), options="wider"),
+        Sample("linalg_vector_norm", functional.vector_norm, ((),)),
+    ]
+
+
 def _losses() -> list[Sample]:
     made = []
     for how in ("mean", "sum", "none"):
@@ -180,7 +206,7 @@ def _to(name: str) -> Callable[..., mp.Tensor]:
 
 
 SAMPLES = [
-    *_unary(), *_binary(), *_products(), *_reductions(), *_losses(), *_shaping(), *_pooling(),
+    *_unary(), *_binary(), *_products(), *_reductions(), *_norms(), *_losses(), *_shaping(), *_pooling(),
     *_comparisons(),
 ]  # fmt: skip
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]

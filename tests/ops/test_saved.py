@@ -45,6 +45,7 @@ KEPT: dict[str, tuple[Callable[..., Any], list[Any], list[Any]]] = {
     "cat": (lambda a, b: functional.cat([a, b]), [X, X], []),
     "cast": (lambda a: a.to("float64"), [X], []),
     "mse_loss": (functional.mse_loss, [X, X + 1], ["a", "b"]),
+    "vector_norm": (functional.vector_norm, [X], ["a", "y"]),
     "nll_loss": (lambda a: functional.nll_loss(a, LABELS), [X], [LABELS, None]),
 }
 
@@ -62,6 +63,16 @@ def test_what_is_kept_is_what_the_gradient_needs(name: str, fmt: str) -> None:
         expected = named[key] if isinstance(key, str) else key
         np.testing.assert_array_equal(kept, expected)
         assert getattr(kept, "dtype", None) == getattr(expected, "dtype", None)
+
+
+def test_normalisation_keeps_two_numbers_a_row() -> None:
+    """Oracle: the input and the weight as they came; mean and 1 / sqrt(v + eps), a row each, in float32."""
+    x, w = mp.tensor(X, dtype="float16", requires_grad=True), mp.tensor(X[0], dtype="float16")
+    saved = functional.layer_norm(x, 5, w).node.saved
+    assert saved[0] is x.array
+    assert saved[1] is w.array
+    assert [(a.shape, a.dtype) for a in saved[2:]] == [((7, 1), np.float32)] * 2
+    assert [a.shape for a in functional.rms_norm(x, 5).node.saved[2:]] == [(7, 1)]
 
 
 def test_pooling_and_dropout_keep_bytes() -> None:

@@ -74,6 +74,7 @@ class Case:
 
 ONE: Shapes = ((2, 3),)
 TWO: Shapes = ((2, 3), (2, 3))
+NORMED: Shapes = ((2, 3), (3,), (3,))
 IMAGE: Shapes = ((1, 2, 4, 4),)
 CASES = (
     Case("matmul", lambda _, a, b: a @ b, ((2, 3), (3, 2))),
@@ -127,6 +128,12 @@ CASES = (
     Case("softmax", lambda _, a: a.softmax(1), ONE, "method"),
     Case("softmax", lambda lib, a: lib.softmax(a, dim=1, dtype=lib.bfloat16), ONE, "dtype"),
     Case("log_softmax", lambda lib, a: lib.log_softmax(a, dim=1), ONE),
+    Case("layer_norm", lambda lib, a: lib.layer_norm(a, (3,)), ONE, "bare"),
+    Case("layer_norm", lambda lib, *inputs: lib.layer_norm(inputs[0], (3,), *inputs[1:]), NORMED),
+    Case("rms_norm", lambda lib, a: lib.rms_norm(a, (3,)), ONE),
+    Case("linalg_vector_norm", lambda _, a: a.norm(), ONE),
+    Case("linalg_vector_norm", lambda lib, a: lib.vector_norm(a, 1, 1), ONE, "dim"),
+    Case("linalg_vector_norm", lambda lib, a: lib.vector_norm(a, dtype=lib.float64), ONE, "dtype"),
     Case("reshape", lambda _, a: a.reshape(3, 2), ONE),
     Case("permute", lambda _, a: a.permute(1, 0), ONE),
     Case("expand", lambda _, a: a.expand(2, 2, 3), ONE),
@@ -174,7 +181,7 @@ def their_format(case: Case, given: list[str], low: str, device: str) -> str:
     ]
     try:
         with torch_autocast(device, low):
-            result = case.call(Torch(torch.nn.functional, torch), *inputs)
+            result = case.call(Torch(torch.nn.functional, torch, torch.linalg), *inputs)
     except RuntimeError as fault:
         if not re.search("dtype|scalar type|ScalarType|should be the same", str(fault)):
             raise

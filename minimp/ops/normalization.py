@@ -1,0 +1,198 @@
+"""Normalisation and norms: statistics in float32, their sums by `ctx.accumulate`, one rounding at the end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minimp.door import op
+from minimp.errors import FormatError, SettingError, ShapeError
+from minimp.formats import Format
+from minimp.ops.reductions import Dim, check_dims, keep_axes
+from minimp.policy import CastClass, Mixed
+from minimp.tape import Array, Node
+
+__all__ = ["layer_norm", "linalg_vector_norm", "rms_norm"]
+
+Shape = tuple[int, ...]
+
+
+@op(cast=CastClass.FP32, mixed=Mixed.SAME, bound="norm")
+def layer_norm(
+    ctx: Node, x: Array, weight: Array | None = None, bias: Array | None = None, *,
+    normalized_shape: Shape, eps: float = 1e-5,
+) -> Array:  # fmt: skip
+    """y = (x - m) / sqrt(v + eps) w + b over the last axes (Ba, Kiros and Hinton 2016).
+
+    (..., *normalized_shape), w and b of normalized_shape -> the shape of x. m is the mean, v the mean of
+    (x - m)^2, over D = prod(normalized_shape) elements. With z = (x - m) / sqrt(v + eps) and h = g w, dx =
+    (h - mean h - z mean (h z)) / sqrt(v + eps), dw = sum g z, db = sum g.
+    """
+    _check_normalized("layer_norm", x, weight, bias, normalized_shape)
+    wide, axes = ctx.wide(x), _axes(normalized_shape)
+    mean = _mean(ctx, x, axes, wide)
+    centred = wide - mean
+    scale = _inverse_root(ctx, _mean(ctx, centred * centred, axes, wide), eps)
+    ctx.save(x, weight, mean, scale)
+    y = centred * scale
+    y = y if weight is None else y * ctx.wide(weight)
+    return ctx.round(y if bias is None else y + ctx.wide(bias))
+
+
+@layer_norm.gradient
+def _(ctx: Node, grad: Array, *, normalized_shape: Shape, eps: float = 1e-5) -> tuple[Array | None, ...]:
+    x, weight, mean, scale = ctx.saved
+    g, z = ctx.wide(grad), (ctx.wide(x) - mean) * scale
+    by_x = None
+    if ctx.needs(0):
+        h = g if weight is None else g * ctx.wide(weight)
+        axes = _axes(normalized_shape)
+        by_x = ctx.round((h - _mean(ctx, h, axes, g) - z * _mean(ctx, h * z, axes, g)) * scale)
+    return by_x, _over_rows(ctx, 1, g * z), _over_rows(ctx, 2, g)
+
+
+@op(cast=CastClass.FP32, mixed=Mixed.SAME, bound="norm")
+def rms_norm(
+    ctx: Node, x: Array, weight: Array | None = None, *, normalized_shape: Shape, eps: float
+) -> Array:
+    """y = x / sqrt(mean x^2 + eps) w over the last axes (Zhang and Sennrich 2019).
+
+    (..., *normalized_shape), w of normalized_shape -> the shape of x. With z = x / sqrt(mean x^2 + eps) and
+    h = g w, dx = (h - z mean (h z)) / sqrt(mean x^2 + eps), dw = sum g z.
+    """
+    _check_normalized("rms_norm", x, weight, None, normalized_shape)
+    wide = ctx.wide(x)
+    scale = _inverse_root(ctx, _mean(ctx, wide * wide, _axes(normalized_shape), wide), eps)
+    ctx.save(x, weight, scale)
+    y = wide * scale
+    return ctx.round(y if weight is None else y * ctx.wide(weight))
+
+
+@rms_norm.gradient
+def _(ctx: Node, grad: Array, *, normalized_shape: Shape, eps: float) -> tuple[Array | None, ...]:
+    x, weight, scale = ctx.saved
+    g, z = ctx.wide(grad), ctx.wide(x) * scale
+    by_x = None
+    if ctx.needs(0):
+        h = g if weight is None else g * ctx.wide(weight)
+        by_x = ctx.round((h - z * _mean(ctx, h * z, _axes(normalized_shape), g)) * scale)
+    return by_x, _over_rows(ctx, 1, g * z)
+
+
+@op(cast=CastClass.SET_FP32, bound="norm")
+def linalg_vector_norm(
+    ctx: Node,
+    x: Array,
+    *,
+    p: float = 2,
+    dim: Dim = None,
+    keepdim: bool = False,
+    dtype: Format | None = None,
+) -> Array:
+    """(sum |x|^p)^(1/p) over `dim` (all axes if None), p > 0; the largest |x| for p = inf.
+
+    `dtype` is the format computed in and of the result, at least as wide as x's. dx = g sign(x)
+    (|x| / y)^(p - 1), 0 where y is 0; for p = inf, the largest |x| share g alike (torch.linalg.vector_norm).
+    """
+    _check_norm(ctx, x, p, dim, dtype)
+    size = abs(ctx.wide(x if dtype is None else ctx.backend.cast(x, dtype)))
+    if p == math.inf:
+        y = ctx.backend.xp.max(size, axis=dim, keepdims=keepdim)
+    else:
+        terms = size if p == 1 else size * size if p == 2 else ctx.backend.xp.power(size, p)
+        y = ctx.backend.sum(terms, axis=dim, keepdims=keepdim, accumulate=ctx.accumulate)
+        y = y if p == 1 else ctx.backend.xp.sqrt(y) if p == 2 else ctx.backend.xp.power(y, 1 / p)
+    y = ctx.backend.narrow(ctx.backend.xp.asarray(y), dtype or ctx.format)
+    ctx.save(x, y)
+    return y
+
+
+@linalg_vector_norm.gradient
+def _(
+    ctx: Node, grad: Array, *, p: float = 2, dim: Dim = None, keepdim: bool = False,
+    dtype: Format | None = None,
+) -> Array:  # fmt: skip
+    x, y = ctx.saved
+    xp = ctx.backend.xp
+    wide = ctx.wide(x if dtype is None else ctx.backend.cast(x, dtype))
+    g, norm = (ctx.wide(keep_axes(a, x.ndim, dim, keepdim)) for a in (grad, y))
+    zero, size = xp.zeros((), wide.dtype), abs(wide)
+    if p == 1:
+        slope = xp.sign(wide) * g
+    elif p == math.inf:
+        hit = (size == norm) | xp.isnan(size)
+        slope = xp.sign(wide) * hit * (g / hit.sum(axis=dim, keepdims=True).astype(wide.dtype))
+    elif p == 2:
+        slope = wide * xp.where(norm == 0, zero, g / norm)
+    else:
+        share = xp.where(norm == 0, zero, g / xp.power(norm, p - 1))
+        slope = xp.sign(wide) * xp.where(size == 0, zero, xp.power(size, p - 1)) * share
+    return ctx.backend.narrow(slope, ctx.format)
+
+
+# ---- statistics -----------------------------------------------------------------------------------------
+
+
+def _axes(normalized_shape: Shape) -> Shape:
+    """The last axes."""
+    return tuple(range(-len(normalized_shape), 0))
+
+
+def _mean(ctx: Node, terms: Array, axes: Shape, like: Array) -> Array:
+    """The sum by ctx.accumulate over how many there are, in the wide format; the axes stay, of length 1."""
+    total = ctx.backend.sum(terms, axis=axes, keepdims=True, accumulate=ctx.accumulate)
+    return (total / math.prod(terms.shape[axis] for axis in axes)).astype(like.dtype, copy=False)
+
+
+def _inverse_root(ctx: Node, square: Array, eps: float) -> Array:
+    return 1 / ctx.backend.xp.sqrt(square + eps)
+
+
+def _over_rows(ctx: Node, index: int, terms: Array) -> Array | None:
+    """The gradient of w or b: the sum over the axes in front; None if it needs none."""
+    if len(ctx.inputs) <= index or not ctx.needs(index):
+        return None
+    rows = tuple(range(terms.ndim - len(ctx.shape_of(index))))
+    return ctx.round(ctx.backend.sum(terms, axis=rows, accumulate=ctx.accumulate) if rows else terms.copy())
+
+
+# ---- what cannot be -------------------------------------------------------------------------------------
+
+
+def _check_normalized(
+    name: str, x: Array, weight: Array | None, bias: Array | None, normalized_shape: Shape
+) -> None:
+    """Refuse shapes that do not end in `normalized_shape`."""
+    parts = [each for each in (weight, bias) if each is not None]
+    wanted = ", ".join(map(str, normalized_shape)) or "at least one axis"
+    if not normalized_shape or x.shape[max(0, x.ndim - len(normalized_shape)) :] != normalized_shape:
+        raise ShapeError(
+            f"expected x (..., {wanted}), got {x.shape}",
+            op=name, shapes=[x.shape], help="normalized_shape is what the shape of x ends in",
+        )  # fmt: skip
+    if any(each.shape != normalized_shape for each in parts):
+        raise ShapeError(
+            f"expected weight and bias of shape {normalized_shape}, got "
+            f"{' and '.join(str(each.shape) for each in parts)}",
+            op=name, shapes=[each.shape for each in parts],
+        )  # fmt: skip
+
+
+def _check_norm(ctx: Node, x: Array, p: Any, dim: Dim, dtype: Format | None) -> None:
+    name = "linalg_vector_norm"
+    check_dims(name, x, dim)
+    if not (isinstance(p, int | float) and p > 0):
+        raise SettingError(f"{name}: expected ord > 0 or inf, got {p!r}", help="2 is the Euclidean norm")
+    if ctx.format is None:
+        raise FormatError(f"expected a floating tensor, got {x.dtype}", op=name, help="cast it with .float()")
+    if dtype is not None and dtype is not ctx.format and dtype.bits <= ctx.format.bits:
+        raise FormatError(
+            f"dtype={dtype.name} would narrow {ctx.format.name}", op=name,
+            formats=[ctx.format.name, dtype.name], help="cast the result instead, with .to(...)",
+        )  # fmt: skip
+    axes = range(x.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    if p == math.inf and (x.ndim or x.size == 0) and not all(x.shape[d] for d in axes if x.ndim):
+        raise ShapeError(
+            f"there is no largest element over {dim} of a tensor of shape {x.shape}",
+            op=name, shapes=[x.shape],
+        )  # fmt: skip
