@@ -178,16 +178,27 @@ def test_quotients_are_rounded_to_odd(x: np.ndarray, y: float) -> None:
 
 
 def test_float64_is_rounded_once() -> None:
-    """Oracle: fractions: a quotient just above a tie, which float64 division makes a tie."""
+    """Oracle: by hand: each side of a tie under a scale of 24 bits; a quotient that float64 cannot hold."""
     fmt = BlockFormat("mine", E4M3, formats.get("float32"), (2,), "amax")
     third = float(np.float32(1 / 3))
     x = np.array([448 * third, np.nextafter(17 * third, 1e9)])  # 17 is halfway between 16 and 18
     q = quantize(x, fmt)
     assert q.scales.tolist() == [third]
-    assert Fraction(float(x[1])) / Fraction(third) > 17
-    assert x[1] / third in {17.0, np.nextafter(17.0, 18)}
     assert q.dequantize(np.float64)[1] == 18 * third
     assert quantize(np.nextafter(x, 0), fmt).dequantize(np.float64)[1] == 16 * third
+    spread = quantize([2.0**1000, 2.0**-1070, -(2.0**-1070)], "mxfp8", rounding="up")
+    assert spread.dequantize(np.float64).tolist() == [448 * 2.0**127, 2.0 ** (127 - 9), -0.0]
+
+
+def test_random_bits_of_inner_axes() -> None:
+    """Oracle: the same numbers in one tile, for blocks that are neither first nor last in memory."""
+    x = np.random.default_rng(12).standard_normal((6, 9, 14, 3))
+    fmt = BlockFormat("mine", formats.get("e2m1"), E8M0, (4, 5), "floor")
+    whole = quantize(x, fmt, axis=2, rounding="stochastic", rng=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_grid, "_TILE", 1)
+        pieces = quantize(x, fmt, axis=2, rounding="stochastic", rng=1)
+    assert np.array_equal(pieces.codes, whole.codes)
 
 
 @pytest.mark.parametrize(
