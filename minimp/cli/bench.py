@@ -33,7 +33,7 @@ from minimp.files import check_writable, write_whole
 __all__ = ["add_parser", "run"]
 
 PARTS = (*WORKLOADS, "add", "formats")
-ROUNDS = {"mlp": 15, "cnn": 15, "formats": 9}
+ROUNDS = 15
 SIZE, THREADS = "2^24", "1"
 DESCRIPTION = """\
 Measure speed in interleaved rounds: medians of processor time, with one BLAS thread. The parts, and
@@ -63,8 +63,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)} (default: all)")
-    rounds = ", ".join(f"{count} for {part}" for part, count in ROUNDS.items())
-    add("--rounds", type=int, help=f"interleaved rounds (default: {rounds})")
+    add("--rounds", type=int, default=ROUNDS, help=f"interleaved rounds (default: {ROUNDS})")
     add("--size", help=f"formats: how many values, as 1000000 or 2^20 (default: {SIZE})")
     add("--threads", help="formats: time our kernels on 1, 2, ... threads too, as 1,2 (default: 1)")
     add("--no-torch", action="store_true", help="leave PyTorch out, also where it is installed")
@@ -77,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     parts = _parts(args)
-    if args.rounds is not None and args.rounds < 1:
+    if args.rounds < 1:
         raise SettingError(f"--rounds must be at least 1, got {args.rounds}")
     for option in ("size", "threads"):
         if getattr(args, option) is not None and "formats" not in parts:
@@ -119,22 +118,21 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     machine = describe_machine()
     with_torch = torch_is_there() and not args.no_torch
     _show_machine(out, machine, args, with_torch=with_torch)
-    content: dict[str, Any] = {"machine": machine, "rounds": {}, "seconds": {}, "figures": []}
+    content: dict[str, Any] = {"machine": machine, "rounds": args.rounds, "seconds": {}, "figures": []}
     figures: list[Figure] = []
     for part in parts:
         if part == "add":
             figures.append(add_overhead())
             continue
-        rounds = content["rounds"][part] = args.rounds or ROUNDS[part]
         if part == "formats":
-            found = _formats(args, rounds, with_torch=with_torch)
+            found = _formats(args, with_torch=with_torch)
             show_formats(out, found)
             figures += format_figures(found)
             content["formats"] = found.as_dict()
             continue
-        times = _timed(part, rounds, with_torch=with_torch, quiet=args.quiet)
+        times = _timed(part, args.rounds, with_torch=with_torch, quiet=args.quiet)
         work = f"{WORKLOADS[part].flops / 1e9:.2f} GFLOP in products"
-        out.print(f"\n{part}: one training step ({work}), medians of {rounds} rounds")
+        out.print(f"\n{part}: one training step ({work}), medians of {args.rounds} rounds")
         out.print(_times_table(times))
         content["seconds"][part] = times.seconds
         figures += times.figures()
@@ -171,9 +169,9 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[str, int], Callable[[int], N
         yield announce
 
 
-def _formats(args: argparse.Namespace, rounds: int, *, with_torch: bool) -> FormatTimes:
+def _formats(args: argparse.Namespace, *, with_torch: bool) -> FormatTimes:
     with _progress(quiet=args.quiet) as watch:
-        return measure(args.size, rounds, threads=args.threads, with_torch=with_torch, watch=watch)
+        return measure(args.size, args.rounds, threads=args.threads, with_torch=with_torch, watch=watch)
 
 
 def _timed(part: str, rounds: int, *, with_torch: bool, quiet: bool) -> StepTimes:

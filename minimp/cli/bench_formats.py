@@ -55,6 +55,7 @@ def show(out: Console, times: FormatTimes) -> None:
     said = (
         f"values: {DATA}. ms and millions of elements a second (Melem/s) are processor time of one core;"
         " x memcpy and x cast are speeds over that of np.copyto, and of the astype to and from that format."
+        " Results are new arrays, but for np.copyto, out= and copy_."
     )
     out.print(textwrap.fill(said, MOST_COLUMNS), markup=False)
     for family, title in FAMILIES.items():
@@ -69,7 +70,7 @@ def show(out: Console, times: FormatTimes) -> None:
     out.print("\nextra memory of one call, beside its result (highest, MiB)")
     out.print(_memory_table(times) if times.weights else f"left out below --size {_count(LEAST_WEIGHED)}")
     if times.threaded:
-        out.print("\nthreads: our kernels, each thread on pieces of the values; wall-clock time")
+        out.print("\nthreads: our kernels by the wall clock, told to share the work among so many")
         out.print(_thread_table(times.threaded))
 
 
@@ -108,7 +109,7 @@ def _memory_table(times: FormatTimes) -> Table:
     counts = sorted(times.weights[0].bytes)
     grid = _table("kernel", "format", *(f"{_count(count)} values" for count in counts), "growth", words=2)
     for each in times.weights:
-        sizes = (f"{each.bytes[count] / 2**20:.2f}" for count in counts)
+        sizes = (f"{each.bytes[count] / 2**20:.3g}" for count in counts)
         grid.add_row(each.family, each.format, *sizes, f"{each.growth:.3g}")
     return grid
 

@@ -71,10 +71,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], [*STEPS, "add", ("formats", 2**24, 9, (1,), True)]),
-        (["formats"], [("formats", 2**24, 9, (1,), True)]),
+        ([], [*STEPS, "add", ("formats", 2**24, 15, (1,), True)]),
+        (["formats"], [("formats", 2**24, 15, (1,), True)]),
         (["formats", "--rounds", "3", "--size", "2^13", "--no-torch"], [("formats", 2**13, 3, (1,), False)]),
-        (["add", "formats", "--size", "5000"], ["add", ("formats", 5000, 9, (1,), True)]),
+        (["add", "formats", "--size", "5000"], ["add", ("formats", 5000, 15, (1,), True)]),
         (["add"], ["add"]),
         (["cnn", "--rounds", "4"], [("cnn", 4, True), ("gap", "cnn")]),
         (["add", "mlp", "--no-torch"], ["add", ("mlp", 15, False)]),
@@ -139,9 +139,7 @@ def test_the_json(calls: list[Any]) -> None:
     made = json.loads(Path("made.json").read_text("utf-8"))
     assert set(made) == {"machine", "rounds", "seconds", "figures"}
     assert Path("kept.json").read_text() == "before"
-    assert (made["rounds"], made["seconds"]) == (
-        {"mlp": 4, "cnn": 4}, {"mlp": OWN | TORCH, "cnn": OWN | TORCH}
-    )  # fmt: skip
+    assert (made["rounds"], made["seconds"]) == (4, {"mlp": OWN | TORCH, "cnn": OWN | TORCH})
     assert {"processor", "BLAS threads"} <= set(made["machine"])
     assert len(made["figures"]) == 2 * (3 + 1) + 1
     assert made["figures"][-1] == {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minimp.formats import codes, rounding
+from minimp.formats import casting, codes, rounding
 from minimp.formats.dice import Counter
 from minimp.formats.table import Format, get
 
@@ -17,7 +17,7 @@ __all__ = ["FAMILIES", "OURS", "SUBJECTS", "Kernel", "Subject", "kernels"]
 
 Array = npt.NDArray[Any]
 OURS = "minimp"
-REFERENCE = "minimp, reference"
+INTO, REFERENCE = "minimp, out=", "minimp, reference"
 SEED = 7
 
 FAMILIES = {
@@ -67,8 +67,9 @@ class Kernel:
         format: a subject's name, ``float32`` for the yardstick.
         maker: whose it is.
         source: what it works on.
-        run: (part of the source, place of its first element) -> the result, of the same shape.
-        expected: the readable reference of that result, for the same arguments.
+        run: (part of the source, place of its first element, threads) -> the result, of the same shape.
+            Only ours look at the threads.
+        expected: the readable reference of that result: (part, place of its first element).
         block: how many neighbours are worked on together.
     """
 
@@ -76,7 +77,7 @@ class Kernel:
     format: str
     maker: str
     source: Array
-    run: Callable[[Array, int], Array]
+    run: Callable[[Array, int, int], Array]
     expected: Callable[[Array, int], Array]
     block: int = 1
 
@@ -87,10 +88,14 @@ class Kernel:
 
 
 def kernels(x: npt.NDArray[np.float32], *, with_torch: bool) -> list[Kernel]:
-    """Return every contender on the float32 values x."""
-    made = [_copy(x)]
+    """Return every contender on the float32 values x.
+
+    Each result is a new array, which costs the system some time, but for ``np.copyto``, ``INTO`` and torch's.
+    """
+    target = np.empty_like(x)
+    made = [_copy(x, target)]
     for subject in SUBJECTS:
-        made += _grid(x, subject)
+        made += _grid(x, target, subject)
         if with_torch:
             made.append(_torch_grid(x, subject))
         if subject.stored:
@@ -99,10 +104,8 @@ def kernels(x: npt.NDArray[np.float32], *, with_torch: bool) -> list[Kernel]:
     return made
 
 
-def _copy(x: Array) -> Kernel:
-    target = np.empty_like(x)
-
-    def run(part: Array, first: int) -> Array:
+def _copy(x: Array, target: Array) -> Kernel:
+    def run(part: Array, first: int, _: int) -> Array:
         into = target[first : first + part.size]
         np.copyto(into, part)
         return into
@@ -110,22 +113,27 @@ def _copy(x: Array) -> Kernel:
     return Kernel("copy", "float32", "numpy", x, run, lambda part, _: part)
 
 
-def _grid(x: Array, subject: Subject) -> Iterator[Kernel]:
+def _grid(x: Array, target: Array, subject: Subject) -> Iterator[Kernel]:
     fmt, overflow = subject.format, subject.overflow
 
     def reference(part: Array, _: int) -> Array:
         return rounding.round_to(part, fmt, overflow=overflow)
 
-    def ours(part: Array, _: int) -> Array:
-        return rounding.round_to(part, fmt, overflow=overflow)
+    def ours(part: Array, _: int, threads: int) -> Array:
+        return casting.round(part, fmt, overflow=overflow, threads=threads)
 
-    def theirs(part: Array, _: int) -> Array:
+    def into(part: Array, first: int, threads: int) -> Array:
+        there = target[first : first + part.size]
+        return casting.round(part, fmt, overflow=overflow, threads=threads, out=there)
+
+    def theirs(part: Array, _: int, __: int) -> Array:
         return part.astype(fmt.dtype).astype(np.float32)
 
     yield Kernel("grid", subject.name, OURS, x, ours, reference)
+    yield Kernel("grid", subject.name, INTO, x, into, reference)
     yield Kernel("grid", subject.name, f"{subject.library} astype", x, theirs, reference)
     few = x[: max(1, x.size // 64)]  # it is some 50 times slower: enough to tell its rate
-    yield Kernel("grid", subject.name, REFERENCE, few, reference, reference)
+    yield Kernel("grid", subject.name, REFERENCE, few, lambda part, *_: reference(part, 0), reference)
 
 
 def _torch_grid(x: Array, subject: Subject) -> Kernel:
@@ -134,12 +142,16 @@ def _torch_grid(x: Array, subject: Subject) -> Kernel:
     torch.set_num_threads(1)
     dtype = getattr(torch, subject.format.name)
 
-    def run(part: Array, _: int) -> Array:
-        there: Array = torch.from_numpy(part).to(dtype).to(torch.float32).numpy()
-        return there
+    there, back = torch.empty(x.size, dtype=dtype), torch.empty(x.size)
+
+    def run(part: Array, _: int, __: int) -> Array:
+        low, wide = there[: part.size], back[: part.size]
+        wide.copy_(low.copy_(torch.from_numpy(part)))
+        rounded: Array = wide.numpy()
+        return rounded
 
     return Kernel(
-        "grid", subject.name, "torch to", x, run,
+        "grid", subject.name, "torch copy_", x, run,
         lambda part, _: rounding.round_to(part, subject.format, overflow=subject.overflow),
     )  # fmt: skip
 
@@ -150,10 +162,10 @@ def _storage(x: Array, subject: Subject) -> Iterator[Kernel]:
     def reference(part: Array, _: int) -> Array:
         return codes.encode(part, fmt, overflow=overflow)
 
-    def ours(part: Array, _: int) -> Array:
-        return codes.encode(part, fmt, overflow=overflow)
+    def ours(part: Array, _: int, threads: int) -> Array:
+        return casting.encode(part, fmt, overflow=overflow, threads=threads)
 
-    def theirs(part: Array, _: int) -> Array:
+    def theirs(part: Array, _: int, __: int) -> Array:
         return part.astype(fmt.dtype).view(fmt.code_dtype)
 
     yield Kernel("storage", subject.name, OURS, x, ours, reference)
@@ -167,10 +179,10 @@ def _decode(x: Array, subject: Subject) -> Iterator[Kernel]:
     def reference(part: Array, _: int) -> Array:
         return codes.decode(part, fmt).astype(np.float32)
 
-    def ours(part: Array, _: int) -> Array:
-        return codes.decode(part, fmt).astype(np.float32)
+    def ours(part: Array, _: int, threads: int) -> Array:
+        return casting.decode(part, fmt, dtype=np.float32, threads=threads)
 
-    def theirs(part: Array, _: int) -> Array:
+    def theirs(part: Array, _: int, __: int) -> Array:
         return part.view(fmt.dtype).astype(np.float32)
 
     yield Kernel("decode", subject.name, OURS, stored, ours, reference)
@@ -183,7 +195,7 @@ def _stochastic(x: Array, subject: Subject) -> Kernel:
     def reference(part: Array, first: int) -> Array:
         return rounding.round_to(part, fmt, "stochastic", overflow, Counter(SEED, first))
 
-    def ours(part: Array, first: int) -> Array:
-        return rounding.round_to(part, fmt, "stochastic", overflow, Counter(SEED, first))
+    def ours(part: Array, first: int, threads: int) -> Array:
+        return casting.round(part, fmt, "stochastic", overflow, Counter(SEED, first), threads=threads)
 
     return Kernel("stochastic", subject.name, OURS, x, ours, reference)

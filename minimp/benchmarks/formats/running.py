@@ -5,12 +5,8 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from minimp.benchmarks.formats.blocks import block_kernels
 from minimp.benchmarks.formats.data import values
@@ -31,15 +27,12 @@ from minimp.benchmarks.timing import (
 
 __all__ = ["LEAST_WEIGHED", "Entry", "Watch", "measure", "timed", "weigh"]
 
-Array = npt.NDArray[Any]
 Watch = Callable[[str, int], Callable[[int], None]]
 """(what comes now, its number of steps) -> what is called with the number of each step done."""
 LEAST_SAMPLE = 0.005
 """Seconds: a shorter call is repeated until a sample takes so long."""
 LEAST_WEIGHED = 1 << 22
 """Values below which a call is hardly more than a block, and memory says nothing."""
-PIECES = 4
-"""Pieces that each thread gets, so that none waits long for the slowest."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +70,18 @@ def measure(size: int, rounds: int, *, threads: Sequence[int], with_torch: bool,
     rows = _checked_and_timed("formats", [_kernel_entry(each) for each in contenders], rounds, watch)
     rows += _checked_and_timed("matmul", [_product_entry(each) for each in products()], rounds, watch)
     weights = weigh(ours, size) if size >= LEAST_WEIGHED else []
-    threaded = _on_threads(ours, rounds, counts, watch) if len(counts) > 1 else []
+    threaded = []
+    if len(counts) > 1:
+        entries = [_kernel_entry(each, n) for each in ours for n in counts]
+        threaded = _checked_and_timed("threads", entries, rounds, watch, wall_time)
     return FormatTimes(size, rounds, rows, weights, threaded)
 
 
-def _kernel_entry(kernel: Kernel) -> Entry:
-    row = Row(kernel.family, kernel.format, kernel.maker, 0.0, kernel.source.size)
-    return Entry(row, lambda: kernel.run(kernel.source, 0), lambda result: verify_kernel(kernel, result))
+def _kernel_entry(kernel: Kernel, threads: int = 1) -> Entry:
+    row = Row(kernel.family, kernel.format, kernel.maker, 0.0, kernel.source.size, threads)
+    return Entry(
+        row, lambda: kernel.run(kernel.source, 0, threads), lambda result: verify_kernel(kernel, result)
+    )
 
 
 def _product_entry(product: Product) -> Entry:
@@ -120,38 +118,17 @@ def weigh(ours: Sequence[Kernel], size: int) -> list[Weight]:
 
 
 def _extra(kernel: Kernel, count: int) -> int:
-    """The highest sum of what Python and NumPy had allocated at one time, the result taken off."""
+    """The highest sum of what Python and NumPy had allocated at one time, the result taken off.
+
+    In a thread of its own, which has no work space yet that an earlier call may have left.
+    """
     part = kernel.source[:count]
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
-        result = kernel.run(part, 0)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    return max(0, peak - before - result.nbytes)
-
-
-def _on_threads(ours: Sequence[Kernel], rounds: int, counts: Sequence[int], watch: Watch) -> list[Row]:
-    """Time our kernels on several threads; their pieces together must be the whole, random bits included."""
-    with ExitStack() as stack:
-        pools = {n: stack.enter_context(ThreadPoolExecutor(n)) for n in counts}
-        entries = [_entry_on(each, n, pools[n]) for each in ours for n in counts]
-        return _checked_and_timed("threads", entries, rounds, watch, wall_time)
-
-
-def _entry_on(kernel: Kernel, n: int, pool: ThreadPoolExecutor) -> Entry:
-    row = replace(_kernel_entry(kernel).row, threads=n)
-    return Entry(row, _cut(kernel, n, pool), lambda pieces: verify_kernel(kernel, np.concatenate(pieces)))
-
-
-def _cut(kernel: Kernel, n: int, pool: ThreadPoolExecutor) -> Callable[[], list[Array]]:
-    """One call for the whole where n is 1, else n threads on a piece each, time and again."""
-    source = kernel.source
-    length = source.size if n == 1 else -(-source.size // (n * PIECES))
-    firsts = range(0, source.size, length)
-
-    def piece(first: int) -> Array:
-        return kernel.run(source[first : first + length], first)
-
-    return lambda: [piece(0)] if n == 1 else list(pool.map(piece, firsts))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # the thread is there now
+        tracemalloc.start()
+        try:
+            result = pool.submit(kernel.run, part, 0, 1).result()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    return max(0, peak - result.nbytes)

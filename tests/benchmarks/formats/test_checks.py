@@ -27,7 +27,7 @@ from minimp.formats.exact import round_fraction
 def _kernel(size: int = 1 << 15) -> Kernel:
     """A kernel whose reference doubles its source."""
     x = values(size)
-    return Kernel("grid", "fp16", "somebody", x, lambda part, _: 2 * part, lambda part, _: 2 * part)
+    return Kernel("grid", "fp16", "somebody", x, lambda part, *_: 2 * part, lambda part, _: 2 * part)
 
 
 def test_a_right_kernel_passes() -> None:
@@ -68,7 +68,7 @@ def test_every_timed_kernel_is_really_looked_at() -> None:
     """Oracle: the last bit of each contender's first result, turned over: no reference lets it pass."""
     x = values(FEWEST)
     for kernel in [*kernels(x, with_torch=False), *block_kernels(x)]:
-        result = kernel.run(kernel.source, 0).copy()
+        result = kernel.run(kernel.source, 0, 1).copy()
         result.view(f"u{result.dtype.itemsize}")[0] ^= 1
         with pytest.raises(MinimpError, match="not the reference's"):
             verify_kernel(kernel, result)
@@ -83,7 +83,7 @@ def test_pieces_are_whole_blocks() -> None:
             seen.append((first, part.size))
             return part
 
-        kernel = Kernel("blocks", "f", OURS, values(size), lambda part, _: part, expected, block=block)
+        kernel = Kernel("blocks", "f", OURS, values(size), lambda part, *_: part, expected, block=block)
         verify_kernel(kernel, kernel.source)
         assert all(first % block == 0 for first, _ in seen)
         assert all(length % block == 0 or first + length == size for first, length in seen)

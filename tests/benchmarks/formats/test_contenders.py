@@ -92,20 +92,20 @@ def test_the_contenders_and_their_results(with_torch: bool) -> None:
         "blocks": ["mxfp8", "nvfp4"],
     }  # fmt: skip
     makers = {maker for *_, maker in names}
-    theirs = {"numpy", "numpy astype", "ml_dtypes astype"} | ({"torch to"} if with_torch else set())
-    assert makers == {OURS, "minimp, reference"} | theirs
+    theirs = {"numpy", "numpy astype", "ml_dtypes astype"} | ({"torch copy_"} if with_torch else set())
+    assert makers == {OURS, "minimp, out=", "minimp, reference"} | theirs
     for kernel in found:
-        verify_kernel(kernel, kernel.run(kernel.source, 0))
+        verify_kernel(kernel, kernel.run(kernel.source, 0, 1))
 
 
 def test_a_piece_is_rounded_at_random_as_in_the_whole() -> None:
     """Oracle: the whole array's own elements: its random bits belong to places, not to calls."""
     found = [each for each in kernels(values(FEWEST), with_torch=False) if each.family == "stochastic"]
     for kernel in found:
-        whole = kernel.run(kernel.source, 0)
-        piece = kernel.run(kernel.source[1001:2002], 1001)
+        whole = kernel.run(kernel.source, 0, 1)
+        piece = kernel.run(kernel.source[1001:2002], 1001, 2)
         assert piece.tobytes() == whole[1001:2002].tobytes()
-        assert whole.tobytes() != kernel.run(kernel.source, 1).tobytes()
+        assert whole.tobytes() != kernel.run(kernel.source, 1, 1).tobytes()
 
 
 # ---- products ----------------------------------------------------------------------------------------------

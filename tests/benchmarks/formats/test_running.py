@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minimp.benchmarks import timing
 from minimp.benchmarks.formats import running
 from minimp.benchmarks.formats.blocks import block_kernels
 from minimp.benchmarks.formats.data import FEWEST, values
@@ -107,7 +108,7 @@ def test_a_wrong_kernel_stops_the_run_before_the_clock(
 
     def wrong(*args: Any, **kwargs: Any) -> list[Kernel]:
         def late(k: Kernel) -> Kernel:
-            return replace(k, run=lambda part, first: np.roll(k.run(part, first), 1))
+            return replace(k, run=lambda *given: np.roll(k.run(*given), 1))
 
         return [late(k) if (k.family, k.maker) == (family, OURS) else k for k in real(*args, **kwargs)]
 
@@ -117,44 +118,53 @@ def test_a_wrong_kernel_stops_the_run_before_the_clock(
         measure(FEWEST, 1, threads=(1,), with_torch=False, watch=lambda *_: lambda number: None)
 
 
-def test_a_kernel_that_forgets_its_place_is_found_on_threads(
+def test_a_kernel_that_is_wrong_on_threads_is_found(
     few_products: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: random bits that start anew in each piece: right on one thread, and refused on two."""
+    """Oracle: a kernel whose second half starts anew on two threads: right on one, and refused."""
     real = kernels
 
-    def forgetful(*args: Any, **kwargs: Any) -> list[Kernel]:
-        def forgets(k: Kernel) -> Kernel:
-            return replace(k, run=lambda part, first: k.run(part, 0))
+    def run_of(k: Kernel) -> Callable[[Any, int, int], Any]:
+        def run(part: Any, first: int, threads: int) -> Any:
+            half = part.size // 2 if threads > 1 else part.size
+            return np.concatenate([k.run(part[:half], first, 1), k.run(part[half:], first, 1)])
 
-        return [forgets(k) if k.family == "stochastic" else k for k in real(*args, **kwargs)]
+        return run
+
+    def forgetful(*args: Any, **kwargs: Any) -> list[Kernel]:
+        found = real(*args, **kwargs)
+        return [replace(k, run=run_of(k)) if k.family == "stochastic" else k for k in found]
 
     monkeypatch.setattr(running, "kernels", forgetful)
+    monkeypatch.setattr(running, "timed", lambda *_: [])
+    measure(FEWEST, 1, threads=(1,), with_torch=False, watch=lambda *_: lambda number: None)
     with pytest.raises(MinimpError, match="stochastic fp16, minimp"):
         measure(FEWEST, 1, threads=(2,), with_torch=False, watch=lambda *_: lambda number: None)
 
 
-def test_threads_share_the_pieces() -> None:
-    """Oracle: each piece's place, size and thread; two threads are at work at one time, one alone on one."""
-    x = values(FEWEST + 5)
-    seen: list[tuple[int, int, str]] = []
-    together = threading.Barrier(2, timeout=20)
+def test_threads_are_timed_by_the_wall_clock(few_products: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the clock of each group of contenders, and the threads that each kernel is told to use."""
+    clocks: list[Any] = []
+    told: list[int] = []
+    real = kernels
 
-    def run(part: Any, first: int) -> Any:
-        if part.size < x.size:
-            together.wait()
-        seen.append((first, part.size, threading.current_thread().name))
-        return part
+    def timed_(entries: Any, rounds: int, on_round: Any, clock: Any) -> list[Row]:
+        clocks.append(clock)
+        return [entry.row for entry in entries]
 
-    kernel = Kernel("grid", "fp16", OURS, x, run, lambda part, _: part)
-    rows = running._on_threads([kernel], 1, [1, 2], lambda *_: lambda number: None)
-    assert [(row.threads, row.maker) for row in rows] == [(1, OURS), (2, OURS)]
-    pieces = sorted({(first, size) for first, size, _ in seen if size < x.size})
-    length = -(-x.size // 8)
-    assert pieces == [(first, min(length, x.size - first)) for first in range(0, x.size, length)]
-    assert len(pieces) == 8
-    assert {name for _, size, name in seen if size == x.size} == {threading.current_thread().name}
-    assert threading.current_thread().name not in {name for _, size, name in seen if size < x.size}
+    def telling(*args: Any, **kwargs: Any) -> list[Kernel]:
+        def tell(k: Kernel) -> Kernel:
+            return replace(k, run=lambda *given: (told.append(given[2]), k.run(*given))[1])
+
+        return [tell(k) if (k.family, k.format) == ("grid", "bf16") else k for k in real(*args, **kwargs)]
+
+    monkeypatch.setattr(running, "timed", timed_)
+    monkeypatch.setattr(running, "kernels", telling)
+    times = measure(FEWEST, 1, threads=(3, 2), with_torch=False, watch=lambda *_: lambda number: None)
+    assert clocks == [timing.processor_time, timing.processor_time, timing.wall_time]
+    assert told == [*[1] * 4, 1, 2, 3]  # the four contenders of bf16 first; ours in the last group
+    bf16 = [row.threads for row in times.threaded if (row.family, row.format) == ("grid", "bf16")]
+    assert bf16 == [1, 2, 3]
 
 
 # ---- memory ------------------------------------------------------------------------------------------------
@@ -164,7 +174,7 @@ def test_threads_share_the_pieces() -> None:
 def test_extra_memory_is_what_is_not_the_result(fixed: int, share: int) -> None:
     """Oracle: what the test itself allocates beside the result; 16 KiB of Python's objects may join it."""
 
-    def run(part: Any, _: int) -> Any:
+    def run(part: Any, *_: int) -> Any:
         beside = np.empty(fixed + share * part.size, np.uint8)
         result = part.copy()
         del beside
@@ -175,6 +185,21 @@ def test_extra_memory_is_what_is_not_the_result(fixed: int, share: int) -> None:
     assert (found.family, found.format, list(found.bytes)) == ("grid", "fp16", [1 << 16, 1 << 18])
     for count, extra in found.bytes.items():
         assert 0 <= extra - (fixed + share * count) <= 1 << 14
+
+
+def test_work_space_that_a_thread_keeps_is_weighed_each_time() -> None:
+    """Oracle: a kernel that keeps 4 MiB for each thread, made when first needed: no call finds them there."""
+    kept = threading.local()
+
+    def run(part: Any, *_: int) -> Any:
+        if not hasattr(kept, "space"):
+            kept.space = np.empty(4 << 20, np.uint8)
+        return part.copy()
+
+    x = np.zeros(1 << 14, np.float32)
+    run(x)
+    (found,) = weigh([Kernel("grid", "fp16", OURS, x, run, lambda part, _: part)], x.size)
+    assert all(4 << 20 <= extra <= (4 << 20) + (1 << 14) for extra in found.bytes.values())
 
 
 def test_growth() -> None:
