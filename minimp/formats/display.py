@@ -92,7 +92,7 @@ def _field(name: str, bits: str, first: int, note: str, size: int) -> str:
         "div",
         "display:inline-block",
         _tag("div", f"{FAINT};border-bottom:2px solid {FIELDS[name]}", name),
-        _tag("div", "line-height:12px;white-space:nowrap", indexes),
+        _tag("div", "height:15px;line-height:12px;white-space:nowrap", indexes),
         _tag("div", f"{MONO};white-space:nowrap;height:{size + 8}px", _cells(bits, FIELDS[name], size)),
         _tag("div", f"{FAINT};{MONO}", escape(note)),
     )
@@ -109,7 +109,7 @@ def _hidden_bit(seen: Inspection, size: int) -> str:
         "div",
         "display:inline-block",
         _tag("div", f"{FAINT};border-bottom:2px dashed rgba(127,127,127,.5)", "hidden"),
-        _tag("div", "line-height:12px;font-size:8px", "&#160;"),
+        _tag("div", "height:15px", ""),
         _tag("div", f"{MONO};height:{size + 8}px", _tag("span", style, bit), "&#8201;."),
         _tag("div", f"{FAINT};{MONO}", "not stored"),
     )

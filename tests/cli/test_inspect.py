@@ -301,6 +301,7 @@ def test_the_formats_of_a_pattern(capsys: Capture, pattern: str, expected: dict[
     if expected is None:
         assert "expected a bit pattern" in refused(capsys, "--bits", pattern)
         return
+    assert json.loads(said(capsys, "--bits", pattern, "--json"))["given"] == pattern
     found = as_json(capsys, "--bits", pattern)
     assert {name: each["value"] for name, each in found.items()} == expected
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from minimp import formats
 from minimp.errors import SettingError
-from minimp.formats import ROUNDINGS, get, inspect
+from minimp.formats import ROUNDINGS, Format, get, inspect
 from tests.formats.oracle import SMALL, assert_same
 
 
@@ -81,19 +81,22 @@ def test_flags(number: str, name: str, rounding: str, overflow: str | None, flag
     assert inspect(x, name, rounding, overflow).flags == flags
 
 
-@given(x=st.floats(allow_nan=False, allow_infinity=False), seed=st.integers(0, 2**64 - 1))
-def test_flags_are_those_that_round_counts(x: float, seed: int) -> None:
-    """Oracle: minimp.formats.round's counts, which go another way (arrays of float64)."""
-    for fmt in formats.FORMATS.values():
-        for mode in ROUNDINGS:
-            rng, counts = (seed if mode == "stochastic" else None), formats.Flags()
-            value = formats.round(x, fmt, mode, rng=rng, flags=counts)
-            seen = inspect(x, fmt, mode, rng=rng)
-            assert_same(seen.value, value)
-            assert ("inexact" in seen.flags) == counts.inexact
-            assert ("underflow" in seen.flags) == counts.underflow
-            if not (x < 0 and fmt.name == "float8_e8m0fnu"):
-                assert ("overflow" in seen.flags) == counts.overflow
+@pytest.mark.parametrize("fmt", formats.FORMATS.values(), ids=repr)
+@given(
+    x=st.floats(allow_nan=False, allow_infinity=False), seed=st.integers(0, 2**64 - 1), share=st.floats(0, 2)
+)
+def test_flags_are_those_that_round_counts(fmt: Format, x: float, seed: int, share: float) -> None:
+    """Oracle: minimp.formats.round's counts, which go another way (arrays of float64); near the ends too."""
+    mode = list(ROUNDINGS)[seed % len(ROUNDINGS)]
+    for number in (x, share * fmt.smallest_normal, -share * fmt.max if fmt.max < 1e308 else -x):
+        rng, counts = (seed if mode == "stochastic" else None), formats.Flags()
+        value = formats.round(number, fmt, mode, rng=rng, flags=counts)
+        seen = inspect(number, fmt, mode, rng=rng)
+        assert_same(seen.value, value)
+        assert ("inexact" in seen.flags) == counts.inexact
+        assert ("underflow" in seen.flags) == counts.underflow
+        if not (number < 0 and fmt.name == "float8_e8m0fnu"):  # invalid here, overflow there
+            assert ("overflow" in seen.flags) == counts.overflow
 
 
 def test_one_generator_gives_one_rounding() -> None:

@@ -99,7 +99,7 @@ def test_the_diagram_of_a_number(fmt: Format, number: str) -> None:
 def test_the_formula_gives_the_value() -> None:
     """Oracle: the formula, calculated."""
     for fmt in (FORMATS["float16"], FORMATS["float8_e4m3fn"], *OWN):
-        for number in ("0.1", "-1.5", "1e-4", "3"):
+        for number in ("0.1", "-1.5", "1e-5", "3"):
             seen = inspect(number, fmt)
             text = html.unescape("".join(read(inspection_html(seen)).texts))
             found = re.search(r"value(?:\((.)1\)(\d) × )?2(.?\d+)(?: × \(([01]) \+ (\d+)/(\d+)\))? = ", text)
@@ -110,6 +110,13 @@ def test_the_formula_gives_the_value() -> None:
             sign = -1 if found[2] == "1" else 1
             significand = int(found[4]) + int(found[5]) / int(found[6]) if found[4] else 1
             assert sign * significand * 2.0 ** int(found[3].replace("−", "-")) == seen.value
+
+
+@pytest.mark.parametrize(("number", "bit"), [("1", "1"), ("-3", "1"), ("1e-5", "0"), ("0", "0")])
+def test_the_hidden_bit(number: str, bit: str) -> None:
+    """Oracle: IEEE 754-2019, 3.4: 1 in a normal number, 0 in a subnormal one and zero."""
+    reader = read(inspection_html(inspect(number, "fp16")))
+    assert [text for _, attrs, text in reader.seen if "1px dashed" in attrs.get("style", "")] == [bit]
 
 
 def test_it_is_told_to_those_who_cannot_see_it() -> None:
