@@ -23,6 +23,7 @@ negative weight. It changes no running sum, but it has its place in the count: i
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -32,9 +33,10 @@ import numpy as np
 from minimp import formats
 from minimp.errors import SettingError
 from minimp.formats import Format
-from minimp.formats.accumulation import parse_accumulate
+from minimp.formats.accumulation import multiply, parse_accumulate
 from minimp.formats.errorfree import to_odd
-from minimp.formats.exactdot import exact_dot
+from minimp.formats.operands import Factors
+from minimp.formats.sums import sum_of
 from minimp.formats.tensorcore import unit_for
 from minimp_backends.columns import (
     Array,
@@ -89,9 +91,9 @@ def product(a: Array, b: Array, fmt: Format, accumulate: str, start: Array | Non
         return total.astype(np.float32)
     if fmt is formats.float64:
         return total
-    left, right = (np.asarray(x, FLOAT64) for x in (a, b))
-    with np.errstate(all="ignore"):  # infinities and NaN have no residue
-        return to_odd(total, exact_dot(left, right, -total, formats.float64))
+    residue = np.empty_like(total)  # in sign, what the exact sum has beyond the nearest float64
+    multiply(Factors(a, b, -total, fmt), parse_accumulate(accumulate), residue, formats.float64)
+    return to_odd(total, residue)
 
 
 def _require(fmt: Format, accumulate: str) -> None:
@@ -105,16 +107,18 @@ def _require(fmt: Format, accumulate: str) -> None:
 
 
 def sum_terms(x: Array, axis: Any, fmt: Format, accumulate: str, *, keepdims: bool = False) -> Array:
-    """Sum over `axis` (None: all) by name: the product with ones; float32 (float64 for "exact")."""
-    axes = tuple(range(x.ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
-    axes = tuple(sorted(axes))
+    """Sum over `axis` (None: all) by name; float32 (float64 for "exact")."""
+    _require(fmt, accumulate)
+    if accumulate != "exact" or fmt is formats.float64:
+        total = sum_of(x, axis, fmt=fmt, accumulate=accumulate, output=formats.float64, keepdims=keepdims)
+        return total if accumulate == "exact" else total.astype(np.float32)
+    axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
     kept = [i for i in range(x.ndim) if i not in axes]
-    rows = np.transpose(x, (*kept, *axes)).reshape(
-        int(np.prod([x.shape[i] for i in kept])), int(np.prod([x.shape[i] for i in axes]))
-    )
-    total = product(rows, np.ones((rows.shape[1], 1), x.dtype), fmt, accumulate)
+    length = math.prod(x.shape[i] for i in axes)
+    rows = x.transpose(*kept, *axes).reshape(math.prod(x.shape[i] for i in kept), length)
+    found = product(rows, np.ones((length, 1), x.dtype), fmt, accumulate)
     shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
-    return total.reshape(shape if keepdims else [x.shape[i] for i in kept])
+    return found.reshape(shape if keepdims else [x.shape[i] for i in kept])
 
 
 # ---- convolution ---------------------------------------------------------------------------------------
