@@ -15,8 +15,9 @@ from minimp.formats.block_grid import Grid, grid_of
 from minimp.formats.block_scales import block_scales
 from minimp.formats.block_table import BLOCK_FORMATS, BlockFormat, block_format, rule_for
 from minimp.formats.blocks import BlockArray, quantize, tile_values
+from minimp.formats.casting import round as round_to
 from minimp.formats.dice import Source
-from minimp.formats.rounding import round_to, widen64
+from minimp.formats.rounding import widen64
 from minimp.formats.table import FORMATS, Format, get
 
 __all__ = ["BlockComparison", "BlockReport", "WorstBlock", "block_report", "compare_blocks"]

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.formats.block_table import BlockFormat, Peak, ScaleRule
-from minimp.formats.codes import decode, encode
+from minimp.formats.casting import decode, encode
+from minimp.formats.casting import round as round_to
 from minimp.formats.errorfree import to_odd
 
 __all__ = ["Scales", "block_scales", "quotient", "tensor_scale"]
@@ -64,7 +65,7 @@ def block_scales(amax: Float64s, fmt: BlockFormat, rule: ScaleRule, tensor: floa
         values, clamped = _quotients(raised, fmt, rule, tensor)
     clamped = (clamped | (raised > counted)) & (counted > 0)
     codes = encode(np.where(finite, values, np.nan if fmt.scale.has_nan else 0.0), fmt.scale)
-    return Scales(codes, decode(codes, fmt.scale), clamped)
+    return Scales(codes, np.asarray(decode(codes, fmt.scale), np.float64), clamped)
 
 
 def _powers(
@@ -88,7 +89,7 @@ def _quotients(
     asked = quotient(amax, fmt.element_max * tensor)
     least = scale.smallest_normal if rule.normal_only else 0.0
     top_ulp = 2.0 ** (scale.emax - scale.mantissa_bits)
-    values = decode(encode(np.maximum(asked, least), scale, rule.rounding, "saturate"), scale)
+    values = np.asarray(round_to(np.maximum(asked, least), scale, rule.rounding, "saturate"), np.float64)
     return values, (asked < least) | (values == 0) | (asked >= scale.max + top_ulp / 2)
 
 

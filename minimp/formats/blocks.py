@@ -41,7 +41,7 @@ from minimp.errors import FormatError, SettingError
 from minimp.formats.block_grid import Grid, Tile, grid_of
 from minimp.formats.block_scales import block_scales, quotient, tensor_scale
 from minimp.formats.block_table import BlockFormat, block_format, rule_for
-from minimp.formats.codes import decode, encode
+from minimp.formats.casting import decode, encode
 from minimp.formats.dice import Counter, Source
 from minimp.formats.rounding import dice_for, widen
 from minimp.formats.roundings import mode_named
@@ -82,7 +82,7 @@ class BlockArray:
     @property
     def scales(self) -> Float64s:
         """The block scales s as float64, in the shape of ``scale_codes``; NaN where a block is NaN."""
-        return decode(self.scale_codes, self.format.scale)
+        return np.asarray(decode(self.scale_codes, self.format.scale), np.float64)
 
     @property
     def grid(self) -> Grid:
@@ -166,7 +166,7 @@ def quantize(
             of its place in x (in C order), whatever else there is; a Generator is drawn from piece by piece.
 
     Returns:
-        A ``BlockArray``. Beside it and a few MiB, memory is needed for a copy of an x that is not in C order.
+        A ``BlockArray``. Beside it some 10 MiB are needed, and a copy of an x that is not in C order.
 
     Raises:
         FormatError: unknown format; an infinity or NaN in x where ``scale`` has no NaN.
@@ -230,7 +230,8 @@ def _elements(
     usable = np.isfinite(divisors) & (divisors > 0)
     spread = grid.spread(np.where(usable, divisors, 1.0), numbers.shape)
     ratio = _ratio(widen(numbers), spread, fmt)
-    ratio = np.where(grid.spread(usable, numbers.shape), ratio, np.copysign(0.0, ratio))
+    if not usable.all():
+        ratio = np.where(grid.spread(usable, numbers.shape), ratio, np.copysign(0.0, ratio))
     np.clip(ratio, -fmt.element.max, fmt.element.max, out=ratio)  # symmetric, int8 too
     if rounding != "stochastic" or not isinstance(source, Counter):
         return encode(ratio, fmt.element, rounding, "saturate", source)
@@ -273,5 +274,4 @@ def tile_values(q: BlockArray, grid: Grid, tile: Tile) -> Float64s:
     elements = decode(q.codes.reshape(grid.view)[tile.numbers], q.format.element)
     scales = decode(q.scale_codes.reshape(grid.scale_view)[tile.blocks], q.format.scale)
     scales = scales * q.tensor_scale * 2.0**q.format.element_exponent
-    values: Float64s = elements * grid.spread(scales, elements.shape)
-    return values
+    return np.asarray(elements * grid.spread(scales, elements.shape), np.float64)
