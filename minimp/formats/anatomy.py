@@ -327,8 +327,8 @@ def _flags(exact: Fraction | float, value: float, fmt: Format, rounding: str, rn
     if not isinstance(exact, Fraction) or exact == value:
         return ()
     limit = Fraction(abs(fmt.lowest) if exact < 0 else fmt.max)
-    homeless = exact < 0 and not fmt.signed
-    over = not (homeless and math.isnan(value)) and _rounded(exact, fmt, rounding, rng, fmt.emin) > limit
+    elsewhere = exact < 0 and not fmt.signed and value != fmt.lowest  # NaN, or the magnitude
+    over = not elsewhere and _rounded(exact, fmt, rounding, rng, fmt.emin) > limit
     tiny = not fmt.is_integer and 0 < abs(exact) < fmt.smallest_normal
     if tiny:
         tiny = _rounded(exact, fmt, rounding, rng, None) < fmt.smallest_normal

@@ -14,7 +14,7 @@ from minimp.formats.exact import floor_log2
 from minimp.formats.operations import OPERATIONS
 from minimp.formats.table import Format
 
-__all__ = ["absorbed", "before_rounding", "cancelled", "exactly", "is_root_of", "with_sign"]
+__all__ = ["absorbed", "before_rounding", "cancelled", "exactly", "is_irrational", "with_sign"]
 
 Exact = Fraction | float
 ROOT_BITS = 300
@@ -51,9 +51,9 @@ def exactly(operation: str, *operands: Fraction) -> Fraction | None:
     return _RULES[operation](*operands)
 
 
-def is_root_of(root: Exact, a: Exact) -> bool:
-    """Whether an exact result of ``sqrt`` is the root itself, not an irrational one that was cut."""
-    return not isinstance(root, Fraction) or root * root == a
+def is_irrational(operation: str, operand: Exact, exact: Exact) -> bool:
+    """Whether an exact result is an irrational root, which has been cut."""
+    return operation == "sqrt" and isinstance(exact, Fraction) and exact * exact != Fraction(operand)
 
 
 def with_sign(operation: str, x: Exact) -> Exact:

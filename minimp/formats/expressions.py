@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NoReturn
 
-from minimp.errors import DataError, FormatError
+import numpy as np
+
+from minimp.errors import DataError, FormatError, SettingError
 from minimp.formats.anatomy import Inspection, examine, inspect, one_source
 from minimp.formats.calculation import Calculation, Step
 from minimp.formats.dice import Counter, Source
-from minimp.formats.effects import absorbed, before_rounding, cancelled, exactly, is_root_of, with_sign
-from minimp.formats.grammar import Node, parse, pointing
+from minimp.formats.effects import absorbed, before_rounding, cancelled, exactly, is_irrational, with_sign
+from minimp.formats.grammar import FUNCTIONS, NUMBERS, Node, parse, pointing
 from minimp.formats.operations import arithmetic
 from minimp.formats.rounding import dice_for
 from minimp.formats.roundings import mode_named
@@ -51,14 +53,17 @@ def evaluate(
         DataError: the text is no expression, or none of its numbers has a format; the message points at the
             place.
         FormatError: an unknown format, two different ones in one operation, or NaN in one that has none.
-        SettingError: unknown rounding or overflow, or ``stochastic`` without a random source.
+        SettingError: unknown rounding or overflow; ``stochastic`` without a random source; a name in formats
+            that no text could hold, or that means something else.
     """
     mode_named(rounding)
     source = one_source(rng)
     dice_for(rounding, (), source, None)
-    own = {name: get(each) for name, each in (formats or {}).items()}
+    own = {_free_name(name): get(each) for name, each in (formats or {}).items()}
     tree = parse(text, own)
-    work = _Work(text, rounding, overflow, Counter(source) if isinstance(source, int) else source)
+    work = _Work(
+        text, rounding, overflow, Counter(int(source)) if isinstance(source, int | np.integer) else source
+    )
     found = work.value(tree)
     if found.seen is None:
         raise DataError(
@@ -67,6 +72,19 @@ def evaluate(
             help=f"name one: {_with_a_format(text, tree)}",
         )
     return Calculation(text.strip(), rounding, overflow or "ieee", tuple(work.steps), found.ideal)
+
+
+def _free_name(name: str) -> str:
+    """Refuse the name of a format of one's own that a text could not mean."""
+    word = name.lower()
+    if not (word.isascii() and word.isidentifier()) or word in FUNCTIONS or word in NUMBERS:
+        raise SettingError(
+            f"expected a name of ASCII letters, digits and _, got {name!r}",
+            op="evaluate",
+            formats=(name,),
+            help=f"{', '.join((*FUNCTIONS, *NUMBERS))} are taken",
+        )
+    return name
 
 
 def _with_a_format(text: str, tree: Node) -> str:
@@ -181,7 +199,7 @@ class _Work:
             self.refuse(
                 node, "division by zero" if node.operation == "div" else "the root of a negative number"
             )
-        if node.operation == "sqrt" and not is_root_of(exact, numbers[0]):
+        if is_irrational(node.operation, numbers[0], exact):
             self.refuse(node, "an irrational root")
         return _plain(node, exact)
 
@@ -214,7 +232,7 @@ class _Work:
                 op,
                 tuple(each.seen for each in operands if each.seen),
                 exact,
-                op == "sqrt" and not is_root_of(exact, Fraction(numbers[0])),
+                is_irrational(op, numbers[0], exact),
                 seen,
                 (*_flags(seen), *raised, *effects),
                 swallowed,

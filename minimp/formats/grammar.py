@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from minimp.errors import DataError, FormatError
 from minimp.formats.table import Format, get
 
-__all__ = ["FUNCTIONS", "Node", "parse", "pointing", "read_hexadecimal"]
+__all__ = ["FUNCTIONS", "NUMBERS", "Node", "parse", "pointing", "read_hexadecimal"]
 
 FUNCTIONS: Mapping[str, int] = {"sqrt": 1, "fma": 3, "abs": 1}
 """The functions and how many arguments each takes."""
@@ -75,7 +75,7 @@ _TOKENS = re.compile(
     r"|(?P<symbol>[-+*/(),])",
     re.ASCII,
 )
-_SPECIAL = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
+NUMBERS: Mapping[str, float] = {"inf": float("inf"), "infinity": float("inf"), "nan": float("nan")}
 
 
 def pointing(text: str, start: int, end: int) -> str:
@@ -200,7 +200,7 @@ class _Parser:
             inner = self.sum()
             last = self.expect(")", "to close the ( before")
             return Node(inner.operation, token.start, last.end, inner.operands, inner.value, inner.format)
-        if token.kind == "number" or (token.kind == "name" and token.letters.lower() in _SPECIAL):
+        if token.kind == "number" or (token.kind == "name" and token.letters.lower() in NUMBERS):
             self.at += 1
             return Node("number", token.start, token.end, value=self.number(token))
         if token.kind != "name":
@@ -239,8 +239,8 @@ class _Parser:
 
     def number(self, token: Token) -> Fraction | float:
         plain = token.letters.lower().replace("_", "")
-        if plain in _SPECIAL:
-            return _SPECIAL[plain]
+        if plain in NUMBERS:
+            return NUMBERS[plain]
         exponent = re.search(r"(?:^[^x]*e|p)([+-]?\d+)$", plain)
         if exponent and abs(int(exponent[1])) > LONGEST_EXPONENT:
             self._refuse(f"an exponent beyond {LONGEST_EXPONENT}", token.start, token.end)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from minimp.errors import FormatError
+from minimp.errors import FormatError, SettingError
 from minimp.formats import FORMATS, ROUNDINGS, Counter, Format, arithmetic, get, inspect, make
 from minimp.formats.calculation import Calculation, Step
 from minimp.formats.expressions import evaluate
@@ -255,6 +255,10 @@ def test_rounding_twice_is_told() -> None:
         ("fp16(inf) - fp16(inf)", math.nan, {"invalid"}, "no such number"),
         ("fp16(inf) * 0", math.nan, {"invalid"}, "no such number"),
         ("sqrt(fp16(-1))", math.nan, {"invalid"}, "no such number"),
+        ("sqrt(fp16(inf))", math.inf, set(), "The exact result is infinite"),
+        ("sqrt(fp16(nan))", math.nan, set(), "NaN stays NaN"),
+        ("fma(fp16(inf), 0, 1)", math.nan, {"invalid"}, "no such number"),
+        ("abs(fp16(-inf))", math.inf, set(), "infinite"),
         ("sqrt(fp16(-0))", -0.0, set(), "Nothing is lost"),
         ("fp16(nan) + 1", math.nan, set(), "NaN stays NaN"),
         ("fp16(inf) + 1", math.inf, set(), "infinite"),
@@ -322,6 +326,26 @@ def test_formats_of_ones_own() -> None:
     assert found.value == inspect("1.3", own).value
     with pytest.raises(FormatError, match="unknown number format 'mine'"):
         evaluate("mine(0.3) + 1")
+    for name in ("sqrt", "NaN", "e4-m3", "", "ö", "2x"):
+        with pytest.raises(SettingError, match="expected a name"):
+            evaluate("fp16(1)", formats={name: own})
+
+
+@given(
+    x=st.floats(0, 1e300), name=st.sampled_from(["fp64", "fp32", "bf16", "fp16"]), mode=st.sampled_from(MODES)
+)
+def test_roots(x: float, name: str, mode: str) -> None:
+    """Oracle: squares of fractions: the root of a value lies between two values whose squares enclose it."""
+    a = inspect(x, name, "toward_zero").value
+    step = evaluate(f"sqrt({name}({a.hex()}))", mode).steps[-1]
+    below, above = (Fraction(each) for each in step.result.between if each is not None)
+    assert below**2 <= a <= above**2
+    assert (below**2 == a) == (step.exact == below) == (below == above)
+    middle = ((below + above) / 2) ** 2
+    low = {"toward_zero": True, "down": True, "up": False}.get(mode, a < middle)
+    if mode == "to_odd":
+        low = int(inspect(below, name).bits, 2) % 2 == 1
+    assert Fraction(step.result.value) == (below if low else above)
 
 
 def test_the_whole_is_compared_with_no_rounding_at_all() -> None:
