@@ -37,8 +37,8 @@ class Scales:
 def tensor_scale(amax: Float64s, fmt: BlockFormat) -> float:
     """The scale t of the whole tensor: amax / (max of element · max of scale) in float32, 1 if there is none.
 
-    Blocks with an infinity or NaN do not count. A tensor of zeros has t = 1, and t is at least 2^-128 =
-    1/FLT_MAX in float32, as in Transformer Engine.
+    Blocks with an infinity or NaN do not count. As in Transformer Engine, a tensor of zeros has t = 1, and t
+    is at least 2^-128, since 1/t is at most float32's largest value.
     """
     largest = float(np.max(amax, where=np.isfinite(amax), initial=0.0))
     if not fmt.tensor_scale or largest == 0:

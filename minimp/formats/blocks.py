@@ -15,11 +15,11 @@ What is defined where the sources leave a choice:
 
 - A block of zeros has the smallest scale of its format (MX: code 0, 2^-127, as torchao writes; NVFP4: 0) and
   codes of zero.
-- A block with an infinity or NaN has a NaN scale, so all of it reads back as NaN (OCP MX 1.0, 5.1: a NaN
+- A block with an infinity or NaN has a NaN scale, so all of it reads back as NaN (OCP MX 1.0: a NaN
   scale makes the block NaN; torchao does so for both); its element codes are zero. The rest of the tensor is
   not touched: the tensor scale is taken over the other blocks.
 - Numbers beyond the largest element are clamped (OCP MX 1.0, 6.3), in e5m2 too, which has infinities.
-  mxint8's -128 is left unused, as MX 1.0 5.3.4 allows and microxcaling does.
+  mxint8's -128 is left unused, as MX 1.0 allows and microxcaling does.
 - A scale outside the range of its format is clamped (the largest e8m0 scale is 2^127, as ``cvt.satfinite``
   takes it; microxcaling and torchao write NaN there; float32 input cannot reach it but with mxint8's
   ``ceil``). Below, elements lose their precision and then their value; ``block_report`` counts such blocks.
@@ -111,7 +111,7 @@ class BlockArray:
 
         Args:
             dtype: float64 holds every product exactly; float32 is rounded to once, and overflows to infinity
-                above 2^128 (OCP MX 1.0, 5.1, leaves that open).
+                above 2^128 (OCP MX 1.0 leaves that open).
 
         Raises:
             SettingError: another dtype.

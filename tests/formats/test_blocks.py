@@ -170,7 +170,7 @@ def test_tensor_scales_at_the_edge() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", BLOCK_FORMATS)
 def test_a_block_with_inf_or_nan_is_nan(name: str, bad: float) -> None:
-    """Oracle: MX 1.0, 5.1: a NaN scale makes the block NaN; the other blocks are as without it."""
+    """Oracle: MX 1.0: a NaN scale makes the block NaN; the other blocks are as without it."""
     x = gaussian(256, 256, seed=6)
     clean = quantize(np.where(np.arange(256)[:, None] < 128, 0, x), name)
     x[:128] = 0
