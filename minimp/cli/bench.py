@@ -44,7 +44,7 @@ what they take on a core of 2020 with PyTorch beside:
   add      a recorded add of four numbers                                    5 s
   formats  rounding, storing, reading back, stochastic rounding of 2^24
            values beside NumPy, ml_dtypes and PyTorch; 256^3 products by
-           each accumulation; extra memory; 600 MiB of memory               60 s"""
+           each accumulation; extra memory (takes 800 MiB itself)           60 s"""
 
 
 def add_parser(subparsers: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
 from minimp.benchmarks import interleave
-from minimp.benchmarks.timing import medians, quiet_collector, repeated, repeats_for, wall_time
+from minimp.benchmarks.timing import medians, quiet_collector, repeated, repeats_for, touch_memory, wall_time
 
 
 class Clock:
@@ -112,6 +113,19 @@ def test_the_collector_is_spared_what_was_there(clock: Clock) -> None:
     assert inside[0] > before
     assert gc.get_freeze_count() == before
     assert clock.order == ["collect"]
+
+
+def test_memory_is_asked_for_and_given_back() -> None:
+    """Oracle: the allocator's own count: so many bytes at one time, and none afterwards."""
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        touch_memory(5 << 20)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 5 << 20 <= peak - before < 6 << 20
+    assert after - before < 1 << 14
 
 
 def test_medians_by_hand() -> None:

@@ -97,7 +97,7 @@ def kernels(x: npt.NDArray[np.float32], *, with_torch: bool) -> list[Kernel]:
     for subject in SUBJECTS:
         made += _grid(x, target, subject)
         if with_torch:
-            made.append(_torch_grid(x, subject))
+            made.append(_torch_grid(x, target, subject))
         if subject.stored:
             made += [*_storage(x, subject), *_decode(x, subject)]
         made.append(_stochastic(x, subject))
@@ -136,13 +136,13 @@ def _grid(x: Array, target: Array, subject: Subject) -> Iterator[Kernel]:
     yield Kernel("grid", subject.name, REFERENCE, few, lambda part, *_: reference(part, 0), reference)
 
 
-def _torch_grid(x: Array, subject: Subject) -> Kernel:
+def _torch_grid(x: Array, target: Array, subject: Subject) -> Kernel:
     import torch
 
     torch.set_num_threads(1)
     dtype = getattr(torch, subject.format.name)
 
-    there, back = torch.empty(x.size, dtype=dtype), torch.empty(x.size)
+    there, back = torch.empty(x.size, dtype=dtype), torch.from_numpy(target)
 
     def run(part: Array, _: int, __: int) -> Array:
         low, wide = there[: part.size], back[: part.size]

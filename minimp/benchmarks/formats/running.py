@@ -22,6 +22,7 @@ from minimp.benchmarks.timing import (
     quiet_collector,
     repeated,
     repeats_for,
+    touch_memory,
     wall_time,
 )  # fmt: skip
 
@@ -43,11 +44,13 @@ class Entry:
         row: what the seconds will be put into.
         call: the call.
         check: raises where the call's result is wrong.
+        memory: bytes that it may newly ask for.
     """
 
     row: Row
     call: Callable[[], Any]
     check: Callable[[Any], None]
+    memory: int = 0
 
 
 def measure(size: int, rounds: int, *, threads: Sequence[int], with_torch: bool, watch: Watch) -> FormatTimes:
@@ -80,7 +83,10 @@ def measure(size: int, rounds: int, *, threads: Sequence[int], with_torch: bool,
 def _kernel_entry(kernel: Kernel, threads: int = 1) -> Entry:
     row = Row(kernel.family, kernel.format, kernel.maker, 0.0, kernel.source.size, threads)
     return Entry(
-        row, lambda: kernel.run(kernel.source, 0, threads), lambda result: verify_kernel(kernel, result)
+        row,
+        lambda: kernel.run(kernel.source, 0, threads),
+        lambda result: verify_kernel(kernel, result),
+        8 * kernel.source.size,  # a result and what lies between: at most twice float32
     )
 
 
@@ -103,10 +109,17 @@ def timed(
     entries: Sequence[Entry], rounds: int, on_round: Callable[[int], None], clock: Clock = processor_time
 ) -> list[Row]:
     """Time the calls in interleaved rounds; return their rows with the median seconds of one call."""
+    most = max(each.memory for each in entries)
+
+    def after_round(number: int) -> None:
+        on_round(number)
+        touch_memory(most)
+
     with quiet_collector():
         counts = [repeats_for(each.call, LEAST_SAMPLE, clock=clock) for each in entries]
         calls = {str(i): repeated(each.call, counts[i]) for i, each in enumerate(entries)}
-        found = medians(interleave(calls, rounds, warm_up=0, on_round=on_round, clock=clock))
+        touch_memory(most)
+        found = medians(interleave(calls, rounds, warm_up=0, on_round=after_round, clock=clock))
     return [replace(each.row, seconds=found[str(i)] / counts[i]) for i, each in enumerate(entries)]
 
 

@@ -52,6 +52,15 @@ def test_medians_of_interleaved_rounds() -> None:
     assert told == [1, 2, 3]
 
 
+def test_memory_is_at_hand_before_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the order of things: the trial, then the most that anybody needs before each round."""
+    clock = Turned()
+    monkeypatch.setattr(running, "touch_memory", lambda count: clock.order.append(f"<{count}>"))
+    entries = [replace(clock.entry("a", 1.0), memory=8), replace(clock.entry("b", 1.0), memory=24)]
+    timed(entries, 2, lambda number: None, lambda: clock.now)
+    assert "".join(clock.order) == "ab<24>ab<24>ab<24>"
+
+
 def test_short_calls_are_repeated() -> None:
     """Oracle: by hand: 1/1024 s is too short a sample until there are 8; the time is that of one call."""
     clock = Turned()
