@@ -166,8 +166,8 @@ def headline(whole: Calculation) -> str:
 
 def title(step: Step) -> str:
     """What a step does, in a few words."""
-    text = clipped(step.text, 60)
-    return f"{text} takes {step.result.format.name}" if step.implicit else text
+    takes = f"{clipped(step.text, 36)} takes {clipped(step.result.format.name, 20)}"
+    return takes if step.implicit else clipped(step.text, 50)
 
 
 def is_exact_cast(step: Step) -> bool:
@@ -202,7 +202,7 @@ def as_text(whole: Calculation) -> str:
 def settings(whole: Calculation) -> str:
     """The format, and how every step was rounded."""
     overflow = f", overflow {whole.overflow}" if whole.overflow != "ieee" else ""
-    return f"{whole.format.name}, {whole.rounding}{overflow}"
+    return f"{clipped(whole.format.name, 40)}, {whole.rounding}{overflow}"
 
 
 def steps_text(whole: Calculation) -> Iterator[str]:

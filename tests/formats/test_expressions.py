@@ -228,6 +228,16 @@ Result: 0.2998046875; without any rounding: 0.3; lost in all: -0.000195 (-0.8 ul
     )
 
 
+def test_long_texts_are_clipped() -> None:
+    """Oracle: 100 columns; the text as it was given is in `text`."""
+    long = "(" + " + ".join(["0.000000000000125"] * 8) + ")"
+    found = evaluate(f"e4m3fnuz(fp64(448)) / {long} - {long} * 3")
+    assert max(map(len, str(found).split("\n"))) <= 100
+    assert [each.text for each in found.steps if each.implicit] == [long, f"{long} * 3"]
+    own = make(5, 10, name="x" * 200)
+    assert max(map(len, str(evaluate("own(1) + 0.1", formats={"own": own})).split("\n"))) <= 100
+
+
 def test_rounding_twice_is_told() -> None:
     """Oracle: by hand: 1 + 2^-11 + 2^-30 is above a tie of float16, and float32 rounds it onto the tie."""
     text = "fp16(fp32(1 + 1/2048 + 1/1073741824))"
