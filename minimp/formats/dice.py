@@ -52,18 +52,23 @@ class Counter:
         start: the place of the first element; element i of an array (in C order) has place start + i.
 
     Raises:
-        SettingError: seed or start is out of range.
+        SettingError: seed or start is no whole number, or out of range.
     """
 
     seed: int
     start: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("seed", self.seed), ("start", self.start)):
-            if not 0 <= value <= _MASK or value != int(value):
+        given: dict[str, Any] = {"seed": self.seed, "start": self.start}
+        for name, value in given.items():
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if not whole or not 0 <= int(value) <= _MASK:
                 raise SettingError(
-                    f"expected {name} to be a whole number in [0, 2^64), got {value!r}", op="Counter"
+                    f"expected {name} to be a whole number in [0, 2^64), got {value!r}",
+                    op="Counter",
+                    help="a seed is any such number; the start is the place of the first element, mostly 0",
                 )
+            object.__setattr__(self, name, int(value))  # NumPy's integers would overflow in the hash
 
     def advance(self, places: int) -> Counter:
         """Return the counter whose first element has the place `places` further on."""
@@ -88,6 +93,7 @@ class Counter:
         words: Words = halves[skip : skip + count]
         return words
 
+    @np.errstate(over="ignore")  # everything here is modulo 2^64; single numbers would warn of it
     def words_at(self, places: npt.NDArray[np.integer[Any]], *, further: bool = False) -> Words:
         """Return ``words(n)[places]`` for scattered places, as whole numbers >= 0, without the others."""
         first, odd = divmod(int(self.start), 2)
@@ -139,17 +145,23 @@ def roll(shape: tuple[int, ...], rng: Source, bits: Any = None) -> Dice:
         bits: the random bits themselves: unsigned integers of `shape`, all bits of their type being random.
 
     Raises:
-        SettingError: `rng` and `bits` are both given.
+        SettingError: `rng` and `bits` are both given, or `rng` is none of these.
         DataError: `bits` are not unsigned integers of at most 32 bits. ShapeError: they are of another shape.
     """
     if bits is not None:
         return _given(shape, rng, np.asarray(bits))
     if isinstance(rng, int | np.integer):
-        rng = Counter(int(rng))
+        rng = Counter(rng)
     if isinstance(rng, Counter):
         count = int(np.prod(shape, dtype=np.int64))
         return Dice(_throw(rng.words(count), rng.words(count, further=True)).reshape(shape), 53)
-    generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise SettingError(
+            f"expected rng to be a seed, a Counter or a NumPy Generator, got {rng!r}",
+            op="round",
+            help="pass rng=seed, rng=Counter(seed) or rng=numpy.random.default_rng(seed)",
+        )
+    generator = np.random.default_rng() if rng is None else rng
     return Dice(np.ldexp(generator.random(shape), 53), 53)
 
 
