@@ -262,6 +262,8 @@ def _encode_route(ask: _Ask, rng: Source, size: int) -> Route | None:
     if ask.has_table(size):
         return ask.table_route(storage.code_table)
     plan = ask.plan()
+    if storage.casts(ask.fmt) and ask == _Ask(ask.fmt, "nearest_even", None, "keep", SINGLE.real):
+        return Route(storage.cast(ask.fmt), SINGLE.real, SINGLE.real)
     route = None if plan is None else _plan_route(plan, rng)
     if route is None or not (ask.fmt.is_integer or storage.packs(ask.fmt)):
         return None

@@ -32,8 +32,9 @@ def _by_shift(plan: Plan, given: Array, result: Array) -> None:
     width, n = plan.width, given.size
     word, bits, x = width.word, given.view(width.word), given
     magic = np.bitwise_and(bits, width.exponent, out=lane("magic", word, n))
-    top, bottom = int(np.maximum.reduce(magic)), int(np.minimum.reduce(magic))
+    top = int(np.maximum.reduce(magic))
     risky = top >= plan.fence
+    no_zeros = plan.seldom_zero and int(np.minimum.reduce(magic)) >= plan.ground
     if risky:
         if plan.clips:
             x = clip(plan, given)
@@ -42,14 +43,14 @@ def _by_shift(plan: Plan, given: Array, result: Array) -> None:
             np.minimum(magic, constant_lane("cap", word, n, plan.cap), out=magic)
     np.maximum(magic, constant_lane("floor", word, n, plan.floor), out=magic)
     np.add(magic, plan.lift, out=magic)
-    shift, total = magic.view(width.real), lane("total", width.real, n)
+    shift, total = magic.view(width.real), _room(given, result, "total")
     if plan.rounding in _ON_MAGNITUDES:
         x = np.abs(x, out=lane("spare", width.real, n))
     np.add(x, shift, out=total)
     if plan.rounding != "nearest_even":
         near = np.subtract(total, shift, out=lane("near", width.real, n))
         _SHIFTED[plan.rounding](plan, x, near, total.view(word), magic)
-    elif not risky and bottom >= plan.ground:
+    elif no_zeros and not risky:
         np.subtract(total, shift, out=result)
         return
     np.subtract(total, shift, out=total)
@@ -94,15 +95,21 @@ _SHIFTED: Mapping[str, Callable[[Plan, Array, Array, Array, Array], None]] = Map
 _ON_MAGNITUDES = frozenset(("nearest_away", "toward_zero", "to_odd"))
 
 
+def _room(given: Array, result: Array, name: str) -> Array:
+    """Where to compute: in the result's own memory, one lane less in the cache, unless x is still in it."""
+    return lane(name, result.dtype, result.size) if np.may_share_memory(given, result) else result
+
+
 def _by_pattern(plan: Plan, given: Array, result: Array) -> None:
     width, n, top = plan.width, given.size, top_of(plan.width, given)
     risky = top >= plan.fence
     words = (clip(plan, given) if risky and plan.clips else given).view(width.word)
-    target = lane("total", width.word, n) if risky else result.view(width.word)
+    room = _room(given, result, "total").view(width.word)
+    target = room if risky else result.view(width.word)
     if plan.dropped == 0:
         np.copyto(target, words)
     else:
-        bias = _BIASES[plan.rounding](plan, words, lane("magic", width.word, n))
+        bias = _BIASES[plan.rounding](plan, words, room)
         np.bitwise_and(bias, width.constant(_kept_bits(plan)), out=target)
     if risky:
         settle(plan, given, target.view(width.real), top)

@@ -46,6 +46,7 @@ class Plan:
         floor: the pattern of 2^emin. cap: of the exponent beyond which M stops growing.
         lift: what makes M of an exponent field.
         ground: the exponent field of the smallest value, below which a number may round to 0.
+        seldom_zero: whether it is so small that a look whether a block has such numbers pays on the average.
         fence: the exponent field from which on a block is looked at for overflow and NaN.
         ends: ``fmt.lowest`` and ``fmt.max``.
         clips: whether numbers beyond the ends become the ends.
@@ -63,6 +64,7 @@ class Plan:
     cap: int
     lift: Array
     ground: int
+    seldom_zero: bool
     fence: int
     ends: tuple[float, float]
     clips: bool
@@ -97,6 +99,7 @@ def plan_for(
         cap=width.field(min(fmt.emax + 1, width.bias)),
         lift=width.constant((dropped << width.stored) + (1 << (width.stored - 1))),
         ground=max(0, width.field(fmt.emin - fmt.mantissa_bits)),
+        seldom_zero=fmt.smallest_subnormal <= 2.0**-20,
         fence=width.field(fmt.emax) if fmt.signed else 0,
         ends=(fmt.lowest, fmt.max),
         clips=rule.saturates(fmt) or not (fmt.has_inf or fmt.has_nan),

@@ -21,12 +21,14 @@ from minimp.formats.fast.lanes import SINGLE, Array, Kernel, lane
 from minimp.formats.fast.plans import RefusedError
 from minimp.formats.overflows import overflow_named
 from minimp.formats.rounding import round_to
-from minimp.formats.table import Format
+from minimp.formats.table import FORMATS, Format
 
 __all__ = [
     "INDEX",
     "WORTH_A_TABLE",
     "WORTH_A_TABLE_BITS",
+    "cast",
+    "casts",
     "code_table",
     "encoder",
     "lookup",
@@ -117,6 +119,20 @@ def _take(table: Array, index: Array, result: Array) -> None:
     np.take(table, wide, out=result, mode="wrap")  # in range; the quickest mode that writes to `out`
 
 
+def casts(fmt: Format) -> bool:
+    """Whether the library that brings the dtype has a vectorised cast: ml_dtypes' to bfloat16."""
+    return fmt is FORMATS["bfloat16"]
+
+
+def cast(fmt: Format) -> Kernel:
+    """Return the kernel that leaves float32 to that cast: to nearest, overflow as IEEE 754."""
+
+    def kernel(_: int, given: Array, result: Array) -> None:
+        np.copyto(result.view(fmt.dtype), given, casting="unsafe")
+
+    return kernel
+
+
 def packs(fmt: Format) -> bool:
     """Whether ``pack`` serves: scaled by a power of two, all values are float32 with the code's fields."""
     whole = fmt.signed and fmt.is_gradual and not fmt.is_integer and fmt.code_dtype.itemsize <= 4
@@ -130,29 +146,41 @@ def _flushes_subnormals() -> bool:
 
 
 def pack(fmt: Format) -> Kernel:
-    """Return the kernel that gives values of the format, as float32, their codes."""
+    """Return the kernel that gives values of the format, as float32, their codes; it uses the values up."""
     dropped = SINGLE.stored - fmt.mantissa_bits
     scale = None if fmt.emin == 1 - SINGLE.bias else np.array(2.0 ** (1 - SINGLE.bias - fmt.emin), _REAL)
     down, sign_down = dropped - fmt.padding, 31 - fmt.magnitude_bits - fmt.padding
     sign = SINGLE.constant(1 << (fmt.magnitude_bits + fmt.padding))
     below = SINGLE.constant(int(sign) - 1)
+    strays = 31 - down < 8 * fmt.code_dtype.itemsize  # the sign bit, shifted with the rest
 
     def kernel(_: int, given: Array, result: Array) -> None:
-        n, bits = given.size, given.view(_WORD)
-        scaled = given if scale is None else np.multiply(given, scale, out=lane("scaled", _REAL, n))
-        codes = np.right_shift(scaled.view(_WORD), SINGLE.constant(down), out=lane("codes", _WORD, n))
+        bits, special = given.view(_WORD), _special_codes(fmt, given)
+        if scale is not None:
+            np.multiply(given, scale, out=given)
+        codes = np.right_shift(bits, SINGLE.constant(down), out=lane("magic", _WORD, given.size))
         if sign_down != down:
-            signs = np.right_shift(bits, SINGLE.constant(sign_down), out=lane("scaled", _WORD, n))
-            np.bitwise_and(signs, sign, out=signs)
-            np.bitwise_and(codes, below, out=codes)
-            np.bitwise_or(codes, signs, out=codes)
-        if top_of(SINGLE, given) >= _INFINITY:
-            for special, code in ((np.isinf(given), fmt.inf_code), (np.isnan(given), fmt.nan_code)):
-                signs = np.signbit(given[special]) * int(sign)
-                codes[special] = signs | ((code or 0) << fmt.padding)
+            np.right_shift(bits, SINGLE.constant(sign_down), out=bits)
+            np.bitwise_and(bits, sign, out=bits)
+            if strays:
+                np.bitwise_and(codes, below, out=codes)
+            np.bitwise_or(codes, bits, out=codes)
+        for where, code in special:
+            codes[where] = code
         np.copyto(result, codes, casting="unsafe")
 
     return kernel
+
+
+def _special_codes(fmt: Format, values: Array) -> list[tuple[Array, Array]]:
+    """Where infinities and NaNs are, and their codes; none in most blocks."""
+    if top_of(SINGLE, values) < _INFINITY:
+        return []
+    found = []
+    for where, code in ((np.isinf(values), fmt.inf_code), (np.isnan(values), fmt.nan_code)):
+        signs = np.signbit(values[where]).astype(_WORD) << SINGLE.constant(fmt.magnitude_bits)
+        found.append((where, (signs | SINGLE.constant(code or 0)) << SINGLE.constant(fmt.padding)))
+    return found
 
 
 def encoder(fmt: Format, rounder: Kernel, dtype: np.dtype[Any]) -> Kernel:
