@@ -37,7 +37,7 @@ def _there_and_back(x: Array, name: str) -> Kernel:
 
 
 def _reference(part: Array, fmt: BlockFormat, largest: float) -> Array:
-    """Whole blocks, each with its scale; `largest` is the magnitude that the tensor scale is made of."""
+    """Whole blocks, none of zeros, each with its scale; the tensor scale is made of `largest`."""
     short = -part.size % fmt.block[0]
     blocks = np.pad(part.astype(np.float64), (0, short)).reshape(-1, fmt.block[0])
     amax = np.abs(blocks).max(axis=1, keepdims=True)
@@ -46,6 +46,7 @@ def _reference(part: Array, fmt: BlockFormat, largest: float) -> Array:
         scale = 2.0 ** (np.floor(np.log2(amax)) - fmt.element.emax)
     else:
         scale = rounding.round_to(amax / (fmt.element.max * tensor), fmt.scale, overflow="saturate")
-    elements = rounding.round_to(blocks / (tensor * scale), fmt.element, overflow="saturate")
+    divisors = np.where(scale > 0, tensor * scale, np.inf)  # a scale that rounds to 0 leaves zeros
+    elements = rounding.round_to(blocks / divisors, fmt.element, overflow="saturate")
     values: Array = (tensor * scale * elements).reshape(-1)
     return values[: part.size].astype(np.float32)

@@ -90,6 +90,17 @@ def test_pieces_are_whole_blocks() -> None:
         assert (seen[0][0], sum(seen[-1])) == (0, size)
 
 
+def test_blocks_that_are_not_full_or_too_small_for_their_scale() -> None:
+    """Oracle: minimp's own blocks: one value in the last one, and one that its tensor scale makes zero."""
+    x = np.full(8 * 33, 100.0, np.float32)
+    x[16:33] = -1e-6
+    for kernel in block_kernels(x):
+        assert kernel.source.size == 33
+        result = kernel.run(kernel.source, 0, 1)
+        verify_kernel(kernel, result)
+        assert bool((result[16:] == 0).all()) is (kernel.format == "nvfp4")
+
+
 # ---- dot products ------------------------------------------------------------------------------------------
 
 CASES = [
