@@ -206,7 +206,7 @@ class _Work:
     def refuse(self, node: Node, what: str) -> NoReturn:
         wrapped = _with_a_format(self.piece(node), _moved(node, -node.start))
         raise DataError(
-            f"{what} belongs into a format" + pointing(self.text, node.start, node.end),
+            f"{what} needs a format" + pointing(self.text, node.start, node.end),
             op="evaluate",
             help=f"for example {wrapped}",
         )

@@ -165,7 +165,7 @@ def test_hostile_text_stays_text() -> None:
         calculation_html(evaluate("x(0.1) + 1", formats={"x": own})),
     ):
         reader = read(page)
-        assert HOSTILE.strip() in "".join(reader.texts)
+        assert HOSTILE[:17] in "".join(reader.texts)  # long names are clipped
     shown = inspect(0.1, "fp16")
     object.__setattr__(shown, "given", HOSTILE)
     assert "".join(read(shown._repr_html_()).texts).startswith(HOSTILE[:20])

@@ -72,7 +72,7 @@ def test_what_it_reads(text: str, value: float) -> None:
         ("-0.5", DataError, "name one: fp16(-0.5)", None),
         ("fp16(1/0)", DataError, "for example fp16(1)/0", (5, 3)),
         ("fp16(sqrt(2))", DataError, "for example sqrt(fp16(2))", (5, 7)),
-        ("fp16(sqrt(-1))", DataError, "the root of a negative number", (5, 8)),
+        ("fp16(sqrt(-1))", DataError, "the root of a negative number needs a format", (5, 8)),
         ("fp16(inf - inf)", DataError, "arithmetic with inf or nan", (5, 9)),
         ("fp4(nan)", FormatError, "float4_e2m1fn has no NaN", (0, 8)),
         ("1 + fp4(0) / 0", FormatError, "float4_e2m1fn has no NaN", (4, 10)),
