@@ -154,11 +154,13 @@ def test_a_kernel_that_is_wrong_on_threads_is_found(
 def test_threads_are_timed_by_the_wall_clock(few_products: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the clock of each group of contenders, and the threads that each kernel is told to use."""
     clocks: list[Any] = []
+    memory: list[int] = []
     told: list[int] = []
     real = kernels
 
     def timed_(entries: Any, rounds: int, on_round: Any, clock: Any) -> list[Row]:
         clocks.append(clock)
+        memory.append(max(entry.memory for entry in entries))
         return [entry.row for entry in entries]
 
     def telling(*args: Any, **kwargs: Any) -> list[Kernel]:
@@ -171,6 +173,7 @@ def test_threads_are_timed_by_the_wall_clock(few_products: None, monkeypatch: py
     monkeypatch.setattr(running, "kernels", telling)
     times = measure(FEWEST, 1, threads=(3, 2), with_torch=False, watch=lambda *_: lambda number: None)
     assert clocks == [timing.processor_time, timing.processor_time, timing.wall_time]
+    assert memory == [8 * FEWEST, 0, 8 * FEWEST]  # products are small
     assert told == [*[1] * 4, 1, 2, 3]  # the four contenders of bf16 first; ours in the last group
     bf16 = [row.threads for row in times.threaded if (row.family, row.format) == ("grid", "bf16")]
     assert bf16 == [1, 2, 3]
