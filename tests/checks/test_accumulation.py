@@ -132,6 +132,19 @@ def test_the_forward_stage_finds_a_kernel_that_sums_in_float16(kind: str, monkey
     assert not forward()
 
 
+def test_a_loss_that_overflows_in_its_sum_is_no_fault() -> None:
+    """Oracle: 64 squares of about 10^4 pass 65504 in float16, though their mean does not: no claim."""
+    mp.manual_seed(2)
+    model = mp.nn.Linear(4, 8)
+    sgd = mp.optim.SGD(model.parameters(), lr=0.1)
+    recipe = mp.recipes["mixed-fp16"].with_(accumulate="float16")
+    step = mp.TrainStep(model, functional.mse_loss, sgd, recipe)
+    x, y = np.ones((8, 4), np.float32), np.full((8, 8), 100.0, np.float32)
+    stage = next(stage for stage in step.stages(x, y) if stage.name == "loss")
+    assert np.isposinf(stage.tensors["loss"].item())
+    assert stage.check()
+
+
 def test_one_term_may_overflow_a_narrower_sum() -> None:
     """Oracle: 70000 is a float32, and infinite as a float16 term: nothing is claimed; in float32 it is."""
     x = np.array([[7e4], [6e4]])

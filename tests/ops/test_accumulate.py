@@ -24,6 +24,7 @@ from tests.ops.sums import (
     weight_terms,
 )
 
+f32 = np.float32
 NAMES = list(WAYS)
 SUMMING = [name for name in NAMES if not name.startswith("tensorcore:")]
 PLAIN = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
@@ -143,19 +144,22 @@ def test_softmax_and_its_gradient(name: str, fmt: str) -> None:
 def test_losses(name: str) -> None:
     """Oracle: the terms in float32, summed in scalars: over classes, then over rows; the weights too."""
     x, t = draw((5, 4), "float32", 8).astype(np.float32), draw((5, 4), "float32", 9).astype(np.float32)
-    labels, weight = np.array([0, 3, -100, 1, 1]), np.array([0.3, 1.0, 2.0, 0.7], np.float32)
+    labels, weight = np.array([0, 3, -100, 1, 1]), np.array([0.3, 1.1, 2.0, 0.77], np.float32)
     with mp.accumulate(name):
         error = functional.mse_loss(mp.tensor(x), mp.tensor(t))
         summed = functional.mse_loss(mp.tensor(x), mp.tensor(t), reduction="sum")
         picked = functional.nll_loss(mp.tensor(x), labels, mp.tensor(weight))
+        smoothed = ops.nll_loss(mp.tensor(x), labels, reduction="none", label_smoothing=0.5)
     squares = (x - t) * (x - t)
     total = sums(name, squares, (0, 1)).reshape(())
     same(summed, total, "float32")
     same(error, total / total.dtype.type(20), "float32")
-    share = np.where(labels[:, None] == np.arange(4), weight, np.float32(0))
+    share = np.where(labels[:, None] == np.arange(4), weight, f32(0))
     rows = -sums(name, share * x, (1,))[:, 0]
-    count = sums(name, np.where(labels >= 0, weight[labels % 100], np.float32(0)), (0,))[0]
+    count = sums(name, np.where(labels >= 0, weight[labels % 100], f32(0)), (0,))[0]
     same(picked, _over(name, rows, count), "float32")
+    share = np.where(labels[:, None] == np.arange(4), f32(0.625), f32(0.125)) * (labels >= 0)[:, None]
+    same(smoothed, -sums(name, share * x, (1,))[:, 0], "float32")
 
 
 def _over(name: str, rows: Any, count: Any) -> Any:
@@ -212,6 +216,21 @@ def test_elements_taken_several_times(name: str) -> None:
         met = g[index == row]
         wanted = sums(name, met, (0,))[0] if len(met) > 1 else (met[0] if len(met) else np.zeros(3))
         np.testing.assert_array_equal(table.grad.numpy()[row], np.asarray(wanted, np.float32))
+
+
+def test_float64_sums_are_float64s_everywhere() -> None:
+    """Oracle: NumPy's float64 sums of the same float32 terms, rounded once at the end."""
+    x = draw((2, 2, 8, 8), "float32", 15)
+    wide, y = x.astype(np.float64), leaf(x, "float32")
+    e = np.exp(x.astype(f32) - x.max(axis=-1, keepdims=True).astype(f32))
+    with mp.accumulate("float64"):
+        same(functional.softmax(y), e / e.sum(-1, keepdims=True, dtype=np.float64), "float32")
+        same(y.mean(0), wide.mean(0), "float32")
+        pooled = functional.avg_pool2d(y, 8, 1)
+        same(pooled, wide.mean((2, 3), keepdims=True), "float32")
+        table = leaf(np.zeros((1, 4)), "float32")
+        table[np.zeros(64, int)].backward(x.reshape(64, 4))
+        same(table.grad, wide.reshape(64, 4).sum(0, keepdims=True), "float32")
 
 
 def test_the_exact_sum_is_rounded_once() -> None:
