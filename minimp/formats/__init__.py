@@ -1,18 +1,28 @@
 """Number formats on plain NumPy arrays: what they are, rounding to them, their bits, arithmetic in them."""
 
 from minimp.formats.accumulation import ACCUMULATES, matmul, parse_accumulate
-from minimp.formats.anatomy import Inspection, inspect, ulp
-from minimp.formats.codes import decode, encode
+from minimp.formats.anatomy import Inspection, inspect, inspect_code, ulp
+from minimp.formats.block_report import BlockReport, block_report, compare_blocks
+from minimp.formats.block_table import BLOCK_FORMATS, SCALE_RULES, BlockFormat, block_format
+from minimp.formats.blocks import BlockArray, dequantize, quantize
+from minimp.formats.bounds import ErrorBound, error_bound
+from minimp.formats.calculation import Calculation, Step
+from minimp.formats.casting import decode, encode, round  # noqa: A004 - the pinned name; it shadows only in here
 from minimp.formats.dice import Counter
+from minimp.formats.expressions import evaluate
 from minimp.formats.flags import Flags
 from minimp.formats.flavours import FLAVOURS
+from minimp.formats.losses import Losses, compare_losses, losses
 from minimp.formats.making import make
 from minimp.formats.neighbours import next_down, next_up, ulp_distance, values
+from minimp.formats.number_line import NumberLine, number_line
 from minimp.formats.operations import OPERATIONS, arithmetic
 from minimp.formats.overflows import OVERFLOWS
+from minimp.formats.packing import pack, packed_bytes, unpack
+from minimp.formats.plots import plot_number_line, plot_rounding_error
 from minimp.formats.rounding import representable
-from minimp.formats.rounding import round_to as round  # noqa: A004 - the pinned name; it shadows only in here
 from minimp.formats.roundings import ROUNDINGS
+from minimp.formats.sums import sum_of as sum  # noqa: A004 - as round
 from minimp.formats.table import FORMATS, Format, get
 
 float64 = FORMATS["float64"]
@@ -35,19 +45,36 @@ uint8 = FORMATS["uint8"]
 
 __all__ = [
     "ACCUMULATES",
+    "BLOCK_FORMATS",
     "FLAVOURS",
     "FORMATS",
     "OPERATIONS",
     "OVERFLOWS",
     "ROUNDINGS",
+    "SCALE_RULES",
+    "BlockArray",
+    "BlockFormat",
+    "BlockReport",
+    "Calculation",
     "Counter",
+    "ErrorBound",
     "Flags",
     "Format",
     "Inspection",
+    "Losses",
+    "NumberLine",
+    "Step",
     "arithmetic",
     "bfloat16",
+    "block_format",
+    "block_report",
+    "compare_blocks",
+    "compare_losses",
     "decode",
+    "dequantize",
     "encode",
+    "error_bound",
+    "evaluate",
     "float4_e2m1fn",
     "float6_e2m3fn",
     "float6_e3m2fn",
@@ -63,17 +90,27 @@ __all__ = [
     "float64",
     "get",
     "inspect",
+    "inspect_code",
     "int8",
+    "losses",
     "make",
     "matmul",
     "next_down",
     "next_up",
+    "number_line",
+    "pack",
+    "packed_bytes",
     "parse_accumulate",
+    "plot_number_line",
+    "plot_rounding_error",
+    "quantize",
     "representable",
     "round",
+    "sum",
     "tfloat32",
     "uint8",
     "ulp",
     "ulp_distance",
+    "unpack",
     "values",
 ]
