@@ -106,7 +106,7 @@ UNKNOWN = {
         SettingError,
         "expected flags to be a Flags",
     ),
-}  # fmt: skip - a case a line
+}
 
 
 @pytest.mark.parametrize("case", UNKNOWN)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+from types import ModuleType
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from minimp import formats
-from minimp.formats import Format, decode, encode, next_down, next_up, ulp, ulp_distance
-from minimp.formats import round as round_to
+from minimp.formats import Format, codes, next_down, next_up, ulp, ulp_distance
+from minimp.formats.rounding import round_to
 from tests.formats.oracle import (
     EVERY,
     MODES,
@@ -27,6 +28,7 @@ from tests.formats.oracle import (
 RULES = list(itertools.product(("ieee", "saturate"), ("keep", "flush")))
 SHORT = [each for each in EVERY if each.bits <= 9]
 LONG = [each for each in EVERY if each.bits > 9]
+BOTH = (round_to, formats.round)  # the readable form and the front door, fast where it can be
 HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
@@ -34,8 +36,9 @@ def hold(fmt: Format, x: np.ndarray) -> None:
     """Assert every mode, overflow rule and treatment of subnormals on these numbers."""
     for mode in MODES:
         for overflow, subnormals in RULES:
-            got = round_to(x, fmt, mode, overflow, subnormals=subnormals)
-            assert_same(got, round_all(x.astype(np.float64), fmt, mode, overflow, subnormals), x)
+            expected = round_all(x.astype(np.float64), fmt, mode, overflow, subnormals)
+            for rounder in BOTH:
+                assert_same(rounder(x, fmt, mode, overflow, subnormals=subnormals), expected, x)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -64,27 +67,30 @@ def test_around_every_value_and_midpoint_of_16_bits(fmt: Format, dtype: type) ->
 @pytest.mark.parametrize("fmt", EVERY, ids=repr)
 def test_every_16_bit_number_in_every_mode(fmt: Format, source: str) -> None:
     """Oracle: binary search in the list of all values, for all 65,536 codes of float16 and bfloat16."""
-    codes = np.arange(1 << 16, dtype=np.uint16)
-    x, wide = codes.view(HALVES[source]), readings(formats.get(source))
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    x, wide = patterns.view(HALVES[source]), readings(formats.get(source))
     keep = slice(None) if fmt.has_nan else ~np.isnan(wide)
     for number, mode in enumerate(MODES):
         overflow, subnormals = RULES[number % 4]
-        with np.errstate(invalid="ignore"):  # signalling NaNs
-            got = round_to(x[keep], fmt, mode, overflow, subnormals=subnormals)
-        assert_same(got, round_all(wide[keep], fmt, mode, overflow, subnormals), wide[keep])
+        expected = round_all(wide[keep], fmt, mode, overflow, subnormals)
+        for rounder in BOTH:
+            with np.errstate(invalid="ignore"):  # signalling NaNs
+                got = rounder(x[keep], fmt, mode, overflow, subnormals=subnormals)
+            assert_same(got, expected, wide[keep])
 
 
 @pytest.mark.parametrize("fmt", EVERY, ids=repr)
-def test_every_code_there_and_back(fmt: Format) -> None:
+@pytest.mark.parametrize("form", [codes, formats], ids=["readable", "fast"])
+def test_every_code_there_and_back(fmt: Format, form: ModuleType) -> None:
     """Oracle: the definition of each code; back comes the code itself, or the first that means the same."""
-    codes = np.arange(1 << fmt.bits, dtype=fmt.code_dtype)
+    every = np.arange(1 << fmt.bits, dtype=fmt.code_dtype)
     meaning = readings(fmt)
-    assert_same(decode(codes, fmt), meaning, codes)
-    written = encode(meaning, fmt)
+    assert_same(form.decode(every, fmt), meaning, every)
+    written = form.encode(meaning, fmt)
     assert written.dtype == fmt.code_dtype
-    assert_same(readings(fmt)[written], meaning, codes)
+    assert_same(readings(fmt)[written], meaning, every)
     first = {}
-    for code, value in zip(codes.tolist(), meaning.tolist(), strict=True):
+    for code, value in zip(every.tolist(), meaning.tolist(), strict=True):
         first.setdefault((value, np.signbit(value)), code)
     numbers = ~np.isnan(meaning)
     expected = [first[value, np.signbit(value)] for value in meaning[numbers].tolist()]
@@ -182,6 +188,6 @@ def test_float32_patterns(name: str) -> None:
             with np.errstate(all="ignore"):
                 x = bits.view(np.float32)
                 expected = x.astype(fmt.dtype).astype(np.float32)
-                got = round_to(x, fmt)
+                got = round_to(x, fmt)  # tests.formats.fast has the same for the fast form
             wrong = (got.view(np.uint32) != expected.view(np.uint32)) & ~(np.isnan(got) & np.isnan(expected))
             assert not wrong.any(), f"{x[wrong][:5]!r}"

@@ -12,7 +12,7 @@ import pytest
 from minimp import formats
 from minimp.errors import SettingError
 from minimp.formats import Flags, Format, encode, make
-from minimp.formats import round as round_to
+from minimp.formats.rounding import round_to
 from tests.formats.oracle import EVERY, MODES, awkward, grid, lowest, on_the_row, round_all
 
 NAMES = tuple(each.name for each in dataclasses.fields(Flags))
@@ -77,6 +77,9 @@ def test_counts(fmt: Format) -> None:
             flags = Flags()
             results = round_all(x, fmt, mode, overflow, subnormals)
             got = round_to(x, fmt, mode, overflow, subnormals=subnormals, flags=flags)
+            twin = Flags()
+            formats.round(x, fmt, mode, overflow, subnormals=subnormals, flags=twin)
+            assert twin == flags
             each = [happened(a, b, fmt, mode) for a, b in zip(x.tolist(), results.tolist(), strict=True)]
             expected = {name: sum(name in told for told in each) for name in NAMES} | {"size": x.size}
             assert dataclasses.asdict(flags) == expected, (mode, overflow, subnormals)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimp import formats
-from minimp.formats import Format, decode, encode, make, next_down, next_up, ulp_distance
-from minimp.formats import round as round_to
+from minimp.formats import Format, make, next_down, next_up, ulp_distance
+from minimp.formats.codes import decode, encode
+from minimp.formats.rounding import round_to
 from tests.formats.oracle import EVERY, MODES, OWN, assert_same
 
 WIDE = (formats.float32, formats.tfloat32, formats.float64, make(8, 23, 120, inf=False), make(9, 30))

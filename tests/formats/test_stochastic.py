@@ -10,12 +10,12 @@ import pytest
 
 from minimp import formats
 from minimp.formats import Counter, Flags, Format, make
-from minimp.formats import round as round_to
+from minimp.formats.rounding import round_to
 from tests.formats.oracle import EVERY, UNSIGNED, assert_same, magnitudes
 
 SIGMAS = 5
-"""One comparison with the binomial law fails once in 1.7 million seeds though nothing is wrong, one of the some
-350 here for one choice of seeds in 5,000. The seeds are fixed: no run fails by chance."""
+"""One comparison with the binomial law fails once in 1.7 million seeds though all is well, one of the 350
+here for one choice of seeds in 5,000. The seeds are fixed: no run fails by chance."""
 
 INSIDE = [each for each in EVERY if each.has_zero]
 
