@@ -276,7 +276,7 @@ def _plan_route(plan: Plan, rng: Source) -> Route | None:
     if plan.rounding != "stochastic":
         return Route(grid.rounder(plan), real, real, write=real)
     if isinstance(rng, np.integer | int):
-        rng = Counter(int(rng))
+        rng = Counter(rng)
     if not isinstance(rng, Counter):
         return None
     return Route(dice_rounder(plan, rng), real, real, write=real, by_place=True)

@@ -46,7 +46,7 @@ class Plan:
         floor: the pattern of 2^emin. cap: of the exponent beyond which M stops growing.
         lift: what makes M of an exponent field.
         ground: the exponent field of the smallest value, below which a number may round to 0.
-        seldom_zero: whether it is so small that a look whether a block has such numbers pays on the average.
+        seldom_zero: whether it is a normal number, and so small that looking for smaller ones mostly pays.
         fence: the exponent field from which on a block is looked at for overflow and NaN.
         ends: ``fmt.lowest`` and ``fmt.max``.
         clips: whether numbers beyond the ends become the ends.
@@ -88,7 +88,8 @@ def plan_for(
     width = _width_for(fmt, rounding, dtype) if plain else None
     if width is None:
         return None
-    dropped, past = width.stored - fmt.mantissa_bits, _past(fmt, rounding)
+    dropped, lowest = width.stored - fmt.mantissa_bits, fmt.emin - fmt.mantissa_bits
+    past = _past(fmt, rounding)
     return Plan(
         fmt=fmt,
         rounding=rounding,
@@ -98,8 +99,8 @@ def plan_for(
         floor=width.field(fmt.emin),
         cap=width.field(min(fmt.emax + 1, width.bias)),
         lift=width.constant((dropped << width.stored) + (1 << (width.stored - 1))),
-        ground=max(0, width.field(fmt.emin - fmt.mantissa_bits)),
-        seldom_zero=fmt.smallest_subnormal <= 2.0**-20,
+        ground=width.field(lowest),
+        seldom_zero=-width.bias < lowest <= -20,
         fence=width.field(fmt.emax) if fmt.signed else 0,
         ends=(fmt.lowest, fmt.max),
         clips=rule.saturates(fmt) or not (fmt.has_inf or fmt.has_nan),

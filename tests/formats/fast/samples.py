@@ -29,6 +29,11 @@ OWN = (
     make(6, 22),
     make(9, 10, bias=127),
     make(8, 7, bias=120),
+    make(8, 3, bias=130),  # emin below float32's
+    make(7, 14, bias=115),  # half an ulp below float32's normal numbers
+    make(7, 8, bias=6),  # no room for the shift above max
+    make(2, 5),  # the longest significand for a table, and one too long
+    make(1, 6, inf=False, nan=False),
     make(4, 3, subnormals=False),
     make(4, 3, signed=False),
     make(5, 10, subnormals=False),

@@ -57,6 +57,18 @@ def test_decode(fmt: Format, dtype: type) -> None:
         assert_bits(casting.decode(given, fmt, dtype=dtype), codes.decode(given, fmt).astype(dtype), given)
 
 
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "tfloat32", "float32"])
+def test_one_special_code_among_numbers(name: str) -> None:
+    """Oracle: the readable values, of an infinity or a NaN that is alone in its block."""
+    fmt = FORMATS[name]
+    top = 1 << (fmt.bits - 1)
+    for special in (fmt.inf_code, fmt.nan_code, fmt.inf_code + top, fmt.nan_code + top, fmt.nan_code + 1):
+        for size in (100, 40_000):
+            given = np.full(size, 3, fmt.code_dtype) << fmt.padding
+            given[-1] = special << fmt.padding
+            assert_bits(casting.decode(given, fmt), codes.decode(given, fmt), given)
+
+
 @pytest.mark.parametrize("name", [n for n, fmt in FORMATS.items() if fmt.dtype.kind == "V"])
 def test_codes_are_those_of_ml_dtypes(name: str) -> None:
     """Oracle: ml_dtypes' casts from float32 and back, which share no code with ours."""
