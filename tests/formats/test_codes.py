@@ -11,7 +11,7 @@ from minimp.errors import DataError, FormatError
 from minimp.formats import Format
 from tests.formats.oracle import SMALL, assert_same
 
-STORED_SMALL = [each for each in SMALL if not each.is_integer]
+STORED_SMALL = [each for each in (*SMALL, formats.float8_e8m0fnu) if not each.is_integer]
 
 
 @pytest.mark.parametrize("fmt", STORED_SMALL, ids=repr)
@@ -36,6 +36,14 @@ def test_encode_gives_every_code_back(fmt: Format) -> None:
     got = formats.encode(values, fmt)
     assert got.dtype == fmt.code_dtype
     assert np.array_equal(got, expected)
+
+
+def test_uint8_is_its_own_code() -> None:
+    """Oracle: identity; what is below 0 or above 255 clamps."""
+    codes = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(formats.decode(codes, "uint8"), codes)
+    assert np.array_equal(formats.encode(codes, "uint8"), codes)
+    assert formats.encode([1e9, -1e9, 2.5, -0.4, 255.5], "uint8").tolist() == [255, 0, 2, 0, 255]
 
 
 def test_int8_is_twos_complement() -> None:
