@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp import formats
-from minimp.checks.accumulation import U64, edge_of, sum_of
+from minimp.checks.accumulation import U64, Sum, edge_of, sum_of
 from minimp.formats import Format
 
 __all__ = ["U64", "ULPS", "Arithmetic", "Running", "arithmetic_of", "finite_size"]
@@ -224,7 +224,8 @@ class Running:
         x = self._operand()
         exact = add(x.exact)
         terms = x.exact.size // max(exact.size, 1) if length is None else length
-        return x._accumulated(exact, add(finite_size(x.exact)), add(x.error), terms, self.at.sums)
+        rule = sum_of(self.at.sums, terms, self.at.wide)
+        return x._accumulated(exact, add(finite_size(x.exact)), add(x.error), rule, terms)
 
     def product(self, other: Running, multiply: Callable[[Any, Any], Any], length: int) -> Running:
         """Return sums of products, `multiply` giving them: a matrix product, a convolution.
@@ -235,20 +236,22 @@ class Running:
             length: K, the products in each sum.
         """
         a, b = self._operand(), other._operand()
-        size_a, size_b = finite_size(a.exact), finite_size(b.exact)
+        rule = sum_of(self.at.accumulate, length, self.at.wide, self.at.fmt)
+        size_a, size_b = (
+            np.where(x.exact != 0, np.maximum(finite_size(x.exact), rule.least), 0) for x in (a, b)
+        )
         exact, mass = multiply(a.exact, b.exact), multiply(size_a, size_b)
         carried = np.zeros_like(exact)
         if a.error.any() or b.error.any():
             carried = multiply(a.error, size_b + b.error) + multiply(size_a, b.error)
-        return a._accumulated(exact, mass, carried, length, self.at.accumulate)
+        return a._accumulated(exact, mass, carried, rule, length)
 
     def _accumulated(
-        self, exact: Float64s, mass: Float64s, carried: Float64s, length: int, name: str
+        self, exact: Float64s, mass: Float64s, carried: Float64s, rule: Sum, length: int
     ) -> Running:
         """|error| <= carried + gamma · (mass + carried) + floor, unless something overflows on the way."""
-        rule = sum_of(name, length, self.at.wide, self.at.fmt)
         error = carried + _scaled(np.asarray(rule.gamma), mass + carried) + rule.floor
-        if name in ("float64", "exact"):  # handed on in float64, and brought to the wide format by a rounding
+        if self.at.sums in ("float64", "exact"):  # handed on in float64, and rounded to the wide format
             error = error + self.at.unit * (finite_size(exact) + error) + self.at.wide.smallest_subnormal
         overflows = (mass + error >= rule.edge) & ~np.isnan(exact)
         if length == 1 and rule.edge >= edge_of(self.at.wide):  # one term, and it fits

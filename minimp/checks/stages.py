@@ -111,7 +111,7 @@ def _loss_bound(expected: float, output: Array, at: Arithmetic, n: int) -> float
     bound = 32 * (at.fmt.eps / 2) * (abs(expected) + largest / n) + at.fmt.smallest_subnormal
     if at.sums in ("float32", "float64"):
         return bound
-    sums = sum_of(at.sums, output.size, at.wide, at.fmt)
+    sums = sum_of(at.sums, output.size, at.wide)
     if abs(expected) * n * output.size >= sums.edge:  # the sum may overflow before it is divided
         return float("inf")
     return bound + 4 * sums.gamma * (abs(expected) + (largest + 1) / n) + 3 * sums.floor
