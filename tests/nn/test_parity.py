@@ -28,6 +28,8 @@ MODULES = (
     "AvgPool2d((2, 3), stride=1, padding=1, ceil_mode=True, count_include_pad=False)",
     "ReLU()", "Tanh()", "Sigmoid()", "GELU()", "GELU('tanh')", "Softmax(dim=1)", "LogSoftmax(dim=-1)",
     "Dropout()", "Dropout(0.1)", "Flatten()", "Flatten(0, 1)", "Identity()", "Sequential()",
+    "LayerNorm(4)", "LayerNorm((2, 3), eps=1e-3, bias=False)", "LayerNorm(4, elementwise_affine=False)",
+    "RMSNorm(4)", "RMSNorm((2, 3), eps=1e-6)", "RMSNorm(4, elementwise_affine=False)",
     "CrossEntropyLoss()", "NLLLoss()", "MSELoss(reduction='sum')", "ModuleList()", "ModuleDict()",
     "Sequential(Conv2d(1, 2, 3), ReLU(), Sequential(Flatten(), Linear(8, 2)), Dropout(0.2))",
     "Sequential(OrderedDict(first=Linear(2, 2), then=Tanh()))",
