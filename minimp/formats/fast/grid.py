@@ -7,6 +7,7 @@ to do after the nearest value is known (shift), or before the last bits are clea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isnan
 from types import MappingProxyType
 
 import numpy as np
@@ -101,25 +102,22 @@ def _room(given: Array, result: Array, name: str) -> Array:
 
 
 def _by_pattern(plan: Plan, given: Array, result: Array) -> None:
-    width, n, top = plan.width, given.size, top_of(plan.width, given)
+    width, n = plan.width, given.size
+    # An overflow to infinity happens by itself: only NaN needs care, which a maximum of floats brings up.
+    plain = plan.infinite and not isnan(np.maximum.reduce(given))
+    top = 0 if plain else top_of(width, given)
     risky = top >= plan.fence
     words = (clip(plan, given) if risky and plan.clips else given).view(width.word)
-    room = _room(given, result, "total").view(width.word)
-    target = room if risky else result.view(width.word)
+    target = _room(given, result, "total").view(width.word)
+    final = target if risky else result.view(width.word)
     if plan.dropped == 0:
-        np.copyto(target, words)
+        np.copyto(final, words)
     else:
-        bias = _BIASES[plan.rounding](plan, words, room)
-        np.bitwise_and(bias, width.constant(_kept_bits(plan)), out=target)
+        np.bitwise_and(_BIASES[plan.rounding](plan, words, target), plan.kept, out=final)
     if risky:
         settle(plan, given, target.view(width.real), top)
         signs = np.bitwise_and(given.view(width.word), width.sign, out=lane("magic", width.word, n))
         np.bitwise_or(target, signs, out=result.view(width.word))
-
-
-def _kept_bits(plan: Plan) -> int:
-    size = 8 * plan.width.word.itemsize
-    return (1 << size) - (1 << plan.dropped)
 
 
 # What becomes of a pattern before its last s bits are cleared; `spare` receives it.

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,19 @@ class Width:
     exponent: Array
 
     def constant(self, pattern: int) -> Array:
-        """Return a bit pattern as a 0-d array of words."""
-        return np.array(pattern, self.word)
+        """Return a bit pattern as a 0-d array of words; read-only, for it is kept."""
+        return _constant(self.word, pattern)
 
     def field(self, exponent: int) -> int:
         """Return the pattern of 2^exponent, a normal number."""
         return (exponent + self.bias) << self.stored
+
+
+@lru_cache(maxsize=1024)
+def _constant(word: np.dtype[Any], pattern: int) -> Array:
+    made = np.array(pattern, word)
+    made.setflags(write=False)
+    return made
 
 
 def _width(real: str, word: str, whole: str, stored: int, bias: int) -> Width:

@@ -42,7 +42,7 @@ class Plan:
     Attributes:
         fmt, rounding, width: what to round to, how, and where the arithmetic is done.
         by_pattern: whether by integer arithmetic on patterns, or else by a shift.
-        dropped: s, the bits that rounding takes away.
+        dropped: s, the bits that rounding takes away. kept: the mask of the others.
         floor: the pattern of 2^emin. cap: of the exponent beyond which M stops growing.
         lift: what makes M of an exponent field.
         ground: the exponent field of the smallest value, below which a number may round to 0.
@@ -52,6 +52,7 @@ class Plan:
         clips: whether numbers beyond the ends become the ends.
         past: what numbers beyond the ends become otherwise: positive, negative, +inf, -inf.
         one_past: whether these four differ in sign only.
+        infinite: whether the pattern after that of ``max``, the machine format's infinity, is what they are.
         flush: whether subnormal results become zeros.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     width: Width
     by_pattern: bool
     dropped: int
+    kept: Array
     floor: int
     cap: int
     lift: Array
@@ -70,6 +72,7 @@ class Plan:
     clips: bool
     past: Array
     one_past: bool
+    infinite: bool
     flush: bool
 
 
@@ -89,13 +92,15 @@ def plan_for(
     if width is None:
         return None
     dropped, lowest = width.stored - fmt.mantissa_bits, fmt.emin - fmt.mantissa_bits
-    past = _past(fmt, rounding)
+    past, clips = _past(fmt, rounding), rule.saturates(fmt) or not (fmt.has_inf or fmt.has_nan)
+    one_past = len(set(map(str, map(abs, past)))) == 1
     return Plan(
         fmt=fmt,
         rounding=rounding,
         width=width,
         by_pattern=_pattern_serves(fmt, width),
         dropped=dropped,
+        kept=width.constant((1 << (8 * width.word.itemsize)) - (1 << dropped)),
         floor=width.field(fmt.emin),
         cap=width.field(min(fmt.emax + 1, width.bias)),
         lift=width.constant((dropped << width.stored) + (1 << (width.stored - 1))),
@@ -103,9 +108,10 @@ def plan_for(
         seldom_zero=-width.bias < lowest <= -20,
         fence=width.field(fmt.emax) if fmt.signed else 0,
         ends=(fmt.lowest, fmt.max),
-        clips=rule.saturates(fmt) or not (fmt.has_inf or fmt.has_nan),
+        clips=clips,
         past=np.array(past, width.real),
-        one_past=len(set(map(str, map(abs, past)))) == 1,
+        one_past=one_past,
+        infinite=one_past and fmt.has_inf and not clips and fmt.emax == width.bias,
         flush=flush,
     )
 

@@ -60,27 +60,26 @@ def words_into(counter: Counter, first: int, count: int) -> npt.NDArray[np.uint3
 
 def dice_rounder(plan: Plan, counter: Counter) -> Kernel:
     """Return the kernel that rounds float32 blocks, given with their places in C order."""
-    constant, s = plan.width.constant, plan.dropped
-    kept, shift = constant((1 << 32) - (1 << s)), constant(32 - s)
+    shift = plan.width.constant(32 - plan.dropped)
     core = _by_pattern if plan.by_pattern else _by_shift
 
     def kernel(place: int, given: Array, result: Array) -> None:
         throw = words_into(counter, place, given.size)
         np.right_shift(throw, shift, out=throw)
-        core(plan, given, throw, kept, result, lambda at: counter.dice_at(at + place))
+        core(plan, given, throw, result, lambda at: counter.dice_at(at + place))
         finish(plan, result)
 
     return kernel
 
 
 def _by_pattern(
-    plan: Plan, given: Array, throw: Array, kept: Array, result: Array, _dice_at: Callable[[Array], Dice]
+    plan: Plan, given: Array, throw: Array, result: Array, _dice_at: Callable[[Array], Dice]
 ) -> None:
     word, n, top = plan.width.word, given.size, top_of(plan.width, given)
     risky = top >= plan.fence
     x = clip(plan, given) if risky and plan.clips else given
     bits = np.add(x.view(word), throw, out=throw)
-    np.bitwise_and(bits, kept, out=bits if risky else result.view(word))
+    np.bitwise_and(bits, plan.kept, out=bits if risky else result.view(word))
     if risky:
         settle(plan, given, bits.view(given.dtype), top)
         signs = np.bitwise_and(given.view(word), plan.width.sign, out=lane("magic", word, n))
@@ -88,7 +87,7 @@ def _by_pattern(
 
 
 def _by_shift(
-    plan: Plan, given: Array, throw: Array, kept: Array, result: Array, dice_at: Callable[[Array], Dice]
+    plan: Plan, given: Array, throw: Array, result: Array, dice_at: Callable[[Array], Dice]
 ) -> None:
     width, n, x = plan.width, given.size, given
     word, sizes = width.word, width.constant(int(width.sign) - 1)
@@ -100,13 +99,13 @@ def _by_shift(
         np.bitwise_and(x.view(word), sizes, out=bits)
     if int(np.minimum.reduce(bits)) >= plan.floor:
         np.add(bits, throw, out=bits)
-        np.bitwise_and(bits, kept, out=bits)
+        np.bitwise_and(bits, plan.kept, out=bits)
     else:
         small = _below_floor(plan, bits)
         np.add(rounded, small, out=rounded)
         np.add(bits, throw, out=bits)
         doubtful = _doubtful(plan, bits, small)
-        np.bitwise_and(bits, kept, out=bits)
+        np.bitwise_and(bits, plan.kept, out=bits)
         np.subtract(rounded, small, out=rounded)
         if doubtful is not None:
             rounded[doubtful] = _by_the_rule(plan, x[doubtful], dice_at(doubtful))
