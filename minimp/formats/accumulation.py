@@ -61,7 +61,7 @@ class Order:
     run: Callable[[Factors], Float64s]
     note: str
     plane: int = 1 << 15
-    terms: int = 256
+    terms: int = 64
 
 
 def _unit_order(name: str) -> Order:
@@ -210,6 +210,7 @@ def multiply(factors: Factors, how: Accumulate, result: Float64s, output: Format
     factors = replace(factors, size=how.size or 0)
     order = ACCUMULATES.get(how.order)  # None: exact
     plane, terms = (order.plane, order.terms) if order else _EXACT
+    terms = max(terms, min(factors.size, quicksums.LONGEST_CHUNK))
     with np.errstate(all="ignore"):  # what overflows or turns NaN is part of the result
         for tile in tiles(factors, result, plane, terms):
             if order is None:

@@ -132,7 +132,7 @@ class Tile:
     factors: Factors
 
 
-def tiles(factors: Factors, result: Float64s, plane: int, terms: int = 256) -> Iterator[Tile]:
+def tiles(factors: Factors, result: Float64s, plane: int, terms: int) -> Iterator[Tile]:
     """Cut a product into tiles of about ``plane`` numbers of the result.
 
     Small matrices are taken several at a time, large ones in pieces. No number of the result depends on how
@@ -142,7 +142,7 @@ def tiles(factors: Factors, result: Float64s, plane: int, terms: int = 256) -> I
         factors: a (..., M, K), b (..., K, N) and start (..., M, N), all leading axes there or missing.
         result: (..., M, N), to be filled.
         plane: how many numbers of the result one tile holds.
-        terms: how many k will be widened at a time; so few rows are taken that these are a small block too.
+        terms: how many k will be widened at a time; tiles are so small that these are a small block too.
     """
     lead = result.shape[:-2]
     a = np.broadcast_to(factors.a, (*lead, *factors.a.shape[-2:]))
@@ -158,10 +158,10 @@ def tiles(factors: Factors, result: Float64s, plane: int, terms: int = 256) -> I
 def _cut(here: list[Any], factors: Factors, plane: int, terms: int) -> Iterator[Tile]:
     a, b, start, result = here
     count, height, width = result.shape
-    columns = max(1, min(width, max(1024, math.isqrt(plane), plane // max(1, height))))
-    most = max(1, _BLOCK // max(1, min(factors.length, terms)))  # rows
-    rows = max(1, min(height, plane // columns, most))
-    group = max(1, min(plane // max(1, rows * columns), most // rows))
+    most = max(1, _BLOCK // max(1, min(factors.length, terms)))  # rows or columns
+    columns = max(1, min(width, most, max(1024, math.isqrt(plane), plane // max(1, height))))
+    rows = max(1, min(height, most, plane // columns))
+    group = max(1, min(plane // (rows * columns), most // max(rows, columns)))
     for t in range(0, count, group):
         for m in range(0, height, rows):
             for n in range(0, width, columns):

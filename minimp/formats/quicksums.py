@@ -7,6 +7,7 @@ infinities or NaN takes the readable steps. Signs of zeros need a thought each; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,7 +22,7 @@ from minimp.formats.rounding import Float64s
 from minimp.formats.table import Format
 from minimp.formats.workspace import space
 
-__all__ = ["chunked", "pairwise", "running", "running_fma"]
+__all__ = ["LONGEST_CHUNK", "chunked", "pairwise", "running", "running_fma"]
 
 Reals = npt.NDArray[Any]
 _TERMS = 8  # k at a time
@@ -195,12 +196,19 @@ _PAIRED = 1 << 16
 
 
 def _chunks(factors: Factors) -> Iterator[tuple[Factors, float]]:
-    """The chunks, widened to float32, and a limit to the sum of the magnitudes in each."""
+    """The chunks, and a limit to the magnitudes in each; widened to float32 unless they are long."""
     size = factors.size
+    if size > LONGEST_CHUNK:
+        for part in summation.parts(factors, size):
+            yield part, math.inf
+        return
     for a, b in factors.blocks(size * max(1, _WIDENED // size), np.float32):
         most = size * _largest(a) * _largest(b) * _ROOM
         for part in summation.parts(replace(factors, a=a, b=b), size):
             yield part, most
+
+
+_WIDENED, LONGEST_CHUNK = 64, 1024
 
 
 def _running32(factors: Factors, most: float, out: Reals) -> Reals:
@@ -211,7 +219,7 @@ def _running32(factors: Factors, most: float, out: Reals) -> Reals:
     its terms one by one, k ascending; that holds for at least two columns.
     """
     a, b, (height, width) = factors.a, factors.b, factors.start.shape[-2:]
-    if factors.length > _LONG or max(height, width) < 2 or not (most < _FAR and _exact_in_float32(factors)):
+    if max(height, width) < 2 or not (most < _FAR and _exact_in_float32(factors)):
         return summation.running32(factors, np.zeros(factors.start.shape, np.float32))
     if width >= min(height, _NARROW):
         return np.asarray(np.einsum("tmk,tkn->tmn", a, b, out=out))
@@ -219,8 +227,8 @@ def _running32(factors: Factors, most: float, out: Reals) -> Reals:
     return np.asarray(np.einsum("tnk,tkm->tnm", b, a)).swapaxes(1, 2)
 
 
-_WIDENED, _FAR = 256, 2.0**127
-_LONG, _NARROW = 4096, 16
+_FAR = 2.0**127
+_NARROW = 16
 
 
 def _reach(reach: float, total: Reals, a: Reals, b: Reals, edge: float) -> float:

@@ -53,14 +53,12 @@ def _within(factors: Factors) -> bool:
             smallest = float(magnitude.min(where=magnitude > 0, initial=1.0))
             lowest[side] = min(lowest[side], max(_exponent(smallest), factors.fmt.emin))
             highest[side] = max(highest[side], _exponent(largest))
-    start = np.abs(factors.start)
-    smallest, largest = start.min(where=start > 0, initial=1.0), start.max(initial=0.0)
-    if not (smallest >= 2.0**_LOWEST and largest < 2.0**_HIGHEST):
+    if not np.abs(factors.start).max(initial=0.0) < 2.0**_HIGHEST:
         return False
     return sum(lowest) >= _LOWEST and sum(highest) + 2 + factors.length.bit_length() <= _HIGHEST
 
 
-_BLOCK = 256  # terms looked at at a time
+_BLOCK = 64  # terms looked at at a time
 
 
 def _exponent(x: float) -> int:
@@ -103,12 +101,11 @@ def _step(a: Reals, b: Reals, total: Float64s, unit: Unit, work: _Work) -> None:
     np.multiply(total, scale, out=total)
     np.trunc(total, out=total)
     group = 1 << (29 - unit.fraction_bits)  # a cut product is below 2^(F + 2)
-    for first in range(0, len(wholes), group):
+    for first in range(0, len(wholes), group):  # at least once: adding the whole number 0 makes -0 +0
         total += np.add.reduce(wholes[first : first + group], axis=0, dtype=np.int32)
     np.divide(total, scale, out=total)
     dropped = 52 - unit.result.mantissa_bits
     total.view(np.int64)[...] &= np.int64(-1 << dropped)
-    np.add(total, 0.0, out=total)  # -0 is +0
 
 
 def _scale(top: npt.NDArray[np.int16], total: Float64s, unit: Unit) -> Float64s:

@@ -112,6 +112,14 @@ def test_exact_takes_any_length() -> None:
     assert matmul(-long, other, fmt="float32", accumulate="exact", output="float64").item() == -expected
 
 
+@pytest.mark.slow
+def test_exact_settles_what_a_long_sum_piles_up() -> None:
+    """Oracle: by hand. 2^23 squares of 2^24 - 1, all digits ones: a plane of whole numbers would overflow."""
+    long = np.full((1, 1 << 23), 2.0**24 - 1, np.float32)
+    got = matmul(long, long.T, fmt="float32", accumulate="exact", output="float64").item()
+    assert got == (2.0**24 - 1) ** 2 * 2**23
+
+
 def test_exact_carries_between_parts_of_a_long_sum() -> None:
     """Oracle: fractions; K in several parts, of both signs, over many binades."""
     a, b = draw("float32", (1, 9000), 20, 30), draw("float32", (9000, 2), 21, 30)

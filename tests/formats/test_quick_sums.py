@@ -79,6 +79,65 @@ def test_quick_units_are_the_readable_ones(fmt: str, unit: Unit, kind: str) -> N
             assert_same(quickunits.tensor_core(factors, unit), tensorcore.tensor_core(factors, unit))
 
 
+@pytest.mark.parametrize("kind", ["plain", "wide", "special"])
+@pytest.mark.parametrize("fmt", INPUTS)
+def test_a_chunk_is_a_running_sum(fmt: str, kind: str) -> None:
+    """Oracle: ``summation.running32``, bit for bit: no later rounding hides the order of the terms."""
+    for shape in SHAPES:
+        factors = factors_of(fmt, shape, kind, shape[2], "float32")
+        zero = np.zeros(factors.start.shape, np.float32)
+        with np.errstate(all="ignore"):
+            for part, most in quicksums._chunks(factors):
+                assert_same(quicksums._running32(part, most, zero.copy()), summation.running32(part, zero))
+
+
+@pytest.mark.parametrize("width", [1, 20])
+def test_signs_of_zero(width: int) -> None:
+    """Oracle: IEEE 754: -0 + -0 is -0, -0 + +0 is +0, and a chunk starts from +0; few sums and many."""
+    a, b = np.full((width, 3), -1.0), np.zeros((3, width))
+    for name, expected in (("float16", -0.0), ("float16:fma", -0.0), ("bfloat16", -0.0), ("chunked:2", 0.0)):
+        assert_same(matmul(a, b, -0.0, fmt="float16", accumulate=name), np.full((width, width), expected))
+        assert_same(matmul(a, b, fmt="float16", accumulate=name), np.zeros((width, width)))
+    small = np.full((width, 1), -(2.0**-20))
+    got = matmul(small, -small.T, fmt="float16", accumulate="float16:fma")
+    assert_same(got, np.full((width, width), -0.0))
+
+
+def test_long_factors_are_not_rounded_twice() -> None:
+    """Oracle: by hand. 1 + 2^-10 plus 2^-11 (1 - 2^-46) lies below a tie, by less than float64 can see."""
+    a = np.tile([1 + 2.0**-10, 2.0**-11 * (1 + 2.0**-23)], (20, 1))
+    b = np.tile([[1.0], [1 - 2.0**-23]], (1, 20))
+    got = matmul(a, b, fmt="float32", accumulate="float16:fma", output="float16")
+    assert (got == 1 + 2.0**-10).all()
+
+
+def test_units_add_their_largest_terms() -> None:
+    """Oracle: by hand: whole numbers near 2^31 and beyond, in units of the last place."""
+    for name, fmt, factor, terms in (
+        ("blackwell", "float8_e4m3fn", 1.875, 32),
+        ("hopper", "float16", 2 - 2.0**-10, 16),
+        ("ampere", "float16", 2 - 2.0**-10, 8),
+        ("volta", "float16", 2 - 2.0**-10, 4),
+    ):
+        a = np.full((1, terms), factor)
+        for sign in (1.0, -1.0):
+            got = matmul(a, sign * a.T, fmt=fmt, accumulate=f"tensorcore:{name}", output="float64")
+            assert got.item() == sign * terms * factor**2
+
+
+@pytest.mark.parametrize(("fmt", "unit"), ROWS, ids=str)
+def test_tiny_starts_are_cut_where_the_result_ends(fmt: str, unit: Unit) -> None:
+    """Oracle: ``tensorcore.tensor_core``, bit for bit: starts down to float32's smallest, products often 0."""
+    random, known = np.random.default_rng(8), formats.get(fmt)
+    a, b = draw(fmt, (1, 20, 40), 9, 1), draw(fmt, (1, 40, 21), 10, 1)
+    a[random.random(a.shape) < 0.8] = 0.0
+    a[:, :5] = 0.0
+    c = random.standard_normal((1, 20, 21)) * 2.0 ** random.integers(-150, -90, (1, 20, 21))
+    factors = Factors(a, b, formats.round(c, "float32").astype(np.float64), known)
+    with np.errstate(all="ignore"):
+        assert_same(quickunits.tensor_core(factors, unit), tensorcore.tensor_core(factors, unit))
+
+
 def test_a_small_last_chunk_may_leave_a_negative_zero() -> None:
     """Oracle: IEEE 754: -2^-40 rounds to -0 in float16; a chunk of zeros after it makes that +0."""
     a, b = np.full((20, 2), -(2.0**-20)), np.full((2, 20), 2.0**-20)

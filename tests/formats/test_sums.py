@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 from fractions import Fraction
 
 import ml_dtypes
@@ -110,6 +111,21 @@ def test_what_is_refused() -> None:
         sum_of(np.ones(3, np.complex64))
     with pytest.raises(SettingError, match="did you mean"):
         sum_of(x, accumulate="kahn")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, (1, 2), (0, 2), (0, 1)])
+def test_axes_are_not_copied_whole(axis: int | tuple[int, ...]) -> None:
+    """Oracle: tracemalloc, beside the result: less than the 16 MiB of the terms; any order of memory."""
+    x = np.ones((64, 128, 1024), np.float16)
+    for each in (x, x.T, x.transpose(1, 0, 2)):
+        tracemalloc.start()
+        try:
+            result = sum_of(each, axis, accumulate="float32:sequential", output="float64")
+            extra = tracemalloc.get_traced_memory()[1] - result.nbytes
+        finally:
+            tracemalloc.stop()
+        assert extra < 12 << 20
+        assert (result == each.size / result.size).all()
 
 
 @pytest.mark.slow
