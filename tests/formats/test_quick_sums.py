@@ -127,7 +127,7 @@ def test_units_add_their_largest_terms() -> None:
 
 @pytest.mark.parametrize(("fmt", "unit"), ROWS, ids=str)
 def test_tiny_starts_are_cut_where_the_result_ends(fmt: str, unit: Unit) -> None:
-    """Oracle: ``tensorcore.tensor_core``, bit for bit: starts down to float32's smallest, products often 0."""
+    """Oracle: ``tensorcore.tensor_core``, bit for bit: starts down to float32's smallest, few products."""
     random, known = np.random.default_rng(8), formats.get(fmt)
     a, b = draw(fmt, (1, 20, 40), 9, 1), draw(fmt, (1, 40, 21), 10, 1)
     a[random.random(a.shape) < 0.8] = 0.0
