@@ -39,10 +39,15 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "minimp.cli.train", "train one model by one recipe; stop and resume without a bit of difference"
         ),
         "inspect": Command(
-            "minimp.cli.inspect", "show the bits, error and neighbours of one number in several formats"
+            "minimp.cli.inspect",
+            "show the bits, error and neighbours of a number, or take a calculation apart",
         ),
         "range": Command(
             "minimp.cli.ranges", "show where the values of formats lie, and what a tensor would lose in them"
+        ),
+        "explain": Command(
+            "minimp.cli.explain",
+            "a page on each way of accumulating a sum: order, roundings, error bound, who uses it",
         ),
         "bench": Command(
             "minimp.cli.bench", "measure speed, as ratios, beside PyTorch where it is installed"

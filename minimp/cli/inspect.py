@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command and its options."""
     parser = subparsers.add_parser(
         "inspect",
-        help="show the bits, error and neighbours of one number in several formats",
+        help="show the bits, error and neighbours of a number, or take a calculation apart",
         description="Round one number to several formats, and show for each its sign, exponent and mantissa "
         "bits, its value there, the error and its neighbours; the number is taken exactly and rounded once. "
         "Or calculate an expression with formats in it, and show for each operation its operands, the exact "

@@ -9,6 +9,7 @@ from minimp.formats.bounds import ErrorBound, error_bound
 from minimp.formats.calculation import Calculation, Step
 from minimp.formats.casting import decode, encode, round  # noqa: A004 - the pinned name; it shadows only in here
 from minimp.formats.dice import Counter
+from minimp.formats.explanations import explain
 from minimp.formats.expressions import evaluate
 from minimp.formats.flags import Flags
 from minimp.formats.flavours import FLAVOURS
@@ -75,6 +76,7 @@ __all__ = [
     "encode",
     "error_bound",
     "evaluate",
+    "explain",
     "float4_e2m1fn",
     "float6_e2m3fn",
     "float6_e3m2fn",
