@@ -71,7 +71,7 @@ def test_counts(fmt: Format) -> None:
         fmt.smallest_normal * np.array([1, 1 - 2.0**-40, 0.75, 2.0**-30]) if fmt.has_subnormals else []
     )
     x = np.concatenate([awkward(fmt), near_zero, np.negative(near_zero), [math.nan] * fmt.has_nan])
-    x = np.random.default_rng(1).choice(x, min(len(x), 150), replace=False)
+    x = np.append(np.random.default_rng(1).choice(x, min(len(x), 150), replace=False), [math.inf, -math.inf])
     for mode in MODES:
         for overflow, subnormals in RULES:
             flags = Flags()
@@ -146,6 +146,9 @@ def test_an_exact_subnormal_does_not_underflow() -> None:
         (-2.0, "float8_e8m0fnu", "ieee", {"inexact", "invalid"}),
         (-2.0, "float8_e8m0fnu", "saturate", {"inexact", "overflow", "saturated"}),
         (-2.0, "float8_e8m0fnu", "torch", {"inexact"}),
+        (-math.inf, "float8_e8m0fnu", "ieee", {"invalid"}),
+        (-math.inf, "float8_e8m0fnu", "saturate", {"saturated"}),
+        (-math.inf, "uint8", "ieee", {"saturated", "flushed"}),
         (2.0**-130, "float8_e8m0fnu", "ieee", {"inexact", "tiny_before", "tiny_after", "underflow"}),
         (-2.0, "uint8", "ieee", {"inexact", "overflow", "saturated", "flushed"}),
         (300.0, "int8", "ieee", {"inexact", "overflow", "saturated"}),
