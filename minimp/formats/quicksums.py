@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from minimp.formats import summation
 from minimp.formats.operands import Factors, quantum
+from minimp.formats.ordered import Ordered, ordered_product
 from minimp.formats.quickround import grid, nearest_even
 from minimp.formats.rounding import Float64s
 from minimp.formats.table import Format
@@ -104,9 +105,10 @@ def chunked(factors: Factors, fmt: Format) -> Float64s:
         return _few_chunks(factors, fmt)
     total, numbers = np.array(factors.start), grid(fmt, np.float64)
     spare, chunk = space("spare", total.shape, np.float64), space("products", total.shape, np.float32)
-    ahead, reach = factors.length, _largest(total)
+    ahead, reach, by_blas = factors.length, _largest(total), _blas_for(factors)
     for part, most in _chunks(factors):
-        chunk, ahead, reach = _running32(part, most, chunk), ahead - part.length, (reach + most) * _ROOM
+        chunk = _running32(part, most, chunk, by_blas.get(part.length))
+        ahead, reach = ahead - part.length, (reach + most) * _ROOM
         if not reach < numbers.edge:
             reach = (_largest(total) + _largest(chunk)) * _ROOM
         if reach < numbers.edge:
@@ -211,16 +213,31 @@ def _chunks(factors: Factors) -> Iterator[tuple[Factors, float]]:
 _WIDENED, LONGEST_CHUNK = 64, 1024
 
 
-def _running32(factors: Factors, most: float, out: Reals) -> Reals:
+def _blas_for(factors: Factors) -> dict[int, Ordered]:
+    """By the length of a chunk: BLAS where it has just been seen to sum such chunks with k ascending."""
+    (_, height, width), size, known = factors.start.shape, factors.size, {}
+    for length in {min(size, factors.length), factors.length % size} - {0}:
+        found = ordered_product(height, length, width) if size <= LONGEST_CHUNK else None
+        if found is not None:
+            known[length] = found
+    return known
+
+
+def _running32(factors: Factors, most: float, out: Reals, blas: Ordered | None = None) -> Reals:
     """The float32 running sum of the products from +0, k ascending, in ``out`` or an array of its own.
 
-    Where the products are exact in float32, ``einsum`` (its own loops, not BLAS) multiplies and adds in one
-    pass. Its innermost loop runs along the last axis of the result, so that every element of the result meets
-    its terms one by one, k ascending; that holds for at least two columns.
+    Where the products are exact in float32, BLAS serves if it has been seen to keep the order; else
+    ``einsum`` (its own loops, not BLAS) multiplies and adds in one pass. Its innermost loop runs along the
+    last axis of the result, so that every element of the result meets its terms one by one, k ascending; that
+    holds for at least two columns.
     """
     a, b, (height, width) = factors.a, factors.b, factors.start.shape[-2:]
     if max(height, width) < 2 or not (most < _FAR and _exact_in_float32(factors)):
         return summation.running32(factors, np.zeros(factors.start.shape, np.float32))
+    if blas is not None:
+        for a_t, b_t, out_t in zip(a, b, out, strict=True):
+            blas.product(a_t, b_t, out_t)
+        return out
     if width >= min(height, _NARROW):
         return np.asarray(np.einsum("tmk,tkn->tmn", a, b, out=out))
     a, b = np.ascontiguousarray(a.swapaxes(1, 2)), np.ascontiguousarray(b.swapaxes(1, 2))
