@@ -131,7 +131,7 @@ def test_chunks_by_blas_are_the_readable_ones(
     """Oracle: ``summation.chunked``, bit for bit: batches, overflow, infinities, NaN and zeros, any BLAS."""
     if blas:
         fake(monkeypatch, blas)
-    for fmt in ("float16", "bfloat16", "float8_e4m3fn"):
+    for fmt in ("float16", "bfloat16", "float8_e4m3fn", "float32"):
         for shape in BATCHES:
             for size in (5, 16, 64):
                 factors = factors_of(fmt, shape, kind, size, "float16")
@@ -164,6 +164,26 @@ def test_other_orders_are_refused(blas: Callable, monkeypatch: pytest.MonkeyPatc
     got = matmul(a, b, fmt="float16", accumulate="chunked:20", output="float32")
     factors = Factors(a[None], b[None], np.zeros((1, 128, 64)), f16, 20)
     assert_same(got, summation.chunked(factors, f16)[0])
+
+
+def test_blas_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: by hand: one product a chunk and one trial for each length, of a matrix and of a batch."""
+    calls = []
+
+    def counted(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+        calls.append(b.shape)
+        return in_order(a, b, out)
+
+    fake(monkeypatch, counted)
+    for batch, count in (((), 5), ((2,), 8)):
+        a, b = np.ones((*batch, 70, 40), np.float16), np.ones((*batch, 40, 66), np.float16)
+        for _ in range(2):
+            calls.clear()
+            assert (matmul(a, b, fmt="float16", accumulate="chunked:16") == 40).all()
+        assert calls.count((16, 66)) + calls.count((8, 66)) == len(calls) == count
+    calls.clear()
+    matmul(a.astype(np.float32), b.astype(np.float32), fmt="float32", accumulate="chunked:16")
+    assert len(calls) == 2  # the trials: products of float32 are not exact
 
 
 def test_good_rows_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
