@@ -5,14 +5,14 @@ exact in float32, that is the float32 running sum from +0, bit for bit. But no B
 some rows, for rests of rows and columns, or for long sums may keep several partial sums. So a shape is tried
 first, on factors whose sum tells its order, and a tried shape is tried again each time that it is asked for,
 in case the number of threads, which cut the rows in another way, has changed. Where only some rows of every
-few are in order, the factor's rows are put there, zeros elsewhere.
+few are in order, the factor's rows are put there, zeros elsewhere; where the outermost columns are not, zeros
+go there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ _BINADES = 6
 _SMALL = (-74, -74)  # exponents of factors whose products are whole multiples of 2^-148
 _ROWS = 48  # where a pattern of rows is looked for
 _PERIODS = (2, 4, 6, 8, 12, 16, 24)
+_FRAMES = ((1, 0), (12, 8))  # rows to a multiple of, and columns on either side; the second for Haswell
 _multiply = np.matmul
 
 
@@ -41,12 +42,14 @@ class Ordered:
     Attributes:
         places: the row of BLAS's left factor that each row of a takes; None: its own.
         rows: of BLAS's left factor.
-        a, b: factors of a trial, (rows, K) and (K, N).
+        margin: columns of zeros on either side of BLAS's right factor.
+        a, b: factors of a trial, (M, K) and (K, N).
         sums: their running sums, (M, N).
     """
 
     places: npt.NDArray[np.intp] | None
     rows: int
+    margin: int
     a: Float32s
     b: Float32s
     sums: Float32s
@@ -54,7 +57,7 @@ class Ordered:
     def holds(self) -> bool:
         """Whether BLAS sums this shape in order now."""
         out = space("ordered trial", self.sums.shape, np.float32)
-        return _same(self._product(self.a, self.b, out), self.sums)
+        return _same(self.product(self.a, self.b, out), self.sums)
 
     def product(self, a: Float32s, b: Float32s, out: Float32s) -> Float32s:
         """Fill ``out`` (M, N) with the running sums over k of a (M, K) times b (K, N), from +0.
@@ -62,22 +65,19 @@ class Ordered:
         ``out`` is C-contiguous. Products must be exact in float32, and no sum may overflow. Sums that are
         zero are +0.
         """
-        left = space("ordered a", (self.rows, a.shape[1]), np.float32)
-        if self.places is None:
-            left[...] = a
-        else:
-            left.fill(0)
-            left[self.places] = a
-        return self._product(left, np.ascontiguousarray(b), out)
-
-    def _product(self, left: Float32s, b: Float32s, out: Float32s) -> Float32s:
-        if self.places is None:
-            _multiply(left, b, out=out)
-        else:
-            whole = _multiply(left, b, out=space("ordered sums", (self.rows, b.shape[1]), np.float32))
-            np.take(whole, self.places, axis=0, out=out, mode="clip")
-        out += np.float32(0)  # a kernel that starts from its first product may leave -0
-        return out
+        (height, length), width, margin = a.shape, b.shape[1], self.margin
+        left = space("ordered a", (self.rows, length), np.float32)
+        right = space("ordered b", (length, width + 2 * margin), np.float32)
+        for each, padded in ((left, self.rows > height), (right, margin)):
+            if padded:
+                each.fill(0)
+        left[slice(height) if self.places is None else self.places] = a
+        right[:, margin : margin + width] = b
+        sums = _multiply(left, right, out=space("ordered sums", (self.rows, right.shape[1]), np.float32))
+        if self.places is not None:
+            sums = sums[self.places]
+        # a kernel that starts from its first product may leave -0
+        return np.add(sums[:height, margin : margin + width], np.float32(0), out=out)
 
 
 def ordered_product(height: int, length: int, width: int) -> Ordered | None:
@@ -98,30 +98,27 @@ def ordered_product(height: int, length: int, width: int) -> Ordered | None:
 
 @lru_cache(maxsize=_SHAPES)
 def _find(height: int, length: int, width: int) -> Ordered | None:
-    plain = _tried(height, length, width, None, height)
-    if plain is not None:
-        return plain
+    for multiple, margin in _FRAMES:
+        framed = _tried(height, length, width, None, -(-height // multiple) * multiple, margin)
+        if framed is not None:
+            return framed
     pattern = _pattern(length, width)
     if pattern is None:
         return None
     period, good = pattern
     groups = -(-height // len(good))
     places = (np.arange(groups)[:, None] * period + good).reshape(-1)[:height]
-    return _tried(height, length, width, places, groups * period)
+    return _tried(height, length, width, places, groups * period, 0)
 
 
 def _tried(
-    height: int, length: int, width: int, places: npt.NDArray[np.intp] | None, rows: int
+    height: int, length: int, width: int, places: npt.NDArray[np.intp] | None, rows: int, margin: int
 ) -> Ordered | None:
     """The shape if it passes all trials; the last of them is kept."""
     shape = None
     for seed in range(_TRIALS):
         a, b = _factors(height, length, width, seed)
-        left = a
-        if places is not None:
-            left = np.zeros((rows, length), np.float32)
-            left[places] = a
-        shape = Ordered(places, rows, left, b, _running(a, b))
+        shape = Ordered(places, rows, margin, a, b, _running(a, b))
         if not shape.holds():
             return None
     return shape
@@ -161,5 +158,6 @@ def _running(a: Float32s, b: Float32s) -> Float32s:
     return total
 
 
-def _same(x: Any, y: Any) -> bool:
-    return bool(np.array_equal(x.view(np.uint32), y.view(np.uint32)))
+def _same(x: Float32s, y: Float32s) -> bool:
+    """Whether the bits are."""
+    return bool((x.view(np.uint32) == y.view(np.uint32)).all())
