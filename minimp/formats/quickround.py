@@ -22,6 +22,7 @@ from minimp.formats.table import Format
 __all__ = ["Grid", "grid", "nearest_even", "serves"]
 
 Reals = npt.NDArray[Any]  # float32 or float64
+_ROW = 1 << 14  # numbers; the planes of running sums are whole rows
 
 
 class Grid:
@@ -41,7 +42,7 @@ class Grid:
             return np.array(value, dtype).view(self._whole)[()]
 
         self._sign, self._exponent = number(np.iinfo(self._whole).min), pattern(np.inf)
-        self._lowest = pattern(fmt.smallest_normal)
+        self._lowest = np.full(_ROW, pattern(fmt.smallest_normal))
         self._lift = number(((stored - fmt.mantissa_bits) << stored) + (1 << (stored - 1)))
         last = int(np.finfo(dtype).maxexp) - 2 - (stored - fmt.mantissa_bits)
         self.edge = min(fmt.max, -fmt.lowest, 2.0**last)
@@ -53,7 +54,7 @@ class Grid:
         """
         patterns = spare.view(self._whole)
         np.bitwise_and(x.view(self._whole), self._exponent, out=patterns)
-        np.maximum(patterns, self._lowest, out=patterns)
+        _at_least(patterns, self._lowest)
         np.add(patterns, self._lift, out=patterns)
         np.add(x, spare, out=x)
         np.subtract(x, spare, out=x)
@@ -64,6 +65,15 @@ class Grid:
         signs = whole & self._sign
         self.round(x, spare)
         np.bitwise_or(whole, signs, out=whole)
+
+
+def _at_least(patterns: Reals, lowest: Reals) -> None:
+    """patterns <- max(patterns, lowest), a row at a time: with a scalar np.maximum takes twice as long."""
+    if patterns.flags.c_contiguous and patterns.size % _ROW == 0:
+        rows = patterns.reshape(-1, _ROW)
+        np.maximum(rows, lowest, out=rows)
+    else:
+        np.maximum(patterns, lowest[0], out=patterns)
 
 
 @lru_cache(maxsize=64)
