@@ -14,7 +14,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from minimp.formats.accumulation import parse_accumulate
+from minimp.formats.accumulation.orders import parse_accumulate
 
 if TYPE_CHECKING:
     from minimp.policy import Region

@@ -10,7 +10,7 @@ from typing import Any
 from minimp import formats
 from minimp.errors import SettingError, unknown_name
 from minimp.formats import Format
-from minimp.formats.accumulation import parse_accumulate
+from minimp.formats.accumulation.orders import parse_accumulate
 from minimp.named import Named
 from minimp.policy import FLOATING, Policy, policies
 

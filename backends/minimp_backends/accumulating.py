@@ -33,11 +33,11 @@ import numpy as np
 from minimp import formats
 from minimp.errors import SettingError
 from minimp.formats import Format
-from minimp.formats.accumulation import multiply, parse_accumulate
+from minimp.formats.accumulation.operands import Factors
+from minimp.formats.accumulation.orders import multiply, parse_accumulate
+from minimp.formats.accumulation.sums import sum_of
+from minimp.formats.accumulation.tensorcore import unit_for
 from minimp.formats.errorfree import to_odd
-from minimp.formats.operands import Factors
-from minimp.formats.sums import sum_of
-from minimp.formats.tensorcore import unit_for
 from minimp_backends.columns import (
     Array,
     Geometry,

@@ -1,4 +1,4 @@
-"""What adding up K terms can do to a sum: :mod:`minimp.formats.bounds`, as the engine accumulates."""
+"""What adding up K terms can do to a sum: the bounds of :mod:`minimp.formats`, as the engine accumulates."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from minimp import formats
 from minimp.formats import Format
-from minimp.formats.accumulation import parse_accumulate
-from minimp.formats.bounds import error_bound
+from minimp.formats.accumulation.bounds import error_bound
+from minimp.formats.accumulation.orders import parse_accumulate
 
 __all__ = ["U64", "Sum", "edge_of", "sum_of"]
 

@@ -15,11 +15,11 @@ from minimp.cli.inspect_expression import calculation_json, show_calculation
 from minimp.cli.inspect_number import as_json, show_numbers
 from minimp.errors import DataError, SettingError
 from minimp.formats import FORMATS, OVERFLOWS, ROUNDINGS, Format, Inspection
-from minimp.formats.anatomy import inspect_code
-from minimp.formats.calculation import Calculation
-from minimp.formats.expressions import evaluate
-from minimp.formats.grammar import read_hexadecimal
-from minimp.formats.wording import number
+from minimp.formats.inspection.anatomy import inspect_code
+from minimp.formats.inspection.calculation import Calculation
+from minimp.formats.inspection.expressions import evaluate
+from minimp.formats.inspection.grammar import read_hexadecimal
+from minimp.formats.inspection.wording import number
 
 __all__ = ["add_parser", "from_bits", "read_number", "run"]
 

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from minimp.cli.inspect_number import STYLES, entry, settings
 from minimp.formats import Inspection
-from minimp.formats.calculation import Calculation, Step
-from minimp.formats.reasons import headline, steps_text
-from minimp.formats.wording import as_float, exact_text
+from minimp.formats.inspection.calculation import Calculation, Step
+from minimp.formats.inspection.reasons import headline, steps_text
+from minimp.formats.inspection.wording import as_float, exact_text
 
 __all__ = ["calculation_json", "show_calculation"]
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from minimp.formats import OVERFLOWS, ROUNDINGS, Inspection
-from minimp.formats.wording import as_float, number, power_of_two, share, signed
+from minimp.formats.inspection.wording import as_float, number, power_of_two, share, signed
 
 __all__ = ["STYLES", "as_json", "entry", "settings", "show_numbers"]
 

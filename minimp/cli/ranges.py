@@ -17,11 +17,11 @@ from minimp.cli.base import console, examples, json_text
 from minimp.errors import DataError, SettingError
 from minimp.files import check_writable
 from minimp.formats import FORMATS, Format
-from minimp.formats.figures import load, new_figure, save_figure
-from minimp.formats.losses import FATES, Losses, percent
-from minimp.formats.number_line import LEAST_WIDTH, NumberLine, number_line, outline
-from minimp.formats.plots import figure_height, plot_number_line, plot_rounding_error
-from minimp.formats.ranges import Extent, binades, values_in_binade
+from minimp.formats.pictures.figures import load, new_figure, save_figure
+from minimp.formats.pictures.losses import FATES, Losses, percent
+from minimp.formats.pictures.number_line import LEAST_WIDTH, NumberLine, number_line, outline
+from minimp.formats.pictures.plots import figure_height, plot_number_line, plot_rounding_error
+from minimp.formats.pictures.ranges import Extent, binades, values_in_binade
 
 __all__ = ["add_parser", "as_json", "run"]
 

@@ -1,29 +1,29 @@
 """Number formats on plain NumPy arrays: what they are, rounding to them, their bits, arithmetic in them."""
 
-from minimp.formats.accumulation import ACCUMULATES, matmul, parse_accumulate
-from minimp.formats.anatomy import Inspection, inspect, inspect_code, ulp
-from minimp.formats.block_report import BlockReport, block_report, compare_blocks
-from minimp.formats.block_table import BLOCK_FORMATS, SCALE_RULES, BlockFormat, block_format
-from minimp.formats.blocks import BlockArray, dequantize, quantize
-from minimp.formats.bounds import ErrorBound, error_bound
-from minimp.formats.calculation import Calculation, Step
+from minimp.formats.accumulation.bounds import ErrorBound, error_bound
+from minimp.formats.accumulation.explanations import explain
+from minimp.formats.accumulation.orders import ACCUMULATES, matmul, parse_accumulate
+from minimp.formats.accumulation.sums import sum_of as sum  # noqa: A004 - as round
+from minimp.formats.blocks.arrays import BlockArray, dequantize, quantize
+from minimp.formats.blocks.report import BlockReport, block_report, compare_blocks
+from minimp.formats.blocks.table import BLOCK_FORMATS, SCALE_RULES, BlockFormat, block_format
 from minimp.formats.casting import decode, encode, round  # noqa: A004 - the pinned name; it shadows only in here
 from minimp.formats.dice import Counter
-from minimp.formats.explanations import explain
-from minimp.formats.expressions import evaluate
 from minimp.formats.flags import Flags
 from minimp.formats.flavours import FLAVOURS
-from minimp.formats.losses import Losses, compare_losses, losses
+from minimp.formats.inspection.anatomy import Inspection, inspect, inspect_code, ulp
+from minimp.formats.inspection.calculation import Calculation, Step
+from minimp.formats.inspection.expressions import evaluate
 from minimp.formats.making import make
 from minimp.formats.neighbours import next_down, next_up, ulp_distance, values
-from minimp.formats.number_line import NumberLine, number_line
 from minimp.formats.operations import OPERATIONS, arithmetic
 from minimp.formats.overflows import OVERFLOWS
 from minimp.formats.packing import pack, packed_bytes, unpack
-from minimp.formats.plots import plot_number_line, plot_rounding_error
+from minimp.formats.pictures.losses import Losses, compare_losses, losses
+from minimp.formats.pictures.number_line import NumberLine, number_line
+from minimp.formats.pictures.plots import plot_number_line, plot_rounding_error
 from minimp.formats.rounding import representable
 from minimp.formats.roundings import ROUNDINGS
-from minimp.formats.sums import sum_of as sum  # noqa: A004 - as round
 from minimp.formats.table import FORMATS, Format, get
 
 float64 = FORMATS["float64"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minimp.cli import main
 from minimp.cli.inspect import is_expression
 from minimp.formats import FORMATS, ROUNDINGS, inspect
-from minimp.formats.expressions import evaluate
+from minimp.formats.inspection.expressions import evaluate
 from tests.cli.processes import on_a_terminal
 
 Capture = pytest.CaptureFixture[str]

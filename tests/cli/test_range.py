@@ -15,8 +15,8 @@ import pytest
 from minimp.checkpoint import save
 from minimp.cli import main
 from minimp.formats import FORMATS, decode
-from minimp.formats.losses import FATES, losses
-from minimp.formats.number_line import number_line, outline
+from minimp.formats.pictures.losses import FATES, losses
+from minimp.formats.pictures.number_line import number_line, outline
 
 Capture = pytest.CaptureFixture[str]
 DEFAULT = ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]

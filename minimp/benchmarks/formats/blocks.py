@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from minimp.benchmarks.formats.kernels import OURS, Kernel
 from minimp.formats import rounding
-from minimp.formats.block_table import BlockFormat, block_format
-from minimp.formats.blocks import dequantize, quantize
+from minimp.formats.blocks.arrays import dequantize, quantize
+from minimp.formats.blocks.table import BlockFormat, block_format
 
 __all__ = ["BLOCKS", "block_kernels"]
 

@@ -13,10 +13,10 @@ from itertools import pairwise as steps
 from types import MappingProxyType
 
 from minimp.errors import MinimpError
-from minimp.formats.accumulation import parse_accumulate
+from minimp.formats.accumulation.orders import parse_accumulate
+from minimp.formats.accumulation.tensorcore import unit_for
 from minimp.formats.exact import floor_log2, round_fraction
 from minimp.formats.table import FORMATS, Format
-from minimp.formats.tensorcore import unit_for
 
 __all__ = ["DOTS", "allowed_error", "dot"]
 

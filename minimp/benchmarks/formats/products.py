@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.benchmarks.formats.data import factors
-from minimp.formats.accumulation import ACCUMULATES, matmul
+from minimp.formats.accumulation.orders import ACCUMULATES, matmul
 from minimp.formats.table import Format, get
 
 __all__ = ["NUMPY", "SGEMM", "WIDTH", "Product", "products"]

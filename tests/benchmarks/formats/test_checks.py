@@ -18,7 +18,7 @@ from minimp.benchmarks.formats.products import Product
 from minimp.benchmarks.formats.verify import verify_kernel, verify_product
 from minimp.errors import MinimpError
 from minimp.formats import FORMATS, get
-from minimp.formats.accumulation import Accumulate, matmul
+from minimp.formats.accumulation.orders import Accumulate, matmul
 from minimp.formats.exact import round_fraction
 
 # ---- element by element ------------------------------------------------------------------------------------

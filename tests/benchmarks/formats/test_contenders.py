@@ -12,7 +12,7 @@ from minimp.benchmarks.formats.products import NUMPY, SGEMM, WIDTH, products
 from minimp.benchmarks.formats.verify import verify_kernel, verify_product
 from minimp.errors import SettingError
 from minimp.formats import FORMATS
-from minimp.formats.accumulation import ACCUMULATES, parse_accumulate
+from minimp.formats.accumulation.orders import ACCUMULATES, parse_accumulate
 from tests.tolerances import assert_close
 
 # ---- data --------------------------------------------------------------------------------------------------
