@@ -13,8 +13,8 @@ from minimp.formats import matmul
 from minimp.formats.accumulation import ordered, quicksums, summation
 from minimp.formats.accumulation.operands import Factors
 from minimp.formats.accumulation.ordered import ordered_product
-from tests.formats.oracle import assert_same
 from tests.formats.accumulation.test_quick_sums import factors_of
+from tests.formats.oracle import assert_same
 
 f16 = formats.float16
 SHAPES = (
