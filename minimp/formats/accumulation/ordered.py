@@ -56,14 +56,13 @@ class Ordered:
 
     def holds(self) -> bool:
         """Whether BLAS sums this shape in order now."""
-        out = space("ordered trial", self.sums.shape, np.float32)
-        return _same(self.product(self.a, self.b, out), self.sums)
+        return bool(np.array_equal(self.product(self.a, self.b), self.sums))
 
-    def product(self, a: Float32s, b: Float32s, out: Float32s) -> Float32s:
-        """Fill ``out`` (M, N) with the running sums over k of a (M, K) times b (K, N), from +0.
+    def product(self, a: Float32s, b: Float32s) -> Float32s:
+        """Return the running sums over k of a (M, K) times b (K, N), in work space of this thread.
 
-        ``out`` is C-contiguous. Products must be exact in float32, and no sum may overflow. Sums that are
-        zero are +0.
+        Products must be exact in float32, and no sum may overflow. A sum that is zero may be -0, from a
+        kernel that starts from its first product.
         """
         (height, length), width, margin = a.shape, b.shape[1], self.margin
         left = space("ordered a", (self.rows, length), np.float32)
@@ -76,8 +75,7 @@ class Ordered:
         sums = _multiply(left, right, out=space("ordered sums", (self.rows, right.shape[1]), np.float32))
         if self.places is not None:
             sums = sums[self.places]
-        # a kernel that starts from its first product may leave -0
-        return np.add(sums[:height, margin : margin + width], np.float32(0), out=out)
+        return sums[:height, margin : margin + width]
 
 
 def ordered_product(height: int, length: int, width: int) -> Ordered | None:
@@ -156,8 +154,3 @@ def _running(a: Float32s, b: Float32s) -> Float32s:
     for k in range(len(b)):
         total += a[:, k, None] * b[k]
     return total
-
-
-def _same(x: Float32s, y: Float32s) -> bool:
-    """Whether the bits are."""
-    return bool((x.view(np.uint32) == y.view(np.uint32)).all())

@@ -112,6 +112,7 @@ _ORDERS = {
         _FLOAT16,
         lambda factors: quicksums.chunked(factors, _FLOAT16),
         "a float32 running sum inside B terms, a float16 running sum of the chunks",
+        plane=1 << 16,
     ),
     "pairwise": Order(_FLOAT32, quicksums.pairwise, "a balanced float32 tree over neighbours"),
     "kahan": Order(_FLOAT32, summation.kahan, "Kahan's compensated float32 running sum, k ascending"),

@@ -99,11 +99,12 @@ def chunked(factors: Factors, fmt: Format) -> Float64s:
     """``summation.chunked``, faster.
 
     A chunk has 24 bits, so that the float64 sum may be rounded again, as in ``running_fma``. A chunk's sum
-    starts from +0, so it is never -0, and only the last one can leave -0 behind.
+    starts from +0, so it is never -0: a start of -0 is as good as +0, only the last chunk can leave -0
+    behind, and where the sum before it is not -0 a chunk of -0 does what +0 does.
     """
     if factors.start.size <= summation.FEW and factors.start.size * factors.size <= _CHUNKED:
         return _few_chunks(factors, fmt)
-    total, numbers = np.array(factors.start), grid(fmt, np.float64)
+    total, numbers = factors.start + 0.0, grid(fmt, np.float64)
     spare, chunk = space("spare", total.shape, np.float64), space("products", total.shape, np.float32)
     ahead, reach, by_blas = factors.length, _largest(total), _blas_for(factors)
     for part, most in _chunks(factors):
@@ -115,7 +116,7 @@ def chunked(factors: Factors, fmt: Format) -> Float64s:
             np.add(total, chunk, out=total)
             (numbers.round if ahead else numbers.round_signed)(total, spare)
         else:
-            total = summation.add_exactly(total, chunk.astype(np.float64), fmt)
+            total = summation.add_exactly(total, chunk.astype(np.float64), fmt) + (0.0 if ahead else -0.0)
     return total
 
 
@@ -224,7 +225,9 @@ def _blas_for(factors: Factors) -> dict[int, Ordered]:
 
 
 def _running32(factors: Factors, most: float, out: Reals, blas: Ordered | None = None) -> Reals:
-    """The float32 running sum of the products from +0, k ascending, in ``out`` or an array of its own.
+    """The float32 running sum of the products, k ascending, in ``out``, work space or an array of its own.
+
+    It starts from +0, but a sum that is zero may be -0.
 
     Where the products are exact in float32, BLAS serves if it has been seen to keep the order; else
     ``einsum`` (its own loops, not BLAS) multiplies and adds in one pass. Its innermost loop runs along the
@@ -235,8 +238,10 @@ def _running32(factors: Factors, most: float, out: Reals, blas: Ordered | None =
     if max(height, width) < 2 or not (most < _FAR and _exact_in_float32(factors)):
         return summation.running32(factors, np.zeros(factors.start.shape, np.float32))
     if blas is not None:
+        if len(a) == 1:
+            return blas.product(a[0], b[0])[None]
         for a_t, b_t, out_t in zip(a, b, out, strict=True):
-            blas.product(a_t, b_t, out_t)
+            np.copyto(out_t, blas.product(a_t, b_t))
         return out
     if width >= min(height, _NARROW):
         return np.asarray(np.einsum("tmk,tkn->tmn", a, b, out=out))
