@@ -17,6 +17,7 @@ import numpy as np
 from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
+from minimp.formats.dice import Source
 from minimp_backends.special import erf
 from minimp_backends.updates import Updates
 
@@ -82,7 +83,7 @@ class ArrayBackend(Updates, ABC):
         format: Format,
         rounding: str = "nearest_even",
         overflow: str | None = None,
-        rng: np.random.Generator | None = None,
+        rng: Source = None,
     ) -> Array:
         """Return a storage array of `format` with the values of `array`, each rounded once.
 
@@ -91,7 +92,7 @@ class ArrayBackend(Updates, ABC):
             format: where to.
             rounding: a name in `minimp.formats.ROUNDINGS`.
             overflow: ``"ieee"`` (the default) or ``"saturate"``.
-            rng: the generator for ``rounding="stochastic"``.
+            rng: what ``rounding="stochastic"`` draws from, as in :func:`minimp.formats.round`.
         """
 
     def view(self, array: Array, change: Callable[[Array], Array]) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 
 from minimp import formats
 from minimp.formats import Format
+from minimp.formats.dice import Source
 from minimp_backends import accumulating, convolution, pooling
 from minimp_backends.accelerator import accelerator_status, find_accelerator
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
@@ -117,7 +118,7 @@ class NumpyBackend(ArrayBackend):
         format: Format,
         rounding: str = "nearest_even",
         overflow: str | None = None,
-        rng: np.random.Generator | None = None,
+        rng: Source = None,
     ) -> Array:
         """Round each element once; float64 never passes through float32 on its way to 16 bits."""
         with np.errstate(all="ignore"):  # an overflow is a result; also called outside an op
@@ -129,7 +130,7 @@ class NumpyBackend(ArrayBackend):
         format: Format,
         rounding: str,
         overflow: str | None,
-        rng: np.random.Generator | None,
+        rng: Source,
     ) -> Array:
         self.require(format)
         if array.dtype == format.dtype:

@@ -214,9 +214,10 @@ class Updates:
         """Round a wide array once to storage of `format`, up or down at random, right on average.
 
         bfloat16 from float32 goes by :func:`plain_stochastic_bfloat16`, drawing 16 bits an element; anything
-        else by :func:`minimp.formats.round`, drawing 53. Overflow is to infinity.
+        else by :func:`minimp.formats.round`, drawing the seed of a counter. Overflow is to infinity.
         """
         if format.dtype != formats.bfloat16.dtype or wide.dtype != np.float32:
-            return self.cast(wide, format, "stochastic", rng=rng)
+            seed = int(rng.integers(0, 1 << 64, dtype=np.uint64))
+            return self.cast(wide, format, "stochastic", rng=formats.Counter(seed))
         dice = self.from_host(rng.integers(0, 1 << 16, wide.shape, np.uint16))
         return plain_stochastic_bfloat16(self.xp, wide, dice)
