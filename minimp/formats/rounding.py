@@ -57,43 +57,11 @@ def round_to(
     bits: npt.ArrayLike | None = None,
     flags: Flags | None = None,
 ) -> Floats:
-    """Round every element of x to a value of ``fmt``: the readable form of ``minimp.formats.round``.
+    """Round every element of x to a value of ``fmt``, in steps that can be read.
 
-    Args:
-        x: real numbers of any shape. float32 and float64 keep their precision; narrower types are widened to
-            float32, integers that float32 cannot hold exactly to float64.
-        fmt: anything that ``get`` knows.
-        rounding: a key of ``ROUNDINGS``.
-        overflow: a key of ``OVERFLOWS``; None means ``"ieee"``.
-
-            - ``ieee``: a value whose rounding exceeds ``fmt.max`` becomes inf under the nearest modes and
-              ``stochastic``; ``toward_zero`` gives the largest value, and so do ``up`` and ``down`` on the
-              side that they turn away from. A format without inf has NaN in its place (OFP8's non-saturating
-              mode); one without NaN too (float6, float4, int8) clamps, the only rule OCP MX 1.0 has for them.
-            - ``saturate``: the largest value of that sign, for infinities too (OFP8's saturating mode).
-            - ``torch``, ``ml_dtypes``: what their casts do; see ``minimp.formats.overflows``.
-
-            NaN stays NaN. OFP8 specifies ``nearest_even`` only; what the other modes do in formats without
-            inf is IEEE's rule with NaN in the place of inf.
-        rng: random numbers for ``stochastic``: a ``Counter``, or an integer that seeds one (each element's
-            bits depend on the seed and its place only); or a NumPy Generator. The chance of going up is the
-            residue in ulps, to within 2^-54. Other modes draw nothing.
-        subnormals: ``"keep"``, or ``"flush"``: results below ``fmt.smallest_normal`` become a zero of their
-            sign (x86's flush-to-zero, which looks at the rounded result).
-        bits: in place of rng, the random bits themselves: unsigned integers of x's shape, every bit of their
-            type random. With r bits the chance is the residue rounded to a multiple of 2^-r.
-        flags: where to count what happened.
-
-    Returns:
-        An array of x's shape holding values of ``fmt``: float64 if x is or if they may not fit float32, else
-        float32. Zeros keep their sign where the format has -0.
-
-    Raises:
-        FormatError: unknown format; or NaN in x, and ``fmt`` has no NaN.
-        SettingError: unknown rounding, overflow or subnormals; stochastic without a random source;
-            bits without stochastic; flags that are no Flags.
-        DataError: x is not real numbers, is masked, or holds integers that float64 cannot hold; bits are not
-            unsigned integers. ShapeError: they are not of x's shape.
+    The steps, all exact in float64: |x| = (low + part) 2^q with low whole; one is added to low where the
+    mode says so; the result is compared with the largest value; then come the special cases. It defines
+    what ``minimp.formats.round`` returns, which has the same arguments, results and errors and explains them.
     """
     fmt, mode = get(fmt), mode_named(rounding)
     rule, flush = overflow_named(overflow, fmt), flushes(subnormals)
