@@ -14,9 +14,12 @@ from rich.table import Table
 from minimp import formats
 from minimp.cli.arrays import read_array
 from minimp.cli.base import console, examples, json_text
+from minimp.cli.range_blocks import as_json as blocks_json
+from minimp.cli.range_blocks import compared, quiet_lines
 from minimp.errors import DataError, SettingError
 from minimp.files import check_writable
-from minimp.formats import FORMATS, Format
+from minimp.formats import BLOCK_FORMATS, FORMATS, Format
+from minimp.formats.blocks.report import BlockComparison
 from minimp.formats.pictures.figures import load, new_figure, save_figure
 from minimp.formats.pictures.losses import FATES, Losses, percent
 from minimp.formats.pictures.number_line import LEAST_WIDTH, NumberLine, number_line, outline
@@ -44,6 +47,7 @@ def add_parser(subparsers: Any) -> None:
             "minimp range",
             "minimp range fp16 e4m3fn --data weights.npy",
             "minimp range e4m3fn e5m2 --data model.safetensors:fc1.weight --json",
+            "minimp range bf16 --data weights.npy --blocks mxfp8,mxfp4:rceil,nvfp4",
             "minimp range fp4 e2m3fn --linear --svg values.svg",
         ),
     )
@@ -54,6 +58,11 @@ def add_parser(subparsers: Any) -> None:
         "--data",
         metavar="FILE[:NAME]",
         help="a tensor: .npy, .npz or .safetensors; NAME picks one of several",
+    )
+    add(
+        "--blocks",
+        metavar="A,B",
+        help="block formats, too: " + ", ".join(BLOCK_FORMATS) + "; NAME:RULE names the rule for scales",
     )
     add("--linear", action="store_true", help="a linear axis; of formats of at most 8 bits, every value")
     add("--errors", action="store_true", help="in the picture, the rounding error over the range instead")
@@ -79,14 +88,17 @@ def run(args: argparse.Namespace) -> int:
     out = console()
     line = number_line(chosen, x, "linear" if args.linear else "log", max(out.width, LEAST_WIDTH))
     _refuse_without_numbers(line.tensor, args.data)
+    blocks = () if args.blocks is None else compared(args.blocks, x).reports
     if args.json:
-        shown = as_json(line, args.data, x)
+        shown = as_json(line, args.data, x) | ({"blocks": blocks_json(blocks)} if blocks else {})
         out.print(json_text(shown), end="", soft_wrap=True, markup=False)
     elif args.quiet:
         said = [each.advice for each in line.losses] or [f"{each.name}: {outline(each)}" for each in chosen]
-        out.print("\n".join(said), soft_wrap=True, markup=False)
+        out.print("\n".join([*said, *quiet_lines(blocks)]), soft_wrap=True, markup=False)
     else:
         _show(out, line, args.data, x)
+        if blocks:
+            out.print(f"\n{BlockComparison(blocks)}", soft_wrap=True, markup=False, highlight=False)
     for kind, path in files.items():
         save_figure(_figure(args, chosen, x), path, kind)
     return 0
