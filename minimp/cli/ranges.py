@@ -160,7 +160,7 @@ def _show(out: Console, line: NumberLine, where: str | None, x: Array | None) ->
         used = f"{lost.binades_used}/{len(binades(lost.format))}"
         shares = (percent(count, lost.count) for count in counts)
         worst = f"{lost.max_relative_error:.2g}"
-        table.add_row(lost.format.name, *shares, f"{lost.sqnr:.1f} dB", worst, used)
+        table.add_row(lost.format.name, *shares, f"{lost.sqnr_db:.1f} dB", worst, used)
     out.print()
     out.print(table)
     out.print(textwrap.fill(_KEY, out.width), style="dim", soft_wrap=True)
@@ -212,7 +212,7 @@ def _counts(lost: Losses) -> dict[str, Any]:
         "scale_exponent": lost.exponent,
         **{name: getattr(lost, name) for name in (*FATES, "subnormal", "overflowed")},
         "shares": dict(lost.shares),
-        "sqnr_db": lost.sqnr,
+        "sqnr_db": lost.sqnr_db,
         "max_relative_error": lost.max_relative_error,
         "binades": _keyed(lost.binades),
         "binades_used": lost.binades_used,

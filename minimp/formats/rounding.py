@@ -28,6 +28,7 @@ __all__ = [
     "SUBNORMALS",
     "Float64s",
     "Floats",
+    "as_array",
     "beyond",
     "dice_for",
     "flushes",
@@ -197,12 +198,11 @@ def widen64(x: npt.ArrayLike) -> Float64s:
 
 
 @np.errstate(invalid="ignore")
-def widen(x: npt.ArrayLike) -> Floats:
-    """Real numbers as float32 or float64, without changing one of them.
+def as_array(x: Any) -> npt.NDArray[Any]:
+    """x as an array, whatever its dtype.
 
     Raises:
-        DataError: complex, object, text or long double data; masked arrays; integers beyond what float64 can
-            hold.
+        DataError: a masked array, rows of different lengths, or what NumPy cannot read.
     """
     if isinstance(x, np.ma.MaskedArray):
         raise DataError(
@@ -211,7 +211,24 @@ def widen(x: npt.ArrayLike) -> Floats:
             shapes=(x.shape,),
             help="x.filled(value) replaces what is masked, x.compressed() leaves it out",
         )
-    x = np.asarray(x)
+    try:
+        return np.asarray(x)
+    except (ValueError, TypeError) as fault:
+        raise DataError(
+            f"expected an array of numbers, got a {type(x).__name__} that NumPy refuses: {fault}",
+            op="formats",
+            help="rows must be of one length, and arrays of other libraries be brought to the host first",
+        ) from fault
+
+
+def widen(x: npt.ArrayLike) -> Floats:
+    """Real numbers as float32 or float64, without changing one of them.
+
+    Raises:
+        DataError: complex, object, text or long double data; integers beyond what float64 can hold; what
+            ``as_array`` refuses.
+    """
+    x = as_array(x)
     x = x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype in (np.float32, np.float64):
         return x

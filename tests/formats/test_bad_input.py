@@ -186,6 +186,15 @@ def test_no_warning_and_no_floating_point_error(fmt: formats.Format) -> None:
                 decode(codes, fmt)
 
 
+@pytest.mark.parametrize("op", ["round", "round_to", "encode"])
+def test_ragged_lists_are_refused(op: str) -> None:
+    """Oracle: by hand: one error of ours, which says what NumPy said."""
+    call = {"round": formats.round, "round_to": round_to, "encode": formats.encode}[op]
+    with pytest.raises(DataError, match="rows must be of one length") as caught:
+        call([[1.0, 2.0], [3.0]], "float16")
+    assert "inhomogeneous" in str(caught.value)
+
+
 def test_every_error_is_one_of_the_projects() -> None:
     """Oracle: the tree of errors, whose leaves are ValueErrors and TypeErrors too."""
     for call, error in (

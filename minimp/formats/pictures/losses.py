@@ -63,8 +63,8 @@ class Losses:
         zeros, exact, rounded, flushed, clamped, to_inf, to_nan, infinite, nan: elements by fate.
         subnormal: how many of ``exact`` and ``rounded`` become subnormal values of the format, which have
             fewer bits the smaller they are.
-        sqnr: 10 log10(sum of x^2 / sum of (stored - x)^2) in dB over finite x; inf where nothing is changed,
-            -inf where a number (or a 0) becomes inf or NaN, NaN where there is else no number but 0.
+        sqnr_db: 10 log10(sum of x^2 / sum of (stored - x)^2) in dB over finite x; inf where nothing is
+            changed, -inf where a number (or a 0) becomes inf or NaN, NaN where there is else no number but 0.
         max_relative_error: the largest |stored - x| / |x|; 1 where a number is flushed, inf where one becomes
             inf or NaN; 0 where there is no number other than 0.
         binades: exponent -> how many stored values lie in that binade.
@@ -85,7 +85,7 @@ class Losses:
     infinite: int
     nan: int
     subnormal: int
-    sqnr: float
+    sqnr_db: float
     max_relative_error: float
     binades: Mapping[int, int] = field(repr=False)
     best_exponent: int | None
@@ -137,7 +137,7 @@ class Losses:
             if count:
                 lines.append(f"  {name:<10} {count:>{width}}  {percent(count, self.count):>8}  {note}")
         lines.append(
-            f"  SQNR {self.sqnr:.1f} dB; largest relative error {self.max_relative_error:.3g}; "
+            f"  SQNR {self.sqnr_db:.1f} dB; largest relative error {self.max_relative_error:.3g}; "
             f"{self.binades_used} of {of_all} binades hold a stored value"
         )
         return "\n".join((*lines, f"  {self.advice}"))
@@ -243,7 +243,7 @@ def _losses(x: npt.ArrayLike, own: Extent, fmt: Format, exponent: int, overflow:
         exponent,
         own,
         **tally.counts,
-        sqnr=_decibels(tally.signal, tally.noise, tally.counts["to_inf"] + tally.counts["to_nan"]),
+        sqnr_db=_decibels(tally.signal, tally.noise, tally.counts["to_inf"] + tally.counts["to_nan"]),
         max_relative_error=tally.worst,
         binades=filled(tally.stored),
         best_exponent=best,

@@ -68,7 +68,7 @@ def assert_counted(found: Losses, x: Sequence[float], overflow: str) -> None:
     ]
     relative = [math.inf if b is None else float(abs(b / a - 1)) for a, b in pairs if a]
     assert_close(found.max_relative_error, max(relative, default=0.0), "fp64_same_maths")
-    _assert_sqnr(found.sqnr, pairs)
+    _assert_sqnr(found.sqnr_db, pairs)
 
 
 def _assert_sqnr(decibels: float, pairs: list[tuple[Fraction, Fraction | None]]) -> None:
@@ -206,7 +206,7 @@ def test_tensors_of_many_blocks_and_of_few_bits() -> None:
     assert counted.subnormal == np.count_nonzero((half != 0) & (np.abs(half) < 2.0**-14))
     noise = np.sum((half.astype(np.float64) - single) ** 2)
     signal = np.sum(single.astype(np.float64) ** 2)
-    assert_close(counted.sqnr, 10 * np.log10(signal / noise), "fp64_same_maths")
+    assert_close(counted.sqnr_db, 10 * np.log10(signal / noise), "fp64_same_maths")
 
 
 def test_several_formats_side_by_side() -> None:
