@@ -151,7 +151,7 @@ _ROWS = {
         "Two instructions a term where a CPU has bfloat16 arithmetic; elsewhere float32 and a rounding.",
         (256.0, 1.0, 1.0, 3.0),
         "256 + 1 is a tie and goes to the even 256.",
-        "Kalamkar et al. 2019, arXiv:1905.12322; ml_dtypes issue 63",
+        "Kalamkar et al. 2019, arXiv:1905.12322; ml_dtypes#63",
         factors="bfloat16",
     ),
     "chunked:B": Page(

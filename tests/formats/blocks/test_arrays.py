@@ -84,13 +84,13 @@ def test_floor_is_gfloats(name: str) -> None:
 
 @pytest.mark.parametrize(("rule", "expected"), [("floor", 896), ("even", 896), ("ceil", 960), ("rceil", 960)])
 def test_the_published_957(rule: str, expected: float) -> None:
-    """Oracle: microxcaling issue 4: 957 becomes 896 under the scale of MX 1.0; the others by hand."""
+    """Oracle: microxcaling#4: 957 becomes 896 under the scale of MX 1.0; the others by hand."""
     x = np.array([957.0, 902.4, 960.0, 291.7882] + [0.0] * 28, np.float32)
     assert quantize(x, "mxfp8_e4m3", scale_rule=rule).dequantize()[0] == expected
 
 
 def test_the_published_clamp_of_e5m2() -> None:
-    """Oracle: torchao issue 436: amax 127.99999 has scale code 118, and becomes 57344 · 2^-9 = 112."""
+    """Oracle: torchao#436: amax 127.99999 has scale code 118, and becomes 57344 · 2^-9 = 112."""
     x = np.array([*range(1, 32), 127.99999], np.float32)
     q = quantize(x, "mxfp8_e5m2")
     assert q.scale_codes.tolist() == [118]
