@@ -245,7 +245,7 @@ def test_the_exact_sum_is_rounded_once() -> None:
 @pytest.mark.parametrize(
     ("name", "fmt", "words"),
     [
-        ("tensorcore:volta", "float32", "tensorcore:volta multiplies float16; got float32.*\n.*help"),
+        ("tensorcore:volta", "float32", "tensorcore:volta: multiplies float16, got float32.*\n.*help"),
         ("tensorcore:volta", "bfloat16", "got bfloat16"),
         ("tensorcore:hopper", "float32", "got float32"),
         ("tensorcore:ampere", "float64", "cannot hold float64"),

@@ -136,7 +136,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], type[MinimpError], str]] = {
     "conv_accumulate": (
         lambda: mp.accumulate("tensorcore:volta")(functional.conv2d)(t(1, 1, 3, 3), t(1, 1, 3, 3)),
         SettingError,
-        r"tensorcore:volta multiplies float16; got float32",
+        r"tensorcore:volta: multiplies float16, got float32",
     ),
     "format": (lambda: t(2).to("float8_e5m2"), FormatError, "has no tensors of float8_e5m2"),
     "unknown_format": (lambda: t(2).to("fp61"), MinimpError, "fp61"),

@@ -93,8 +93,8 @@ def unit_for(name: str, fmt: Format) -> Unit:
             return unit
     taken = ", ".join(each for unit in UNITS[name] for each in unit.formats)
     raise SettingError(
-        f"tensorcore:{name} multiplies {taken}; got {fmt.name}",
-        op="matmul",
+        f"multiplies {taken}, got {fmt.name}",
+        op=f"tensorcore:{name}",
         formats=(fmt.name,),
         help="round the inputs to one of these formats, or choose another unit",
     )

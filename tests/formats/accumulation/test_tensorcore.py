@@ -199,7 +199,7 @@ def test_cutting_is_a_bias() -> None:
 
 def test_units_refuse_formats_they_do_not_take() -> None:
     """Oracle: the message lists what the unit multiplies."""
-    with pytest.raises(SettingError, match="tensorcore:volta multiplies float16; got bfloat16"):
+    with pytest.raises(SettingError, match="tensorcore:volta: multiplies float16, got bfloat16"):
         matmul([[1.0]], [[1.0]], fmt="bfloat16", accumulate="tensorcore:volta")
     with pytest.raises(SettingError, match="got float32"):
         matmul([[1.0]], [[1.0]], fmt="float32", accumulate="tensorcore:hopper")
