@@ -45,6 +45,7 @@ class Op:
         self.name = forward.__name__.rstrip("_")
         self.forward = forward
         self.backward_rule: Callable[..., Any] | None = None
+        self.composed: Callable[..., Tensor] | None = None
         self.cast = cast
         self.mixed = mixed
         self.bound = bound
@@ -59,6 +60,15 @@ class Op:
         """Declare the gradient: ``rule(ctx, grad, **options)`` returns one gradient per input."""
         self.backward_rule = rule
         return rule
+
+    def composite(self, define: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Declare the forward again, on tensors and with other ops: ``define(*inputs, **options)``.
+
+        It is the readable reference of an op with kernels of its own, and what second derivatives of an op
+        go through whose gradient reads more than its inputs and its result.
+        """
+        self.composed = define
+        return define
 
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:  # noqa: C901 - one frame, see the class
         """Run the op: rule, cast, kernel, record, tell."""

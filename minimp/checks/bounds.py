@@ -23,7 +23,7 @@ import numpy as np
 from minimp.checks import normalization, reference
 from minimp.checks.running import Arithmetic, Running
 
-__all__ = ["FAMILIES", "Family", "forward_bound", "is_plain", "nll_parts", "phi", "sigmoid", "softmax_parts"]
+__all__ = ["FAMILIES", "Family", "Program", "is_plain", "nll_parts", "phi", "sigmoid", "softmax_parts"]
 
 Program = Callable[..., Running]
 
@@ -43,28 +43,6 @@ class Family:
     def knows(self, op: str) -> bool:
         """Tell whether the family has a bound for the op called `op`."""
         return self.programs is None or op in self.programs
-
-
-def forward_bound(
-    family: str, op: str, at: Arithmetic, inputs: tuple[Any, ...], options: Mapping[str, Any]
-) -> Running | None:
-    """Return an op's result as a running number, not yet rounded to its format; None if it is exact.
-
-    Args:
-        family: a key of :data:`FAMILIES`.
-        op: the op's name.
-        at: what it computes in.
-        inputs: its inputs: arrays, Python numbers, None.
-        options: its keyword arguments.
-
-    Raises:
-        KeyError: the family, or the op in it, is unknown.
-    """
-    programs = FAMILIES[family].programs
-    if programs is None:
-        return None
-    numbers = [x if is_plain(x) else at.number(x) for x in inputs]
-    return programs[op](*numbers, **options)
 
 
 def is_plain(x: Any) -> bool:
@@ -257,4 +235,4 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "log_softmax": Family("u (|x - max| + |y| + K + a few), absolutely", {"log_softmax": _log_softmax}),
     }
 )
-"""The families by name; together they cover every op of :data:`minimp.door.OPS`."""
+"""The families by name; :mod:`minimp.checks.tables` adds the ops of the files in `families/`."""

@@ -21,7 +21,7 @@ from minimp.checks.bounds import nll_parts, phi, sigmoid, softmax_parts
 from minimp.checks.case import Case, Rule
 from minimp.checks.running import Running, arithmetic_of
 
-__all__ = ["GRADIENTS", "gradient_bound"]
+__all__ = ["GRADIENTS", "Rules"]
 
 Array = np.ndarray[Any, Any]
 
@@ -248,13 +248,17 @@ def _cat(index: int) -> Rule:
     return rule
 
 
-GRADIENTS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
+Rules = tuple[Rule, ...] | Callable[[int], Rule]
+"""One rule for each input; of an op that takes any number of inputs, a rule by its position."""
+
+GRADIENTS: Mapping[str, Rules] = MappingProxyType(
     {
         "abs": (_abs,),
         "add": (_moved(0), _moved(1)),
         "amax": (_amax,),
         "avg_pool2d": (windows.avg_pool2d,),
         "cast": (_cast_back,),
+        "cat": _cat,
         "clone": (lambda c: c.grad,),
         "conv2d": (windows.conv2d_x, windows.conv2d_weight, windows.conv2d_bias),
         "div": (lambda c: c.to(0, c.grad / c.number(1)), _div_b),
@@ -293,14 +297,4 @@ GRADIENTS: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
         "tanh": (_tanh,),
     }
 )
-"""Op name -> for each input, its gradient; the inputs of ``cat`` have :func:`_cat`'s."""
-
-
-def gradient_bound(op: str, index: int, case: Case) -> Running:
-    """Return the gradient of input `index` of an op, rounded to its format, with its error bound.
-
-    Raises:
-        KeyError: the op is unknown; IndexError: it has no gradient for that input.
-    """
-    rule = _cat(index) if op == "cat" else GRADIENTS[op][index]
-    return rule(case)
+"""Op name -> for each input, its gradient."""

@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 
 from minimp import formats
-from minimp.checks.bounds import FAMILIES, forward_bound, is_plain
+from minimp.checks.bounds import is_plain
 from minimp.checks.case import Case
 from minimp.checks.contracts import within
 from minimp.checks.findings import Finding, Findings, compare, merge
-from minimp.checks.gradients import GRADIENTS, gradient_bound
-from minimp.checks.reference import REFERENCE
 from minimp.checks.rules import check_rule
 from minimp.checks.running import U64, arithmetic_of, finite_size
+from minimp.checks.tables import (
+    FAMILIES,
+    FORMATLESS,
+    GRADIENTS,
+    REFERENCE,
+    forward_bound,
+    gradient_bound,
+)
 from minimp.formats import Format
 from minimp.policy import common_format, compute_formats, format_of
 from minimp.tape import Event, Node
@@ -24,8 +30,6 @@ from minimp.tape import Event, Node
 __all__ = ["check_event", "check_events"]
 
 Array = np.ndarray[Any, Any]
-_NO_FORMAT = {"eq", "ne", "lt", "le", "gt", "ge", "isfinite", "argmax"}
-"""Ops whose results are booleans or indices."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Call:
     @property
     def result_format(self) -> Format | None:
         """The format that the result must have."""
-        if self.node.op.name in _NO_FORMAT:
+        if self.node.op.name in FORMATLESS:
             return None
         return self.options.get("format") or self.options.get("dtype") or self.node.format
 
@@ -176,7 +180,7 @@ def _check_backward(event: Event, call: Call | None) -> Findings:
     if not found:
         return found
     grad = node.backend.to_host(event.inputs[0])
-    known = node.op.name in GRADIENTS or node.op.name == "cat"
+    known = node.op.name in GRADIENTS
     bounds = _gradients_within_bounds(call, parts, grad, name) if known else []
     rule = Findings(f"{name}: rule", check_rule(node, call.inputs, grad, node.options))
     return merge(f"{name}: formats, bounds and rule", [found, *bounds, rule])

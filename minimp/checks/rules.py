@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minimp.checks.findings import Finding
-from minimp.checks.reference import REFERENCE
+from minimp.checks.tables import REFERENCE
 from minimp.formats import float64
 from minimp.policy import format_of
 from minimp.tape import Node

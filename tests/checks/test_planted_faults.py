@@ -12,8 +12,8 @@ import pytest
 import minimp as mp
 from minimp import functional, ops
 from minimp.checks import check_event, check_events
-from minimp.checks.bounds import FAMILIES, forward_bound
 from minimp.checks.running import arithmetic_of
+from minimp.checks.tables import FAMILIES, forward_bound
 from minimp.modes import listen
 from minimp.ops import OPS
 from minimp.tape import Event

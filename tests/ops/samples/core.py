@@ -1,51 +1,20 @@
-"""Calls of every op, and numbers of every kind to call it with."""
+"""Calls of the ops that every network has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 import minimp as mp
 from minimp import functional, ops
-from minimp.modes import listen
-from minimp.tape import Event
-
-FLOATS = ("float64", "float32", "float16", "bfloat16")
-S = (7, 5)
-LABELS = np.array([0, 3, 4, -100, 1, 2, 2])
-WEIGHTS = np.array([0.5, 1.0, 2.0, 1.25, 0.1])
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One way to call an op.
-
-    Attributes:
-        op: the op's name.
-        call: from tensors of the shapes to the result.
-        shapes: of the inputs.
-        options: what sets this call apart, for people.
-        tie_free: the gradient needs inputs without zeros and equal elements.
-    """
-
-    op: str
-    call: Callable[..., mp.Tensor]
-    shapes: tuple[tuple[int, ...], ...] = (S,)
-    options: str = ""
-    tie_free: bool = field(default=False)
-
-    def __str__(self) -> str:
-        shapes = "x".join("".join(map(str, shape)) or "scalar" for shape in self.shapes)
-        return "-".join(part for part in (self.op, shapes, self.options) if part)
+from tests.ops.samples.base import FLOATS, LABELS, WEIGHTS, S, Sample, by_name
 
 
 def _unary() -> list[Sample]:
     names = ["neg", "abs", "exp", "log", "sqrt", "reciprocal", "relu", "tanh", "sigmoid", "gelu"]
-    made = [Sample(name, _op(name), shapes) for name in names for shapes in [(S,), ((),), ((0, 3),)]]
+    made = [Sample(name, by_name(name), shapes) for name in names for shapes in [(S,), ((),), ((0, 3),)]]
     made.append(Sample("gelu", lambda x: ops.gelu(x, approximate="tanh"), options="tanh"))
     made += [Sample("cast", _to(name), options=f"to_{name}") for name in FLOATS]
     return made
@@ -55,11 +24,11 @@ def _binary() -> list[Sample]:
     made = []
     for name in ("add", "sub", "mul", "div"):
         made += [
-            Sample(name, _op(name), (S, S)),
-            Sample(name, _op(name), ((7, 1), (5,)), "broadcast"),
-            Sample(name, _op(name), ((2, 0), (1, 1))),
-            Sample(name, lambda x, name=name: _op(name)(x, 0.1), options="by_number"),
-            Sample(name, lambda x, name=name: _op(name)(3, x), options="of_number"),
+            Sample(name, by_name(name), (S, S)),
+            Sample(name, by_name(name), ((7, 1), (5,)), "broadcast"),
+            Sample(name, by_name(name), ((2, 0), (1, 1))),
+            Sample(name, lambda x, name=name: by_name(name)(x, 0.1), options="by_number"),
+            Sample(name, lambda x, name=name: by_name(name)(3, x), options="of_number"),
         ]
     made += [Sample("pow", ops.pow_, (S, S)), Sample("pow", lambda p: ops.pow_(2.5, p), options="of_number")]
     made += [
@@ -97,7 +66,10 @@ def _reductions() -> list[Sample]:
             tie_free = name == "amax"
             made.append(
                 Sample(
-                    name, lambda x, name=name, o=options: _op(name)(x, **o), options=text, tie_free=tie_free
+                    name,
+                    lambda x, name=name, o=options: by_name(name)(x, **o),
+                    options=text,
+                    tie_free=tie_free,
                 )
             )
     made += [
@@ -186,7 +158,7 @@ def _pooling() -> list[Sample]:
 
 def _comparisons() -> list[Sample]:
     two = [
-        Sample(name, lambda a, b, name=name: _op(name)(a.detach(), b.detach()), (S, S))
+        Sample(name, lambda a, b, name=name: by_name(name)(a.detach(), b.detach()), (S, S))
         for name in ("eq", "ne", "lt", "le", "gt", "ge")
     ]
     return [
@@ -197,10 +169,6 @@ def _comparisons() -> list[Sample]:
     ]
 
 
-def _op(name: str) -> Callable[..., mp.Tensor]:
-    return ops.OPS[name]
-
-
 def _to(name: str) -> Callable[..., mp.Tensor]:
     return lambda x: ops.cast(x, format=mp.formats.get(name))
 
@@ -209,63 +177,3 @@ SAMPLES = [
     *_unary(), *_binary(), *_products(), *_reductions(), *_norms(), *_losses(), *_shaping(), *_pooling(),
     *_comparisons(),
 ]  # fmt: skip
-DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
-
-KINDS = ("normal", "wide", "subnormal", "large", "special", "ties", "moderate")
-
-
-def numbers(
-    random: np.random.Generator, shape: Sequence[int], fmt: str, kind: str = "normal"
-) -> npt.NDArray[np.float64]:
-    """Return values of a format: float64 holding them.
-
-    Args:
-        random: the generator.
-        shape: of the result.
-        fmt: the format's name.
-        kind: "normal"; "wide": all exponents; "subnormal": around the smallest normal; "large": up to the
-            largest; "special": zeros, infinities, NaN and ends of the range; "ties": few whole numbers;
-            "moderate": -12 to 12, where functions bend; "positive": away from 0.
-    """
-    f = mp.formats.get(fmt)
-    lowest, highest = max(-300, f.emin - f.mantissa_bits), min(300, f.emax + 1)
-    ends = [f.max, -f.max, f.smallest_subnormal, f.smallest_normal]
-    special = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 0.5, 88.0, -88.0, 11.0, *ends]
-    x = {
-        "normal": lambda: random.standard_normal(shape),
-        "positive": lambda: np.abs(random.standard_normal(shape)) + 0.05,
-        "wide": lambda: random.standard_normal(shape) * 2.0 ** random.integers(lowest, highest, shape),
-        "subnormal": lambda: (
-            random.standard_normal(shape) * f.smallest_normal * 2.0 ** random.integers(-3, 3, shape)
-        ),
-        "large": lambda: random.uniform(-1, 1, shape) * f.max,
-        "special": lambda: random.choice(special, shape),
-        "ties": lambda: random.integers(-2, 3, shape).astype(np.float64),
-        "moderate": lambda: random.uniform(-12, 12, shape),
-    }[kind]()
-    with np.errstate(all="ignore"):
-        return mp.formats.round(np.asarray(x, np.float64), f)
-
-
-def leaves(
-    sample: Sample, fmt: str, kind: str, random: np.random.Generator, *, requires_grad: bool = True
-) -> list[mp.Tensor]:
-    """Return inputs for a sample."""
-    arrays = [numbers(random, shape, fmt, kind) for shape in sample.shapes]
-    return [mp.tensor(x, dtype=fmt, requires_grad=requires_grad) for x in arrays]
-
-
-def run(sample: Sample, fmt: str, kind: str, seed: int = 0) -> list[Event]:
-    """Run a sample forward and backward; return the events."""
-    random = np.random.default_rng(seed)
-    events: list[Event] = []
-    inputs = leaves(sample, fmt, kind, random)
-    with listen(events.append):
-        y = sample.call(*inputs)
-    if y.requires_grad:
-        kinds = ["normal"] if kind in ("normal", "positive") else ["normal", "wide", "special"]
-        grad = numbers(random, y.shape, y.format.name, str(random.choice(kinds)))
-        start = mp.tensor(grad, dtype=y.format)
-        with listen(events.append):
-            y.backward(start)
-    return events

@@ -1,0 +1,23 @@
+"""Calls of every op: one file a family, each with a list SAMPLES."""
+
+from minimp import ops
+from tests.ops.samples import core
+from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, leaves, numbers, run
+
+FILES = (core,)
+SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
+DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
+
+__all__ = [
+    "DIFFERENTIABLE",
+    "FLOATS",
+    "KINDS",
+    "LABELS",
+    "SAMPLES",
+    "WEIGHTS",
+    "S",
+    "Sample",
+    "leaves",
+    "numbers",
+    "run",
+]  # fmt: skip
