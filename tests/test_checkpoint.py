@@ -22,9 +22,9 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimp import files
-from minimp.checkpoint import LAYOUT, OURS, load, read_meta, save
+from minimp.checkpoint import load, read_meta, save
 from minimp.errors import CheckpointError, MinimpError, SettingError
+from minimp.files.sealed import LAYOUT, OURS
 from minimp.tensors import tensor
 
 NAMES = """
@@ -189,7 +189,7 @@ def test_arrays_can_be_written_to_whatever_safetensors_gives(
         return [(name, {**each, "data": bytes(each["data"])}) for name, each in safetensors.deserialize(data)]
 
     save(path, {"a": np.arange(3)})
-    monkeypatch.setattr("minimp.checkpoint.deserialize", read_only)
+    monkeypatch.setattr("minimp.files.sealed.deserialize", read_only)
     found = load(path)["a"]
     found += 1
     assert found.tolist() == [1, 2, 3]
@@ -462,7 +462,7 @@ def test_meta_that_cannot_be_saved(path: Path, meta: Any) -> None:
 
 def test_a_header_that_safetensors_would_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the limit, brought down to a hundred bytes."""
-    monkeypatch.setattr("minimp.checkpoint.LONGEST_HEADER", 100)
+    monkeypatch.setattr("minimp.files.sealed.LONGEST_HEADER", 100)
     with pytest.raises(SettingError, match="put long lists of numbers into arrays"):
         save(path, {"losses": [0.5] * 50})
     assert not path.exists()
@@ -492,7 +492,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(path: Path, monkeypatch: pytest.M
             raise OSError(28, "No space left on device")
         return real(handle, data)
 
-    monkeypatch.setattr(files.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     with pytest.raises(CheckpointError, match="the disk is full"):
         save(path, {"step": 2, "w": np.ones(3)})
     monkeypatch.undo()
@@ -504,9 +504,8 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[3:]
 import numpy as np
-from minimp import files
 from minimp.checkpoint import save
-setattr(files.os, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+setattr(os, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 save(sys.argv[1], {"step": 2, "w": np.ones(1000)})
 """
 

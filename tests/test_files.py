@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from minimp import files
 from minimp.errors import CheckpointError, DataError
-from minimp.files import check_writable, read_whole, write_whole
+from minimp.files import check_writable, read_whole, whole, write_whole
 
 OLD, NEW = b"the old content", b"the new content, which is longer"
 
@@ -116,7 +115,7 @@ def test_a_refusal_leaves_the_old_file(
 ) -> None:
     """Oracle: a fault planted in each call to the system, at once or after one piece was written."""
     after = after if function == "write" else 0
-    monkeypatch.setattr(files.os, function, Refusing(function, OSError(code, os.strerror(code)), after))
+    monkeypatch.setattr(whole.os, function, Refusing(function, OSError(code, os.strerror(code)), after))
     with pytest.raises(CheckpointError) as caught:
         write_whole(target, [NEW, NEW], error=CheckpointError, op="save")
     monkeypatch.undo()
@@ -127,7 +126,7 @@ def test_a_refusal_leaves_the_old_file(
 @pytest.mark.parametrize("function", ["write", "fsync", "replace"])
 def test_ctrl_c_leaves_the_old_file(target: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     """Oracle: KeyboardInterrupt planted at each step comes through, and leaves the folder as it was."""
-    monkeypatch.setattr(files.os, function, Refusing(function, KeyboardInterrupt()))
+    monkeypatch.setattr(whole.os, function, Refusing(function, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         write_whole(target, NEW)
     monkeypatch.undo()
@@ -136,7 +135,7 @@ def test_ctrl_c_leaves_the_old_file(target: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_folder_that_cannot_be_synced_is_no_fault(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the second fsync, which is the folder's, refused; the file has its name by then."""
-    monkeypatch.setattr(files.os, "fsync", Refusing("fsync", OSError(errno.EINVAL, "no"), after=1))
+    monkeypatch.setattr(whole.os, "fsync", Refusing("fsync", OSError(errno.EINVAL, "no"), after=1))
     write_whole(target, NEW)
     assert target.read_bytes() == NEW
 
@@ -154,8 +153,8 @@ def test_the_order_of_the_steps(target: Path, monkeypatch: pytest.MonkeyPatch) -
         steps.append("name")
         replace(source, destination)
 
-    monkeypatch.setattr(files.os, "fsync", recorded_sync)
-    monkeypatch.setattr(files.os, "replace", recorded_replace)
+    monkeypatch.setattr(whole.os, "fsync", recorded_sync)
+    monkeypatch.setattr(whole.os, "replace", recorded_replace)
     write_whole(target, NEW)
     monkeypatch.undo()
     assert steps == ["file", "name", "folder"]
@@ -228,7 +227,7 @@ def test_a_device_is_never_replaced() -> None:
 def test_a_read_only_file_is_not_replaced(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: os.access, which is what the system says (an administrator may write anything)."""
     target.chmod(0o400)
-    monkeypatch.setattr(files.os, "access", lambda path, mode: not (Path(path) == target and mode == os.W_OK))
+    monkeypatch.setattr(whole.os, "access", lambda path, mode: not (Path(path) == target and mode == os.W_OK))
     for write in (lambda: write_whole(target, NEW), lambda: check_writable(target)):
         with pytest.raises(DataError, match="permission denied"):
             write()
@@ -250,7 +249,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = sys.argv[2:]
 from minimp import files
-files.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 files.write_whole(sys.argv[1], b"half " * 1000)
 """
 
@@ -264,13 +263,39 @@ def kill_a_writer(target: Path) -> Path:
 
 
 def test_a_crash_before_the_rename(target: Path) -> None:
-    """Oracle: SIGKILL. The old bytes stay; the leftover is hidden, and goes with a later write."""
+    """Oracle: SIGKILL. The old bytes stay; the leftover is hidden, and goes with the next write."""
     leftover = kill_a_writer(target)
     assert target.read_bytes() == OLD
     assert leftover.name.startswith(".")
     write_whole(target, NEW)
-    assert leftover.exists()  # young: its writer might not have its lock yet
-    os.utime(leftover, (0, time.time() - 2 * files._SURELY_LOCKED))
+    assert (target.read_bytes(), names(target.parent)) == (NEW, [target.name])
+
+
+def test_an_empty_leftover_goes_when_it_is_old(target: Path) -> None:
+    """Oracle: its age. A young one may be of a writer that is about to lock it."""
+    leftover = target.with_name(f".{target.name}.0123456789ab.minimp-tmp")
+    leftover.touch()
+    write_whole(target, NEW)
+    assert leftover.exists()
+    os.utime(leftover, (0, time.time() - 2 * whole._SURELY_LOCKED))
+    write_whole(target, NEW)
+    assert names(target.parent) == [target.name]
+
+
+@pytest.mark.parametrize("before", ["open", "flock", "write", "fsync", "replace"])
+def test_a_writer_between_the_steps_of_another(
+    target: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Oracle: a second writer comes before each step of the first; both finish, and nothing is left."""
+    owner = fcntl if before == "flock" else os
+    real = getattr(owner, before)
+
+    def interrupted(*given: object, **named: object) -> object:
+        monkeypatch.setattr(owner, before, real)
+        write_whole(target, b"from the second")
+        return real(*given, **named)
+
+    monkeypatch.setattr(owner, before, interrupted)
     write_whole(target, NEW)
     assert (target.read_bytes(), names(target.parent)) == (NEW, [target.name])
 
@@ -294,12 +319,12 @@ def test_a_slow_writer_is_not_robbed(target: Path, monkeypatch: pytest.MonkeyPat
     real = os.write
 
     def write(handle: int, data: memoryview) -> int:
-        monkeypatch.setattr(files.os, "write", real)
+        monkeypatch.setattr(whole.os, "write", real)
         os.utime(handle, (0, 0))
         write_whole(target, b"from the second")
         return real(handle, data)
 
-    monkeypatch.setattr(files.os, "write", write)
+    monkeypatch.setattr(whole.os, "write", write)
     write_whole(target, NEW)
     assert (target.read_bytes(), names(target.parent)) == (NEW, [target.name])
 
