@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from minimp.errors import DataError, MinimpError, SettingError
-from minimp.files import AnyPath, read_whole
+from minimp.files import AnyPath, read_whole, sync_folder
 
 __all__ = ["SCHEMA", "RunLog", "StepRecord", "read_log"]
 
@@ -140,14 +140,19 @@ class RunLog:
         self.path = Path(path)
         self._handle: int | None = None
 
-    def begin(self, after: int) -> None:
+    def begin(self, after: int, *, resumed: bool = False) -> None:
         """Open the log to append the steps after number `after`; later ones, of a run cut short, are removed.
 
-        The file is locked until `close`: two runs never write into one log.
+        What follows step `after` need not be readable: a power cut may have left anything there. The file is
+        locked until `close`: two runs never write into one log.
+
+        Args:
+            after: the steps done so far.
+            resumed: whether they, even if there are none, are of the run whose log this is.
 
         Raises:
-            SettingError: `after` is 0, a new run, and the log already holds another one's steps; or another
-                process is writing into it.
+            SettingError: a new run (`after` is 0 and not `resumed`), and the log already holds another one's
+                steps; or another process is writing into it.
             DataError: the file cannot be read or written, is no log, or ends before step `after`.
         """
         if self._handle is not None:
@@ -156,13 +161,15 @@ class RunLog:
             self._handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._lock()
             size = os.fstat(self._handle).st_size
-            if size and after == 0:
+            if size and after == 0 and not resumed:
                 raise SettingError(
                     f"{self.path} already holds the log of a run",
                     help="resume that run, or name another file",
                 )
             if size:
                 self._cut(after, size)
+            else:
+                sync_folder(self.path.parent)  # its name must be on the disk before a checkpoint counts on it
         except OSError as fault:
             self.close()
             raise _unwritable(self.path, fault) from fault
@@ -185,13 +192,18 @@ class RunLog:
 
     def _cut(self, after: int, size: int) -> None:
         """Keep the lines up to step `after`."""
-        kept = [(record.step, line) for record, line in _records(self.path) if record.step <= after]
-        if kept and kept[-1][0] < after:
+        whole = last = 0
+        for record, line in _records(self.path) if after else ():
+            if record.step > after:
+                break
+            whole, last = whole + len(line), record.step
+            if last == after:  # what follows is not looked at
+                break
+        if 0 < last < after:
             raise DataError(
-                f"{self.path} ends at step {kept[-1][0]}, and the run goes on after step {after}",
+                f"{self.path} ends at step {last}, and the run goes on after step {after}",
                 help="lines of the log are missing; move it away to begin a new one",
             )
-        whole = sum(len(line) for _, line in kept)
         if whole != size and self._handle is not None:
             os.ftruncate(self._handle, whole)
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from minimp.data import ArrayDataset, DataLoader
 from minimp.errors import CheckpointError, MinimpError, SettingError
 from minimp.evaluation import evaluate
 from minimp.files import AnyPath, check_writable
+from minimp.optim import LRScheduler
 from minimp.recipe import Recipe
 from minimp.rng import get_rng_state, set_rng_state
 from minimp.runlog import RunLog, StepRecord
@@ -26,7 +28,7 @@ __all__ = ["RunResult", "Trainer", "evaluate"]
 SCHEMA = 1
 PARTS = frozenset(
     {"schema", "step", "skipped", "nonfinite_since", "settings", "notes"}
-    | {"model", "optimizer", "scaler", "rng", "loader"}
+    | {"model", "optimizer", "scheduler", "scaler", "rng", "loader"}
 )
 """What the state of a run has."""
 
@@ -53,16 +55,24 @@ class RunResult:
 class Trainer:
     """Runs training steps over a loader, and can be stopped and resumed without a bit of difference.
 
-    The state of a run is: weights and buffers, optimizer state with its masters, the loss scaler, the random
-    generator (dropout, stochastic rounding), the position in the data, the number of the step, and the
-    settings it must be resumed with.
+    The state of a run is: weights and buffers, optimizer state with its masters, the scheduler, the loss
+    scaler, the random generator (dropout, stochastic rounding), the position in the data, the number of the
+    step, and the settings it must be resumed with.
 
-    >>> trainer = Trainer(step, loader, log="log.jsonl", checkpoint="run.safetensors")  # doctest: +SKIP
-    >>> trainer.run(1000)  # doctest: +SKIP
+    A run may be killed at any instant. There is always one checkpoint, the last that was complete; a script
+    that makes its trainer, resumes where there is a file, and runs the steps that are left, can be started
+    again and again:
+
+    >>> trainer = Trainer(step, loader, log="log.jsonl", checkpoint="run.safetensors",
+    ...                   checkpoint_every=100)  # doctest: +SKIP
+    >>> if trainer.checkpoint.exists():  # doctest: +SKIP
+    ...     trainer.resume()
+    >>> trainer.run(1000 - trainer.done)  # doctest: +SKIP
 
     Args:
         step: the step.
         loader: gives (inputs, targets); its own seed orders the batches.
+        scheduler: of the step's optimizer; it moves on after each step whose update was not skipped.
         test: a data set to judge by, see `evaluate`.
         log: a file that gets one line of JSON a step (:mod:`minimp.runlog`).
         checkpoint: a file for the state of the run, replaced as a whole when a new one is complete.
@@ -77,7 +87,8 @@ class Trainer:
         skipped: those of them whose update was skipped.
 
     Raises:
-        SettingError: `checkpoint_every` is negative, or given without a file.
+        SettingError: `checkpoint_every` is negative, or given without a file; the scheduler is of another
+            optimizer, or wants to be told a metric.
         DataError, CheckpointError: `log` or `checkpoint` cannot be written.
     """
 
@@ -86,6 +97,7 @@ class Trainer:
         step: TrainStep,
         loader: DataLoader,
         *,
+        scheduler: LRScheduler | None = None,
         test: ArrayDataset | None = None,
         log: AnyPath | None = None,
         checkpoint: AnyPath | None = None,
@@ -99,14 +111,16 @@ class Trainer:
         if checkpoint_every and checkpoint is None:
             raise SettingError("checkpoint_every cannot act without a file: give checkpoint=PATH")
         self.step, self.loader, self.test = step, loader, test
+        self.scheduler = _checked_scheduler(scheduler, step)
         self.log = None if log is None else RunLog(log)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.on_step, self.stop_on_divergence = on_step, stop_on_divergence
-        self.settings, self.notes = {**_settings_of(step), **(settings or {})}, dict(notes or {})
+        named = {"scheduler": None if scheduler is None else type(scheduler).__name__}
+        self.settings, self.notes = {**_settings_of(step), **named, **(settings or {})}, dict(notes or {})
         self.done = self.skipped = 0
         self._nonfinite_since: int | None = None
         self._saved: int | None = None
-        self._stopping = False
+        self._stopping = self._resumed = False
         self._batches = loader.cycle()
         if log is not None:
             check_writable(log)
@@ -129,7 +143,7 @@ class Trainer:
         records: list[StepRecord] = []
         wanted = _whole("steps", steps)
         if self.log is not None:
-            self.log.begin(self.done)
+            self.log.begin(self.done, resumed=self._resumed)
         try:
             self._save_if_new()
             while len(records) < wanted and not self._stopping:
@@ -158,6 +172,8 @@ class Trainer:
             report.grad_norm, round(time.perf_counter() - start, 6),
         )  # fmt: skip
         self.skipped += report.skipped
+        if self.scheduler is not None and not report.skipped:
+            self.scheduler.step()
         finite = math.isfinite(report.loss)
         self._nonfinite_since = None if finite else self._nonfinite_since or self.done
         if self.log is not None:
@@ -192,6 +208,7 @@ class Trainer:
             "notes": dict(self.notes),
             "model": self.step.model.state_dict(),
             "optimizer": self.step.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": self.step.scaler.state_dict(),
             "rng": get_rng_state(),
             "loader": self.loader.state_dict(),
@@ -213,11 +230,14 @@ class Trainer:
         except MinimpError:
             self._take(before)
             raise
+        self._resumed = True
 
     def _take(self, state: Mapping[str, Any]) -> None:
         self.loader.load_state_dict(state["loader"])
         self.step.model.load_state_dict(state["model"])
         self.step.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
         self.step.scaler.load_state_dict(state["scaler"])
         set_rng_state(state["rng"])
         self.done, self.skipped = state["step"], state["skipped"]
@@ -278,6 +298,24 @@ def _whole(name: str, value: object) -> int:
     if number < 0:
         raise SettingError(f"{name} must be a whole number of 0 or more, got {value!r}", op="Trainer")
     return number
+
+
+def _checked_scheduler(scheduler: LRScheduler | None, step: TrainStep) -> LRScheduler | None:
+    """Return a scheduler that can be stepped after each update of the step's optimizer."""
+    if scheduler is None:
+        return None
+    if getattr(scheduler, "optimizer", None) is not step.optimizer:
+        raise SettingError(
+            "the scheduler is not one of the step's optimizer",
+            op="Trainer", help="make it from the optimizer that TrainStep was given",
+        )  # fmt: skip
+    wanted = [each for each in signature(scheduler.step).parameters.values() if each.default is each.empty]
+    if wanted:
+        raise SettingError(
+            f"{type(scheduler).__name__}.step needs {wanted[0].name!r}, which the Trainer does not have",
+            op="Trainer", help="call its step yourself, in on_step or between calls of run",
+        )  # fmt: skip
+    return scheduler
 
 
 def _settings_of(step: TrainStep) -> dict[str, Any]:

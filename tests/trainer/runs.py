@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ def make_trainer(
     *,
     seed: int = SEED,
     lr: float | None = None,
+    scheduler: Callable[[optim.Optimizer], optim.LRScheduler] | None = None,
     **options: Any,
 ) -> Trainer:
     """Return the trainer of a new run: dropout in the model, shuffled batches, clipped gradients."""
@@ -48,6 +49,8 @@ def make_trainer(
     step = TrainStep(model, mp.functional.cross_entropy, made, recipe, max_norm=2.0)
     if step.scaler.is_enabled():
         step.scaler = lively_scaler()
+    if scheduler is not None:
+        options["scheduler"] = scheduler(made)
     return Trainer(step, DataLoader(train, 64, shuffle=True, seed=seed), test=test, **options)
 
 

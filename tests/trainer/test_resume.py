@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minimp as mp
+from minimp import optim
+from minimp.errors import CheckpointError, SettingError
 from minimp.recipe import Recipe, recipes
-from minimp.runlog import read_log
+from minimp.runlog import StepRecord, read_log
+from minimp.trainer import Trainer
 from tests.trainer.runs import bits, make_trainer, records_of, timeless
 
 TORCH = "torch-cuda"
@@ -112,6 +116,82 @@ def test_a_resumed_run_does_no_step_twice_in_its_log(tmp_path: Path) -> None:
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 21))
     straight = make_trainer("mixed-bf16")
     assert timeless(read_log(files["log"])) == timeless(straight.run(20).records)
+
+
+def stop_after(trainer: Trainer, steps: int) -> None:
+    """Let a run die after so many steps, without the checkpoint of its end."""
+
+    def die(record: StepRecord) -> None:
+        if record.step == steps:
+            raise KeyboardInterrupt
+
+    trainer.on_step = die
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(steps + 10)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"schema": 1, "st', b"\0" * 700, b"\xff\n{}\n\n[1, 2"])
+@pytest.mark.parametrize("every", [0, 4])
+def test_what_follows_the_checkpoint_in_the_log_may_be_anything(
+    tmp_path: Path, every: int, torn: bytes
+) -> None:
+    """Oracle: 12 steps straight. The run died at step 7, its last checkpoint is of step 0 or 4; what a power
+    cut left after that in the log, bytes of nothing among it, goes.
+    """
+    files: dict[str, Any] = {"log": tmp_path / "log.jsonl", "checkpoint": tmp_path / "run.safetensors"}
+    stop_after(make_trainer("mixed-fp16", checkpoint_every=every, **files), 7)
+    lines = files["log"].read_bytes().splitlines(keepends=True)
+    assert len(lines) == 7
+    files["log"].write_bytes(b"".join(lines[: every + 1]) + torn)
+    resumed = make_trainer("mixed-fp16", **files)
+    resumed.resume()
+    assert resumed.done == every
+    resumed.run(12 - every)
+    straight = make_trainer("mixed-fp16", log=tmp_path / "straight.jsonl")
+    straight.run(12)
+    assert bits(resumed.state_dict()) == bits(straight.state_dict())
+    assert timeless(read_log(files["log"])) == timeless(read_log(tmp_path / "straight.jsonl"))
+
+
+def test_a_scheduler_goes_on(tmp_path: Path) -> None:
+    """Oracle: lr = initial_lr f(n), n the updates that were not skipped, before and after a resume."""
+
+    def make(optimizer: optim.Optimizer) -> optim.LRScheduler:
+        return optim.LambdaLR(optimizer, lambda n: 1.0 / (1 + n))
+
+    first = make_trainer("mixed-fp16", scheduler=make, checkpoint=tmp_path / "run.safetensors")
+    skipped = first.run(9).skipped
+    assert skipped > 0
+    second = make_trainer("mixed-fp16", lr=7.0, scheduler=make, checkpoint=tmp_path / "run.safetensors")
+    second.resume()
+    both = [trainer.step.optimizer.param_groups[0]["lr"] for trainer in (first, second)]
+    assert both == [1e-3 / (1 + 9 - skipped)] * 2
+    first.run(5)
+    second.run(5)
+    assert bits(second.state_dict()) == bits(first.state_dict())
+
+
+def test_a_scheduler_must_be_there_again() -> None:
+    """Oracle: what the saved run had, named."""
+    state = make_trainer("fp32", scheduler=lambda made: optim.StepLR(made, 3)).state_dict()
+    for scheduler, now in ((None, "None"), (optim.LinearLR, "'LinearLR'")):
+        with pytest.raises(CheckpointError, match=f"with scheduler='StepLR', .* with scheduler={now}"):
+            make_trainer("fp32", scheduler=scheduler).load_state_dict(state)
+
+
+def test_schedulers_that_cannot_act() -> None:
+    """Oracle: one of another optimizer, and one whose step wants a metric."""
+    other = make_trainer("fp32").step.optimizer
+    with pytest.raises(SettingError, match="not one of the step's optimizer"):
+        make_trainer("fp32", scheduler=lambda made: optim.StepLR(other, 3))
+
+    class Plateau(optim.StepLR):
+        def step(self, metrics: float) -> None:  # type: ignore[override]  # as torch's ReduceLROnPlateau
+            assert math.isfinite(metrics)
+            super().step()
+
+    with pytest.raises(SettingError, match=r"Plateau\.step needs 'metrics'"):
+        make_trainer("fp32", scheduler=lambda made: Plateau(made, 3))
 
 
 def test_a_trainer_can_go_back() -> None:
