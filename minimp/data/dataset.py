@@ -125,6 +125,11 @@ class ArrayDataset:
         """The shape of one input, without N."""
         return self.inputs.shape[1:]
 
+    @property
+    def size_text(self) -> str:
+        """The size in words: the number of rows."""
+        return f"{len(self):,} rows"
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over shapes, dtypes and bytes of both arrays: equal for equal data under any name."""

@@ -1,4 +1,4 @@
-"""One door to all data: `load` tells what a path holds and reads it with the right reader."""
+"""The doors to all data: `load` tells what a path holds and calls the right reader; `load_text` does text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any
 
 from minimp.data.archive import read_npz
 from minimp.data.builtin import digits
+from minimp.data.corpus import CONTEXT, STDLIB, read_text, stdlib
 from minimp.data.dataset import ArrayDataset, TrainTest
 from minimp.data.files import head_of, unreadable
 from minimp.data.idx import MNIST_PARTS, looks_like_idx, mnist, mnist_files
+from minimp.data.pictures import image_folder, looks_like_pictures
 from minimp.data.scaling import Standardize
 from minimp.data.table import read_csv
+from minimp.data.text import TextParts
 from minimp.errors import DataError, SettingError, unknown_name
 
-__all__ = ["BUILT_IN", "load"]
+__all__ = ["BUILT_IN", "load", "load_text"]
 
 OP = "load"
 TRAIN_SHARE = 0.8
@@ -29,9 +32,12 @@ SHAPES: dict[str, Callable[[ArrayDataset], ArrayDataset]] = {
     "image": ArrayDataset.images,
 }
 SUPPORTED = (
-    "a folder with the four MNIST/Fashion-MNIST files (IDX, plain or .gz), an .npz file with x and y (or "
-    "x_train, y_train, x_test, y_test), or a .csv/.tsv file with a label column"
+    "a folder with the four MNIST/Fashion-MNIST files (IDX, plain or .gz), a folder with a folder of "
+    "pictures for each class, an .npz file with x and y (or x_train, y_train, x_test, y_test), or a "
+    ".csv/.tsv file with a label column; text is read for the model gpt alone"
 )
+NO_TEXT = {NPY_MAGIC: "a NumPy array", ZIP_MAGIC: "a zip archive (.npz)"}
+"""What a file that starts with these bytes is, when text was wanted."""
 
 Loaded = ArrayDataset | TrainTest
 
@@ -52,14 +58,13 @@ def _digits_parts() -> TrainTest:
 
 def _mnist_parts(folder: Path, **options: Any) -> TrainTest:
     """Return both parts of a folder of MNIST files."""
-    if not mnist_files(folder, op=OP):
-        raise DataError(f"{folder} holds no data that can be read", op=OP, help=f"give {SUPPORTED}")
     train, test = (mnist(folder, part, **options) for part in MNIST_PARTS)
     return TrainTest(train, test)
 
 
 BUILT_IN = {"digits": Kind("the built-in digits", _digits_parts)}
 FOLDER = Kind("a folder of IDX files", _mnist_parts, frozenset({"num_classes"}))
+PICTURES = Kind("a folder of pictures", image_folder, frozenset({"image_size", "colour"}))
 NPZ = Kind("an .npz file", read_npz, frozenset({"num_classes"}))
 CSV = Kind("a CSV file", read_csv, frozenset({"label", "header", "delimiter", "num_classes"}))
 
@@ -71,6 +76,8 @@ def load(
     header: bool | None = None,
     delimiter: str | None = None,
     num_classes: int | None = None,
+    image_size: int | None = None,
+    colour: str | None = None,
     shape: str | None = None,
     train: float | None = None,
     seed: int | None = None,
@@ -85,6 +92,7 @@ def load(
     ==========================  ==============================================  ===========================
     ``"digits"``                `digits`, ships with minimp                     count / 16
     folder of MNIST files       `mnist`                                         uint8 / 255, float32
+    folder of folders           `image_folder`, pictures (needs Pillow)         8 bits / 255, float32
     ``.npz``                    `read_npz`                                      uint8 / 255; others kept
     ``.csv .tsv .txt .data``    `read_csv`                                      kept
     ==========================  ==============================================  ===========================
@@ -94,7 +102,9 @@ def load(
     Args:
         source: a path, or the name of a built-in set (write ``./digits`` for a file of that name).
         label, header, delimiter: see `read_csv`; for CSV only.
-        num_classes: labels must be below this; None counts them (10 for a folder of MNIST files).
+        num_classes: labels must be below this; None counts them (10 for a folder of MNIST files). Not for
+            pictures, whose classes are their folders.
+        image_size, colour: see `image_folder`; for pictures only.
         shape: ``"flat"`` for inputs (N, features), ``"image"`` for (N, C, H, W), None as the reader gives
         them.
         train: the share or number of training rows (default 0.8); only where the source has no test part.
@@ -108,7 +118,10 @@ def load(
     if shape is not None and shape not in SHAPES:
         raise SettingError(unknown_name("shape", shape, SHAPES), op=OP)
     kind = BUILT_IN.get(os.fspath(source)) or _kind_of(Path(source))
-    given = {"label": label, "header": header, "delimiter": delimiter, "num_classes": num_classes}
+    given = {
+        "label": label, "header": header, "delimiter": delimiter, "num_classes": num_classes,
+        "image_size": image_size, "colour": colour,
+    }  # fmt: skip
     options = {name: value for name, value in given.items() if value is not None}
     for name in options:
         if name not in kind.options:
@@ -138,7 +151,11 @@ def _kind_of(path: Path) -> Kind:
     """Tell what a path holds: by its first bytes, then by its ending."""
     with unreadable(path, OP):
         if path.is_dir():
-            return FOLDER
+            return _kind_of_folder(path)
+    if str(path) == STDLIB and not path.exists():
+        raise DataError(
+            f"{STDLIB!r} is text, and inputs with labels are wanted", op=OP, help="text is for the model gpt"
+        )
     head = head_of(path, OP)
     ending = "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
     if not head:
@@ -164,3 +181,57 @@ def _kind_of(path: Path) -> Kind:
         op=OP,
         help=f"give {SUPPORTED}",
     )
+
+
+def _kind_of_folder(folder: Path) -> Kind:
+    """Tell what a folder holds: MNIST files, or folders of pictures."""
+    if mnist_files(folder, op=OP):
+        return FOLDER
+    if looks_like_pictures(folder):
+        return PICTURES
+    raise DataError(f"{folder} holds no data that can be read", op=OP, help=f"give {SUPPORTED}")
+
+
+def load_text(
+    source: str | os.PathLike[str], *, context: int = CONTEXT, train: float | None = None
+) -> TextParts:
+    """Read a text and return its training and test part, in windows of characters.
+
+    ==========================  ==============================================
+    source                      reader
+    ==========================  ==============================================
+    ``"stdlib"``                `stdlib`: the standard library's own source
+    any other                   `read_text`: a UTF-8 file, plain or gzip
+    ==========================  ==============================================
+
+    Args:
+        source: a path, or ``"stdlib"`` (write ``./stdlib`` for a file of that name).
+        context, train: see `split_text`.
+
+    Raises:
+        DataError: the source is missing, unreadable, no text, or too short; or it is what `load` reads.
+        SettingError: `context` or `train` is out of range.
+    """
+    if os.fspath(source) == STDLIB:
+        return stdlib(context=context, train=train)
+    path = Path(source)
+    if os.fspath(source) in BUILT_IN and not path.exists():
+        raise _no_text(path, BUILT_IN[os.fspath(source)].name)
+    with unreadable(path, "load_text"):
+        if path.is_dir():
+            raise _no_text(path, "a folder")
+    head = head_of(path, "load_text")
+    for magic, what in NO_TEXT.items():
+        if head.startswith(magic):
+            raise _no_text(path, what)
+    if looks_like_idx(head):
+        raise _no_text(path, "an IDX file")
+    return read_text(path, context=context, train=train)
+
+
+def _no_text(path: Path, what: str) -> DataError:
+    """Say that something is no text."""
+    return DataError(
+        f"{path} is {what}, and text is wanted",
+        op="load_text", help=f"give a UTF-8 text file or {STDLIB!r}; for images take the model cnn or resnet",
+    )  # fmt: skip

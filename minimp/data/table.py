@@ -162,7 +162,7 @@ def _columns(
         raise DataError(
             f"{source}: line {line} has one column, expected features and a label separated by {delimiter!r}",
             op=OP,
-            help="give delimiter=, for example ';' or a tab",
+            help="give delimiter=, for example ';' or a tab; plain text is for load_text (--model gpt)",
         )
     words = [not _is_number(each) for each in cells]
     named = all(words) if header is None else header
@@ -215,7 +215,8 @@ def _add(row: Row, columns: Columns, cells: Cells) -> None:
         raise DataError(
             f"{columns.source}: line {line}: expected {columns.width} columns, found {len(texts)}",
             op=OP,
-            help="every row needs the same number of cells; quote cells that hold the delimiter",
+            help="every row needs the same number of cells; quote cells that hold the delimiter; plain text "
+            "is for load_text (--model gpt)",
         )
     label = texts.pop(columns.label)
     if label.lower() in MISSING:
