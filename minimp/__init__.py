@@ -12,6 +12,7 @@ tensor([[3., 4.]])
 from minimp import checks, data, errors, formats, functional, memory, nn, optim
 from minimp.backend import available_backends, use_backend
 from minimp.checkpoint import load, save
+from minimp.differentiation import grad
 from minimp.door import OPS, Op, cast, op
 from minimp.formats import (
     bfloat16,
@@ -34,7 +35,7 @@ from minimp.recipe import Recipe, recipes
 from minimp.rng import get_rng_state, manual_seed, set_rng_state
 from minimp.scaler import GradScaler
 from minimp.step import TrainStep
-from minimp.tensors import Tensor, from_dlpack, grad, tensor
+from minimp.tensors import Tensor, from_dlpack, tensor
 from minimp.trainer import Trainer
 
 __version__ = "0.1.0"

@@ -98,8 +98,9 @@ class Op:
         if backend is None:  # else they are lifted and cast first
             arrays, edges, backend, format, recording = self._gather_prepared(inputs, options, modes)
         recording = recording and modes.grad_enabled and self.backward_rule is not None
-        context = WideNode if format is FLOAT32 else Node
-        node = context(self, edges, options, backend, format, modes.accumulate, recording)
+        node = (WideNode if format is FLOAT32 else Node)(
+            self, edges, options, backend, format, modes.accumulate, recording
+        )
         token = hush()
         try:
             result = self.forward(node, *arrays, **options) if options else self.forward(node, *arrays)
@@ -108,6 +109,7 @@ class Op:
         finally:
             speak(token)
         node.shape = result.shape
+        node.ids = (*map(id, arrays), id(result)) if node.saved else ()
         out = Value.make(result, backend, node if recording else None)
         if modes.listeners:
             _tell(modes, node, arrays, result, inputs)

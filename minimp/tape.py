@@ -22,13 +22,26 @@ if TYPE_CHECKING:
     from minimp.tensors import Tensor
     from minimp_backends.array_backend import ArrayBackend as Backend
 
-__all__ = ["Array", "Edge", "Event", "Node", "Value", "backward", "gradients"]
+__all__ = [
+    "Array",
+    "Edge",
+    "Event",
+    "Node",
+    "Value",
+    "backward",
+    "edge_gradients",
+    "gradients",
+    "require_saved",
+]
 
 Array = Any
 """A raw array of the backend in use: `numpy.ndarray` on NumPy."""
 FLOAT32 = float32.dtype
 Edge = Union["Node", "Value"]
 """Where a gradient goes next: a recorded op, or a leaf, whose `.grad` it is added to."""
+
+Hook = Callable[[Any, Edge], Any]
+"""From a gradient, and where it is, to the gradient that goes on from there."""
 
 _numbers = itertools.count()
 
@@ -40,7 +53,7 @@ class Value:
     keep an array for backward without a copy.
     """
 
-    __slots__ = ("__weakref__", "_grad", "array", "backend", "format", "node", "requires_grad")
+    __slots__ = ("__weakref__", "_grad", "array", "backend", "format", "hooks", "node", "requires_grad")
 
     make: ClassVar[Callable[..., Tensor]]
     """What ops return, and what plain arrays are turned into; :mod:`minimp.tensors` sets both."""
@@ -52,6 +65,7 @@ class Value:
     requires_grad: bool
     node: Node | None
     number: ClassVar[int] = -1  # a leaf is older than every node
+    hooks: dict[int, Hook]  # there only where one was registered
     _grad: Tensor | None
 
     def __init__(self, array: Array, backend: Backend, node: Node | None = None) -> None:
@@ -96,6 +110,10 @@ class Node:
         options: the keyword arguments.
         memo: anything small that is no array (lengths, a shape) which forward leaves for the gradient.
         saved: the arrays kept for backward, exactly those that the op's forward passed to `save`.
+        ids: the identities of the inputs' arrays and of the result's, in this order: they tell which of what
+            was saved is which. There only if something was.
+        hooks: what to call with the gradient of the result, or None.
+        rerun: what brings back what was saved, where it was let go on purpose (:mod:`minimp.rerun`), or None.
         backend: the backend; its kernels are called on raw arrays.
         accumulate: how this op's sums are accumulated, in both directions.
         format: the working format: what the inputs were cast to, and what results are rounded to.
@@ -104,11 +122,13 @@ class Node:
     """
 
     __slots__ = (
-        "accumulate", "backend", "format", "inputs", "memo", "number", "op", "options", "recording", "saved",
-        "shape",
+        "accumulate", "backend", "format", "hooks", "ids", "inputs", "memo", "number", "op", "options",
+        "recording", "rerun", "saved", "shape",
     )  # fmt: skip
 
+    ids: tuple[int, ...]
     memo: Any
+    rerun: Callable[[], None] | None
     saved: tuple[Array, ...]
     shape: tuple[int, ...]
 
@@ -124,6 +144,7 @@ class Node:
         self.accumulate = accumulate
         self.recording = recording
         self.saved = ()
+        self.hooks: dict[int, Hook] | None = None
         self.number = next(_numbers)
 
     def save(self, *arrays: Array) -> None:
@@ -231,62 +252,107 @@ def gradients(
 
 
 def _walk(output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = frozenset()) -> dict[Edge, Array]:
-    """Carry `grad` back to the leaves; return the gradients of the leaves and of `wanted` nodes."""
+    """Carry `grad` back on arrays; return the gradients of the leaves and of `wanted` nodes."""
+    modes = MODES.get()
+
+    def differentiate(node: Node, grad: Array) -> tuple[Array | None, ...]:
+        require_saved(node)
+        parts = node.op.differentiate(node, grad)
+        for listener in modes.listeners:
+            listener(Event("backward", node, (grad,), parts, (), modes))
+        if not keep:
+            node.free()
+        return parts
+
+    token = hush()
+    try:
+        return edge_gradients(output, grad, wanted, differentiate=differentiate, add=_add)
+    finally:
+        speak(token)
+
+
+def _add(node: Node, held: Array, part: Array) -> Array:
+    return node.backend.add(held, part)
+
+
+def edge_gradients(
+    output: Value, grad: Any, wanted: frozenset[Edge] = frozenset(), *,
+    differentiate: Callable[[Node, Any], Sequence[Any]], add: Callable[[Node, Any, Any], Any],
+    stop: bool = False,
+) -> dict[Edge, Any]:  # fmt: skip
+    """Carry a gradient from `output` back to the leaves, node by node, newest first.
+
+    Args:
+        output: where to begin.
+        grad: its gradient, of whatever kind `differentiate` and `add` take.
+        wanted: nodes whose gradients are returned beside those of the leaves.
+        differentiate: from a node and the gradient of its result to those of its inputs.
+        add: the sum of two gradients that meet; the node is the one that the second came from.
+        stop: go no further back than `wanted`.
+
+    Raises:
+        GradientError: nothing was recorded.
+    """
     start = output.edge
     if start is None:
         raise GradientError(
             "the tensor does not depend on anything that requires a gradient",
             help="make a leaf with requires_grad=True, and compute outside mp.no_grad()",
         )
-    modes = MODES.get()
-    token = hush()
-    try:
-        return _carry(start, grad, keep, wanted, modes)
-    finally:
-        speak(token)
-
-
-def _carry(start: Edge, grad: Array, keep: bool, wanted: frozenset[Edge], modes: Modes) -> dict[Edge, Array]:
-    pending: dict[Edge, Array] = {start: grad}
-    done: dict[Edge, Array] = {}
-    for node in _newest_first(start):
+    pending: dict[Edge, Any] = {start: grad}
+    done: dict[Edge, Any] = {}
+    for node in _newest_first(start, wanted if stop else frozenset()):
         here = pending.pop(node, None)
         if here is None:  # every path to this node ended in a gradient of None
             continue
-        if isinstance(node, Value) or node in wanted:
-            done[node] = here
         if isinstance(node, Value):
+            done[node] = _hooked(node, here) if hasattr(node, "hooks") else here
             continue
-        for source, part in zip(node.inputs, _differentiate(node, here, modes), strict=False):
+        if node.hooks is not None:
+            here = _hooked(node, here)
+        if node in wanted:
+            done[node] = here
+            if stop:
+                continue
+        for source, part in zip(node.inputs, differentiate(node, here), strict=False):
             if source is None or part is None:
                 continue
             held = pending.get(source)
-            pending[source] = part if held is None else node.backend.add(held, part)
-        if not keep:
-            node.free()
+            pending[source] = part if held is None else add(node, held, part)
     return done
 
 
-def _differentiate(node: Node, grad: Array, modes: Modes) -> tuple[Array | None, ...]:
-    """Run one gradient rule and tell the listeners."""
-    if not node.recording:
+def _hooked(edge: Edge, grad: Any) -> Any:
+    """Show a gradient to the hooks of its tensor, in the order of registration; each may replace it."""
+    for hook in list((edge.hooks or {}).values()):
+        grad = hook(grad, edge)
+    return grad
+
+
+def require_saved(node: Node) -> None:
+    """Make sure that what a node saved is there; bring it back where it was let go on purpose.
+
+    Raises:
+        GradientError: an earlier backward has freed it.
+    """
+    if node.recording:
+        return
+    rerun = getattr(node, "rerun", None)
+    if rerun is None:
         raise GradientError(
             "what this op saved was freed by an earlier backward",
             op=node.op.name, help="pass retain_graph=True to the first backward",
         )  # fmt: skip
-    parts = node.op.differentiate(node, grad)
-    for listener in modes.listeners:
-        listener(Event("backward", node, (grad,), parts, (), modes))
-    return parts
+    rerun()
 
 
-def _newest_first(start: Edge) -> list[Edge]:
-    """Return all that `start` depends on, newest first, leaves last; no recursion."""
+def _newest_first(start: Edge, last: frozenset[Edge]) -> list[Edge]:
+    """Return all that `start` depends on, newest first, leaves last; nothing behind `last`; no recursion."""
     seen: set[Edge] = {start}
     stack = [start]
     while stack:
         node = stack.pop()
-        if isinstance(node, Value):
+        if isinstance(node, Value) or node in last:
             continue
         for source in node.inputs:
             if source is not None and source not in seen:

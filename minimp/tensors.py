@@ -5,19 +5,21 @@ What can be written with it (`+`, `@`, `.sum()`, `[...]`) is in :mod:`minimp.ope
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
 
 from minimp import formats, ops
 from minimp.backend import default_backend, get_backend
+from minimp.differentiation import register_hook, retain_grad, run_backward
 from minimp.errors import DataError, FormatError, GradientError, MinimpError, ShapeError
+from minimp.handles import RemovableHandle
 from minimp.operators import Operators
 from minimp.policy import FLOATING
-from minimp.tape import Array, Value, backward, gradients
+from minimp.tape import Value
 
-__all__ = ["Tensor", "from_dlpack", "grad", "tensor"]
+__all__ = ["Tensor", "from_dlpack", "tensor"]
 
 
 class Tensor(Operators):
@@ -186,17 +188,46 @@ class Tensor(Operators):
 
     # ---- the tape ---------------------------------------------------------------------------------------
 
-    def backward(self, grad: Any = None, *, retain_graph: bool = False) -> None:
+    def backward(
+        self, grad: Any = None, *, retain_graph: bool | None = None, create_graph: bool = False
+    ) -> None:
         """Add the gradient of this tensor to the `.grad` of every leaf it was computed from.
 
         Args:
             grad: the gradient of this tensor, of its shape; 1 for a tensor of one element.
-            retain_graph: keep what was saved, so that backward can run again.
+            retain_graph: keep what was saved, so that backward can run again; None does so with
+                `create_graph`.
+            create_graph: record the gradients, so that they can be differentiated again. Each `.grad` then
+                holds on to the graph it came from, until it is set to None.
 
         Raises:
-            GradientError: nothing to differentiate, or the tensor has several elements and no `grad`.
+            GradientError: nothing to differentiate, or the tensor has several elements and no `grad`; or,
+                with `create_graph`, an op has no second derivative.
         """
-        backward(self, _seed(self, grad), keep=retain_graph)
+        run_backward(self, grad, retain_graph=retain_graph, create_graph=create_graph)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call `hook` with the gradient of this tensor whenever it is computed, before it goes on.
+
+        Under loss scaling the gradient is a scaled one. What the hook returns, if it is not None, takes the
+        gradient's place; it must have its shape and format.
+
+        Returns:
+            A handle with `remove()`, also a context manager.
+
+        Raises:
+            GradientError: the tensor requires no gradient; later, from backward: the hook returned something
+                else.
+        """
+        return register_hook(self, hook)
+
+    def retain_grad(self) -> None:
+        """Give this tensor a `.grad` too, although it is no leaf.
+
+        Raises:
+            GradientError: the tensor requires no gradient.
+        """
+        retain_grad(self)
 
     def detach(self) -> Tensor:
         """Return the same values off the tape; the memory is shared."""
@@ -270,37 +301,6 @@ def from_dlpack(x: Any) -> Tensor:
     return made
 
 
-def grad(
-    outputs: Tensor, inputs: Sequence[Tensor] | Tensor, grad_outputs: Any = None, *,
-    retain_graph: bool = False, allow_unused: bool = False,
-) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Return d(outputs)/d(inputs), one tensor per input, without touching any `.grad` (torch.autograd.grad).
-
-    Args:
-        outputs: the tensor to differentiate.
-        inputs: one tensor or several.
-        grad_outputs: its gradient; 1 for a tensor of one element.
-        retain_graph: keep what was saved, so that backward can run again.
-        allow_unused: give None, instead of an error, for an input that `outputs` does not depend on.
-
-    Raises:
-        GradientError: an input needs no gradient, or is not used.
-    """
-    wanted = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    for i, x in enumerate(wanted):
-        if not x.requires_grad:
-            raise GradientError(
-                f"input {i} does not require a gradient", help="make it with requires_grad=True"
-            )
-    found = gradients(outputs, _seed(outputs, grad_outputs), wanted, keep=retain_graph)
-    for i, array in enumerate(found):
-        if array is None and not allow_unused:
-            raise GradientError(f"the output does not depend on input {i}", help="pass allow_unused=True")
-    return tuple(
-        None if array is None else Tensor(array, x.backend) for array, x in zip(found, wanted, strict=True)
-    )
-
-
 def _lift(data: Any, backend: Any, *, as_given: bool = False) -> Tensor:
     """Copy plain data to a tensor on `backend` (None: the one in force).
 
@@ -329,22 +329,6 @@ def _lift(data: Any, backend: Any, *, as_given: bool = False) -> Tensor:
 
 
 Value.lift = staticmethod(_lift)
-
-
-def _seed(output: Tensor, given: Any) -> Array:
-    """Return the gradient that backward starts from, in the output's shape and format."""
-    backend = output.backend
-    if given is None:
-        if output.size != 1:
-            raise GradientError(
-                f"backward needs a gradient for an output of shape {output.shape}",
-                help="reduce it to one element with .sum() or .mean(), or pass grad=",
-            )
-        return backend.xp.ones(output.shape, output.dtype)
-    array = given.array if isinstance(given, Tensor) else _lift(given, backend).array
-    if array.shape != output.shape:
-        raise ShapeError(f"expected a gradient of shape {output.shape}, got {array.shape}", op="backward")
-    return array if output.format is None else backend.cast(array, output.format)
 
 
 def _is_format(spelling: Any) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 from minimp.checks import bounds, gradients, reference
 from minimp.checks.bounds import Family, is_plain
 from minimp.checks.case import Case
+from minimp.checks.families import places
 from minimp.checks.running import Arithmetic, Running
 
 __all__ = ["FAMILIES", "FORMATLESS", "GRADIENTS", "REFERENCE", "forward_bound", "gradient_bound"]
 
-FILES: tuple[Any, ...] = ()
+FILES: tuple[Any, ...] = (places,)
 """The modules of :mod:`minimp.checks.families`."""
 
 

@@ -10,12 +10,12 @@ from minimp.ops.normalization import layer_norm, linalg_vector_norm, rms_norm
 from minimp.ops.pooling import avg_pool2d, max_pool2d
 from minimp.ops.products import conv2d, linear, matmul
 from minimp.ops.reductions import amax, log_softmax, mean, softmax, sum_
-from minimp.ops.shaping import cat, clone, expand, getitem, permute, reshape
+from minimp.ops.shaping import cat, clone, expand, getitem, permute, reshape, unindex
 
 __all__ = [
     "OPS", "Op", "abs_", "add", "amax", "argmax", "avg_pool2d", "cast", "cat", "clone", "conv2d", "div",
     "dropout", "eq", "exp", "expand", "ge", "gelu", "getitem", "gt", "isfinite", "layer_norm", "le",
     "linalg_vector_norm", "linear", "log", "log_softmax", "lt", "matmul", "max_pool2d", "mean", "mse_loss",
     "mul", "ne", "neg", "nll_loss", "op", "permute", "pow_", "reciprocal", "relu", "reshape", "rms_norm",
-    "sigmoid", "softmax", "sqrt", "sub", "sum_", "tanh",
+    "sigmoid", "softmax", "sqrt", "sub", "sum_", "tanh", "unindex",
 ]  # fmt: skip

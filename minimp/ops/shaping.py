@@ -9,7 +9,7 @@ from minimp.errors import ShapeError
 from minimp.ops.broadcasting import to_shape_of
 from minimp.tape import Array, Node
 
-__all__ = ["cat", "clone", "expand", "getitem", "permute", "reshape"]
+__all__ = ["cat", "clone", "expand", "getitem", "permute", "reshape", "unindex"]
 
 
 @op(bound="exact")
@@ -79,6 +79,21 @@ def getitem(ctx: Node, x: Array, *, index: Any) -> Array:
 def _(ctx: Node, grad: Array, *, index: Any) -> Array:
     total = ctx.backend.scatter_add(ctx.shape_of(0), index, ctx.wide(grad), accumulate=ctx.accumulate)
     return ctx.round(total)
+
+
+@op(bound="sum")
+def unindex(ctx: Node, values: Array, *, shape: tuple[int, ...], index: Any) -> Array:
+    """Zeros of `shape` to which `values` are added at `index`: what the gradient of x[index] is.
+
+    Values that meet in one place are added up by ctx.accumulate, and rounded once.
+    """
+    total = ctx.backend.scatter_add(shape, index, ctx.wide(values), accumulate=ctx.accumulate)
+    return ctx.round(total)
+
+
+@unindex.gradient
+def _(ctx: Node, grad: Array, *, shape: tuple[int, ...], index: Any) -> Array:
+    return grad[index].reshape(ctx.shape_of(0))
 
 
 @op(bound="exact")

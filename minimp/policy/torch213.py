@@ -79,7 +79,7 @@ UNLISTED = """
     complex constant_pad_nd div dropout elu embedding eq erf expand ge gelu getitem gt index_add
     instance_norm isfinite le leaky_relu lerp log_sigmoid lt max max_pool1d max_pool2d maximum mean
     minimum mul ne neg nll_loss_nd outer permute relu remainder reshape sigmoid silu sin sqrt std
-    sub tanh var where
+    sub tanh unindex var where
 """
 
 

@@ -1,0 +1,108 @@
+"""The walk of a backward that is itself recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from minimp import ops
+from minimp.errors import GradientError
+from minimp.higher.arrays import Recorded, wide_format
+from minimp.higher.context import RecordedContext, tensor_at
+from minimp.modes import MODES, setting
+from minimp.policy import format_of
+from minimp.tape import Edge, Event, Node, Value, edge_gradients, require_saved
+
+if TYPE_CHECKING:
+    from minimp.tensors import Tensor
+
+__all__ = ["recorded_gradients"]
+
+
+def recorded_gradients(
+    output: Value, grad: Tensor, wanted: frozenset[Edge] = frozenset()
+) -> dict[Edge, Tensor]:
+    """Carry `grad` back from `output`, recording; return the gradients of leaves and of `wanted` nodes.
+
+    What was saved is kept. Each gradient has the values that :func:`minimp.tape.backward` gives, bit for bit,
+    but for ops that have a composite: those are differentiated as what they are composed of.
+
+    Args:
+        output: the tensor to differentiate.
+        grad: its gradient; it may be recorded too.
+        wanted: nodes whose gradients are to be returned beside those of the leaves.
+
+    Raises:
+        GradientError: nothing was recorded, or an op on the way has no second derivative.
+    """
+    with setting(grad_enabled=True, autocast=None):
+        return edge_gradients(output, grad, wanted, differentiate=_differentiate, add=_add)
+
+
+def _add(node: Node, held: Tensor, part: Tensor) -> Tensor:  # noqa: ARG001 - the array's way needs the node
+    return ops.add(held, part)
+
+
+def _differentiate(node: Node, grad: Tensor) -> Sequence[Tensor | None]:
+    """Run one gradient rule on recorded arrays, and tell the listeners."""
+    require_saved(node)
+    rule = _through_composite if node.op.composed is not None else _by_rule
+    with setting(accumulate=node.accumulate):
+        parts = rule(node, grad)
+    modes = MODES.get()
+    arrays = tuple(None if part is None else part.array for part in parts)
+    for listener in modes.listeners:
+        listener(Event("backward", node, (grad.array,), arrays, (), modes))
+    return parts
+
+
+def _by_rule(node: Node, grad: Tensor) -> list[Tensor | None]:
+    found = node.op.differentiate(RecordedContext(node), Recorded(grad))  # type: ignore[arg-type]  # the face of a Node
+    return [_tensor(node, part) for part in found]
+
+
+def _tensor(node: Node, part: Any) -> Tensor | None:
+    if part is None:
+        return None
+    return part.tensor if isinstance(part, Recorded) else Value.make(part, node.backend)
+
+
+def _through_composite(node: Node, grad: Tensor) -> list[Tensor | None]:
+    """Run the op again as what it is composed of, in the wide format, and differentiate that."""
+    assert node.op.composed is not None
+    inputs = [_input(node, i) for i in range(len(node.inputs))]
+    wide = [_widened(x) for x in inputs]
+    output = node.op.composed(*wide, **node.options)
+    if node.format is not None and output.format is not node.format and not node.options.get("dtype"):
+        output = ops.cast(output, format=node.format)
+    edges = [
+        x.edge if isinstance(x, Value) and node.inputs[i] is not None else None for i, x in enumerate(inputs)
+    ]
+    wanted = frozenset(edge for edge in edges if edge is not None)
+    found = edge_gradients(output, grad, wanted, differentiate=_differentiate, add=_add, stop=True)
+    return [None if edge is None else found.get(edge) for edge in edges]
+
+
+def _input(node: Node, index: int) -> Any:
+    """Return input `index` as it came, from what was saved or from its leaf."""
+    known, edge = node.ids[index], node.inputs[index]
+    if known == id(None):
+        return None
+    held = next((each for each in node.saved if id(each) == known), None)
+    if isinstance(edge, Value):
+        return tensor_at(node, edge, edge.array if held is None and id(edge.array) == known else held)
+    if held is None:
+        raise GradientError(
+            f"input {index} was not saved, so there is no second derivative", op=node.op.name,
+            help="an op with a composite saves its inputs",
+        )  # fmt: skip
+    if not hasattr(held, "dtype"):
+        return held
+    return Value.make(held, node.backend) if edge is None else tensor_at(node, edge, held)
+
+
+def _widened(x: Any) -> Any:
+    if not isinstance(x, Value) or format_of(x.array.dtype) is None:
+        return x
+    wide = wide_format(x.format)
+    return x if x.format is wide else ops.cast(x, format=wide)
