@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from minimp import formats
 from minimp.backend import get_backend
 from minimp.errors import FormatError, SettingError
-from minimp.nn.parameter import Parameter, copy_leaf, move, recast
-from minimp.nn.registry import Registry
+from minimp.nn.hooks import call_hooked
+from minimp.nn.parameter import copy_leaf, move, recast
 from minimp.nn.states import LoadResult, load_state
+from minimp.nn.tree import Tree, count_parameters, join
 from minimp.tensors import Tensor
 
 __all__ = ["Module", "count_parameters", "indent"]
 
 
-class Module(Registry):
+class Module(Tree):
     """The base of every layer and model, with torch.nn.Module's names.
 
     A subclass calls ``super().__init__()``, assigns parameters and modules to attributes, which registers
     them, and defines ``forward``. Names are paths: ``"0.weight"`` is the parameter `weight` of child `0`.
+    What a module inherits stands in three files: how members are registered (`registry`), how functions are
+    hooked in (`hooks`), how the tree is walked (`tree`).
 
     Attributes:
         training: True after :meth:`train`, False after :meth:`eval`; dropout acts only when True.
     """
 
     training: bool
-    _modules: dict[str, Module | None]  # type: ignore[assignment]  # the registry of this class's kind
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,107 +44,36 @@ class Module(Registry):
         )
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Run :meth:`forward`."""
-        return self.forward(*inputs, **options)
-
-    # ---- the tree ---------------------------------------------------------------------------------------
-
-    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """Yield (path, module) for this module, whose path is `prefix`, and all below it, parents first."""
-        seen: set[int] = set()
-        stack: list[tuple[str, Module]] = [(prefix, self)]
-        while stack:
-            path, module = stack.pop()
-            if remove_duplicate and id(module) in seen:
-                continue
-            seen.add(id(module))
-            yield path, module
-            below = [
-                (join(path, name), child) for name, child in module._modules.items() if child is not None
-            ]
-            stack.extend(reversed(below))
-
-    def modules(self) -> Iterator[Module]:
-        """Yield this module and all below it, each once."""
-        return (module for _, module in self.named_modules())
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Yield (name, module) for each direct child, each once."""
-        seen: set[int] = set()
-        for name, child in self._modules.items():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
-                yield name, child
-
-    def children(self) -> Iterator[Module]:
-        """Yield the direct children, each once."""
-        return (child for _, child in self.named_children())
-
-    def get_submodule(self, target: str) -> Module:
-        """Return the module at a path such as ``"features.0"``; the empty path is this module.
-
-        Raises:
-            SettingError: there is none.
-        """
-        for path, module in self.named_modules(remove_duplicate=False):
-            if path == target:
-                return module
-        raise SettingError(
-            f"no module at {target!r}", op=self._name(), help="named_modules() lists the paths"
-        )
-
-    def _named(
-        self, registry: str, prefix: str, recurse: bool, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Any]]:
-        """Yield (path, member) of one registry, each member once unless `remove_duplicate` is False."""
-        seen: set[int] = set()
-        owners = self.named_modules(prefix, remove_duplicate) if recurse else iter([(prefix, self)])
-        for path, module in owners:
-            for name, member in getattr(module, registry).items():
-                if member is None or (remove_duplicate and id(member) in seen):
-                    continue
-                seen.add(id(member))
-                yield join(path, name), member
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Parameter]]:
-        """Yield (path, parameter); a tied parameter comes once, under its first path."""
-        return self._named("_parameters", prefix, recurse, remove_duplicate)
-
-    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """Yield the parameters, each once: what an optimizer takes."""
-        return (param for _, param in self.named_parameters(recurse=recurse))
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield (path, buffer)."""
-        return self._named("_buffers", prefix, recurse, remove_duplicate)
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """Yield the buffers, each once."""
-        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
-
-    def apply(self, fn: Callable[[Module], None]) -> Self:
-        """Call `fn` on every module below, then on this one; return this one."""
-        for child in self.children():
-            child.apply(fn)
-        fn(self)
-        return self
+        """Run :meth:`forward`, and the hooks around it if there are any."""
+        hooks = self._hooks
+        if hooks is None:
+            return self.forward(*inputs, **options)
+        return call_hooked(self, hooks, inputs, options)
 
     # ---- state ------------------------------------------------------------------------------------------
 
-    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+    def state_dict(self, prefix: str = "", keep_vars: bool = False) -> dict[str, Tensor]:
         """Return path -> detached tensor for parameters and persistent buffers, in torch's order.
 
         The tensors share the module's memory as it is now; an optimizer's step replaces arrays and so leaves
         them as they were. A tied parameter stands under each of its paths.
+
+        Args:
+            prefix: what each path begins with.
+            keep_vars: give the parameters and buffers themselves, not detached.
         """
         found: dict[str, Tensor] = {}
+        ended: list[tuple[str, Module]] = []
         for path, module in self.named_modules(remove_duplicate=False):
+            here = f"{prefix}{path}." if path else prefix
+            for hook in module._hooks.state_dict_pre.values() if module._hooks else ():
+                hook.function(module, here, keep_vars)
             for name, leaf in module._saved():
-                found[prefix + join(path, name)] = leaf.detach()
+                found[here + name] = leaf if keep_vars else leaf.detach()
+            ended.append((here, module))
+        for here, module in reversed(ended):
+            for hook in module._hooks.state_dict.values() if module._hooks else ():
+                hook.function(module, found, here, {})
         return found
 
     def _saved(self) -> Iterator[tuple[str, Tensor]]:
@@ -151,28 +82,62 @@ class Module(Registry):
             if leaf is not None and name not in self._transient:
                 yield name, leaf
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> LoadResult:
         """Take over the values of `state_dict`, or none of them.
 
         Args:
             state_dict: path -> tensor or array of the leaf's shape. Values of another floating format are
                 rounded once, to nearest; they are copied.
             strict: refuse missing and unexpected paths; else they are only named in the result.
+            assign: must stay False: parameters keep their format; convert the model first.
 
         Returns:
             `.missing_keys` and `.unexpected_keys`.
 
         Raises:
-            SettingError: paths are missing or unexpected (strict).
+            SettingError: paths are missing or unexpected (strict), a hook objects, or assign=True.
             ShapeError: a shape differs.
             FormatError, DataError: a value is no array of numbers, or integers stand where floats are.
         """
-        leaves = {
-            join(path, name): leaf
-            for path, module in self.named_modules(remove_duplicate=False)
-            for name, leaf in module._saved()
-        }
-        return load_state(self._name(), leaves, state_dict, strict)
+        if assign:
+            raise SettingError(
+                "assign=True cannot act: values are taken over in the format of the parameters",
+                op=f"{self._name()}.load_state_dict", help="convert the model first, with .to(...)",
+            )  # fmt: skip
+        modules = list(self.named_modules(remove_duplicate=False))
+        state, noted = self._before_loading(modules, state_dict, strict)
+        leaves = {join(path, name): leaf for path, module in modules for name, leaf in module._saved()}
+        found = load_state(self._name(), leaves, state, strict)
+        missing, unexpected = ([*a, *b] for a, b in zip(found, noted, strict=True))
+        result = LoadResult(missing, unexpected)
+        for _, module in reversed(modules):
+            for hook in module._hooks.load.values() if module._hooks else ():
+                hook.function(module, result)
+        return result
+
+    def _before_loading(
+        self, modules: list[tuple[str, Module]], state: Any, strict: bool
+    ) -> tuple[Any, tuple[list[str], list[str]]]:
+        """Call the hooks before loading; return the state as they leave it, and the paths that they noted."""
+        hooked = [(path, module) for path, module in modules if module._hooks and module._hooks.load_pre]
+        missing: list[str] = []
+        unexpected: list[str] = []
+        errors: list[str] = []
+        if hooked and isinstance(state, Mapping):
+            state = dict(state)
+            for path, module in hooked:
+                for hook in module._hooks.load_pre.values() if module._hooks else ():
+                    lists = (strict, missing, unexpected, errors)
+                    hook.function(module, state, f"{path}." if path else "", {}, *lists)
+        if strict:
+            errors += [f"missing key: {path}" for path in missing]
+            errors += [f"unexpected key: {path}" for path in unexpected]
+        if errors:
+            op = f"{self._name()}.load_state_dict"
+            raise SettingError(f"a hook found faults in the state: {'; '.join(errors)}", op=op)
+        return state, (missing, unexpected)
 
     # ---- switches ---------------------------------------------------------------------------------------
 
@@ -224,6 +189,10 @@ class Module(Registry):
             recast(leaf, form)
         return self
 
+    def type(self, dst_type: Any) -> Self:
+        """Turn all floating parameters and buffers into a format (torch's other name for :meth:`to`)."""
+        return self.to(dtype=formats.get(dst_type))
+
     def half(self) -> Self:
         """Turn all floating parameters and buffers into float16, each element rounded once."""
         return self.to(formats.float16)
@@ -265,19 +234,9 @@ class Module(Registry):
         return f"{self._name()}(\n  {inner}\n)"
 
 
-def join(path: str, name: str) -> str:
-    """Return the path of `name` below `path`."""
-    return f"{path}.{name}" if path else name
-
-
 def indent(text: str) -> str:
     """Indent every line but the first by two blanks."""
     return text.replace("\n", "\n  ")
-
-
-def count_parameters(module: Module, *, trainable_only: bool = False) -> int:
-    """Return the number of elements of all parameters of a module, tied ones counted once."""
-    return sum(p.size for p in module.parameters() if p.requires_grad or not trainable_only)
 
 
 def _is_format(spelling: str) -> bool:

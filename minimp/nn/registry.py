@@ -84,6 +84,10 @@ class Registry:
         self._check_name(name, "_modules")
         self._modules[name] = module
 
+    def register_module(self, name: str, module: Registry | None) -> None:
+        """Register a child module under `name` (torch's other name for :meth:`add_module`)."""
+        self.add_module(name, module)
+
     def _check_name(self, name: str, registry: str) -> None:
         if not name or "." in name:
             raise SettingError(f"the name {name!r} must be a non-empty string without a dot", op=self._name())
@@ -146,3 +150,8 @@ class Registry:
                 self._transient.discard(name)
                 return
         object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        """List the registered names beside the attributes, for completion."""
+        members = (name for registry in REGISTRIES for name in self.__dict__.get(registry, {}))
+        return sorted({*object.__dir__(self), *members})

@@ -271,3 +271,37 @@ def test_containers_behave_like_lists_and_dicts() -> None:
     assert len(named) == 0
     with pytest.raises(SettingError, match="expected a Module"):
         nn.ModuleList([3])  # type: ignore[list-item]  # the fault under test
+
+
+def test_members_are_found_by_path_and_modules_replaced() -> None:
+    """Oracle: identity, and the errors in the docstrings."""
+    model = nn.Sequential(Block(), nn.ReLU())
+    assert model.get_parameter("0.inner.weight") is model[0].inner.weight
+    assert model.get_buffer("0.seen") is model[0].seen
+    with pytest.raises(SettingError, match="unknown parameter '0.inner.wieght'; did you mean"):
+        model.get_parameter("0.inner.wieght")
+    with pytest.raises(SettingError, match="no module at '2'"):
+        model.get_buffer("2.seen")
+    fresh = nn.Tanh()
+    model.set_submodule("0.inner", fresh)
+    assert model[0].inner is fresh
+    model.set_submodule("2", fresh)
+    assert model[2] is fresh
+    with pytest.raises(SettingError, match="no module at '3'"):
+        model.set_submodule("3", fresh, strict=True)
+    with pytest.raises(SettingError, match="cannot replace itself"):
+        model.set_submodule("", fresh)
+    model.register_module("last", nn.Identity())
+    assert {"last", "forward"} <= set(dir(model))
+    assert {"scale", "seen", "inner"} <= set(dir(model[0]))
+
+
+def test_numbers_of_parameters_and_conversion_by_name() -> None:
+    """Oracle: by hand; `type` is torch's other name for `to`."""
+    block = Block()
+    block.inner.requires_grad_(False)
+    assert block.num_parameters() == nn.count_parameters(block) == 11
+    assert block.num_parameters(only_trainable=True) == 2
+    assert block.type("float16").scale.format is mp.float16
+    with pytest.raises(SettingError, match="assign=True cannot act"):
+        block.load_state_dict({}, assign=True)
