@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from minimp.errors import FormatError, SettingError, ShapeError
+from minimp.handles import RemovableHandle
 from minimp.nn.registry import Registry
 from minimp.ops.taps import tap
 from minimp.tape import Value
 
 __all__ = [
-    "Hooked", "RemovableHandle", "call_hooked", "register_module_forward_hook",
+    "Hooked", "call_hooked", "register_module_forward_hook",
     "register_module_forward_pre_hook", "register_module_full_backward_hook",
     "register_module_full_backward_pre_hook",
 ]  # fmt: skip
-
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -47,28 +45,10 @@ class Hooks:
     load: Table = field(default_factory=dict)
 
 
-class RemovableHandle:
-    """What registering a hook returns: `remove()` takes the hook away, and so does leaving a `with` block."""
-
-    def __init__(self, table: Table, hook: Hook, *, prepend: bool = False) -> None:
-        self.id = next(_numbers)
-        self._table = table
-        if not callable(hook.function):
-            raise SettingError(f"expected a function as hook, got {type(hook.function).__name__}")
-        later = dict(table) if prepend else {}
-        for number in later:
-            del table[number]
-        table |= {self.id: hook, **later}
-
-    def remove(self) -> None:
-        """Take the hook away; once it is gone, nothing happens."""
-        self._table.pop(self.id, None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
+def _register(table: Table, hook: Hook, *, prepend: bool = False) -> RemovableHandle:
+    if not callable(hook.function):
+        raise SettingError(f"expected a function as hook, got {type(hook.function).__name__}")
+    return RemovableHandle(table, hook, first=prepend)
 
 
 class Hooked(Registry):
@@ -93,7 +73,7 @@ class Hooked(Registry):
             prepend: call it before the hooks that are there, not after.
             with_kwargs: call ``hook(module, args, kwargs)``, which returns None or (args, kwargs).
         """
-        return RemovableHandle(self._own_hooks().forward_pre, Hook(hook, with_kwargs), prepend=prepend)
+        return _register(self._own_hooks().forward_pre, Hook(hook, with_kwargs), prepend=prepend)
 
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
@@ -108,7 +88,7 @@ class Hooked(Registry):
             always_call: call it, with what output there is, also when forward or another hook has raised.
         """
         made = Hook(hook, with_kwargs, always_call)
-        return RemovableHandle(self._own_hooks().forward, made, prepend=prepend)
+        return _register(self._own_hooks().forward, made, prepend=prepend)
 
     def register_full_backward_pre_hook(
         self, hook: Callable[..., Any], prepend: bool = False
@@ -118,7 +98,7 @@ class Hooked(Registry):
         `grad_output` has an entry for each output of forward, None for what needs no gradient. What the hook
         returns, if not None, replaces it for the module and for the hooks that follow.
         """
-        return RemovableHandle(self._own_hooks().backward_pre, Hook(hook), prepend=prepend)
+        return _register(self._own_hooks().backward_pre, Hook(hook), prepend=prepend)
 
     def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Call ``hook(module, grad_input, grad_output)`` when the gradients of the inputs are known.
@@ -128,18 +108,18 @@ class Hooked(Registry):
         as soon as `grad_output` is known, and can replace nothing (torch warns besides). Forward must return
         a tensor or a tuple.
         """
-        return RemovableHandle(self._own_hooks().backward, Hook(hook), prepend=prepend)
+        return _register(self._own_hooks().backward, Hook(hook), prepend=prepend)
 
     def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(module, prefix, keep_vars)`` before `state_dict` reads the module."""
-        return RemovableHandle(self._own_hooks().state_dict_pre, Hook(hook))
+        return _register(self._own_hooks().state_dict_pre, Hook(hook))
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(module, state_dict, prefix, {})`` when `state_dict` has read the module and all below.
 
         The hook changes `state_dict` in place.
         """
-        return RemovableHandle(self._own_hooks().state_dict, Hook(hook))
+        return _register(self._own_hooks().state_dict, Hook(hook))
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(module, state_dict, prefix, {}, strict, missing, unexpected, errors)`` before loading.
@@ -147,11 +127,11 @@ class Hooked(Registry):
         The hook may change `state_dict`, which is a copy, and add texts to `errors`: loading then raises, and
         nothing is taken over. What it adds to `missing` and `unexpected` counts as found so.
         """
-        return RemovableHandle(self._own_hooks().load_pre, Hook(hook))
+        return _register(self._own_hooks().load_pre, Hook(hook))
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(module, result)`` after loading; it may edit the result's two lists in place."""
-        return RemovableHandle(self._own_hooks().load, Hook(hook))
+        return _register(self._own_hooks().load, Hook(hook))
 
 
 # ---- hooks of all modules ---------------------------------------------------------------------------------
@@ -164,6 +144,7 @@ class _GlobalHandle(RemovableHandle):
     """A handle of a hook of all modules; with the last of them, calls are as short as before."""
 
     def __init__(self, table: Table, hook: Hook) -> None:
+        _register({}, hook)  # refuses what is no function
         super().__init__(table, hook)
         Hooked._hooks = Hooks()
 

@@ -36,19 +36,20 @@ class _Meeting:
 
     see: Callable[[Grads], Grads]
     length: int
+    backend: Any
     kinds: dict[int, tuple[tuple[int, ...], Any]]  # place -> shape and dtype
     found: dict[int, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"{len(self.kinds)} tensors"
 
-    def close(self, backend: Any) -> list[Tensor | None]:
+    def close(self) -> list[Tensor | None]:
         """Show all gradients, zeros where none arrived, and return what is to be passed on."""
         seen: list[Any] = [None] * self.length
         for place, (shape, dtype) in self.kinds.items():
             got = self.found.get(place)
-            raw = backend.xp.zeros(shape, dtype) if got is None else got
-            seen[place] = raw if isinstance(raw, Value) else Value.make(raw, backend)
+            raw = self.backend.xp.zeros(shape, dtype) if got is None else got
+            seen[place] = raw.tensor if hasattr(raw, "tensor") else Value.make(raw, self.backend)
         self.found = {}
         passed = self.see(tuple(seen))
         return [passed[place] for place in self.kinds]
@@ -61,9 +62,10 @@ def tap_gate(ctx: Node, *arrays: Array, meeting: _Meeting) -> Array:
 
 def _pass_on(ctx: Node, grad: Array, *, meeting: _Meeting) -> tuple[Any, ...]:
     """Return the gradients that were handed in, after they were shown."""
-    passed = meeting.close(ctx.backend)
-    recorded = isinstance(grad, Value)  # a gradient that is differentiated again travels as tensors
-    return tuple(x if recorded or x is None else x.array for x in passed)
+    passed = meeting.close()
+    if hasattr(grad, "tensor"):  # backward is being recorded: gradients are arrays that record
+        return tuple(None if x is None else type(grad)(x) for x in passed)
+    return tuple(None if x is None else x.array for x in passed)
 
 
 def tap_outlet(ctx: Node, gate: Array, x: Array, *, meeting: _Meeting, place: int) -> Array:
@@ -74,8 +76,7 @@ def tap_outlet(ctx: Node, gate: Array, x: Array, *, meeting: _Meeting, place: in
 def _hand_in(ctx: Node, grad: Array, *, meeting: _Meeting, place: int) -> tuple[Any, ...]:
     """Keep the gradient for the gate, which gets a 0 so that its turn comes."""
     meeting.found[place] = grad
-    zero = ctx.backend.xp.zeros((), grad.dtype)
-    return (Value.make(zero, ctx.backend) if isinstance(grad, Value) else zero), None
+    return ctx.backend.xp.zeros((), grad.dtype), None
 
 
 GATE = Op(tap_gate, CastClass.KEEP, Mixed.KEEP, "exact")
@@ -96,7 +97,7 @@ def tap(values: tuple[Any, ...], see: Callable[[Grads], Grads]) -> tuple[Any, ..
     if not places or not is_grad_enabled():
         return None
     kinds = {i: (values[i].shape, values[i].array.dtype) for i in places}
-    meeting = _Meeting(see, len(values), kinds)
+    meeting = _Meeting(see, len(values), values[places[0]].backend, kinds)
     gate = GATE(*(values[i] for i in places), meeting=meeting)
     out = list(values)
     for i in places:

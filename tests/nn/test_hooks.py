@@ -74,7 +74,7 @@ def test_an_always_called_hook_sees_a_forward_that_raised() -> None:
     """Oracle: torch's rule: called once, output None; the first fault goes on, with a note on the second."""
 
     class Broken(nn.Module):
-        def forward(self, x: Any) -> Any:
+        def forward(self, *_: Any) -> Any:
             raise ZeroDivisionError("first")
 
     module, seen = Broken(), []
@@ -283,3 +283,22 @@ def test_a_copy_has_the_hooks_of_its_own() -> None:
     handle.remove()
     assert layer(ones()).tolist() == [[2.0, 2.0]]
     assert made(ones()).tolist() == [[3.0, 3.0]]
+
+
+def test_gradients_through_a_tap_can_be_differentiated_again() -> None:
+    """Oracle: by hand: y = 3 a x^2, so y' = 6 a x and y'' = 6 a; the hook doubles both."""
+    module, seen = Two(), []
+
+    def double(module: Any, grad_input: Any, grad_output: Any) -> Any:
+        seen.append(grad_input)
+        return tuple(None if g is None else g * 2.0 for g in grad_input)
+
+    module.register_full_backward_hook(double)
+    x, a = mp.tensor([5.0], requires_grad=True), mp.tensor([7.0])
+    (slope,) = mp.grad(module(x * x, 3.0, a)[0].sum(), x, create_graph=True)
+    assert slope is not None
+    assert slope.tolist() == [2 * 2 * 5.0 * 3.0 * 7.0]
+    (curve,) = mp.grad(slope.sum(), x)
+    assert curve is not None
+    assert curve.tolist() == [2 * 2 * 3.0 * 7.0]
+    assert len(seen) == 1

@@ -278,7 +278,7 @@ def test_members_are_found_by_path_and_modules_replaced() -> None:
     model = nn.Sequential(Block(), nn.ReLU())
     assert model.get_parameter("0.inner.weight") is model[0].inner.weight
     assert model.get_buffer("0.seen") is model[0].seen
-    with pytest.raises(SettingError, match="unknown parameter '0.inner.wieght'; did you mean"):
+    with pytest.raises(SettingError, match=r"unknown parameter '0\.inner\.wieght'; did you mean"):
         model.get_parameter("0.inner.wieght")
     with pytest.raises(SettingError, match="no module at '2'"):
         model.get_buffer("2.seen")
