@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from minimp.errors import FormatError, SettingError, ShapeError
+from minimp.errors import DataError, FormatError, SettingError, ShapeError
+from minimp.files import AnyPath
+from minimp.files.sealed import read_arrays
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
@@ -29,19 +32,25 @@ class LoadResult(NamedTuple):
 
 
 def load_state(
-    owner: str, leaves: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool
+    owner: str, leaves: Mapping[str, Tensor], state: Mapping[str, Any] | AnyPath, strict: bool
 ) -> LoadResult:
     """Give each leaf the values that `state` has under its path, or raise and leave all as they were.
 
     Args:
         owner: the module's name, for messages.
-        leaves: path -> parameter or buffer.
-        state: path -> tensor or array.
+        leaves: path -> parameter or buffer. One that stands under several paths (tied) is given where the
+            state has one of them, as in the files of ``safetensors.torch.save_model``.
+        state: path -> tensor or array; or a safetensors file that holds them, of minimp, torch or others.
         strict: whether both must have the same paths.
     """
+    if isinstance(state, str | os.PathLike):
+        state = _from_file(state, leaves, f"{owner}.load_state_dict")
     if not isinstance(state, Mapping):
-        raise SettingError(f"expected a mapping of paths to tensors, got {type(state).__name__}", op=owner)
-    missing = [path for path in leaves if path not in state]
+        raise SettingError(
+            f"expected a mapping of paths to tensors, or a file, got {type(state).__name__}", op=owner
+        )
+    there = {id(leaf) for path, leaf in leaves.items() if path in state}
+    missing = [path for path, leaf in leaves.items() if id(leaf) not in there]
     unexpected = [path for path in state if path not in leaves]
     given = {path: _value(path, state[path], leaf) for path, leaf in leaves.items() if path in state}
     wrong = [
@@ -61,9 +70,31 @@ def load_state(
     if wrong:
         shapes = [each.shape for each in given.values()]
         raise ShapeError(faults[0], op=f"{owner}.load_state_dict", shapes=shapes)
-    for path, array in {path: _stored(value, leaves[path]) for path, value in given.items()}.items():
+    for path, array in {path: _stored(path, value, leaves[path]) for path, value in given.items()}.items():
         leaves[path].array = array
     return LoadResult(missing, unexpected)
+
+
+def _from_file(path: AnyPath, leaves: Mapping[str, Tensor], op: str) -> dict[str, Any]:
+    """Return the arrays of a file by their names.
+
+    A tensor of which ``safetensors.torch.save_model`` kept one name only comes back under the other ones that
+    a leaf has too: the metadata of the file maps them to the name that was kept.
+    """
+    arrays, notes = read_arrays(path, op=f"load {os.fspath(path)}")
+    found: dict[str, Any] = dict(arrays)
+    for name in leaves:
+        if name not in arrays and notes.get(name) in arrays:
+            found[name] = arrays[notes[name]]
+    parts = {name.partition("/")[0] for name in arrays if name.partition("/")[2] in leaves}
+    if parts and not any(name in found for name in leaves):
+        part = min(parts)
+        raise SettingError(
+            f"{os.fspath(path)} holds a larger state; what may fit the module lies in it under {part!r}",
+            op=op,
+            help=f"load_state_dict(mp.load(path)[{part!r}])",
+        )
+    return found
 
 
 def _value(path: str, value: Any, leaf: Tensor) -> Tensor:
@@ -80,11 +111,18 @@ def _value(path: str, value: Any, leaf: Tensor) -> Tensor:
     return held
 
 
-def _stored(value: Tensor, leaf: Tensor) -> Any:
+def _stored(path: str, value: Tensor, leaf: Tensor) -> Any:
     """Return a copy of the value's array in the leaf's format."""
-    if leaf.format is None or value.format is leaf.format:
-        return value.array.astype(leaf.dtype, copy=True)
-    return leaf.backend.cast(value.array, leaf.format)
+    if leaf.format is not None and value.format is not leaf.format:
+        return leaf.backend.cast(value.array, leaf.format)
+    made = value.array.astype(leaf.dtype, copy=True)
+    if value.dtype != leaf.dtype and bool((made != value.array).any()):
+        raise DataError(
+            f"{path}: the integers, of {value.dtype}, do not fit {leaf.dtype}",
+            op="load_state_dict",
+            help="build the module with the integers that the state has",
+        )
+    return made
 
 
 def _list(kind: str, names: list[str]) -> str:
