@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from minimp import formats
 from minimp.backend import get_backend
 from minimp.errors import FormatError, SettingError
+from minimp.files import AnyPath
 from minimp.nn.hooks import call_hooked
 from minimp.nn.parameter import copy_leaf, move, recast
-from minimp.nn.states import LoadResult, load_state
+from minimp.nn.states import LoadResult, load_state, read_state
 from minimp.nn.tree import Tree, count_parameters, join
 from minimp.tensors import Tensor
 
@@ -83,13 +85,14 @@ class Module(Tree):
                 yield name, leaf
 
     def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+        self, state_dict: Mapping[str, Any] | AnyPath, strict: bool = True, assign: bool = False
     ) -> LoadResult:
         """Take over the values of `state_dict`, or none of them.
 
         Args:
-            state_dict: path -> tensor or array of the leaf's shape. Values of another floating format are
-                rounded once, to nearest; they are copied.
+            state_dict: path -> tensor or array of the leaf's shape; or a safetensors file that holds them, of
+                minimp, torch or others. Values of another floating format are rounded once, to nearest; they
+                are copied. A tied parameter may stand under one of its paths only.
             strict: refuse missing and unexpected paths; else they are only named in the result.
             assign: must stay False: parameters keep their format; convert the model first.
 
@@ -100,6 +103,7 @@ class Module(Tree):
             SettingError: paths are missing or unexpected (strict), a hook objects, or assign=True.
             ShapeError: a shape differs.
             FormatError, DataError: a value is no array of numbers, or integers stand where floats are.
+            CheckpointError: the file cannot be read or trusted.
         """
         if assign:
             raise SettingError(
@@ -107,6 +111,9 @@ class Module(Tree):
                 op=f"{self._name()}.load_state_dict", help="convert the model first, with .to(...)",
             )  # fmt: skip
         modules = list(self.named_modules(remove_duplicate=False))
+        if isinstance(state_dict, str | os.PathLike):
+            names = [join(path, name) for path, module in modules for name, _ in module._saved()]
+            state_dict = read_state(state_dict, names, f"{self._name()}.load_state_dict")
         state, noted = self._before_loading(modules, state_dict, strict)
         leaves = {join(path, name): leaf for path, module in modules for name, leaf in module._saved()}
         found = load_state(self._name(), leaves, state, strict)

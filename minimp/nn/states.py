@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from minimp.errors import DataError, FormatError, SettingError, ShapeError
@@ -12,7 +12,7 @@ from minimp.files.sealed import read_arrays
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
-__all__ = ["LoadResult", "load_state"]
+__all__ = ["LoadResult", "load_state", "read_state"]
 
 SHOWN = 8
 """Names of one kind that a message lists before it counts the rest."""
@@ -32,7 +32,7 @@ class LoadResult(NamedTuple):
 
 
 def load_state(
-    owner: str, leaves: Mapping[str, Tensor], state: Mapping[str, Any] | AnyPath, strict: bool
+    owner: str, leaves: Mapping[str, Tensor], state: Mapping[str, Any], strict: bool
 ) -> LoadResult:
     """Give each leaf the values that `state` has under its path, or raise and leave all as they were.
 
@@ -40,11 +40,9 @@ def load_state(
         owner: the module's name, for messages.
         leaves: path -> parameter or buffer. One that stands under several paths (tied) is given where the
             state has one of them, as in the files of ``safetensors.torch.save_model``.
-        state: path -> tensor or array; or a safetensors file that holds them, of minimp, torch or others.
+        state: path -> tensor or array.
         strict: whether both must have the same paths.
     """
-    if isinstance(state, str | os.PathLike):
-        state = _from_file(state, leaves, f"{owner}.load_state_dict")
     if not isinstance(state, Mapping):
         raise SettingError(
             f"expected a mapping of paths to tensors, or a file, got {type(state).__name__}", op=owner
@@ -75,19 +73,23 @@ def load_state(
     return LoadResult(missing, unexpected)
 
 
-def _from_file(path: AnyPath, leaves: Mapping[str, Tensor], op: str) -> dict[str, Any]:
-    """Return the arrays of a file by their names.
+def read_state(path: AnyPath, wanted: Collection[str], op: str) -> dict[str, Any]:
+    """Return the arrays of a safetensors file by their names, for a module that has those of `wanted`.
 
-    A tensor of which ``safetensors.torch.save_model`` kept one name only comes back under the other ones that
-    a leaf has too: the metadata of the file maps them to the name that was kept.
+    A tensor of which ``safetensors.torch.save_model`` kept one name only comes back under the others that are
+    wanted: the metadata of the file maps them to the name that was kept.
+
+    Raises:
+        SettingError: the file holds a state with the module's somewhere in it.
+        CheckpointError: the file cannot be read or trusted.
     """
     arrays, notes = read_arrays(path, op=f"load {os.fspath(path)}")
     found: dict[str, Any] = dict(arrays)
-    for name in leaves:
+    for name in wanted:
         if name not in arrays and notes.get(name) in arrays:
             found[name] = arrays[notes[name]]
-    parts = {name.partition("/")[0] for name in arrays if name.partition("/")[2] in leaves}
-    if parts and not any(name in found for name in leaves):
+    parts = {name.partition("/")[0] for name in arrays if name.partition("/")[2] in wanted}
+    if parts and not any(name in found for name in wanted):
         part = min(parts)
         raise SettingError(
             f"{os.fspath(path)} holds a larger state; what may fit the module lies in it under {part!r}",
