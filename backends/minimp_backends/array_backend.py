@@ -18,6 +18,7 @@ from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
 from minimp.formats.dice import Source
+from minimp_backends.attention import AttentionKernels
 from minimp_backends.special import erf
 from minimp_backends.updates import Updates
 
@@ -28,7 +29,7 @@ LOW = frozenset({formats.float16.dtype, formats.bfloat16.dtype})
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-class ArrayBackend(Updates, ABC):
+class ArrayBackend(AttentionKernels, Updates, ABC):
     """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
 
     name: str

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minimp.checks.findings import Finding
-from minimp.checks.tables import REFERENCE
+from minimp.checks.tables import NO_DERIVATIVE, REFERENCE
 from minimp.formats import float64
 from minimp.policy import format_of
 from minimp.tape import Node
@@ -49,7 +49,7 @@ def check_rule(
         grad: the incoming gradient.
         options: the op's options.
     """
-    if node.op.name == "dropout":
+    if node.op.name == "dropout" or NO_DERIVATIVE.get(node.op.name, _never)(options):
         return ()
     wide = [x.astype(np.float64) if _floating(x) else x for x in inputs]
     u = np.asarray(grad, np.float64)
@@ -83,6 +83,10 @@ def signs_of(x: Array) -> Array:
         0x9E3779B97F4A7C15
     )  # Fibonacci hashing: the top bit looks random
     return np.where(mixed >> np.uint64(63), 1.0, -1.0)
+
+
+def _never(_: Mapping[str, Any]) -> bool:
+    return False
 
 
 def _run_rule(node: Node, wide: Sequence[Any], u: Array, options: dict[str, Any]) -> list[Array | None]:

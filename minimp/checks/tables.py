@@ -9,12 +9,20 @@ from typing import Any
 from minimp.checks import bounds, gradients, reference
 from minimp.checks.bounds import Family, is_plain
 from minimp.checks.case import Case
-from minimp.checks.families import places
+from minimp.checks.families import attention, places
 from minimp.checks.running import Arithmetic, Running
 
-__all__ = ["FAMILIES", "FORMATLESS", "GRADIENTS", "REFERENCE", "forward_bound", "gradient_bound"]
+__all__ = [
+    "FAMILIES",
+    "FORMATLESS",
+    "GRADIENTS",
+    "NO_DERIVATIVE",
+    "REFERENCE",
+    "forward_bound",
+    "gradient_bound",
+]
 
-FILES: tuple[Any, ...] = (places,)
+FILES: tuple[Any, ...] = (places, attention)
 """The modules of :mod:`minimp.checks.families`."""
 
 
@@ -39,6 +47,10 @@ FORMATLESS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isfinite", "argmax"
     *(getattr(file, "FORMATLESS", ()) for file in FILES)
 )
 """Ops whose results are booleans or indices."""
+NO_DERIVATIVE: dict[str, Any] = {
+    op: rule for file in FILES for op, rule in getattr(file, "NO_DERIVATIVE", {}).items()
+}
+"""Op name -> options -> whether its gradient is another than the derivative, by definition."""
 REFERENCE = _joined("REFERENCE", reference.REFERENCE)
 """Op name -> its forward in float64."""
 GRADIENTS = _joined("GRADIENTS", gradients.GRADIENTS)

@@ -5,6 +5,7 @@ docstring of the function they concern; where none is, there is none that we kno
 """
 
 from minimp.functional.activations import exp, gelu, log, relu, sigmoid, sqrt, tanh
+from minimp.functional.attention import embedding, scaled_dot_product_attention
 from minimp.functional.losses import cross_entropy, mse_loss, nll_loss
 from minimp.functional.normalization import layer_norm, log_softmax, rms_norm, softmax, vector_norm
 from minimp.functional.pooling import avg_pool2d, max_pool2d
@@ -12,7 +13,7 @@ from minimp.functional.products import conv2d, linear
 from minimp.functional.shaping import cat, dropout
 
 __all__ = [
-    "avg_pool2d", "cat", "conv2d", "cross_entropy", "dropout", "exp", "gelu", "layer_norm", "linear",
-    "log", "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "relu", "rms_norm", "sigmoid", "softmax",
-    "sqrt", "tanh", "vector_norm",
+    "avg_pool2d", "cat", "conv2d", "cross_entropy", "dropout", "embedding", "exp", "gelu", "layer_norm",
+    "linear", "log", "log_softmax", "max_pool2d", "mse_loss", "nll_loss", "relu", "rms_norm",
+    "scaled_dot_product_attention", "sigmoid", "softmax", "sqrt", "tanh", "vector_norm",
 ]  # fmt: skip

@@ -5,6 +5,8 @@ REFERENCE  op name -> its forward in plain NumPy float64, from the definition, s
 BOUNDS     name of a family of bounds -> op name -> its forward over running numbers (nothing for "exact")
 GRADIENTS  op name -> for each input, its gradient over running numbers
 FORMATLESS names of ops whose results are booleans or indices (may be left out)
+NO_DERIVATIVE  op name -> options -> whether its gradient is another than the derivative by definition (may be
+           left out)
 ========== =============================================================================================
 
 The files :mod:`~minimp.checks.reference`, :mod:`~minimp.checks.bounds` and :mod:`~minimp.checks.gradients`

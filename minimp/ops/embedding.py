@@ -1,0 +1,65 @@
+"""Rows of a table, looked up by index."""
+
+from __future__ import annotations
+
+from minimp.door import op
+from minimp.errors import DataError, SettingError, ShapeError
+from minimp.policy import Mixed
+from minimp.tape import Array, Node
+
+__all__ = ["embedding"]
+
+
+@op(mixed=Mixed.SAME, bound="exact")
+def embedding(
+    ctx: Node, weight: Array, index: Array, *, padding_idx: int | None = None,
+    scale_grad_by_freq: bool = False,
+) -> Array:  # fmt: skip
+    """weight[index]: (V, D), integers (...) -> (..., D); nothing is rounded.
+
+    The gradient of a row is the sum of those of all places that took it, by ctx.accumulate, rounded once;
+    scale_grad_by_freq divides it by how many they are. The row at padding_idx takes none.
+    """
+    _check(weight, index, padding_idx)
+    ctx.save(index)
+    return ctx.backend.xp.take(weight, index, axis=0)
+
+
+@embedding.gradient
+def _(
+    ctx: Node, grad: Array, *, padding_idx: int | None = None, scale_grad_by_freq: bool = False
+) -> tuple[Array, None]:
+    (index,) = ctx.saved
+    xp, shape = ctx.backend.xp, ctx.shape_of(0)
+    if padding_idx is not None:
+        grad = ctx.backend.keep_where(grad, (index != padding_idx % shape[0])[..., None])
+    total = ctx.backend.scatter_add(shape, index, ctx.wide(grad), accumulate=ctx.accumulate)
+    if scale_grad_by_freq:
+        counts = xp.bincount(index.reshape(-1), minlength=shape[0])
+        total = total / xp.maximum(counts, 1).astype(total.dtype)[:, None]
+    return ctx.round(total), None
+
+
+def _check(weight: Array, index: Array, padding_idx: int | None) -> None:
+    """Refuse what is no table, and indices that are no rows of it."""
+    if weight.ndim != 2:
+        raise ShapeError(
+            f"expected a table (V, D), got {weight.shape}", op="embedding", shapes=[weight.shape]
+        )
+    rows = weight.shape[0]
+    if index.dtype.kind not in "iu":
+        raise DataError(
+            f"expected integer indices, got {index.dtype}",
+            op="embedding", help="cast them with .astype('int64')",
+        )  # fmt: skip
+    if index.size and not (index.min() >= 0 and index.max() < rows):
+        wrong = index[(index < 0) | (index >= rows)].reshape(-1)[0]
+        raise DataError(
+            f"expected indices from 0 to {rows - 1}, got {int(wrong)}",
+            op="embedding", help="give the table more rows, or look the data through",
+        )  # fmt: skip
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise SettingError(
+            f"embedding: padding_idx must be a row of the table, from {-rows} to {rows - 1}, "
+            f"got {padding_idx}"
+        )
