@@ -9,7 +9,7 @@ from typing import Any
 from minimp.checks import bounds, gradients, reference
 from minimp.checks.bounds import Family, is_plain
 from minimp.checks.case import Case
-from minimp.checks.families import attention, places
+from minimp.checks.families import attention, convolution, places
 from minimp.checks.running import Arithmetic, Running
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "gradient_bound",
 ]
 
-FILES: tuple[Any, ...] = (places, attention)
+FILES: tuple[Any, ...] = (attention, convolution, places)
 """The modules of :mod:`minimp.checks.families`."""
 
 
