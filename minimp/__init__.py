@@ -12,6 +12,7 @@ tensor([[3., 4.]])
 from minimp import checks, data, errors, formats, functional, memory, nn, optim
 from minimp.backend import available_backends, use_backend
 from minimp.checkpoint import load, save
+from minimp.custom import Function
 from minimp.differentiation import grad
 from minimp.door import OPS, Op, cast, op
 from minimp.formats import (
@@ -29,9 +30,11 @@ from minimp.formats import (
     int8,
     tfloat32,
 )
+from minimp.function_casts import custom_bwd, custom_fwd
 from minimp.modes import accumulate, enable_grad, is_grad_enabled, no_grad
 from minimp.policy import Policy, autocast, get_autocast_dtype, is_autocast_enabled, policies
 from minimp.recipe import Recipe, recipes
+from minimp.rerun import recompute
 from minimp.rng import get_rng_state, manual_seed, set_rng_state
 from minimp.scaler import GradScaler
 from minimp.step import TrainStep
@@ -42,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "OPS",
+    "Function",
     "GradScaler",
     "Op",
     "Policy",
@@ -55,6 +59,8 @@ __all__ = [
     "bfloat16",
     "cast",
     "checks",
+    "custom_bwd",
+    "custom_fwd",
     "data",
     "enable_grad",
     "errors",
@@ -86,6 +92,7 @@ __all__ = [
     "optim",
     "policies",
     "recipes",
+    "recompute",
     "save",
     "set_rng_state",
     "tensor",

@@ -41,6 +41,11 @@ class Op:
     reach the gradient rule under the same names.
     """
 
+    silent = False
+    """Whether its gradient goes without telling the listeners."""
+    on_tensors: Callable[[Node, Any], list[Any]] | None = None
+    """The gradient on tensors, of an op whose rule is no rule on arrays (:mod:`minimp.custom`)."""
+
     def __init__(self, forward: Callable[..., Array], cast: CastClass, mixed: Mixed, bound: str) -> None:
         self.name = forward.__name__.rstrip("_")
         self.forward = forward

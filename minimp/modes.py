@@ -46,6 +46,7 @@ class Modes:
         accumulate: how sums are accumulated, a name of :func:`minimp.formats.matmul`.
         listeners: called with one :class:`minimp.tape.Event` for each op and each gradient.
         backend: the name of the backend on which new tensors are made.
+        recomputing: whether a forward runs a second time, for backward (:func:`minimp.recompute`).
     """
 
     grad_enabled: bool = True
@@ -53,6 +54,7 @@ class Modes:
     accumulate: str = "float32"
     listeners: tuple[Listener, ...] = ()
     backend: str = "numpy"
+    recomputing: bool = False
 
 
 DEFAULT_MODES = Modes()

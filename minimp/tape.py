@@ -23,16 +23,9 @@ if TYPE_CHECKING:
     from minimp_backends.array_backend import ArrayBackend as Backend
 
 __all__ = [
-    "Array",
-    "Edge",
-    "Event",
-    "Node",
-    "Value",
-    "backward",
-    "edge_gradients",
-    "gradients",
-    "require_saved",
-]
+    "Array", "Edge", "Event", "Node", "Parts", "Value", "backward", "edge_gradients", "gradients",
+    "require_saved", "tell_backward",
+]  # fmt: skip
 
 Array = Any
 """A raw array of the backend in use: `numpy.ndarray` on NumPy."""
@@ -122,8 +115,8 @@ class Node:
     """
 
     __slots__ = (
-        "accumulate", "backend", "format", "hooks", "ids", "inputs", "memo", "number", "op", "options",
-        "recording", "rerun", "saved", "shape",
+        "__weakref__", "accumulate", "backend", "format", "hooks", "ids", "inputs", "memo", "number", "op",
+        "options", "recording", "rerun", "saved", "shape",
     )  # fmt: skip
 
     ids: tuple[int, ...]
@@ -201,14 +194,29 @@ class WideNode(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """Gradients of some of an op's several results, by their positions."""
+
+    by_index: dict[int, Any]
+
+    def merged(self, other: Parts, add: Callable[[Any, Any], Any]) -> Parts:
+        """Return both, added up where they meet."""
+        total = dict(self.by_index)
+        for index, part in other.by_index.items():
+            total[index] = add(total[index], part) if index in total else part
+        return Parts(total)
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """What a listener is told after an op or a gradient has run.
 
     Attributes:
         phase: ``"forward"`` or ``"backward"``.
         node: the op's context.
-        inputs: forward: the arrays after casting; backward: the one incoming gradient.
-        outputs: forward: the one result; backward: a gradient, or None, for each input.
+        inputs: forward: the arrays after casting; backward: the one incoming gradient (of a Function with
+            several outputs: those that there are).
+        outputs: forward: the one result (of a Function: all); backward: a gradient, or None, for each input.
         given: the formats of the inputs before casting (forward only).
         modes: the settings in force (forward only; backward runs with autocast off).
     """
@@ -258,8 +266,8 @@ def _walk(output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = froz
     def differentiate(node: Node, grad: Array) -> tuple[Array | None, ...]:
         require_saved(node)
         parts = node.op.differentiate(node, grad)
-        for listener in modes.listeners:
-            listener(Event("backward", node, (grad,), parts, (), modes))
+        if modes.listeners:
+            tell_backward(node, grad, parts, modes)
         if not keep:
             node.free()
         return parts
@@ -271,8 +279,16 @@ def _walk(output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = froz
         speak(token)
 
 
-def _add(node: Node, held: Array, part: Array) -> Array:
-    return node.backend.add(held, part)
+def _add(node: Node, held: Any, part: Any) -> Any:
+    return held.merged(part, node.backend.add) if isinstance(held, Parts) else node.backend.add(held, part)
+
+
+def tell_backward(node: Node, grad: Any, parts: tuple[Array | None, ...], modes: Modes) -> None:
+    """Tell the listeners that a gradient has run."""
+    if not node.op.silent:
+        incoming = tuple(grad.by_index.values()) if isinstance(grad, Parts) else (grad,)
+        for listener in modes.listeners:
+            listener(Event("backward", node, incoming, parts, (), modes))
 
 
 def edge_gradients(

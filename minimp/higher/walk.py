@@ -11,7 +11,7 @@ from minimp.higher.arrays import Recorded, wide_format
 from minimp.higher.context import RecordedContext, tensor_at
 from minimp.modes import MODES, setting
 from minimp.policy import format_of
-from minimp.tape import Edge, Event, Node, Value, edge_gradients, require_saved
+from minimp.tape import Edge, Node, Parts, Value, edge_gradients, require_saved, tell_backward
 
 if TYPE_CHECKING:
     from minimp.tensors import Tensor
@@ -39,21 +39,26 @@ def recorded_gradients(
         return edge_gradients(output, grad, wanted, differentiate=_differentiate, add=_add)
 
 
-def _add(node: Node, held: Tensor, part: Tensor) -> Tensor:  # noqa: ARG001 - the array's way needs the node
-    return ops.add(held, part)
+def _add(node: Node, held: Any, part: Any) -> Any:  # noqa: ARG001 - the array's way needs the node
+    return held.merged(part, ops.add) if isinstance(held, Parts) else ops.add(held, part)
 
 
-def _differentiate(node: Node, grad: Tensor) -> Sequence[Tensor | None]:
+def _differentiate(node: Node, grad: Any) -> Sequence[Any]:
     """Run one gradient rule on recorded arrays, and tell the listeners."""
     require_saved(node)
-    rule = _through_composite if node.op.composed is not None else _by_rule
+    rule = node.op.on_tensors or (_by_rule if node.op.composed is None else _through_composite)
     with setting(accumulate=node.accumulate):
         parts = rule(node, grad)
-    modes = MODES.get()
-    arrays = tuple(None if part is None else part.array for part in parts)
-    for listener in modes.listeners:
-        listener(Event("backward", node, (grad.array,), arrays, (), modes))
+    if MODES.get().listeners and not node.op.silent:
+        arrays = tuple(None if part is None else part.array for part in parts)
+        tell_backward(node, _arrays(grad), arrays, MODES.get())
     return parts
+
+
+def _arrays(grad: Any) -> Any:
+    if isinstance(grad, Parts):
+        return Parts({index: part.array for index, part in grad.by_index.items()})
+    return grad.array
 
 
 def _by_rule(node: Node, grad: Tensor) -> list[Tensor | None]:

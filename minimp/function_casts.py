@@ -1,0 +1,84 @@
+"""The place of a Function in an autocast region: torch.amp.custom_fwd and custom_bwd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial, wraps
+from typing import Any
+
+from minimp import formats, ops
+from minimp.errors import FormatError
+from minimp.formats import Format
+from minimp.modes import MODES
+from minimp.policy import FLOATING
+from minimp.policy.region import in_region
+from minimp.tape import Value
+
+__all__ = ["custom_bwd", "custom_fwd"]
+
+
+def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = None) -> Any:
+    """Decorate a Function's forward for use in autocast regions (torch.amp.custom_fwd, PyTorch 2.13).
+
+    Without `cast_inputs` the body sees the arguments as they are, with autocast as it is; a backward under
+    :func:`custom_bwd` runs in the same state. With `cast_inputs`, in a region, floating tensors (but float64
+    ones; also those in lists, tuples and dicts) are cast to that format, and the body and the backward run
+    with autocast off. Outside of a region nothing happens. (torch's `device_type` has nothing to say here.)
+
+    Args:
+        forward: the static method.
+        cast_inputs: a format, in any spelling of `mp.formats.get`.
+
+    Raises:
+        FormatError: `cast_inputs` is no floating format that tensors have.
+    """
+    if forward is None:
+        return partial(custom_fwd, cast_inputs=cast_inputs)
+    target = None if cast_inputs is None else formats.get(cast_inputs)
+    if target is not None and target not in FLOATING:
+        raise FormatError(
+            f"cast_inputs cannot be {target.name}", op="custom_fwd", formats=[target.name],
+            help="use float16, bfloat16, float32 or float64",
+        )  # fmt: skip
+
+    @wraps(forward)
+    def run(ctx: Any, *args: Any, **options: Any) -> Any:
+        region = MODES.get().autocast
+        inside = region is not None and region.enabled
+        ctx._region = region if inside and target is None else None
+        if target is None or not inside:
+            return forward(ctx, *args, **options)
+        with in_region(None):
+            cast = [_cast(each, target) for each in args]
+            return forward(ctx, *cast, **{key: _cast(each, target) for key, each in options.items()})
+
+    return run
+
+
+def custom_bwd(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a Function's backward: run it in the autocast state of its forward (torch.amp.custom_bwd).
+
+    The forward must be decorated with :func:`custom_fwd`. The region's casts are made anew.
+    """
+
+    @wraps(backward)
+    def run(ctx: Any, *grads: Any) -> Any:
+        region = ctx._region
+        with in_region(None if region is None else replace(region, cache={})):
+            return backward(ctx, *grads)
+
+    return run
+
+
+def _cast(x: Any, target: Format) -> Any:
+    """Cast tensors, also those inside containers."""
+    if isinstance(x, Value):
+        eligible = x.format in FLOATING and x.format is not formats.float64
+        return ops.cast(x, format=target) if eligible and x.format is not target else x
+    if isinstance(x, Mapping):
+        return {key: _cast(each, target) for key, each in x.items()}
+    if isinstance(x, list | tuple):
+        cast = [_cast(each, target) for each in x]
+        return type(x)(*cast) if hasattr(x, "_fields") else type(x)(cast)
+    return x

@@ -1,0 +1,199 @@
+"""Recomputing a part of the forward in backward: the same bits, less memory, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minimp as mp
+from minimp import functional, nn
+from minimp.errors import GradientError
+from minimp.memory import saved_arrays
+from minimp.modes import listen
+from minimp.tape import Event, Node
+
+Bits = list[Any]
+
+
+def network() -> nn.Module:
+    """Return layers with dropout, and one used twice."""
+    mp.manual_seed(0)
+    first = nn.Linear(6, 6)
+    return nn.Sequential(first, nn.GELU(), nn.Dropout(0.3), first, nn.LayerNorm(6), nn.Linear(6, 4))
+
+
+def gradients(run: Callable[[nn.Module, mp.Tensor], mp.Tensor], region: Any = None) -> Bits:
+    """Return the loss and every gradient of a step, as arrays."""
+    model = network()
+    x = mp.tensor(np.random.default_rng(1).standard_normal((5, 6)), dtype="float32", requires_grad=True)
+    mp.manual_seed(7)
+    with region or mp.enable_grad():
+        loss = functional.cross_entropy(run(model, x), np.arange(5) % 4)
+    (loss * 8.0).backward()
+    return [loss.detach().numpy(), x.grad.numpy(), *(p.grad.numpy() for p in model.parameters())]
+
+
+def parts(model: nn.Module, x: mp.Tensor) -> mp.Tensor:
+    """Run a network in two recomputed parts."""
+    layers = list(model)
+    x = mp.recompute(lambda x: layers[2](layers[1](layers[0](x))), x)
+    return mp.recompute(lambda x: layers[5](layers[4](layers[3](x))), x)
+
+
+def nested(model: nn.Module, x: mp.Tensor) -> mp.Tensor:
+    """Run a network in a part that has a part inside."""
+    layers = list(model)
+
+    def inner(x: mp.Tensor) -> mp.Tensor:
+        return layers[3](layers[2](layers[1](x)))
+
+    return mp.recompute(lambda x: layers[5](layers[4](mp.recompute(inner, layers[0](x)))), x)
+
+
+@pytest.mark.parametrize("way", [parts, nested, lambda m, x: mp.recompute(m, x)])
+@pytest.mark.parametrize("low", [None, "float16", "bfloat16", "uncached"])
+def test_the_gradients_are_the_same_bits(way: Any, low: str | None) -> None:
+    """Oracle: the ordinary run: loss and gradients bit for bit, dropout and shared weights included."""
+
+    def region() -> Any:
+        if low is None:
+            return None
+        return mp.autocast("float16", cache_enabled=False) if low == "uncached" else mp.autocast(low)
+
+    plain, again = gradients(lambda m, x: m(x), region()), gradients(way, region())
+    for a, b in zip(plain, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["float64", "float16", "chunked:4"])
+def test_the_second_run_accumulates_as_the_first(name: str) -> None:
+    """Oracle: the ordinary run under the same name; backward itself runs outside the block."""
+
+    def under(way: Any) -> Any:
+        def run(model: nn.Module, x: mp.Tensor) -> mp.Tensor:
+            with mp.accumulate(name):
+                return way(model, x)
+
+        return run
+
+    for a, b in zip(gradients(under(lambda m, x: m(x))), gradients(under(parts)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_weight_that_the_region_had_cast_before_is_found_cast() -> None:
+    """Oracle: the ordinary run; the cast of a weight used before the part is no op of the part."""
+    x = mp.tensor(np.random.default_rng(0).standard_normal((3, 4)), dtype="float32")
+    found = []
+    for way in (lambda f, a: f(a), mp.recompute):
+        w = mp.tensor(np.random.default_rng(1).standard_normal((4, 4)), dtype="float32", requires_grad=True)
+        with mp.autocast("float16"):
+            y = x @ w
+            z = way(lambda a, w=w: (a @ w).tanh() @ w, y)
+        z.sum().backward()
+        found.append(w.grad.numpy())
+    np.testing.assert_array_equal(*found)
+
+
+def test_nothing_is_kept_until_backward_needs_it() -> None:
+    """Oracle: bytes of saved arrays, counted on the nodes: 0 inside the part, all of it without."""
+    x = mp.tensor(np.ones((50, 40)), dtype="float32", requires_grad=True)
+
+    def part(a: mp.Tensor) -> mp.Tensor:
+        return ((a * a).tanh() * a).sigmoid()
+
+    def kept(way: Any) -> int:
+        nodes: list[Node] = []
+        with listen(lambda event: nodes.append(event.node)):
+            result = way(part, x)
+        assert result.requires_grad
+        return sum(a.nbytes for a in saved_arrays(nodes).values())
+
+    assert kept(lambda f, a: f(a)) >= 3 * x.nbytes
+    assert kept(mp.recompute) == 0
+
+
+def test_second_derivatives_go_through() -> None:
+    """Oracle: d2/dx2 of (x^3)^2 = 30 x^4."""
+    x = mp.tensor([1.0, 2.0], dtype="float64", requires_grad=True)
+    y = mp.recompute(lambda x: (x * x * x) * (x * x * x), x)
+    (slope,) = mp.grad(y.sum(), x, create_graph=True)
+    (curve,) = mp.grad(slope.sum(), x)
+    np.testing.assert_allclose(curve.numpy(), 30 * np.array([1.0, 16.0]), rtol=0, atol=0)
+
+
+def test_batch_statistics_are_updated_once() -> None:
+    """Oracle: is_recomputing tells the second run from the first."""
+    seen: list[bool] = []
+
+    def part(x: mp.Tensor) -> mp.Tensor:
+        seen.append(mp.rerun.is_recomputing())
+        return x * x
+
+    x = mp.tensor([3.0], requires_grad=True)
+    mp.recompute(part, x).backward()
+    assert seen == [False, True]
+    assert x.grad.tolist() == [6.0]
+
+
+def test_without_recording_it_is_the_function() -> None:
+    """Oracle: one call, no graph."""
+    calls: list[int] = []
+    with mp.no_grad():
+        y = mp.recompute(lambda x: (calls.append(1), x * 2.0)[1], mp.tensor([1.0], requires_grad=True))
+    assert calls == [1]
+    assert not y.requires_grad
+
+
+def test_listeners_hear_the_second_run() -> None:
+    """Oracle: two forwards and one backward of the multiplication."""
+    x = mp.tensor([3.0], requires_grad=True)
+    y = mp.recompute(lambda x: x * x, x)
+    events: list[Event] = []
+    with listen(events.append):
+        y.backward()
+    assert [(e.phase, e.node.op.name) for e in events] == [("forward", "mul"), ("backward", "mul")]
+
+
+def test_another_second_run_is_refused() -> None:
+    """Oracle: a function that does something else the second time; the message names the op."""
+    turn = iter([lambda x: x * x, lambda x: (x * x).tanh(), lambda x: x / x])
+    x = mp.tensor([3.0], requires_grad=True)
+    y = mp.recompute(lambda x: next(turn)(x), x)
+    with pytest.raises(GradientError, match="1 ops were recorded, now 2"):
+        y.backward(retain_graph=True)
+    with pytest.raises(GradientError, match=r"op 0 was mul of \(1,\), now div"):
+        y.backward()
+
+
+def test_a_weight_replaced_before_backward_is_refused() -> None:
+    """Oracle: an optimizer's step between forward and backward would give gradients of no forward."""
+    w = mp.tensor([2.0], requires_grad=True)
+    y = mp.recompute(lambda w: w * w, w)
+    w.array = w.array + 1
+    with pytest.raises(GradientError, match="was given another array between forward and backward"):
+        y.backward()
+
+
+def test_backward_twice_needs_retain_graph() -> None:
+    """Oracle: the ordinary rule: freed the first time, refused the second."""
+    x = mp.tensor([3.0], requires_grad=True)
+    y = mp.recompute(lambda x: x * x, x)
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.tolist() == [12.0]
+    with pytest.raises(GradientError, match="freed by an earlier backward"):
+        y.backward()
+
+
+def test_random_numbers_go_on_after_the_second_run() -> None:
+    """Oracle: the generator's state is the same as after an ordinary run, and as before backward."""
+    x = mp.tensor(np.ones(100), dtype="float32", requires_grad=True)
+    mp.manual_seed(3)
+    y = mp.recompute(lambda x: functional.dropout(x, 0.5), x)
+    state = mp.get_rng_state()
+    y.sum().backward()
+    assert mp.get_rng_state() == state
+    np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())
