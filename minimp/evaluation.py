@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,25 +10,31 @@ from typing import Any
 import numpy as np
 
 from minimp import functional
-from minimp.data import ArrayDataset
+from minimp.data import AnyDataset, TextDataset
 from minimp.modes import accumulate, no_grad
 from minimp.nn import Module
 from minimp.policy import autocast, in_region
 from minimp.recipe import Recipe, recipes
 from minimp.tensors import Tensor
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "formats_of", "judging", "next_character_loss", "output_of"]
 
-BATCH = 256
+BATCH, TEXT_BATCH = 256, 32
+"""Rows, and windows of text, that are computed at a time."""
+
+
+def next_character_loss(scores: Any, targets: Any) -> Tensor:
+    """Return the mean cross-entropy over all positions, in nats.  (B, T, V) scores, (B, T) codes -> ()."""
+    return functional.cross_entropy(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1))
 
 
 def evaluate(
     model: Module,
-    dataset: ArrayDataset,
+    dataset: AnyDataset,
     recipe: Recipe | str,
     *,
     loss_fn: Callable[[Any, Any], Tensor] | None = None,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Return how a model does on data that it is not trained on.
 
@@ -36,35 +43,55 @@ def evaluate(
 
     Args:
         model: in the recipe's `param_dtype`, as `TrainStep` leaves it.
-        dataset: inputs (N, ...) and targets.
+        dataset: inputs (N, ...) and targets; or a text in windows.
         recipe: a Recipe, or the name of one.
-        loss_fn: a mean over the batch; None takes cross-entropy for classes, mean squared error for values.
-        batch_size: rows computed at a time.
+        loss_fn: a mean over the batch; None takes cross-entropy for classes and for the characters of a text,
+            mean squared error for values.
+        batch_size: rows computed at a time; None takes 256, of a text 32 windows.
 
     Returns:
         ``"test_loss"``, the mean over all rows, and for data with classes ``"test_accuracy"``: the share of
         rows whose largest score is the label's (of equal scores the first counts). A row with a NaN among its
-        scores counts as wrong.
+        scores counts as wrong. For a text ``"test_loss"`` is in nats a character; ``"test_bits"`` is the
+        same in bits (over ln 2), and ``"test_perplexity"`` its exponential.
 
     Raises:
         SettingError: an unknown recipe.
     """
     chosen = recipes[recipe] if isinstance(recipe, str) else recipe
-    loss_of = loss_fn or (functional.cross_entropy if dataset.num_classes else functional.mse_loss)
+    text = isinstance(dataset, TextDataset)
+    classifies = bool(dataset.num_classes) and not text
+    loss_of = loss_fn or _loss_of(dataset)
+    size = batch_size or (TEXT_BATCH if text else BATCH)
     total, right = 0.0, 0
-    with _judging(model), _formats_of(chosen):
-        for start in range(0, len(dataset), batch_size):
-            inputs, targets = dataset[start : start + batch_size]
-            output = _output(model, inputs, chosen)
+    with judging(model), formats_of(chosen):
+        for start in range(0, len(dataset), size):
+            inputs, targets = dataset[start : start + size]
+            output = output_of(model, inputs, chosen)
             with in_region(None), accumulate("float64"):
                 total += loss_of(output, targets).item() * len(inputs)
-            right += _count_right(output, targets) if dataset.num_classes else 0
+            right += _count_right(output, targets) if classifies else 0
     found = {"test_loss": total / len(dataset)}
-    return {"test_accuracy": right / len(dataset), **found} if dataset.num_classes else found
+    if text:
+        return {"test_bits": found["test_loss"] / math.log(2.0), **found, **_perplexity(found["test_loss"])}
+    return {"test_accuracy": right / len(dataset), **found} if classifies else found
+
+
+def _loss_of(dataset: AnyDataset) -> Callable[[Any, Any], Tensor]:
+    """Return the loss that a kind of targets asks for."""
+    if isinstance(dataset, TextDataset):
+        return next_character_loss
+    return functional.cross_entropy if dataset.num_classes else functional.mse_loss
+
+
+def _perplexity(nats: float) -> dict[str, float]:
+    """Return e^nats: the number of equally likely characters that would be as hard to guess."""
+    with np.errstate(over="ignore"):
+        return {"test_perplexity": float(np.exp(nats))}
 
 
 @contextmanager
-def _judging(model: Module) -> Iterator[None]:
+def judging(model: Module) -> Iterator[None]:
     """Put a model in evaluation mode, unrecorded, and every module back in the mode it had."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -77,7 +104,7 @@ def _judging(model: Module) -> Iterator[None]:
 
 
 @contextmanager
-def _formats_of(recipe: Recipe) -> Iterator[None]:
+def formats_of(recipe: Recipe) -> Iterator[None]:
     """Put the autocast region and the accumulation of a recipe in force."""
     policy = recipe.policy
     region = in_region(None) if policy is None else autocast(recipe.compute_dtype, policy=policy)
@@ -85,7 +112,7 @@ def _formats_of(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def _output(model: Module, inputs: Any, recipe: Recipe) -> Tensor:
+def output_of(model: Module, inputs: Any, recipe: Recipe) -> Tensor:
     """Return the model's output on a batch, in float64."""
     x: Any = Tensor.lift(inputs, next(model.parameters()).backend)
     if recipe.policy is None and x.format is not None:

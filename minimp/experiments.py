@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minimp import functional, models, rng
+from minimp import models, rng
 from minimp.checks.shadow import Fate, fate_of, float64_gradients
-from minimp.data import DataLoader, TrainTest
+from minimp.data import AnyParts, DataLoader
 from minimp.errors import SettingError
 from minimp.evaluation import evaluate
 from minimp.memory import ledger
@@ -47,6 +47,8 @@ class Experiment:
         lr: Adam's learning rate.
         accumulate_steps: micro-batches a step stands for (one is computed, see `TrainStep`).
         seed: of initialisation, shuffling and stochastic rounding.
+        sizes: of the model, where they are not its own.
+        usual: whether `minimp compare` runs it unasked.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Experiment:
     lr: float
     accumulate_steps: int = 1
     seed: int = 0
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    usual: bool = True
 
     def __post_init__(self) -> None:
         if not self.recipes:
@@ -67,17 +71,17 @@ class Experiment:
             recipes[name]
         if len(set(self.recipes)) != len(self.recipes):
             raise SettingError(f"a recipe is named twice in {', '.join(self.recipes)}")
-        for field in ("steps", "batch", "accumulate_steps"):
-            value = getattr(self, field)
+        for name in ("steps", "batch", "accumulate_steps"):
+            value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= MOST:
-                raise SettingError(f"{field} must be a whole number from 1 to {MOST:,}, got {value}")
+                raise SettingError(f"{name} must be a whole number from 1 to {MOST:,}, got {value}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise SettingError(f"lr must be a number greater than 0, got {self.lr}")
         models.MODELS[self.model]
 
     @property
     def metric(self) -> str:
-        """``"test_accuracy"`` or ``"test_loss"``."""
+        """``"test_accuracy"``, ``"test_loss"`` or ``"test_bits"``."""
         return models.MODELS[self.model].metric
 
     @property
@@ -123,7 +127,7 @@ class Outcome:
 
     Attributes:
         recipe: its name.
-        metric: ``"test_accuracy"`` (a fraction of 1) or ``"test_loss"``.
+        metric: ``"test_accuracy"`` (a fraction of 1), ``"test_loss"``, or ``"test_bits"`` (a character).
         score: the metric on the test part, in the recipe's formats.
         losses: the training loss of each step.
         loss_scales: the loss scale of each step (1.0 without scaling).
@@ -161,7 +165,7 @@ class Outcome:
 
 
 def run_experiment(
-    experiment: Experiment, data: TrainTest, on_step: Callable[[str, int, StepReport], None] | None = None
+    experiment: Experiment, data: AnyParts, on_step: Callable[[str, int, StepReport], None] | None = None
 ) -> Iterator[Outcome]:
     """Run the recipes one after the other, each from the same weights and the same order of batches."""
     for name in experiment.recipes:
@@ -169,7 +173,7 @@ def run_experiment(
 
 
 def run_recipe(
-    experiment: Experiment, recipe: Recipe, data: TrainTest,
+    experiment: Experiment, recipe: Recipe, data: AnyParts,
     on_step: Callable[[str, int, StepReport], None] | None = None,
 ) -> Outcome:  # fmt: skip
     """Train by one recipe and measure.
@@ -183,10 +187,9 @@ def run_recipe(
     rng.manual_seed(experiment.seed)
     kind = models.MODELS[experiment.model]
     train, test = kind.prepare(data.train), kind.prepare(data.test)
-    model = models.build(experiment.model, train)
+    model = models.build(experiment.model, train, **experiment.sizes)
     optimizer = Adam(model.parameters(), lr=experiment.lr)
-    loss_fn = getattr(functional, kind.loss)
-    step = TrainStep(model, loss_fn, optimizer, recipe, micro_batches=experiment.accumulate_steps)
+    step = TrainStep(model, kind.loss_fn, optimizer, recipe, micro_batches=experiment.accumulate_steps)
     meter = _Meter(step, experiment.steps)
     batches = DataLoader(train, experiment.batch, shuffle=True, seed=experiment.seed).cycle()
     for number in range(1, experiment.steps + 1):

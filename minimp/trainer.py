@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minimp import checkpoint as files
-from minimp.data import ArrayDataset, DataLoader
+from minimp.data import AnyDataset, DataLoader
 from minimp.errors import CheckpointError, MinimpError, SettingError
 from minimp.evaluation import evaluate
 from minimp.files import AnyPath, check_writable
@@ -98,7 +98,7 @@ class Trainer:
         loader: DataLoader,
         *,
         scheduler: LRScheduler | None = None,
-        test: ArrayDataset | None = None,
+        test: AnyDataset | None = None,
         log: AnyPath | None = None,
         checkpoint: AnyPath | None = None,
         checkpoint_every: int = 0,

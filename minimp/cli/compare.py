@@ -15,7 +15,9 @@ from rich.table import Table
 from minimp import models
 from minimp.backend import use_backend
 from minimp.cli.base import console, examples, json_text, progress_console
-from minimp.data import TrainTest, load
+from minimp.cli.choices import READING, add_reading, both_sizes, models_text
+from minimp.cli.sizes import parse_sizes
+from minimp.data import AnyParts
 from minimp.errors import SettingError
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
@@ -47,9 +49,11 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--experiment", metavar="NAME", help=f"one of {', '.join(EXPERIMENTS)} (default: both)")
+    usual = " and ".join(name for name, each in EXPERIMENTS.items() if each.usual)
+    add("--experiment", metavar="NAME",
+        help=f"one of {', '.join(EXPERIMENTS)} (default: the model's own, else {usual})")  # fmt: skip
     add("--model", metavar="NAME", help=f"one of {', '.join(models.MODELS)} (default: the experiment's)")
-    add("--data", metavar="SOURCE", default="digits", help="'digits', or a path: IDX folder, .npz or .csv")
+    add_reading(add)
     add("--steps", type=int, help="optimizer steps (default: the experiment's)")
     add("--batch", type=int, help="rows of a batch")
     add("--lr", type=float, help="Adam's learning rate")
@@ -72,7 +76,7 @@ def _epilog() -> str:
         )
         text = f"{experiment.name}: {experiment.shows}. Settings: {settings}. {experiment.why}"
         lines.append(textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="    "))
-    return "experiments:\n" + "\n".join(lines) + "\n\n" + examples(
+    return "experiments:\n" + "\n".join(lines) + "\n\n" + models_text() + "\n\n" + examples(
         "minimp compare",
         "minimp compare --experiment loss-scaling --accumulate-steps 256",
         "minimp compare --model cnn --recipes fp32,mixed-fp16 --lr 1e-3 --steps 200",
@@ -86,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     with use_backend(args.backend):
-        data = load(args.data)
+        kind = models.MODELS[chosen[0].model]  # the others are of its kind: text or not
+        data = kind.load(_source(args, chosen), **{name: getattr(args, name) for name in READING})
         _refuse_misfits(args, chosen, data)
         out = console()
         results: Results = {}
@@ -99,25 +104,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_misfits(args: argparse.Namespace, chosen: Sequence[Experiment], data: TrainTest) -> None:
+def _refuse_misfits(args: argparse.Namespace, chosen: Sequence[Experiment], data: AnyParts) -> None:
     """Refuse data that a model cannot take, and a batch that the data cannot fill, before any work."""
     for experiment in chosen:
         models.MODELS[experiment.model].prepare(data.train)
     rows = len(data.train)
     if args.batch is not None and args.batch > rows:
         raise SettingError(
-            f"--batch {args.batch} is more than the {rows} rows of {data.train.name}",
+            f"--batch {args.batch} is more than the {rows} {data.train.unit} of {data.train.name}",
             help=f"--batch {rows} takes all of them in every step",
         )
 
 
 def _choose(args: argparse.Namespace) -> list[Experiment]:
     """Return the experiments that the options ask for, with the options put in."""
-    names = list(EXPERIMENTS) if args.experiment is None else [EXPERIMENTS[args.experiment].name]
-    if args.model is not None:
-        metric = models.MODELS[args.model].metric
-        if args.experiment is None:  # the experiment that a model of this kind belongs to
-            names = [name for name in names if EXPERIMENTS[name].metric == metric]
+    names = _names(args)
     given = {
         name: getattr(args, name)
         for name in ("model", "steps", "batch", "lr", "accumulate_steps", "seed")
@@ -125,10 +126,33 @@ def _choose(args: argparse.Namespace) -> list[Experiment]:
     }
     if args.recipes is not None:
         given["recipes"] = tuple(recipes[name.strip()].name for name in args.recipes.split(","))
-    return [EXPERIMENTS[name].with_(**given) for name in names]
+    chosen = [EXPERIMENTS[name].with_(**given) for name in names]
+    return [each.with_(sizes=_sizes(args, each)) for each in chosen]
 
 
-def _run_with_progress(experiment: Experiment, data: TrainTest, *, quiet: bool) -> list[tuple[Outcome, str]]:
+def _names(args: argparse.Namespace) -> list[str]:
+    """Return the names of the experiments to run: that asked for, those of the model, or the usual ones."""
+    if args.experiment is not None:
+        return [EXPERIMENTS[args.experiment].name]
+    if args.model is None:
+        return [name for name, each in EXPERIMENTS.items() if each.usual]
+    metric = models.MODELS[args.model].metric
+    own = [name for name, each in EXPERIMENTS.items() if each.model == args.model]
+    return own or [name for name, each in EXPERIMENTS.items() if each.usual and each.metric == metric]
+
+
+def _sizes(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
+    """Return the sizes of an experiment's model, with those put in that were asked for."""
+    asked = parse_sizes(args.sizes, models.MODELS[experiment.model])
+    return {**experiment.sizes, **asked}
+
+
+def _source(args: argparse.Namespace, chosen: Sequence[Experiment]) -> str:
+    """Return the data asked for, or that of the model."""
+    return models.MODELS[chosen[0].model].data if args.data is None else args.data
+
+
+def _run_with_progress(experiment: Experiment, data: AnyParts, *, quiet: bool) -> list[tuple[Outcome, str]]:
     """Run an experiment with one progress bar per recipe; return outcomes with their verdicts."""
     columns = (
         TextColumn("{task.description:16}"), BarColumn(28), MofNCompleteColumn(),
@@ -156,7 +180,7 @@ def _run_with_progress(experiment: Experiment, data: TrainTest, *, quiet: bool) 
     return [(outcome, verdict(outcome, reference)) for outcome in outcomes]
 
 
-def show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str]], data: TrainTest) -> None:
+def show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str]], data: AnyParts) -> None:
     """Print the table of an experiment, what it was run on, and one sentence per recipe."""
     out.print()
     out.print(f"[bold]{experiment.name}[/]: {experiment.shows}")
@@ -176,13 +200,13 @@ def show_legend(out: Console) -> None:
     out.print(_wrapped(LEGEND, out.width), style="dim")
 
 
-def _setting(experiment: Experiment, data: TrainTest) -> str:
+def _setting(experiment: Experiment, data: AnyParts) -> str:
     """Say on what, and how, an experiment was run."""
     n = experiment.accumulate_steps
     text = (
-        f"{experiment.model} on {data.train.name} ({len(data.train):,} rows, {len(data.test):,} to test), "
-        f"{experiment.steps:,} steps of Adam, lr {experiment.lr:g}, batch {experiment.batch}, "
-        f"seed {experiment.seed}; {models.MODELS[experiment.model].loss}."
+        f"{experiment.model} on {data.train.name} ({both_sizes(data)}), {experiment.steps:,} steps of Adam, "
+        f"lr {experiment.lr:g}, batch {experiment.batch}, seed {experiment.seed}; "
+        f"{models.MODELS[experiment.model].loss}."
     )
     if n > 1:
         text += (
@@ -223,17 +247,18 @@ def _bytes(count: int) -> str:
     return f"{count / 2**power:,.1f}{'KMGT'[power // 10 - 1]}" if count else "-"
 
 
-def _config(args: argparse.Namespace, chosen: Sequence[Experiment], data: TrainTest) -> dict[str, Any]:
+def _config(args: argparse.Namespace, chosen: Sequence[Experiment], data: AnyParts) -> dict[str, Any]:
     """Return the settings of the run, as JSON has them."""
     return {
-        "data": str(args.data),
+        "data": _source(args, chosen),
         "train_rows": len(data.train),
         "test_rows": len(data.test),
         "backend": args.backend,
         "seed": args.seed,
         "experiments": {
             e.name: {"model": e.model, "recipes": list(e.recipes), "steps": e.steps, "batch": e.batch,
-                     "lr": e.lr, "accumulate_steps": e.accumulate_steps, "optimizer": "adam"}
+                     "lr": e.lr, "accumulate_steps": e.accumulate_steps, "optimizer": "adam",
+                     "sizes": dict(e.sizes)}
             for e in chosen
         },
     }  # fmt: skip

@@ -18,9 +18,12 @@ from typing import Any
 from minimp import checkpoint, models
 from minimp.backend import use_backend
 from minimp.cli.base import columns, console, examples, json_text, progress_console
+from minimp.cli.choices import add_reading, both_sizes, models_text
+from minimp.cli.train_sample import OPTIONS as SAMPLING
+from minimp.cli.train_sample import Sampler, add_sample_options, show_sample
 from minimp.cli.train_settings import DEFAULTS, OPTIMIZERS, TrainSettings
 from minimp.cli.train_view import figures, progress, summary
-from minimp.data import TrainTest
+from minimp.data import AnyParts, TextDataset
 from minimp.errors import CheckpointError, MinimpError, SettingError
 from minimp.files import check_writable, write_whole
 from minimp.memory import ledger
@@ -46,13 +49,16 @@ def add_parser(subparsers: Any) -> None:
             "steps and the final weights. Ctrl-C finishes the step, saves, and says how to resume.",
             columns(),
         ),
-        epilog=examples(
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=models_text() + "\n\n" + examples(
             "minimp train",
             "minimp train --recipe bf16-stochastic --model cnn --steps 300 --out runs/mine",
+            "minimp train --model gpt --sample 1000 --prompt 'class '",
             "minimp train --resume runs/mine --steps 600",
         ),
-    )
+    )  # fmt: skip
     _add_choices(parser.add_argument)
+    add_sample_options(parser.add_argument)
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: a new one in runs/)")
     every = DEFAULTS["checkpoint_every"]
@@ -75,11 +81,11 @@ def _add_choices(add: Callable[..., object]) -> None:
     for name, metavar, text in (
         ("recipe", "NAME", f"one of {', '.join(recipes)}"),
         ("model", "NAME", f"one of {', '.join(models.MODELS)}"),
-        ("data", "SOURCE", "'digits', or a path: IDX folder, .npz or .csv"),
         ("optimizer", "NAME", f"one of {', '.join(OPTIMIZERS)}"),
         ("backend", "NAME", "where to compute"),
     ):
         add(f"--{name}", metavar=metavar, help=f"{text} (default: {DEFAULTS[name]})")
+    add_reading(add)
     add("--label", metavar="COLUMN", help="the label column of a CSV file, by name or number")
     for name, text in (
         ("steps", "optimizer steps in all"),
@@ -100,8 +106,9 @@ class _Run:
 
     folder: Path
     settings: TrainSettings
-    data: TrainTest
+    data: AnyParts
     trainer: Trainer
+    sampler: Sampler
 
 
 def run(args: argparse.Namespace) -> int:
@@ -138,6 +145,7 @@ def _make_run(
     data = settings.load_data()
     if state is not None:
         settings.check_data(state, data)
+    sampler = Sampler(args, settings, data)
     step, loader = settings.make_step(data), settings.make_loader(data)
     there_before = folder is not None or (args.out is not None and args.out.exists())
     folder = folder or _new_folder(args.out, settings)
@@ -157,7 +165,7 @@ def _make_run(
             with suppress(OSError):  # it holds something
                 made.rmdir()
         raise
-    return _Run(folder, settings, data, trainer)
+    return _Run(folder, settings, data, trainer, sampler)
 
 
 # ---- where the run is -----------------------------------------------------------------------------------
@@ -273,6 +281,9 @@ def _resume_command(args: argparse.Namespace, folder: Path) -> str:
     words = ["minimp", "train", "--resume", str(folder)]
     if args.json is not None:
         words += ["--json", str(args.json)]
+    for name in SAMPLING:
+        value = getattr(args, name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     flags = {"--stop-on-divergence": args.stop_on_divergence, "--quiet": args.quiet}
     return shlex.join(words + [flag for flag, given in flags.items() if given])
 
@@ -290,27 +301,38 @@ def _finish(args: argparse.Namespace, made: _Run, result: RunResult) -> None:
     """Judge the model, write its weights and the figures, and print the summary."""
     folder, settings, trainer, train = made.folder, made.settings, made.trainer, made.data.train
     scores = trainer.evaluate()
-    described = {"input_shape": str(train.input_shape), "num_classes": str(train.num_classes)}
-    checkpoint.save(
-        folder / WEIGHTS, trainer.step.model.state_dict(),
-        meta={"model": settings.model, "recipe": settings.recipe, **described},
-    )  # fmt: skip
+    checkpoint.save(folder / WEIGHTS, trainer.step.model.state_dict(), meta=_described(made))
+    written = made.sampler.write(trainer.step.model)
     records = read_log(folder / LOG)
     held = ledger(trainer.step, *train[: settings.batch])
     if args.json is not None:
         config = {**trainer.settings, **trainer.notes}
-        write_whole(
-            args.json, json_text({"config": config, "result": figures(result, records, scores, held)})
-        )
+        found = figures(result, records, scores, held)
+        told = found if written is None else {**found, "sample": written}
+        write_whole(args.json, json_text({"config": config, "result": told}))
     summary(console(), _title(made), result, records, scores, held, _ways_on(made))
+    if written is not None:
+        show_sample(console(), written)
+
+
+def _described(made: _Run) -> dict[str, str]:
+    """Return what the file of the weights says of the model."""
+    settings, train = made.settings, made.data.train
+    said = {
+        "model": settings.model, "recipe": settings.recipe, "input_shape": str(train.input_shape),
+        "num_classes": str(train.num_classes), "sizes": settings.sizes or "",
+    }  # fmt: skip
+    if isinstance(train, TextDataset):
+        said["vocabulary"] = train.vocabulary.characters
+    return said
 
 
 def _title(made: _Run) -> str:
     """Say what was run."""
     s, data = made.settings, made.data
     return (
-        f"{s.model} on {data.train.name} ({len(data.train):,} rows, {len(data.test):,} to test), "
-        f"{s.recipe}, {s.optimizer} lr {s.lr:g}, batch {s.batch}, seed {s.seed}"
+        f"{s.model} on {data.train.name} ({both_sizes(data)}), {s.recipe}, {s.optimizer} lr {s.lr:g}, "
+        f"batch {s.batch}, seed {s.seed}"
     )
 
 
@@ -318,7 +340,8 @@ def _ways_on(made: _Run) -> dict[str, str]:
     """Say where things are and what can be done with them."""
     folder, settings, train = made.folder, made.settings, made.data.train
     again = shlex.join(["minimp", "train", "--resume", str(folder), "--steps", str(2 * settings.steps)])
-    shapes = f"({train.input_shape}, {train.num_classes})"
+    sizes = "".join(f", {name}={value!r}" for name, value in settings.model_sizes.items())
+    shapes = f"({train.input_shape}, {train.num_classes}){sizes}"
     return {
         "written": f"{folder}{os.sep}  {'  '.join(FILES)}",
         "go on": again,

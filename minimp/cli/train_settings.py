@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from minimp import functional, models, rng
-from minimp.data import DataLoader, TrainTest, load
-from minimp.data.opening import BUILT_IN
+from minimp import models, rng
+from minimp.cli.sizes import parse_sizes
+from minimp.data import AnyParts, DataLoader
+from minimp.data.opening import NAMES
 from minimp.data.order import check_seed
 from minimp.errors import CheckpointError, SettingError, unknown_name
 from minimp.optim import SGD, Adam, AdamW, Optimizer
@@ -27,12 +28,12 @@ OPTIMIZERS: Mapping[str, tuple[type[Optimizer], dict[str, float]]] = {
 """Name -> class, and the options that mean something to it, with their defaults (all but lr are torch's)."""
 
 DEFAULTS: Mapping[str, Any] = {
-    "recipe": "mixed-fp16", "model": "mlp", "data": "digits", "steps": 500, "batch": 64, "optimizer": "adam",
-    "seed": 0, "backend": "numpy", "checkpoint_every": 100,
+    "recipe": "mixed-fp16", "model": "mlp", "steps": 500, "batch": 64, "optimizer": "adam", "seed": 0,
+    "backend": "numpy", "checkpoint_every": 100,
 }  # fmt: skip
-"""What an option is where it is not given."""
+"""What an option is where it is not given, and the model (`ModelKind.defaults`) says nothing else."""
 
-FREE = ("steps", "data", "label", "checkpoint_every")
+FREE = ("steps", "data", "label", "image_size", "colour", "checkpoint_every")
 """What a resumed run need not share; its data must still be the same values."""
 
 
@@ -58,10 +59,14 @@ class TrainSettings:
     seed: int
     backend: str
     checkpoint_every: int
+    sizes: str | None = None
+    context: int | None = None
+    image_size: int | None = None
+    colour: str | None = None
 
     def __post_init__(self) -> None:
         recipes[self.recipe]
-        models.MODELS[self.model]
+        parse_sizes(self.sizes, models.MODELS[self.model])
         check_seed(self.seed, "train")
         for name, least in (("steps", 1), ("batch", 1), ("checkpoint_every", 0)):
             if getattr(self, name) < least:
@@ -75,8 +80,13 @@ class TrainSettings:
     def from_options(cls, options: Mapping[str, Any]) -> TrainSettings:
         """Return the settings of a new run; options that were not given are None."""
         given = {name: options[name] for name in cls.__dataclass_fields__}
+        kind = models.MODELS[given["model"] or DEFAULTS["model"]]
+        suited = {"data": kind.data, **kind.defaults}
+        if given["optimizer"] not in (None, suited.get("optimizer")):
+            suited.pop("lr", None)  # it is the suited optimizer's
+        usual = {**DEFAULTS, **suited}
         chosen: dict[str, Any] = {
-            name: DEFAULTS.get(name) if value is None else value for name, value in given.items()
+            name: usual.get(name) if value is None else value for name, value in given.items()
         }
         if chosen["optimizer"] not in OPTIMIZERS:
             raise SettingError(unknown_name("optimizer", chosen["optimizer"], OPTIMIZERS))
@@ -85,7 +95,7 @@ class TrainSettings:
             if name not in own and chosen[name] is not None:
                 raise SettingError(f"{_option(name)} cannot act on the optimizer {chosen['optimizer']!r}")
             chosen[name] = own.get(name) if chosen[name] is None else chosen[name]
-        if chosen["data"] not in BUILT_IN:
+        if chosen["data"] not in NAMES:
             chosen["data"] = str(Path(chosen["data"]).absolute())
         return cls(**chosen)
 
@@ -99,10 +109,10 @@ class TrainSettings:
         """
         kept = {**state["settings"], **state["notes"]}
         try:
-            saved = cls(**{name: kept[name] for name in cls.__dataclass_fields__})
-        except (KeyError, TypeError) as fault:
+            saved = cls(**{name: kept[name] for name in cls.__dataclass_fields__ if name in kept})
+        except TypeError as fault:
             raise CheckpointError(
-                f"it was not saved by `minimp train`: {fault} is missing", help="resume it with mp.Trainer"
+                f"it was not saved by `minimp train`: {fault}", help="resume it with mp.Trainer"
             ) from fault
         given = {name: options[name] for name in cls.__dataclass_fields__ if options[name] is not None}
         for name, value in given.items():
@@ -112,11 +122,11 @@ class TrainSettings:
                     f"the run was saved with {_option(name)} {was}, and is to be resumed with {value}",
                     help=f"leave {_option(name)} out, or begin a new run without --resume",
                 )
-        if given.get("data") not in (None, *BUILT_IN):
+        if given.get("data") not in (None, *NAMES):
             given["data"] = str(Path(given["data"]).absolute())
         return replace(saved, **given)
 
-    def check_data(self, state: Mapping[str, Any], data: TrainTest) -> None:
+    def check_data(self, state: Mapping[str, Any], data: AnyParts) -> None:
         """Refuse to go on with other data than that of the saved run.
 
         Raises:
@@ -133,37 +143,46 @@ class TrainSettings:
         """Return what a resumed run need not share."""
         return {name: getattr(self, name) for name in FREE}
 
-    def bound(self, data: TrainTest) -> dict[str, Any]:
+    def bound(self, data: AnyParts) -> dict[str, Any]:
         """Return what a resumed run must share."""
         fixed = {name: value for name, value in asdict(self).items() if name not in FREE}
         return {**fixed, **_fingerprints(data)}
 
-    def load_data(self) -> TrainTest:
-        """Read the data, in the shape that the model wants."""
-        prepare = models.MODELS[self.model].prepare
-        return TrainTest(*map(prepare, load(self.data, label=self.label)))
+    @property
+    def kind(self) -> models.ModelKind:
+        """What is known of the model."""
+        return models.MODELS[self.model]
 
-    def make_step(self, data: TrainTest) -> TrainStep:
+    @property
+    def model_sizes(self) -> dict[str, Any]:
+        """The sizes of the model that were asked for."""
+        return parse_sizes(self.sizes, self.kind)
+
+    def load_data(self) -> AnyParts:
+        """Read the data, in the shape that the model wants."""
+        names = ("label", "context", "image_size", "colour")
+        return self.kind.read(self.data, **{name: getattr(self, name) for name in names})
+
+    def make_step(self, data: AnyParts) -> TrainStep:
         """Seed the generator; build the model, its optimizer and the step."""
         rng.manual_seed(self.seed)
-        model = models.build(self.model, data.train)
+        model = models.build(self.model, data.train, **self.model_sizes)
         kind, own = OPTIMIZERS[self.optimizer]
         optimizer = kind(model.parameters(), **{name: getattr(self, name) for name in own})
-        loss_fn = getattr(functional, models.MODELS[self.model].loss)
-        return TrainStep(model, loss_fn, optimizer, self.recipe, max_norm=self.max_norm)
+        return TrainStep(model, self.kind.loss_fn, optimizer, self.recipe, max_norm=self.max_norm)
 
-    def make_loader(self, data: TrainTest) -> DataLoader:
+    def make_loader(self, data: AnyParts) -> DataLoader:
         """Return shuffled batches of the training part."""
         rows = len(data.train)
         if self.batch > rows:
             raise SettingError(
-                f"--batch {self.batch} is more than the {rows} rows of {data.train.name}",
+                f"--batch {self.batch} is more than the {rows} {data.train.unit} of {data.train.name}",
                 help=f"--batch {rows} takes all of them in every step",
             )
         return DataLoader(data.train, self.batch, shuffle=True, seed=self.seed)
 
 
-def _fingerprints(data: TrainTest) -> dict[str, str]:
+def _fingerprints(data: AnyParts) -> dict[str, str]:
     return {"training data": data.train.fingerprint, "test data": data.test.fingerprint}
 
 

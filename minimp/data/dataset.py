@@ -126,6 +126,11 @@ class ArrayDataset:
         return self.inputs.shape[1:]
 
     @property
+    def unit(self) -> str:
+        """What is counted by `len`, in a word."""
+        return "rows"
+
+    @property
     def size_text(self) -> str:
         """The size in words: the number of rows."""
         return f"{len(self):,} rows"

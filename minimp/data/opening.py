@@ -20,7 +20,7 @@ from minimp.data.table import read_csv
 from minimp.data.text import TextParts
 from minimp.errors import DataError, SettingError, unknown_name
 
-__all__ = ["BUILT_IN", "load", "load_text"]
+__all__ = ["BUILT_IN", "NAMES", "load", "load_text"]
 
 OP = "load"
 TRAIN_SHARE = 0.8
@@ -63,6 +63,8 @@ def _mnist_parts(folder: Path, **options: Any) -> TrainTest:
 
 
 BUILT_IN = {"digits": Kind("the built-in digits", _digits_parts)}
+NAMES = (*BUILT_IN, STDLIB)
+"""Sources that are no paths."""
 FOLDER = Kind("a folder of IDX files", _mnist_parts, frozenset({"num_classes"}))
 PICTURES = Kind("a folder of pictures", image_folder, frozenset({"image_size", "colour"}))
 NPZ = Kind("an .npz file", read_npz, frozenset({"num_classes"}))

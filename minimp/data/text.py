@@ -195,6 +195,11 @@ class TextDataset:
         return len(self.vocabulary)
 
     @property
+    def unit(self) -> str:
+        """What is counted by `len`, in a word."""
+        return "windows"
+
+    @property
     def size_text(self) -> str:
         """The size in words: the number of characters."""
         return f"{len(self.codes):,} characters"

@@ -1,0 +1,47 @@
+"""Options that `train` and `compare` share: the model's sizes, and how its data is read."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+
+from minimp.cli.sizes import sizes_text
+from minimp.data import AnyParts, TextDataset
+from minimp.data.pictures import COLOURS
+from minimp.models import MODELS
+
+__all__ = ["READING", "add_reading", "both_sizes", "models_text"]
+
+READING = ("context", "image_size", "colour")
+"""Options of the reader that both commands have."""
+
+
+def add_reading(add: Callable[..., object]) -> None:
+    """Add the options of the data and of the model's sizes."""
+    add("--data", metavar="SOURCE",
+        help="'digits', an IDX folder, a folder of pictures (a folder a class), .npz or .csv; for gpt: "
+        "'stdlib' or a UTF-8 text file (default: the model's)")  # fmt: skip
+    add("--context", type=int, metavar="N", help="gpt: characters that the model sees (default: 128)")
+    add("--image-size", type=int, metavar="S", help="pictures: scale and cut all to S x S")
+    add("--colour", metavar="NAME", help=f"pictures: {' or '.join(COLOURS)} (default: gray if all are)")
+    add("--sizes", metavar="A=X,B=Y", help="sizes of the model, see below")
+
+
+def both_sizes(data: AnyParts) -> str:
+    """Return the sizes of both parts in words."""
+    of = f" of {data.train.about}" if isinstance(data.train, TextDataset) else ""
+    return f"{data.train.size_text}{of}, {data.test.size_text.split()[0]} to test"
+
+
+def models_text() -> str:
+    """Return the models with their sizes, for the end of a help text."""
+    lines = ["models, with their sizes:"]
+    for kind in MODELS.values():
+        text = f"{kind.name}: {kind.note}. --sizes {sizes_text(kind)}"
+        lines.append(
+            textwrap.fill(
+                text, 96, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False,
+                break_long_words=False,
+            )
+        )  # fmt: skip
+    return "\n".join(lines)
