@@ -149,6 +149,28 @@ class NumpyBackend(ArrayBackend):
         casts().narrow_from_float64(np.asarray(array, FLOAT64, order="C"), low, format.name)
         return low
 
+    def narrow_into(self, wide: Array, low: Array, grid: Array | None) -> None:
+        """Round with the casts in force; a few elements with NumPy's own."""
+        if wide.size < SMALL or wide.dtype != FLOAT32:
+            super().narrow_into(wide, low, grid)
+        elif low.dtype == FLOAT16:
+            casts().narrow_float16(wide, low, grid)
+        else:
+            casts().narrow_bfloat16(wide, low, grid)
+
+    def widen_into(self, low: Array, wide: Array) -> None:
+        """Widen with the casts in force."""
+        (casts().widen_float16 if low.dtype == FLOAT16 else casts().widen_bfloat16)(low, wide)
+
+    def keeps_twin(self, size: int) -> bool:
+        """Tell whether an array of `size` elements is large enough."""
+        return size >= SMALL
+
+    def keep_twin(self, low: Array, grid: Array) -> None:
+        """Keep the float32 values beside a 16-bit array that is large enough; both become read-only."""
+        if low.size >= SMALL:
+            self.twins.put(low, grid)
+
     def view(self, array: Array, change: Callable[[Array], Array]) -> Array:
         """Return `change(array)`, and give a view of a twinned array the same view of its twin."""
         moved = change(array)

@@ -284,9 +284,11 @@ def _one_update(
         weight, after = old.get("master", low.astype(np.float32)), new["master"]
         cast = check_cast(stored, after, formats.get(stored.dtype), name)
     elif "compensation" in new:
-        weight = low.astype(np.float32) - np.asarray(old.get("compensation", 0), np.float32)
-        after = stored.astype(np.float32) - new["compensation"].astype(np.float32)
-        rest = np.abs(new["compensation"].astype(np.float64)) * formats.get(low.dtype).eps
+        # s - c' = (w - c) + delta, and the rule reads w
+        held, kept = (np.asarray(each.get("compensation", 0), np.float64) for each in (old, new))
+        weight = low.astype(np.float32)
+        after = (stored.astype(np.float64) - kept + held).astype(np.float32)
+        rest = np.abs(kept) * formats.get(low.dtype).eps
         slack = rest + 4 * 2.0**-24 * np.abs(weight.astype(np.float64))
     made = check_update(
         optimizer.rule, weight, gradient, old, options, after, new, rounding=rounding, name=name, slack=slack

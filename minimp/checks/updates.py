@@ -11,7 +11,7 @@ import numpy as np
 from minimp import formats
 from minimp.checks.contracts import within
 from minimp.checks.findings import Finding, Findings, compare
-from minimp.checks.running import Arithmetic, Running
+from minimp.checks.running import U64, Arithmetic, Running
 from minimp.errors import SettingError, unknown_name
 from minimp.policy import format_of
 
@@ -32,11 +32,12 @@ def check_update(
     rounding to the format of what is stored.
 
     Args:
-        rule: a key of :data:`UPDATES`: "sgd", "adam" or "adamw".
+        rule: a key of :data:`UPDATES`: "sgd", "adam", "adamw", "rmsprop", "adagrad", "lion" or "lamb".
         weight: w before: the FP32 master, or the low-format weight if there is none.
         gradient: g, unscaled and clipped.
         state: the optimizer's state before, by torch's names: momentum_buffer | exp_avg, exp_avg_sq,
-            max_exp_avg_sq, step (the number of steps taken). Empty at the first step.
+            max_exp_avg_sq | square_avg, grad_avg | sum | step (the number of steps taken). Empty at the
+            first step.
         settings: lr, weight_decay, momentum, ... by torch's names; what is missing is 0 or False.
         after: w after the update.
         state_after: the state after the update; every array of it that the formula makes is checked too.
@@ -91,8 +92,7 @@ def _sgd(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict
 
     Sutskever et al. 2013 in the form of torch.optim.SGD: the weight decay is added to g.
     """
-    g = -g if by.get("maximize") else g
-    g = g + by["weight_decay"] * w if by.get("weight_decay") else g
+    g = _decayed(w, g, by)
     mu = by.get("momentum", 0.0)
     if not mu:
         return w - by["lr"] * g, {}
@@ -103,8 +103,7 @@ def _sgd(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict
 
 def _adam(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
     """Kingma and Ba 2015 (arXiv 1412.6980), algorithm 1: weight decay is added to g."""
-    g = -g if by.get("maximize") else g
-    return _adam_step(w, g + by["weight_decay"] * w if by.get("weight_decay") else g, state, by)
+    return _adam_step(w, _decayed(w, g, by), state, by)
 
 
 def _adamw(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
@@ -116,13 +115,17 @@ def _adamw(w: Running, g: Running, state: State, by: State) -> tuple[Running, di
 
 def _adam_step(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
     """m, v: running means of g and g^2; w <- w - lr m^ / (sqrt(v^) + eps), ^ dividing by 1 - beta^t."""
+    aim, made = _adam_aim(g, state, by)
+    return w - (by["lr"] / (1 - by["betas"][0] ** _step(state))) * aim, made
+
+
+def _adam_aim(g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """Return m / (sqrt(v^) + eps), whose bias is still to be corrected, and the means."""
     beta1, beta2 = by["betas"]
     zero = 0.0 * g
-    t = int(np.asarray(state.get("step", 0)).ravel()[0]) + 1
+    t = _step(state)
     # In the order of torch's lerp and addcmul: another order rounds elsewhere, and the bound knows it.
-    held_m = state.get("exp_avg", zero)
-    gap = g - held_m
-    m = held_m + (1 - beta1) * gap if beta1 > 0.5 else g - beta1 * gap
+    m = _lerp(state.get("exp_avg", zero), g, beta1)
     v = beta2 * state.get("exp_avg_sq", zero) + ((1 - beta2) * g) * g
     made = {"exp_avg": m, "exp_avg_sq": v}
     if by.get("amsgrad"):
@@ -131,8 +134,95 @@ def _adam_step(w: Running, g: Running, state: State, by: State) -> tuple[Running
         v = Running(v.exact, np.maximum(made["exp_avg_sq"].error, held.error), v.at)
         made["max_exp_avg_sq"] = v
     root = v.sqrt() / (1 - beta2**t) ** 0.5 + by["eps"]
-    return w - (by["lr"] / (1 - beta1**t)) * (m / root), made
+    return m / root, made
 
 
-UPDATES: Mapping[str, Rule] = MappingProxyType({"sgd": _sgd, "adam": _adam, "adamw": _adamw})
+def _rmsprop(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """v <- alpha v + (1 - alpha) g^2; w <- w - lr g / (sqrt(v or v - m^2) + eps), or by its running sum.
+
+    Tieleman and Hinton 2012; Graves 2013 (arXiv 1308.0850), eq. 38 to 45, as torch.optim.RMSprop.
+    """
+    g = _decayed(w, g, by)
+    alpha, zero = by["alpha"], 0.0 * g
+    v = alpha * state.get("square_avg", zero) + ((1 - alpha) * g) * g
+    made = {"square_avg": v}
+    if by.get("centered"):
+        m = made["grad_avg"] = _lerp(state.get("grad_avg", zero), g, alpha)
+        v = v - m * m
+    aim = g / (v.sqrt() + by["eps"])
+    if by.get("momentum"):
+        aim = made["momentum_buffer"] = by["momentum"] * state.get("momentum_buffer", zero) + aim
+    return w - by["lr"] * aim, made
+
+
+def _adagrad(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """s <- s + g^2; w <- w - lr / (1 + (t - 1) decay) g / (sqrt(s) + eps): Duchi et al. 2011 as in torch."""
+    g = _decayed(w, g, by)
+    begin = 0.0 * g + by.get("initial_accumulator_value", 0.0)
+    s = state.get("sum", begin) + g * g
+    rate = by["lr"] / (1 + (_step(state) - 1) * by.get("lr_decay", 0.0))
+    return w - rate * (g / (s.sqrt() + by["eps"])), {"sum": s}
+
+
+def _lion(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """Chen et al. 2023 (arXiv 2302.06675), algorithm 2: w <- w (1 - lr lambda) - lr sign(m mixed with g)."""
+    beta1, beta2 = by["betas"]
+    g = -g if by.get("maximize") else g
+    m, decay = state.get("exp_avg", 0.0 * g), by.get("weight_decay", 0.0)
+    aim = _sign(beta1 * m + (1 - beta1) * g)
+    moved = (w * (1 - by["lr"] * decay) if decay else w) - by["lr"] * aim
+    return moved, {"exp_avg": beta2 * m + (1 - beta2) * g}
+
+
+def _lamb(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
+    """You et al. 2020 (arXiv 1904.00962v5), algorithm 2: w <- w - lr |w| / |u| u, u = m^ / ... + lambda w."""
+    aim, made = _adam_aim(-g if by.get("maximize") else g, state, by)
+    aim = (1 / (1 - by["betas"][0] ** _step(state))) * aim
+    aim = aim + by["weight_decay"] * w if by.get("weight_decay") else aim
+    size, length = _norm(w), _norm(aim)
+    if not size.exact or not length.exact:
+        return w - by["lr"] * aim, made
+    return w - (by["lr"] * (size / length)) * aim, made
+
+
+# ---- what several rules do ---------------------------------------------------------------------------------
+
+
+def _decayed(w: Running, g: Running, by: State) -> Running:
+    """Return g, negated to climb, plus the decay."""
+    g = -g if by.get("maximize") else g
+    return g + by["weight_decay"] * w if by.get("weight_decay") else g
+
+
+def _lerp(held: Running, g: Running, beta: float) -> Running:
+    """Return beta m + (1 - beta) g in the order of torch's lerp."""
+    gap = g - held
+    return held + (1 - beta) * gap if beta > 0.5 else g - beta * gap
+
+
+def _step(state: State) -> int:
+    """Return the number of the step, from 1."""
+    return int(np.asarray(state.get("step", 0)).ravel()[0]) + 1
+
+
+def _sign(x: Running) -> Running:
+    """Return the sign, which is sure where 0 is further away than the error; else anything from -1 to 1."""
+    unsure = (x.error > 0) & (np.abs(x.exact) <= x.error)
+    error = np.where(np.isinf(x.error), np.inf, np.where(unsure, 1.0, 0.0))
+    return Running(np.where(unsure, 0.0, np.sign(x.exact)), error, x.at)
+
+
+def _norm(x: Running) -> Running:
+    """Return |x|, summed in float64: an error e of the elements moves it by at most |e|."""
+    exact, moved = (np.sqrt(np.sum(np.square(each))) for each in (x.exact, x.error))
+    error = moved + (x.exact.size + 2) * U64 * (exact if np.isfinite(exact) else 0.0)
+    return Running(np.asarray(exact), np.asarray(error), x.at)
+
+
+UPDATES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "sgd": _sgd, "adam": _adam, "adamw": _adamw, "rmsprop": _rmsprop, "adagrad": _adagrad,
+        "lion": _lion, "lamb": _lamb,
+    }
+)  # fmt: skip
 """Update rules by name: (w, g, state, settings) -> (w after, state after)."""

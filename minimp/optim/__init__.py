@@ -1,15 +1,19 @@
 """Optimizers over FP32 masters or low-format weights, clipping, and schedules of the learning rate."""
 
 from minimp.optim import lr_scheduler
+from minimp.optim.adagrad import Adagrad
 from minimp.optim.adam import Adam, AdamW
 from minimp.optim.clipping import clip_coefficient, clip_grad_norm_, clip_grad_value_, get_total_norm
+from minimp.optim.lamb import LAMB
+from minimp.optim.lion import Lion
 from minimp.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, MultiStepLR, StepLR
 from minimp.optim.optimizer import Optimizer
 from minimp.optim.report import ParameterUpdate, UpdateReport
+from minimp.optim.rmsprop import RMSprop
 from minimp.optim.sgd import SGD
 
 __all__ = [
-    "SGD", "Adam", "AdamW", "CosineAnnealingLR", "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR",
-    "Optimizer", "ParameterUpdate", "StepLR", "UpdateReport", "clip_coefficient", "clip_grad_norm_",
-    "clip_grad_value_", "get_total_norm", "lr_scheduler",
+    "LAMB", "SGD", "Adagrad", "Adam", "AdamW", "CosineAnnealingLR", "LRScheduler", "LambdaLR", "LinearLR",
+    "Lion", "MultiStepLR", "Optimizer", "ParameterUpdate", "RMSprop", "StepLR", "UpdateReport",
+    "clip_coefficient", "clip_grad_norm_", "clip_grad_value_", "get_total_norm", "lr_scheduler",
 ]  # fmt: skip

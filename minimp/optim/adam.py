@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from minimp.errors import SettingError
-from minimp.optim.groups import Group, number
-from minimp.optim.optimizer import Optimizer, State
+from minimp.optim.groups import Group, number, pair_of_betas
+from minimp.optim.optimizer import Optimizer, State, make_missing
 from minimp.tape import Array
+
+if TYPE_CHECKING:
+    from minimp_backends.updates import Room
 
 __all__ = ["Adam", "AdamW"]
 
@@ -48,29 +50,25 @@ class Adam(Optimizer):
         """Hold the options to their ranges."""
         for name in ("lr", "eps", "weight_decay"):
             number(self._name(), group, name)
-        betas = tuple(group["betas"])
-        if len(betas) != 2:
-            raise SettingError(f"expected two betas, got {betas}", op=self._name())
-        for i, beta in enumerate(betas):
-            number(self._name(), {f"betas[{i}]": beta}, f"betas[{i}]", below=1.0)
+        pair_of_betas(self._name(), group)
 
     def lacking(self, state: State) -> list[str]:
         """Return what a state must have beside what it has: the three of Adam go together."""
         together = ("step", "exp_avg", "exp_avg_sq")
         return [name for name in together if name not in state]
 
-    def _advance(
-        self, group: Group, state: State, backend: Any, weight: Array, grad: Array, change: Array | None
-    ) -> Array:
-        names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
-        for name in names:
-            if name not in state:
-                state[name] = backend.xp.zeros(weight.shape, weight.dtype)
+    def advance(
+        self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
+    ) -> None:
+        """Fill `room`; the kernels are the backend's."""
+        make_missing(state, backend, weight, "exp_avg", "exp_avg_sq")
+        if group["amsgrad"]:
+            make_missing(state, backend, weight, "max_exp_avg_sq")
         state["step"] = state.get("step", 0) + 1
         beta1, beta2 = group["betas"]
-        return backend.adam(
-            weight, grad, state["exp_avg"], state["exp_avg_sq"],
-            state["max_exp_avg_sq"] if group["amsgrad"] else None, change,
+        backend.adam(
+            room, weight, grad, state["exp_avg"], state["exp_avg_sq"],
+            state["max_exp_avg_sq"] if group["amsgrad"] else None,
             lr=group["lr"], beta1=beta1, beta2=beta2, eps=group["eps"], weight_decay=group["weight_decay"],
             decoupled=self.decoupled, maximize=group["maximize"], step=state["step"],
         )  # fmt: skip

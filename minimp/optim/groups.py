@@ -10,7 +10,7 @@ from minimp.errors import FormatError, GradientError, SettingError, unknown_name
 from minimp.policy import FLOATING
 from minimp.tape import Value
 
-__all__ = ["Group", "as_groups", "make_group", "number"]
+__all__ = ["Group", "as_groups", "make_group", "number", "pair_of_betas"]
 
 Group = dict[str, Any]
 OTHERS = ("param_names", "initial_lr")
@@ -103,3 +103,16 @@ def number(op: str, group: Mapping[str, Any], name: str, *, below: float = math.
         raise SettingError(
             f"expected {name} to be a finite number of at least 0{limit}, got {value!r}", op=op
         )
+
+
+def pair_of_betas(op: str, group: Mapping[str, Any]) -> None:
+    """Hold `betas` to be two numbers, each from 0 to below 1.
+
+    Raises:
+        SettingError: they are not.
+    """
+    betas = tuple(group["betas"])
+    if len(betas) != 2:
+        raise SettingError(f"expected two betas, got {betas}", op=op)
+    for i, beta in enumerate(betas):
+        number(op, {f"betas[{i}]": beta}, f"betas[{i}]", below=1.0)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from minimp.errors import DeviceError, FormatError, SettingError, ShapeError, unknown_name
+from minimp.errors import SettingError, unknown_name
 from minimp.modes import enable_grad
 from minimp.optim.groups import Group, as_groups, make_group
+from minimp.optim.onepass import bundles, update, update_one
 from minimp.optim.report import ParameterUpdate, UpdateReport
 from minimp.optim.states import pack_state, unpack_state
-from minimp.optim.storage import LOW, STORED, UPDATES, Storage, storage_of
+from minimp.optim.storage import UPDATES
+from minimp.optim.work import Job, State, drop_idle, jobs_of
 from minimp.quiet import hush, speak
 from minimp.tape import Array, Value
 
-__all__ = ["Optimizer"]
+if TYPE_CHECKING:
+    from minimp_backends.updates import Room
 
-State = dict[str, Any]
+__all__ = ["Optimizer", "State", "make_missing"]
 
 
 class Optimizer(ABC):
@@ -46,9 +49,11 @@ class Optimizer(ABC):
     """
 
     rule: ClassVar[str]
-    """The update rule's name: ``"sgd"``, ``"adam"`` or ``"adamw"``."""
+    """The update rule's name: that of the class in lower case, a key of :data:`minimp.checks.UPDATES`."""
     state_names: ClassVar[frozenset[str]]
     """What the rule may keep for a parameter."""
+    together: ClassVar[bool] = True
+    """Whether small parameters may share a kernel call: not where the rule needs the norm of each."""
 
     def __init__(
         self, params: Any, defaults: Mapping[str, Any], *, master_weights: bool | None, update: str | None
@@ -58,7 +63,7 @@ class Optimizer(ABC):
         self.state: dict[Value, State] = {}
         self.measure_updates = False
         self.last_update: UpdateReport | None = None
-        self._written: dict[Value, Array] = {}
+        self.written: dict[Value, Array] = {}
         self._explicit = self._checked(master_weights, update)
         self._chosen = dict(self._explicit)
         for group in as_groups(self._name(), params):
@@ -186,17 +191,17 @@ class Optimizer(ABC):
         """Return the names without which a loaded state of a parameter is not whole."""
 
     @abstractmethod
-    def _advance(
-        self, group: Group, state: State, backend: Any, weight: Array, grad: Array, change: Array | None
-    ) -> Array:
-        """Carry the state one step on and return the new weight.
+    def advance(
+        self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
+    ) -> None:
+        """Carry the state one step on and fill `room` with the new weights.
 
         Args:
             group: the options.
-            state: the parameter's state; what is missing is made.
+            state: the parameter's state, or that of several end to end; what is missing is made.
             backend: whose kernels do it.
+            room: for the results.
             weight, grad: wide, of one dtype and shape; left as they are.
-            change: where to write what was added to the weight, or None.
         """
 
     # ---- the step ---------------------------------------------------------------------------------------
@@ -226,76 +231,35 @@ class Optimizer(ABC):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        work = list(self._work(gradients))
+        jobs = jobs_of(self, gradients)
         token = hush()
         try:
-            rows = [self._update_one(*each) for each in work]
+            rows = self._carry_out(jobs)
         finally:
             speak(token)
-        self.last_update = UpdateReport(tuple(filter(None, rows))) if self.measure_updates else None
+        self.last_update = UpdateReport(tuple(rows)) if self.measure_updates else None
         return loss
 
-    def _work(self, gradients: Mapping[Any, Any] | None) -> Iterator[tuple[Group, Value, Storage, Array]]:
-        """Yield (group, parameter, storage, wide gradient) for each parameter that has one, all checked."""
-        pairs = list(self._pairs())
-        if self.update != "fp32" and all(param.format not in LOW for _, param in pairs):
-            raise SettingError(
-                f"update={self.update!r} cannot act: no parameter is in float16 or bfloat16",
-                op=f"{self._name()}.step",
-                help="convert the model with .bfloat16(), or leave update= out",
-            )
-        if gradients is not None:
-            known = {id(param) for _, param in pairs}
-            strangers = [param for param in gradients if id(param) not in known]
-            if strangers:
-                raise SettingError(
-                    f"{len(strangers)} gradients are for parameters that this optimizer does not have",
-                    op=f"{self._name()}.step",
-                )
-        for group, param in pairs:
-            grad = param.grad if gradients is None else gradients.get(param)
-            if grad is None:
-                continue
-            storage = storage_of(param.format, self.master_weights, self.update)
-            storage.check(param, self.state.get(param, {}), self._written.get(param))
-            yield group, param, storage, self._wide_gradient(param, grad)
+    def _carry_out(self, jobs: list[Job]) -> list[ParameterUpdate]:
+        """Update the parameters; return what became of their updates, if that is measured."""
+        for job in jobs:
+            drop_idle(job)
+            self.state[job.param] = job.state
+        rows = []
+        if self.measure_updates:
+            rows = [self._measured(job) for job in jobs]
+        else:
+            for bundle in bundles(jobs, together=self.together):
+                update(self, bundle)
+        for job in jobs:
+            self.written[job.param] = job.param.array
+        return rows
 
-    def _wide_gradient(self, param: Value, grad: Any) -> Array:
-        """Return a gradient in the dtype that the parameter's update is computed in."""
-        op, backend = f"{self._name()}.step", param.backend
-        if isinstance(grad, Value) and grad.backend is not backend:
-            raise DeviceError(f"a gradient on {grad.backend.name}, its parameter on {backend.name}", op=op)
-        if not isinstance(grad, (Value, backend.xp.ndarray)):
-            grad = Value.lift(grad, backend)
-        array = grad.array if isinstance(grad, Value) else grad
-        if array.shape != param.shape:
-            raise ShapeError(
-                f"expected a gradient of shape {param.shape}, got {array.shape}",
-                op=op,
-                shapes=[param.shape, array.shape],
-            )
-        wide, wanted = backend.wide(array), _wide_dtype(param)
-        if wide.dtype == wanted or (wide.dtype == "float32" and wanted == "float64"):
-            return wide.astype(wanted, copy=False)
-        raise FormatError(
-            f"expected a gradient of {wanted}, got {wide.dtype}", op=op, formats=[wanted, str(wide.dtype)]
-        )
-
-    def _update_one(
-        self, group: Group, param: Value, storage: Storage, grad: Array
-    ) -> ParameterUpdate | None:
-        """Update one parameter; return what became of its updates, if that is measured."""
-        state = self.state.setdefault(param, {})
-        for idle in STORED - storage.state_names:  # the parameter was given another format meanwhile
-            state.pop(idle, None)
-        weight = storage.weight(param, state)
-        before = storage.parts(param, state) if self.measure_updates else ()
-        wanted = storage.needs_change or self.measure_updates
-        change = param.backend.xp.empty(weight.shape, weight.dtype) if wanted else None
-        new = self._advance(group, state, param.backend, weight, grad, change)
-        storage.put(param, state, new, change)
-        self._written[param] = param.array
-        return _compare(param, storage, state, before, change) if self.measure_updates else None
+    def _measured(self, job: Job) -> ParameterUpdate:
+        """Update one parameter, and count the updates that were swallowed."""
+        before = job.storage.parts(job.param, job.state)
+        change = update_one(self, job, measured=True)
+        return _compare(job, before, change)
 
     # ---- what is kept -----------------------------------------------------------------------------------
 
@@ -341,7 +305,7 @@ class Optimizer(ABC):
         """Take over settings and state that have been checked."""
         self._chosen = dict(settings)
         self.state = state
-        self._written = {}
+        self.written = {}
         self.last_update = None
 
     def __repr__(self) -> str:
@@ -353,18 +317,20 @@ class Optimizer(ABC):
         return "\n".join([*lines, ")"])
 
 
-def _wide_dtype(param: Value) -> str:
-    return "float64" if param.array.dtype == "float64" else "float32"
+def make_missing(state: State, backend: Any, like: Array, *names: str) -> None:
+    """Give a state zeros of the shape and dtype of `like` under each of `names` that it lacks."""
+    for name in names:
+        if name not in state:
+            state[name] = backend.xp.zeros(like.shape, like.dtype)
 
 
-def _compare(
-    param: Value, storage: Storage, state: State, before: tuple[Array, ...], change: Array
-) -> ParameterUpdate:
+def _compare(job: Job, before: tuple[Array, ...], change: Array) -> ParameterUpdate:
     """Count the updates that were not zero, and those of them that left everything as it was."""
+    param = job.param
     xp, wide = param.backend.xp, param.backend.wide
     moved = change != 0
     same = moved
-    for old, new in zip(before, storage.parts(param, state), strict=True):
+    for old, new in zip(before, job.storage.parts(param, job.state), strict=True):
         same = same & (wide(old) == wide(new))
     size = int(param.array.size)
     return ParameterUpdate(param, size, int(xp.count_nonzero(moved)), int(xp.count_nonzero(same)))

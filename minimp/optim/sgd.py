@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from minimp.errors import SettingError
 from minimp.optim.groups import Group, number
 from minimp.optim.optimizer import Optimizer, State
 from minimp.tape import Array
+
+if TYPE_CHECKING:
+    from minimp_backends.updates import Room
 
 __all__ = ["SGD"]
 
@@ -59,12 +62,13 @@ class SGD(Optimizer):
         del state
         return []
 
-    def _advance(
-        self, group: Group, state: State, backend: Any, weight: Array, grad: Array, change: Array | None
-    ) -> Array:
+    def advance(
+        self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
+    ) -> None:
+        """Fill `room`; the kernel is the backend's."""
         first = "momentum_buffer" not in state
         if group["momentum"] and first:
             state["momentum_buffer"] = backend.xp.empty(weight.shape, weight.dtype)
         options = {name: group[name] for name in self.defaults}
         buffer = state.get("momentum_buffer") if group["momentum"] else None
-        return backend.sgd(weight, grad, buffer, change, first=first, **options)
+        backend.sgd(room, weight, grad, buffer, first=first, **options)

@@ -16,14 +16,17 @@ section 3 (stochastic rounding and Kahan summation, arXiv 2010.06192).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minimp import formats, rng
 from minimp.errors import SettingError
 from minimp.formats import Format
 from minimp.tape import Array, Value
+
+if TYPE_CHECKING:
+    from minimp_backends.updates import Room
 
 __all__ = ["LOW", "STORED", "UPDATES", "Storage", "storage_of"]
 
@@ -36,11 +39,11 @@ class Storage(ABC):
 
     Attributes:
         state_names: what it keeps in the parameter's state.
-        needs_change: whether :meth:`put` reads the change, and not only the sum.
+        in_order: whether parameters must be updated in the order of the optimizer.
     """
 
     state_names: frozenset[str] = frozenset()
-    needs_change = False
+    in_order = False
 
     def check(self, param: Value, state: State, written: Array | None) -> None:  # noqa: B027 - most keep nothing
         """Refuse to go on if the kept state does not belong to the parameter any more.
@@ -56,14 +59,33 @@ class Storage(ABC):
         """Return the weight that the update is added to, wide; it may be read only."""
 
     @abstractmethod
-    def put(self, param: Value, state: State, new: Array, change: Array) -> None:
-        """Store a new weight.
+    def room(self, param: Value, like: Array, kept: State) -> Room:
+        """Return the arrays that a kernel is to fill.
+
+        Args:
+            param: one of the parameters that are updated together: its format and backend are theirs.
+            like: their weights, end to end or of the one parameter's shape.
+            kept: what this storage keeps for them, in the same shape; what is missing is made.
+        """
+
+    def finish(self, param: Value, room: Room, sizes: list[int] | None) -> None:  # noqa: B027 - most are done
+        """Do what is left to do when the kernel has filled the room.
+
+        Args:
+            param: one of the parameters.
+            room: the filled arrays.
+            sizes: the elements of each parameter, if several lie end to end.
+        """
+
+    @abstractmethod
+    def put(self, param: Value, state: State, room: Room, cut: Callable[[Array], Array]) -> None:
+        """Store what a kernel made for one parameter.
 
         Args:
             param: the parameter, which gets a new array.
             state: its state.
-            new: w + delta, wide; its memory may be taken over.
-            change: delta, wide, if `needs_change`; left as it is.
+            room: the filled arrays.
+            cut: returns the parameter's piece of an array, with memory of its own.
         """
 
     def parts(self, param: Value, state: State) -> tuple[Array, ...]:
@@ -77,9 +99,13 @@ class _Own(Storage):
         del state
         return param.array
 
-    def put(self, param: Value, state: State, new: Array, change: Array) -> None:
-        del state, change
-        param.array = new
+    def room(self, param: Value, like: Array, kept: State) -> Room:
+        del kept
+        return _room(param, like)
+
+    def put(self, param: Value, state: State, room: Room, cut: Callable[[Array], Array]) -> None:
+        del state
+        param.array = cut(room.new)
 
 
 class _Master(Storage):
@@ -101,18 +127,22 @@ class _Master(Storage):
             )
 
     def weight(self, param: Value, state: State) -> Array:
-        if "master" not in state:
-            state["master"] = param.backend.wide(param.array)
-        return state["master"]
+        master = state.get("master")
+        return param.backend.wide(param.array) if master is None else master
 
-    def put(self, param: Value, state: State, new: Array, change: Array) -> None:
-        del change
-        state["master"] = new
-        param.array = param.backend.cast(new, param.format)  # type: ignore[arg-type]  # it has one
+    def room(self, param: Value, like: Array, kept: State) -> Room:
+        del kept
+        room = _room(param, like)
+        room.low = _empty(param, like, param.array.dtype)
+        room.grid = _empty(param, like, like.dtype) if param.backend.keeps_twin(like.size) else None
+        return room
+
+    def put(self, param: Value, state: State, room: Room, cut: Callable[[Array], Array]) -> None:
+        state["master"] = cut(room.new)
+        _put_low(param, room, cut)
 
     def parts(self, param: Value, state: State) -> tuple[Array, ...]:
-        del param
-        return (state["master"],)
+        return (self.weight(param, state),)
 
 
 class _Nearest(Storage):
@@ -120,39 +150,64 @@ class _Nearest(Storage):
         del state
         return param.backend.wide(param.array)
 
-    def put(self, param: Value, state: State, new: Array, change: Array) -> None:
-        del state, change
-        param.array = param.backend.narrow(new, param.format)
+    def room(self, param: Value, like: Array, kept: State) -> Room:
+        del kept
+        room = _room(param, like)
+        room.low, room.grid = _empty(param, like, param.array.dtype), room.new
+        return room
+
+    def put(self, param: Value, state: State, room: Room, cut: Callable[[Array], Array]) -> None:
+        del state
+        _put_low(param, room, cut)
 
 
 class _Stochastic(_Nearest):
-    def put(self, param: Value, state: State, new: Array, change: Array) -> None:
-        del state, change
-        param.array = param.backend.round_stochastic(new, param.format, rng.generator())  # type: ignore[arg-type]  # it has one
+    in_order = True  # of the numbers that the generator draws
+
+    def room(self, param: Value, like: Array, kept: State) -> Room:
+        del kept
+        return _room(param, like)
+
+    def finish(self, param: Value, room: Room, sizes: list[int] | None) -> None:
+        assert param.format is not None
+        room.low = param.backend.round_stochastic(room.new, param.format, rng.generator(), sizes)
 
 
 class _Kahan(_Nearest):
     """y = delta - c;  s = round(w + y);  c <- round((s - w) - y);  w <- s."""
 
     state_names = frozenset({"compensation"})
-    needs_change = True
 
-    def put(self, param: Value, state: State, new: Array, change: Array) -> None:
-        del new
-        backend = param.backend
-        weight = backend.wide(param.array)
-        due = change - backend.wide(self._compensation(param, state))
-        param.array = backend.narrow(backend.xp.asarray(weight + due), param.format)
-        excess = (backend.wide(param.array) - weight) - due
-        state["compensation"] = backend.narrow(backend.xp.asarray(excess), param.format)
+    def room(self, param: Value, like: Array, kept: State) -> Room:
+        room = super().room(param, like, kept)
+        held = kept.get("compensation")
+        zeros = param.backend.xp.zeros(like.shape, param.array.dtype)
+        room.compensation = zeros if held is None else held.copy()
+        return room
+
+    def put(self, param: Value, state: State, room: Room, cut: Callable[[Array], Array]) -> None:
+        state["compensation"] = cut(room.compensation)
+        _put_low(param, room, cut)
 
     def parts(self, param: Value, state: State) -> tuple[Array, ...]:
-        return param.array, self._compensation(param, state)
+        held = state.get("compensation")
+        return param.array, param.backend.xp.zeros_like(param.array) if held is None else held
 
-    def _compensation(self, param: Value, state: State) -> Array:
-        if "compensation" not in state:
-            state["compensation"] = param.backend.xp.zeros_like(param.array)
-        return state["compensation"]
+
+def _room(param: Value, like: Array) -> Room:
+    return param.backend.room(_empty(param, like, like.dtype))
+
+
+def _empty(param: Value, like: Array, dtype: Any) -> Array:
+    return param.backend.xp.empty(like.shape, dtype)
+
+
+def _put_low(param: Value, room: Room, cut: Callable[[Array], Array]) -> None:
+    """Give a parameter its 16-bit array, and the backend the wide values that were made with it."""
+    low = cut(room.low)
+    param.array = low
+    if room.grid is not None and param.backend.keeps_twin(low.size):
+        param.backend.keep_twin(low, cut(room.grid))
 
 
 OWN, MASTER = _Own(), _Master()
