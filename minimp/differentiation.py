@@ -141,8 +141,8 @@ def _checked(before: Array, found: Any) -> Value:
 
 def retain_grad(x: Value) -> None:
     """Keep the gradient of a tensor that is no leaf; see :meth:`minimp.Tensor.retain_grad`."""
-    if x.node is None:
-        return
+    if x.node is None and x.requires_grad:
+        return  # a leaf keeps its gradient anyway
     held = ref(x)
 
     def keep(gradient: Tensor) -> None:

@@ -33,14 +33,14 @@ def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = 
     Raises:
         FormatError: `cast_inputs` is no floating format that tensors have.
     """
-    if forward is None:
-        return partial(custom_fwd, cast_inputs=cast_inputs)
     target = None if cast_inputs is None else formats.get(cast_inputs)
     if target is not None and target not in FLOATING:
         raise FormatError(
             f"cast_inputs cannot be {target.name}", op="custom_fwd", formats=[target.name],
             help="use float16, bfloat16, float32 or float64",
         )  # fmt: skip
+    if forward is None:
+        return partial(custom_fwd, cast_inputs=target)
 
     @wraps(forward)
     def run(ctx: Any, *args: Any, **options: Any) -> Any:

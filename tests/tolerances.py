@@ -252,6 +252,33 @@ ROWS = (
         1e-12,
         "50 float64 updates by one formula, of the largest element: 1e-14 but where v - m^2 cancels",
     ),
+    Tolerance(
+        "composite_gradient_fp64",
+        "peak",
+        1e-13,
+        "a kernel's gradient against that of its composite: other sums",
+    ),
+    Tolerance(
+        "composite_gradient_fp32",
+        "peak",
+        1e-4,
+        "as composite_gradient_fp64, in float32; terms cancel to a hundredth",
+    ),
+    Tolerance(
+        "composite_gradient_fp16",
+        "peak",
+        4 * 2.0**-10,
+        "a composite is computed wide, a kernel reads what it saved",
+    ),
+    Tolerance(
+        "composite_gradient_bf16", "peak", 4 * 2.0**-7, "as composite_gradient_fp16, in units of bfloat16"
+    ),
+    Tolerance(
+        "autocast_penalty_fp16",
+        "peak",
+        8 * 2.0**-10,
+        "a gradient penalty in float16: forward, gradient and its gradient round some units of the largest",
+    ),
 )
 
 TOLERANCES = MappingProxyType({row.name: row for row in ROWS})

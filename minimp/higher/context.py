@@ -38,7 +38,10 @@ class Namespace:
 
 
 class RecordedBackend:
-    """A backend's kernels as ops on the tape; on plain arrays, the kernels themselves."""
+    """A backend's kernels as ops on the tape; on plain arrays, the kernels themselves.
+
+    What is not written out here goes through the op that has the kernel's name, if there is one.
+    """
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -51,9 +54,23 @@ class RecordedBackend:
         def call(*args: Any, **options: Any) -> Any:
             if not any(isinstance(x, Recorded) for x in args):
                 return plain(*args, **options)
-            raise unknown(self._node.op.name, f"the kernel {name}")
+            if name not in ops.OPS:
+                raise unknown(self._node.op.name, f"the kernel {name}")
+            return self._by_its_op(name, args)
 
         return call if callable(plain) else plain
+
+    def _by_its_op(self, name: str, args: tuple[Any, ...]) -> Recorded:
+        """Run a kernel through its op: arrays are inputs, a tuple is the shape, a dict has options."""
+        inputs, options = [], {}
+        for each in args:
+            if hasattr(each, "dtype"):
+                inputs.append(self._tensor(each))
+            elif isinstance(each, tuple):
+                options["shape"] = each
+            elif isinstance(each, dict):
+                options |= each
+        return Recorded(ops.OPS[name](*inputs, **options))
 
     def wide(self, x: Any) -> Any:
         """Widen, by an op."""

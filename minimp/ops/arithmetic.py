@@ -161,6 +161,7 @@ def _(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
     x, exponent, y = ctx.saved
     xp, g = ctx.backend.xp, ctx.wide(grad)
     base, p = ctx.wide(x), ctx.wide(exponent)
+    base = xp.asarray(base, g.dtype) if isinstance(base, int | float) else base
     by_x = by_p = None
     if ctx.needs(0):
         by_x = ctx.round(xp.where(p == 0, xp.zeros_like(g), g * p * xp.power(base, p - 1)))
