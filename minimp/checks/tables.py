@@ -9,7 +9,7 @@ from typing import Any
 from minimp.checks import bounds, gradients, reference
 from minimp.checks.bounds import Family, is_plain
 from minimp.checks.case import Case
-from minimp.checks.families import attention, convolution, places
+from minimp.checks.families import activations, attention, convolution, places, selection, statistics
 from minimp.checks.running import Arithmetic, Running
 
 __all__ = [
@@ -22,7 +22,7 @@ __all__ = [
     "gradient_bound",
 ]
 
-FILES: tuple[Any, ...] = (attention, convolution, places)
+FILES: tuple[Any, ...] = (activations, attention, convolution, places, selection, statistics)
 """The modules of :mod:`minimp.checks.families`."""
 
 

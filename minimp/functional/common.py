@@ -12,8 +12,18 @@ from minimp.formats import Format
 from minimp.modes import MODES
 from minimp.policy import CastClass, compute_formats
 from minimp.tape import Value
+from minimp.tensors import Tensor
 
-__all__ = ["Pair", "as_the_policy_asks", "format_of_input", "format_or_none", "labels_of", "pair", "shape_of"]
+__all__ = [
+    "Pair",
+    "as_the_policy_asks",
+    "format_of_input",
+    "format_or_none",
+    "labels_of",
+    "pair",
+    "shape_of",
+    "tensor_of",
+]
 
 Pair = int | Sequence[int]
 
@@ -46,6 +56,11 @@ def format_or_none(dtype: Any) -> Format | None:
 def format_of_input(input: Any) -> Format | None:
     """Return the format that an input has, or would have as a tensor."""
     return (input if isinstance(input, Value) else Value.lift(input, None)).format
+
+
+def tensor_of(input: Any) -> Tensor:
+    """Return an input as a tensor: itself, or lifted."""
+    return input if isinstance(input, Value) else Value.lift(input, None)  # type: ignore[return-value]  # what is a Value here is a Tensor
 
 
 def shape_of(shape: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,0 +1,82 @@
+"""Sums and statistics over axes, as methods with torch's names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minimp import ops
+from minimp.errors import SettingError
+from minimp.operators.common import dims_of, format_of
+from minimp.tape import Value
+
+if TYPE_CHECKING:
+    from minimp.tensors import Tensor
+
+__all__ = ["Reductions", "correction_of"]
+
+
+class Reductions(Value):
+    """What is made of all elements, or of those along axes."""
+
+    __slots__ = ()
+
+    def sum(self, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """Return the sum over `dim`, an axis or several; all if None."""
+        return ops.sum_(self, dim=dims_of(dim), keepdim=keepdim, dtype=format_of(dtype))
+
+    def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        """Return the mean over `dim`."""
+        return ops.mean(self, dim=dims_of(dim), keepdim=keepdim)
+
+    def var(
+        self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+        correction: float | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return sum (x - m)^2 / (N - correction) over `dim`; correction 1 unless said, or unbiased=False."""
+        dim, c = correction_of("var", dim, unbiased, correction)
+        return ops.var(self, dim=dims_of(dim), correction=c, keepdim=keepdim)
+
+    def std(
+        self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+        correction: float | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Return the square root of :meth:`var`, rounded once."""
+        dim, c = correction_of("std", dim, unbiased, correction)
+        return ops.std(self, dim=dims_of(dim), correction=c, keepdim=keepdim)
+
+    def logsumexp(self, dim: Any, keepdim: bool = False) -> Tensor:
+        """Return ln sum e^x over `dim`, without overflow."""
+        return ops.logsumexp(self, dim=dims_of(dim), keepdim=keepdim)
+
+    def norm(self, p: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+        """Return the p-norm over `dim` (torch.Tensor.norm), see :func:`minimp.functional.vector_norm`."""
+        return ops.linalg_vector_norm(self, p=p, dim=dims_of(dim), keepdim=keepdim, dtype=format_of(dtype))
+
+    def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        """Return the largest element over `dim`; equal maxima share the gradient."""
+        return ops.amax(self, dim=dims_of(dim), keepdim=keepdim)
+
+    def all(self) -> Tensor:
+        """Return whether every element is true."""
+        return Value.make(self.backend.xp.asarray(self.array.all()), self.backend)
+
+    def any(self) -> Tensor:
+        """Return whether any element is true."""
+        return Value.make(self.backend.xp.asarray(self.array.any()), self.backend)
+
+
+def correction_of(op: str, dim: Any, unbiased: Any, correction: float | None) -> tuple[Any, float]:
+    """Return the axes and the correction, from torch's two ways to say it, `unbiased` and `correction`.
+
+    As in torch, a lone truth value in the place of `dim` is `unbiased`.
+
+    Raises:
+        SettingError: both ways at once.
+    """
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if unbiased is not None and correction is not None:
+        raise SettingError(f"{op}: give unbiased or correction, not both")
+    if correction is not None:
+        return dim, correction
+    return dim, 0.0 if unbiased is False else 1.0
