@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,11 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and (repr(a) == repr(b))  # repr: NaN is alike, and -0.0 is not 0.0
 
 
+def environment() -> dict[str, str]:
+    """Return the environment in which another Python finds what is tested, and the tests."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def strings_of(path: Path) -> dict[str, str]:
     """Return the metadata of a file, read by safetensors."""
     with safetensors.safe_open(path, "np") as file:
@@ -81,7 +88,10 @@ def strings_of(path: Path) -> dict[str, str]:
 
 def refused(path: Path, data: bytes) -> str:
     """Put `data` into the file and return the message with which it is refused."""
-    path.write_bytes(data)
+    path.touch()
+    with path.open("r+b", buffering=0) as file:  # not emptied first: some file systems sync such a file
+        file.write(data)
+        file.truncate(len(data))
     with pytest.raises(CheckpointError) as caught:
         load(path)
     assert str(path) in str(caught.value)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import minimp as mp
+from minimp import models, optim
 from minimp.checkpoint import load, save
+from minimp.data import DataLoader, digits
 from minimp.errors import CheckpointError
 from minimp.files.sealed import LAYOUT
+from minimp.step import TrainStep
+from minimp.trainer import Trainer
 from tests.checkpoint.states import (
     BY_NAME,
     every_value,
@@ -43,6 +50,76 @@ def test_every_byte_replaced_by_a_telling_one_is_caught(path: Path) -> None:
         for byte in b' "{}0\x00\xff':
             if data[place] != byte:
                 refused(path, data[:place] + bytes([byte]) + data[place + 1 :])
+
+
+# ---- the checkpoint of a run -------------------------------------------------------------------------------
+
+
+def run_of(path: Path, hidden: int, steps: int) -> bytes:
+    """Return the checkpoint of a model of three layers that was trained."""
+    mp.manual_seed(3)
+    train = models.MODELS["mlp"].prepare(digits("train"))
+    optimizer = optim.Adam((model := models.build("mlp", train, hidden=(hidden,))).parameters())
+    step = TrainStep(model, mp.functional.cross_entropy, optimizer, "mixed-fp16")
+    scheduler = optim.StepLR(optimizer, 2)
+    loader = DataLoader(train, 16, shuffle=True)
+    Trainer(step, loader, scheduler=scheduler, checkpoint=path).run(steps)
+    load(path, require_checksum=True)
+    return path.read_bytes()
+
+
+def every_change_is_caught(path: Path, masks: Sequence[int]) -> None:
+    """Load a file once with each of its bytes changed by each mask (exclusive or)."""
+    data = path.read_bytes()
+    with path.open("r+b", buffering=0) as file:
+        for place, byte in enumerate(data):
+            for mask in masks:
+                os.pwrite(file.fileno(), bytes([byte ^ mask]), place)
+                with pytest.raises(CheckpointError) as caught:
+                    load(path)
+                assert str(path) in str(caught.value), (place, mask)
+                assert "\n  help: " in str(caught.value), (place, mask)
+            os.pwrite(file.fileno(), bytes([byte]), place)
+    assert path.read_bytes() == data
+    load(path)
+
+
+def test_every_byte_of_a_run(path: Path) -> None:
+    """Oracle: a run of 4,856 bytes with each byte changed in its lowest bit, its highest and all of them; the
+    message names the file and what to do.
+    """
+    assert len(run_of(path, 2, 3)) > 4096
+    every_change_is_caught(path, (0x01, 0x80, 0xFF))
+
+
+@pytest.mark.slow
+def test_every_bit_of_a_run(path: Path) -> None:
+    """Oracle: the same with every bit flipped; and a run of ten times the size with every byte inverted."""
+    run_of(path, 2, 3)
+    every_change_is_caught(path, [1 << bit for bit in range(8)])
+    assert len(run_of(path, 48, 3)) > 40_000
+    every_change_is_caught(path, [0xFF])
+
+
+def test_a_run_cut_anywhere_or_with_more_behind_it(path: Path) -> None:
+    """Oracle: the file cut at each length; with zeros, spaces, noise or itself behind it."""
+    data = run_of(path, 2, 3)
+    for length in range(len(data)):
+        refused(path, data[:length])
+    noise = np.random.default_rng(0).bytes(4096)
+    for tail in (b"\0", b"\0" * 512, b" ", b"\n", noise, data):
+        assert "SHA-256 differs" in refused(path, data + tail)
+    for front in (b"\0", noise, data[:100]):
+        refused(path, front + data)
+
+
+def test_two_checkpoints_of_a_run_mixed(path: Path) -> None:
+    """Oracle: the beginning of one and the end of another, at every place: it is neither, and is refused."""
+    one, two = run_of(path, 2, 3), run_of(path, 2, 4)
+    for place in range(max(len(one), len(two))):
+        for mixed in (one[:place] + two[place:], two[:place] + one[place:]):
+            if mixed not in (one, two):
+                refused(path, mixed)
 
 
 def test_every_truncation_is_caught(path: Path) -> None:

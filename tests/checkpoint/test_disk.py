@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from minimp.checkpoint import load, save
-from minimp.errors import CheckpointError, MinimpError
+from minimp.errors import CheckpointError
+from minimp.runlog import read_log
+from tests.checkpoint.killed_run import CHECKPOINT, LOG, make_run
+from tests.checkpoint.states import environment, same
+from tests.trainer.runs import timeless
+
+OLD: dict[str, Any] = {"step": 1}
+NEW: dict[str, Any] = {"step": 2, "w": np.arange(3.0), "list": ["text", None]}
 
 
 def test_missing_files_and_folders(path: Path) -> None:
@@ -27,23 +34,110 @@ def test_missing_files_and_folders(path: Path) -> None:
         save(path / "x", {})
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: ENOSPC at the second piece; the old file loads, and lies alone in its folder."""
-    save(path, {"step": 1})
-    real, calls = os.write, []
-
-    def write(handle: int, data: Any) -> int:
-        calls.append(handle)
-        if len(calls) > 1:
-            raise OSError(28, "No space left on device")
-        return real(handle, data)
-
-    monkeypatch.setattr(os, "write", write)
-    with pytest.raises(CheckpointError, match="the disk is full"):
-        save(path, {"step": 2, "w": np.ones(3)})
-    monkeypatch.undo()
-    assert load(path) == {"step": 1}
+def old_state_alone(path: Path) -> None:
+    """Hold a folder to: the old checkpoint, whole, and nothing else."""
+    assert load(path, require_checksum=True) == OLD
     assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: ENOSPC planted after each number of bytes from 0 to one less than the file has."""
+    save(path, NEW)
+    size = path.stat().st_size
+    save(path, OLD)
+    real = os.write
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # nothing is cut here but writes
+    for room in range(size):
+        left = room
+
+        def write(handle: int, data: Any) -> int:
+            nonlocal left
+            if not left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            count = real(handle, data[:left])
+            left -= count
+            return count
+
+        monkeypatch.setattr(os, "write", write)
+        with pytest.raises(CheckpointError, match="the disk is full\n  help: free some space") as caught:
+            save(path, NEW)
+        assert str(path) in str(caught.value)
+        old_state_alone(path)
+    monkeypatch.setattr(os, "write", real)
+    save(path, NEW)
+    assert same(load(path), NEW)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from minimp.checkpoint import load, save
+from minimp.errors import CheckpointError
+from tests.checkpoint.test_disk import NEW, OLD, old_state_alone
+path, means, room = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+if means == "tmpfs":
+    import subprocess
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", path.parent], check=True)
+else:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+save(path, OLD)
+try:
+    save(path, {**NEW, "more": NEW["w"].repeat(room)})
+except CheckpointError as fault:
+    print(fault)
+old_state_alone(path)
+"""
+UNSHARE = ("unshare", "--user", "--map-root-user", "--mount")
+MEANS = {
+    "limit": ("the file would grow larger than is allowed here", ()),
+    "tmpfs": ("the disk is full", UNSHARE),
+}
+
+
+def can_mount() -> bool:
+    """Return whether this machine lets anyone mount a file system of his own."""
+    try:
+        mounted = [*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+        return subprocess.run(mounted, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("means", [each for each in MEANS if each == "limit" or can_mount()])
+def test_a_disk_that_is_really_full(path: Path, means: str) -> None:
+    """Oracle: the system: a limit on the size of files, and a small disk where one can be mounted."""
+    said, prefix = MEANS[means]
+    command = [*prefix, sys.executable, "-c", FULL, str(path), means, str(16384)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert done.stdout.startswith(f"cannot write {path}: {said}\n  help: "), done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_on_a_full_disk_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the run without a break; its disk was full at the checkpoint of step 4."""
+    folder, straight = tmp_path / "run", tmp_path / "straight"
+    for each in (folder, straight):
+        each.mkdir()
+    trainer = make_run(folder)
+    trainer.run(3)
+    before = (folder / CHECKPOINT).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(CheckpointError, match="the disk is full"):
+            trainer.run(3)
+    assert (folder / CHECKPOINT).read_bytes() == before
+    assert sorted(each.name for each in folder.iterdir()) == [LOG, CHECKPOINT]
+    again = make_run(folder)
+    again.resume()
+    again.run(3)
+    make_run(straight).run(6)
+    assert (folder / CHECKPOINT).read_bytes() == (straight / CHECKPOINT).read_bytes()
+    assert timeless(read_log(folder / LOG)) == timeless(read_log(straight / LOG))
+
+
+def refuse(*names: Any) -> None:
+    """Stand in for a rename that finds no room for the new name."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *names)
 
 
 KILLED = """
@@ -65,31 +159,3 @@ def test_a_crash_leaves_the_old_checkpoint(path: Path, step: str) -> None:
     assert load(path) == {"step": 1}
     save(path, {"step": 3})
     assert load(path) == {"step": 3}
-
-
-def test_readers_find_the_old_state_or_the_new_one(path: Path) -> None:
-    """Oracle: readers while a writer saves again and again: each load is one whole state, none older."""
-    save(path, {"step": 0, "w": np.zeros(20_000)})
-    stop, faults = threading.Event(), []
-
-    def read() -> None:
-        last = 0
-        while not stop.is_set():
-            try:
-                found = load(path, require_checksum=True)
-            except MinimpError as fault:
-                faults.append(str(fault))
-                return
-            if not (found["w"] == found["step"]).all() or found["step"] < last:
-                faults.append(f"step {found['step']} after {last}")
-            last = found["step"]
-
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for each in readers:
-        each.start()
-    for step in range(1, 30):
-        save(path, {"step": step, "w": np.full(20_000, float(step))})
-    stop.set()
-    for each in readers:
-        each.join()
-    assert faults == []
