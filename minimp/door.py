@@ -114,7 +114,7 @@ class Op:
         finally:
             speak(token)
         node.shape = result.shape
-        node.ids = (*map(id, arrays), id(result)) if node.saved else ()
+        node.ids = [*map(id, arrays), id(result)] if node.saved else ()
         out = Value.make(result, backend, node if recording else None)
         if modes.listeners:
             _tell(modes, node, arrays, result, inputs)

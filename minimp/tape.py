@@ -119,7 +119,7 @@ class Node:
         "options", "recording", "rerun", "saved", "shape",
     )  # fmt: skip
 
-    ids: tuple[int, ...]
+    ids: Sequence[int]
     memo: Any
     rerun: Callable[[], None] | None
     saved: tuple[Array, ...]
@@ -264,7 +264,8 @@ def _walk(output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = froz
     modes = MODES.get()
 
     def differentiate(node: Node, grad: Array) -> tuple[Array | None, ...]:
-        require_saved(node)
+        if not node.recording:
+            require_saved(node)
         parts = node.op.differentiate(node, grad)
         if modes.listeners:
             tell_backward(node, grad, parts, modes)
@@ -326,7 +327,7 @@ def edge_gradients(
             continue
         if node.hooks is not None:
             here = _hooked(node, here)
-        if node in wanted:
+        if wanted and node in wanted:
             done[node] = here
             if stop:
                 continue
