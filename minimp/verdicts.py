@@ -2,22 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from minimp.experiments import Outcome
 from minimp.recipe import Recipe, recipes
 
-__all__ = ["as_good", "verdict"]
+__all__ = ["METRICS", "Metric", "as_good", "verdict"]
 
-ACCURACY_SLACK, LOSS_SLACK = 0.005, 0.05
-"""As good as fp32: within 0.5 points of accuracy, or 5 % of the loss."""
 MUCH = 0.5
 """A share above this is called the cause."""
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A figure that models are judged by, and its words.
+
+    Attributes:
+        head: of its column in a table.
+        rises: whether more is better.
+        slack: a reference's score -> how much worse is still as good.
+        cell: a score as a table shows it.
+        said: a score as a sentence says it.
+        gap: (score, reference's score) -> how far they lie apart.
+    """
+
+    head: str
+    rises: bool
+    slack: Callable[[float], float]
+    cell: Callable[[float], str]
+    said: Callable[[float], str]
+    gap: Callable[[float, float], str]
+
+    def as_good(self, score: float, reference: float) -> bool:
+        """Tell whether a score is at most the slack worse than the reference's."""
+        if self.rises:
+            return score >= reference - self.slack(reference)
+        return score <= reference + self.slack(reference)
+
+
+def _points(score: float, reference: float) -> str:
+    return f"{round(100 * (score - reference), 1) + 0.0:+.1f} points"  # -0.0 + 0.0 is 0.0
+
+
+def _times(score: float, reference: float) -> str:
+    if score < 1000 * reference:  # never of a reference of 0
+        return f"{score / reference:.2f} x its loss"
+    return f"test loss {score:.3g} beside {reference:.3g}"
+
+
+def _bits(score: float, reference: float) -> str:
+    return f"{round(score - reference, 3) + 0.0:+.3f} bits a character"
+
+
+METRICS = {
+    "test_accuracy": Metric(
+        "accuracy", True, lambda reference: 0.005,  # noqa: ARG005 - one signature for all
+        "{:.1%}".format, "{:.1%} of the test part right".format, _points,
+    ),
+    "test_loss": Metric(
+        "test loss", False, lambda reference: 0.05 * reference,
+        "{:.4g}".format, "test loss {:.4g}".format, _times,
+    ),
+    "test_bits": Metric(
+        "bits/char", False, lambda reference: 0.03,  # noqa: ARG005 - one signature for all
+        "{:.3f}".format, "{:.3f} bits a character".format, _bits,
+    ),
+}  # fmt: skip
+"""As good as fp32: within 0.5 points of accuracy, 5 % of the loss, or 0.03 bits a character."""
+
+
 def as_good(outcome: Outcome, reference: Outcome) -> bool:
-    """Tell whether a score is at most 0.5 points, or 5 %, worse than the reference's."""
-    if outcome.metric == "test_accuracy":
-        return outcome.score >= reference.score - ACCURACY_SLACK
-    return outcome.score <= reference.score * (1 + LOSS_SLACK)
+    """Tell whether a score is at most the metric's slack worse than the reference's."""
+    return METRICS[outcome.metric].as_good(outcome.score, reference.score)
 
 
 def verdict(outcome: Outcome, reference: Outcome) -> str:
@@ -43,18 +100,11 @@ def verdict(outcome: Outcome, reference: Outcome) -> str:
 
 
 def _score(outcome: Outcome) -> str:
-    if outcome.metric == "test_accuracy":
-        return f"{outcome.score:.1%} of the test part right"
-    return f"test loss {outcome.score:.4g}"
+    return METRICS[outcome.metric].said(outcome.score)
 
 
 def _gap(outcome: Outcome, reference: Outcome) -> str:
-    if outcome.metric == "test_accuracy":
-        points = round(100 * (outcome.score - reference.score), 1) + 0.0  # -0.0 + 0.0 is 0.0
-        return f"{points:+.1f} points"
-    if outcome.score < 1000 * reference.score:  # never of a reference of 0
-        return f"{outcome.score / reference.score:.2f} x its loss"
-    return f"test loss {outcome.score:.3g} beside {reference.score:.3g}"
+    return METRICS[outcome.metric].gap(outcome.score, reference.score)
 
 
 def _overflow(outcome: Outcome) -> str:

@@ -23,7 +23,7 @@ from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
 from minimp.recipe import recipes
 from minimp.step import StepReport
-from minimp.verdicts import verdict
+from minimp.verdicts import METRICS, verdict
 
 __all__ = ["add_parser", "as_json", "run", "show", "show_legend", "table"]
 
@@ -223,16 +223,15 @@ def _wrapped(text: str, width: int) -> str:
 def table(rows: Sequence[tuple[Outcome, str]], reference_name: str, *, narrow: bool = False) -> Table:
     """Return the table of one experiment, at most 100 columns wide; with `narrow`, 80."""
     reference = next(outcome for outcome, _ in rows if outcome.recipe == reference_name)
-    accuracy = reference.metric == "test_accuracy"
+    metric = METRICS[reference.metric]
     padding = (0, 1, 0, 0) if narrow else (0, 1)
     grid = Table(box=None, pad_edge=False, padding=padding, header_style="bold")
-    heads = ("recipe", "accuracy" if accuracy else "test loss", *(NARROW_HEADS if narrow else HEADS))
+    heads = ("recipe", metric.head, *(NARROW_HEADS if narrow else HEADS))
     for i, head in enumerate(heads):
         grid.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
     for outcome, _ in rows:
-        score = f"{outcome.score:.1%}" if accuracy else f"{outcome.score:.4g}"
         grid.add_row(
-            outcome.recipe, score,
+            outcome.recipe, metric.cell(outcome.score),
             *(_bytes(outcome.bytes[cause]) for cause in ("weights", "master", "optimizer", "activations")),
             f"{outcome.skipped_steps:,}",
             f"{outcome.underflow_share:.1%}",
