@@ -88,12 +88,16 @@ def check_event(event: Event, forward: Event | None = None) -> Findings:
     the float64 gradient from the same inputs and the same incoming gradient; and the op's own rule, run in
     float64, agrees with a difference quotient of the float64 forward (:mod:`minimp.checks.rules`).
 
-    An op without a reference (one of your own) is checked for its formats and its rule.
+    An op without a reference (one of your own) is checked for its formats and its rule. A
+    :class:`minimp.Function` is not checked: the ops in its body are, and its backward is believed.
 
     Args:
         event: what a listener was told.
         forward: the forward event of a gradient's op; without it only shapes and formats are checked.
     """
+    if event.node.op.on_tensors is not None:
+        name = event.node.op.name
+        return Findings(name, (), (f"{name} is a Function: the ops in its body are checked, it is not",))
     with np.errstate(all="ignore"):
         if event.phase == "forward":
             return _check_forward(_call(event), event)

@@ -1,12 +1,13 @@
 """The ops, one file a family; each op is its forward, its gradient, its cast class and its docstring."""
 
 from minimp.door import OPS, Op, cast, op
+from minimp.ops import composites  # noqa: F401 - it declares, and exports nothing
 from minimp.ops.activations import gelu, relu, sigmoid, tanh
 from minimp.ops.arithmetic import abs_, add, div, exp, log, mul, neg, pow_, reciprocal, sqrt, sub
 from minimp.ops.arranging import stack
 from minimp.ops.attention import scaled_dot_product_attention
 from minimp.ops.comparison import argmax, eq, ge, gt, isfinite, le, lt, ne
-from minimp.ops.convolution import conv2d_input, conv2d_weight
+from minimp.ops.convolution import conv1d, conv2d_input, conv2d_weight, conv_transpose1d, conv_transpose2d
 from minimp.ops.embedding import embedding
 from minimp.ops.losses import mse_loss, nll_loss
 from minimp.ops.noise import dropout
@@ -23,11 +24,11 @@ from minimp.ops.statistics import logsumexp, std, var
 
 __all__ = [
     "OPS", "Op", "abs_", "add", "amax", "argmax", "argsort", "avg_pool2d", "avg_pool2d_input", "cast",
-    "cat", "clamp", "clone", "conv2d", "conv2d_input", "conv2d_weight", "div", "dropout", "elu",
-    "embedding", "eq", "exp", "expand", "ge", "gelu", "getitem", "gt", "isfinite", "layer_norm", "le",
-    "leaky_relu", "linalg_vector_norm", "linear", "log", "log_softmax", "logsumexp", "lt", "masked_fill",
-    "matmul", "max_pool2d", "max_pool2d_input", "maximum", "mean", "minimum", "mse_loss", "mul", "ne",
-    "neg", "nll_loss", "op", "permute", "pow_", "reciprocal", "relu", "reshape", "rms_norm",
-    "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "softplus", "sqrt", "stack", "std", "sub",
-    "sum_", "tanh", "unindex", "var", "where",
+    "cat", "clamp", "clone", "conv1d", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose1d",
+    "conv_transpose2d", "div", "dropout", "elu", "embedding", "eq", "exp", "expand", "ge", "gelu",
+    "getitem", "gt", "isfinite", "layer_norm", "le", "leaky_relu", "linalg_vector_norm", "linear", "log",
+    "log_softmax", "logsumexp", "lt", "masked_fill", "matmul", "max_pool2d", "max_pool2d_input", "maximum",
+    "mean", "minimum", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute", "pow_", "reciprocal",
+    "relu", "reshape", "rms_norm", "scaled_dot_product_attention", "sigmoid", "silu", "softmax", "softplus",
+    "sqrt", "stack", "std", "sub", "sum_", "tanh", "unindex", "var", "where",
 ]  # fmt: skip
