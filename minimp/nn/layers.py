@@ -1,76 +1,20 @@
-"""Layers: what has weights, and what changes the shape of things."""
+"""Convolution, pooling, and what changes the shape of things."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from minimp import formats, functional
-from minimp.backend import default_backend, get_backend
+from minimp import functional
 from minimp.errors import SettingError
-from minimp.nn import init
-from minimp.nn.activations import refuse_inplace
+from minimp.nn.making import draw, empty, numbers, optional, whole, window
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
 from minimp.tensors import Tensor
 
-__all__ = ["AvgPool2d", "Conv2d", "Dropout", "Flatten", "Identity", "Linear", "MaxPool2d"]
+__all__ = ["AvgPool2d", "Conv2d", "Flatten", "MaxPool2d"]
 
 Pair = int | Sequence[int]
-
-
-class Linear(Module):
-    """y = x W^T + b.  (..., in_features) -> (..., out_features).
-
-    `weight` is (out_features, in_features), `bias` (out_features,). Both begin uniform in
-    +-1/sqrt(in_features) (torch.nn.Linear: kaiming_uniform_ with a = sqrt 5), drawn in float64, rounded once.
-
-    Args:
-        in_features, out_features: lengths of the last axis.
-        bias: whether there is a b.
-        dtype: the format of the parameters; None is float32.
-        backend: the name of a backend (torch has `device` here); None takes the one in force.
-
-    Raises:
-        SettingError: a length that is no whole number of at least 1.
-        FormatError, DeviceError: a format or backend that cannot be used.
-    """
-
-    weight: Parameter
-    bias: Parameter | None
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        dtype: Any = None,
-        backend: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.in_features = _whole("in_features", in_features, "Linear")
-        self.out_features = _whole("out_features", out_features, "Linear")
-        self.weight = _empty((out_features, in_features), dtype, backend)
-        self.register_parameter("bias", _empty((out_features,), dtype, backend) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        _reset(self.weight, self.bias)
-
-    def forward(self, input: Any) -> Tensor:
-        """Return x W^T + b."""
-        return functional.linear(input, self.weight, self.bias)
-
-    def extra_repr(self) -> str:
-        """Show the lengths."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-        )
 
 
 class Conv2d(Module):
@@ -103,17 +47,19 @@ class Conv2d(Module):
         padding_mode: str = "zeros", *, dtype: Any = None, backend: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.in_channels = _whole("in_channels", in_channels, "Conv2d")
-        self.out_channels = _whole("out_channels", out_channels, "Conv2d")
-        self.kernel_size = _pair("kernel_size", kernel_size, "Conv2d")
-        self.stride = _pair("stride", stride, "Conv2d")
-        self.padding = padding if isinstance(padding, str) else _pair("padding", padding, "Conv2d", least=0)
-        self.dilation = _pair("dilation", dilation, "Conv2d")
-        self.groups = _whole("groups", groups, "Conv2d")
+        self.in_channels = whole("in_channels", in_channels, "Conv2d")
+        self.out_channels = whole("out_channels", out_channels, "Conv2d")
+        self.kernel_size = numbers("kernel_size", kernel_size, 2, "Conv2d")
+        self.stride = numbers("stride", stride, 2, "Conv2d")
+        self.padding = (
+            padding if isinstance(padding, str) else numbers("padding", padding, 2, "Conv2d", least=0)
+        )
+        self.dilation = numbers("dilation", dilation, 2, "Conv2d")
+        self.groups = whole("groups", groups, "Conv2d")
         self.padding_mode = padding_mode
         self._check()
-        self.weight = _empty((out_channels, in_channels // groups, *self.kernel_size), dtype, backend)
-        self.register_parameter("bias", _empty((out_channels,), dtype, backend) if bias else None)
+        self.weight = empty((out_channels, in_channels // groups, *self.kernel_size), dtype, backend)
+        self.register_parameter("bias", optional(bias, (out_channels,), dtype, backend))
         self.reset_parameters()
 
     def _check(self) -> None:
@@ -131,7 +77,7 @@ class Conv2d(Module):
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
-        _reset(self.weight, self.bias)
+        draw(self.weight, self.bias)
 
     def forward(self, input: Any) -> Tensor:
         """Return the cross-correlation."""
@@ -170,10 +116,10 @@ class MaxPool2d(Module):
         super().__init__()
         if return_indices:
             raise SettingError("return_indices=True is not offered", op="MaxPool2d", help="leave it out")
-        self.kernel_size = _window("kernel_size", kernel_size, "MaxPool2d")
-        self.stride = self.kernel_size if stride is None else _window("stride", stride, "MaxPool2d")
-        self.padding = _window("padding", padding, "MaxPool2d", least=0)
-        self.dilation = _window("dilation", dilation, "MaxPool2d")
+        self.kernel_size = window("kernel_size", kernel_size, 2, "MaxPool2d")
+        self.stride = self.kernel_size if stride is None else window("stride", stride, 2, "MaxPool2d")
+        self.padding = window("padding", padding, 2, "MaxPool2d", least=0)
+        self.dilation = window("dilation", dilation, 2, "MaxPool2d")
         self.ceil_mode = ceil_mode
 
     def forward(self, input: Any) -> Tensor:
@@ -208,9 +154,9 @@ class AvgPool2d(Module):
         super().__init__()
         if divisor_override is not None:
             raise SettingError("divisor_override is not offered", op="AvgPool2d", help="leave it out")
-        self.kernel_size = _window("kernel_size", kernel_size, "AvgPool2d")
-        self.stride = self.kernel_size if stride is None else _window("stride", stride, "AvgPool2d")
-        self.padding = _window("padding", padding, "AvgPool2d", least=0)
+        self.kernel_size = window("kernel_size", kernel_size, 2, "AvgPool2d")
+        self.stride = self.kernel_size if stride is None else window("stride", stride, 2, "AvgPool2d")
+        self.padding = window("padding", padding, 2, "AvgPool2d", least=0)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, input: Any) -> Tensor:
@@ -222,35 +168,6 @@ class AvgPool2d(Module):
     def extra_repr(self) -> str:
         """Show the geometry."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class Dropout(Module):
-    """In training, zero each element with probability p and divide the rest by 1 - p.
-
-    Srivastava et al. 2014, "Dropout".
-
-    Args:
-        p: the probability, from 0 to 1.
-        inplace: must stay False.
-
-    Raises:
-        SettingError: p out of range, or in place.
-    """
-
-    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        super().__init__()
-        refuse_inplace("Dropout", inplace)
-        if not 0.0 <= p <= 1.0:
-            raise SettingError(f"expected a probability from 0 to 1, got {p}", op="Dropout")
-        self.p, self.inplace = p, False
-
-    def forward(self, input: Any) -> Tensor:
-        """Return the thinned input; the input itself in evaluation."""
-        return functional.dropout(input, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        """Show the probability."""
-        return f"p={self.p}, inplace={self.inplace}"
 
 
 class Flatten(Module):
@@ -267,52 +184,3 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """Show the axes."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
-
-class Identity(Module):
-    """Return the input. Takes and forgets any arguments, so that it can stand in for another layer."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - forgetting them is its purpose
-        super().__init__()
-
-    def forward(self, input: Any) -> Any:
-        """Return the input."""
-        return input
-
-
-def _empty(shape: tuple[int, ...], dtype: Any, backend: str | None) -> Parameter:
-    """Return a parameter of zeros, to be drawn."""
-    where = default_backend() if backend is None else get_backend(backend)
-    form = formats.float32 if dtype is None else formats.get(dtype)
-    where.require(form)
-    return Parameter(Tensor(where.from_host(np.zeros(shape, form.dtype)), where))
-
-
-def _reset(weight: Parameter, bias: Parameter | None) -> None:
-    """Draw as torch's layers do: weight and bias uniform in +-1/sqrt(fan_in)."""
-    init.kaiming_uniform_(weight, a=math.sqrt(5))
-    if bias is not None:
-        bound = 1 / math.sqrt(math.prod(weight.shape[1:]))
-        init.uniform_(bias, -bound, bound)
-
-
-def _whole(name: str, value: Any, owner: str, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise SettingError(
-            f"expected {name} to be a whole number of at least {least}, got {value!r}", op=owner
-        )
-    return int(value)
-
-
-def _pair(name: str, value: Any, owner: str, least: int = 1) -> tuple[int, int]:
-    """Return two whole numbers, of one given twice or of a pair."""
-    both = tuple(value) if isinstance(value, Sequence) else (value, value)
-    if len(both) != 2:
-        raise SettingError(f"expected {name} to be one or two whole numbers, got {value!r}", op=owner)
-    return _whole(name, both[0], owner, least), _whole(name, both[1], owner, least)
-
-
-def _window(name: str, value: Any, owner: str, least: int = 1) -> int | tuple[int, int]:
-    """Check a number or a pair, and leave it as it was given, as torch shows it."""
-    pair = _pair(name, value, owner, least)
-    return pair if isinstance(value, Sequence) else pair[0]

@@ -1,0 +1,143 @@
+"""Layers that multiply by a matrix, and the one that does nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minimp import formats, functional
+from minimp.modes import MODES
+from minimp.nn import init
+from minimp.nn.making import draw, empty, lifted, optional, whole
+from minimp.nn.module import Module
+from minimp.nn.parameter import Parameter
+from minimp.policy import CastClass, Mixed, common_format, compute_formats, in_region
+from minimp.tensors import Tensor
+
+__all__ = ["Bilinear", "Identity", "Linear"]
+
+
+class Linear(Module):
+    """y = x W^T + b.  (..., in_features) -> (..., out_features).
+
+    `weight` is (out_features, in_features), `bias` (out_features,). Both begin uniform in
+    +-1/sqrt(in_features) (torch.nn.Linear: kaiming_uniform_ with a = sqrt 5), drawn in float64, rounded once.
+
+    Args:
+        in_features, out_features: lengths of the last axis.
+        bias: whether there is a b.
+        dtype: the format of the parameters; None is float32.
+        backend: the name of a backend (torch has `device` here); None takes the one in force.
+
+    Raises:
+        SettingError: a length that is no whole number of at least 1.
+        FormatError, DeviceError: a format or backend that cannot be used.
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None,
+        backend: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.in_features = whole("in_features", in_features, "Linear")
+        self.out_features = whole("out_features", out_features, "Linear")
+        self.weight = empty((out_features, in_features), dtype, backend)
+        self.register_parameter("bias", optional(bias, (out_features,), dtype, backend))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        draw(self.weight, self.bias)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x W^T + b."""
+        return functional.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Show the lengths."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        )
+
+
+class Bilinear(Module):
+    """y_k = x1 W_k x2^T + b_k.  (..., in1_features), (..., in2_features) -> (..., out_features).
+
+    `weight` is (out_features, in1_features, in2_features), `bias` (out_features,), both drawn uniform in
+    +-1/sqrt(in1_features). Composed of two products, in float32 (float64 for float64), rounded once to the
+    common format of all; under autocast that of the policy's rule for `bilinear`.
+
+    Args:
+        in1_features, in2_features, out_features: lengths of the last axes.
+        bias: whether there is a b.
+        dtype: the format of the parameters; None is float32.
+        backend: the name of a backend; None takes the one in force.
+
+    Raises:
+        SettingError: a length that is no whole number of at least 1.
+        FormatError, DeviceError: a format or backend that cannot be used.
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, *,
+        dtype: Any = None, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.in1_features = whole("in1_features", in1_features, "Bilinear")
+        self.in2_features = whole("in2_features", in2_features, "Bilinear")
+        self.out_features = whole("out_features", out_features, "Bilinear")
+        self.weight = empty((out_features, in1_features, in2_features), dtype, backend)
+        self.register_parameter("bias", optional(bias, (out_features,), dtype, backend))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        bound = 1 / math.sqrt(self.in1_features)
+        for param in self.parameters():
+            init.uniform_(param, -bound, bound)
+
+    def forward(self, input1: Any, input2: Any) -> Tensor:
+        """Return x1 W x2^T + b."""
+        given = [lifted(input1), lifted(input2), self.weight, *([] if self.bias is None else [self.bias])]
+        x1, x2, w, *b = promoted("bilinear", given)
+        form = x1.format
+        with in_region(None):
+            x1, x2, w, *b = (x if x.format is formats.float64 else x.float() for x in (x1, x2, w, *b))
+            flat = w.permute(1, 0, 2).flatten(1)  # (in1, out in2)
+            by_x1 = (x1 @ flat).reshape(*x1.shape[:-1], self.out_features, self.in2_features)
+            y = (by_x1 @ x2.unsqueeze(-1)).squeeze(-1)
+            return (y + b[0] if b else y).to(form)
+
+    def extra_repr(self) -> str:
+        """Show the lengths."""
+        lengths = (f"{name}={getattr(self, name)}" for name in ("in1_features", "in2_features"))
+        return f"{', '.join(lengths)}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class Identity(Module):
+    """Return the input. Takes and forgets any arguments, so that it can stand in for another layer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002 - forgetting them is its purpose
+        super().__init__()
+
+    def forward(self, input: Any) -> Any:
+        """Return the input."""
+        return input
+
+
+def promoted(op: str, values: list[Tensor]) -> list[Tensor]:
+    """Return tensors in the one format that the policy in force, or else promotion, gives PyTorch's op."""
+    found: list[Any] = [x.format for x in values]
+    region = MODES.get().autocast
+    if region is not None and region.enabled:
+        rule = region.policy.rules.get(op, CastClass.KEEP)
+        asked = compute_formats(rule, found, region.format, op=op)
+        found = [old if new is None else new for old, new in zip(found, asked, strict=True)]
+    target = common_format(op, Mixed.FLOAT, [(form, True) for form in found])
+    return [x.to(target) for x in values]

@@ -1,0 +1,193 @@
+"""Every module as one row: how it is made, and what it is called with. The tests of modules run over them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minimp import nn
+
+Make = Callable[[np.random.Generator], Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A module, written as one writes it with torch's names, and the inputs of its forward.
+
+    Attributes:
+        text: an expression over the names of `minimp.nn` or of `torch.nn`.
+        inputs, options: what makes the positional and keyword arguments.
+        mode: "train" or "eval".
+        unlike: why the formats under autocast are not torch's, or "".
+    """
+
+    text: str
+    inputs: tuple[Make, ...] = ()
+    options: dict[str, Make] = field(default_factory=dict)
+    mode: str = "train"
+    unlike: str = ""
+
+
+def floats(*shape: int) -> Make:
+    """Return a maker of normal numbers."""
+    return lambda rng: rng.standard_normal(shape)
+
+
+def integers(high: int, *shape: int) -> Make:
+    """Return a maker of whole numbers from 0 to high - 1."""
+    return lambda rng: rng.integers(0, high, shape)
+
+
+def walls(*shape: int) -> Make:
+    """Return a maker of masks that leave the first place of each row open."""
+
+    def make(rng: np.random.Generator) -> Any:
+        mask = rng.random(shape) < 0.4
+        mask[..., 0] = False
+        return mask
+
+    return make
+
+
+def const(value: Any) -> Make:
+    """Return a maker of one value."""
+    return lambda _: value
+
+
+def both(*makers: Make) -> Make:
+    """Return a maker of a tuple."""
+    return lambda rng: tuple(make(rng) for make in makers)
+
+
+def build(text: str, space: Any) -> Any:
+    """Return the module that `text` makes with the names of `space`."""
+    known = {name: getattr(space, name) for name in nn.__all__ if hasattr(space, name)}
+    return eval(text, {"OrderedDict": OrderedDict}, known)
+
+
+VECTORS, IMAGES = floats(5, 7), floats(2, 4, 7, 6)
+
+LINEAR = (
+    Row("Linear(6, 3)", (floats(4, 6),)),
+    Row("Linear(6, 3, bias=False)", (floats(2, 4, 6),)),
+    Row("Bilinear(3, 4, 5)", (floats(6, 3), floats(6, 4))),
+    Row("Bilinear(3, 4, 5, bias=False)", (floats(2, 6, 3), floats(2, 6, 4))),
+    Row("Identity(3, unused=True)", (VECTORS,)),
+    Row("Embedding(9, 4)", (integers(9, 3, 5),)),
+    Row("Embedding(9, 4, padding_idx=-2, scale_grad_by_freq=True)", (integers(9, 3, 5),)),
+)
+RECURRENT = (
+    Row("RNN(4, 5)", (floats(7, 3, 4),)),
+    Row("RNN(4, 5, 2, 'relu', bias=False, bidirectional=True)", (floats(7, 3, 4), floats(4, 3, 5))),
+    Row("LSTM(4, 5)", (floats(7, 3, 4),)),
+    Row("LSTM(4, 5, 2, batch_first=True, bidirectional=True)", (floats(3, 7, 4),)),
+    Row("LSTM(4, 5, 3, bias=False)", (floats(6, 4), both(floats(3, 5), floats(3, 5)))),
+    Row("LSTM(4, 5, 2, proj_size=3)", (floats(7, 2, 4), both(floats(2, 2, 3), floats(2, 2, 5)))),
+    Row("LSTM(4, 5, 2, dropout=0.25)", (floats(7, 3, 4),), mode="eval"),
+    Row("GRU(4, 5)", (floats(1, 3, 4),)),
+    Row("GRU(4, 5, 2, bidirectional=True)", (floats(7, 3, 4), floats(4, 3, 5))),
+    Row("RNNCell(4, 5)", (floats(3, 4), floats(3, 5))),
+    Row("RNNCell(4, 5, bias=False, nonlinearity='relu')", (floats(4),)),
+    Row("LSTMCell(4, 5)", (floats(3, 4), both(floats(3, 5), floats(3, 5)))),
+    Row("LSTMCell(4, 5, bias=False)", (floats(3, 4),)),
+    Row("GRUCell(4, 5)", (floats(3, 4), floats(3, 5))),
+)
+ATTENTION = (
+    Row("MultiheadAttention(6, 2)", (floats(5, 3, 6), floats(4, 3, 6), floats(4, 3, 6))),
+    Row(
+        "MultiheadAttention(6, 3, bias=False, kdim=4, vdim=5, batch_first=True)",
+        (floats(2, 5, 6), floats(2, 4, 4), floats(2, 4, 5)),
+        {"key_padding_mask": walls(2, 4), "attn_mask": walls(5, 4), "average_attn_weights": const(False)},
+    ),
+    Row(
+        "MultiheadAttention(6, 2, add_bias_kv=True, add_zero_attn=True)",
+        (floats(5, 3, 6), floats(4, 3, 6), floats(4, 3, 6)),
+        {"key_padding_mask": walls(3, 4), "attn_mask": floats(6, 5, 4)},
+    ),
+    Row(
+        "MultiheadAttention(6, 2, batch_first=True)",
+        (floats(5, 6), floats(4, 6), floats(4, 6)),
+        {"need_weights": const(False), "key_padding_mask": floats(4)},
+    ),
+    Row("TransformerEncoderLayer(6, 2, 8, dropout=0.0)", (floats(5, 3, 6),)),
+    Row(
+        "TransformerEncoderLayer(6, 3, 8, 0.0, 'gelu', batch_first=True, norm_first=True, bias=False)",
+        (floats(2, 5, 6),),
+        {"src_mask": walls(5, 5), "src_key_padding_mask": walls(2, 5)},
+    ),
+    Row(
+        "TransformerDecoderLayer(6, 2, 8, dropout=0.0, activation=GELU())",
+        (floats(5, 3, 6), floats(4, 3, 6)),
+        {"tgt_mask": walls(5, 5), "memory_key_padding_mask": walls(3, 4)},
+    ),
+    Row("TransformerDecoderLayer(6, 2, 8, 0.0, norm_first=True)", (floats(5, 6), floats(4, 6))),
+    Row(
+        "TransformerEncoder(TransformerEncoderLayer(6, 2, 8, 0.0), 2, LayerNorm(6), False)",
+        (floats(5, 3, 6),),
+    ),
+    Row("TransformerDecoder(TransformerDecoderLayer(6, 2, 8, 0.0), 2)", (floats(5, 3, 6), floats(4, 3, 6))),
+    Row(
+        "Transformer(6, 2, 1, 1, 8, 0.0, batch_first=True, norm_first=True)",
+        (floats(3, 5, 6), floats(3, 4, 6)),
+    ),
+)
+CONVOLUTION = (
+    Row("Conv2d(4, 6, 3)", (IMAGES,)),
+    Row("Conv2d(4, 6, (3, 2), stride=2, padding=(1, 0), dilation=(2, 1), groups=2, bias=False)", (IMAGES,)),
+    Row("Conv2d(4, 6, 3, padding='same')", (IMAGES,)),
+    Row("Conv2d(4, 6, 3, 2, padding='valid')", (IMAGES,)),
+)
+POOLING = (
+    Row("MaxPool2d(2)", (IMAGES,)),
+    Row("MaxPool2d((3, 2), stride=(1, 2), padding=1, dilation=1, ceil_mode=True)", (IMAGES,)),
+    Row("AvgPool2d(2)", (IMAGES,)),
+    Row("AvgPool2d((2, 3), stride=2, padding=1, ceil_mode=True, count_include_pad=False)", (IMAGES,)),
+)
+NORMALISATION = (
+    Row("LayerNorm(7)", (VECTORS,)),
+    Row("LayerNorm((5, 7), eps=1e-3, bias=False)", (VECTORS,)),
+    Row("LayerNorm(7, elementwise_affine=False)", (VECTORS,)),
+    Row("RMSNorm(7)", (VECTORS,)),
+    Row("RMSNorm((5, 7), eps=1e-6)", (VECTORS,)),
+    Row("RMSNorm(7, elementwise_affine=False)", (VECTORS,)),
+)
+ACTIVATIONS = (
+    Row("ReLU()", (VECTORS,)),
+    Row("Tanh()", (VECTORS,)),
+    Row("Sigmoid()", (VECTORS,)),
+    Row("GELU()", (VECTORS,)),
+    Row("GELU('tanh')", (VECTORS,)),
+    Row("Softmax(dim=1)", (VECTORS,)),
+    Row("LogSoftmax(dim=0)", (VECTORS,)),
+)
+SHAPING = (
+    Row("Flatten()", (IMAGES,)),
+    Row("Flatten(0, 1)", (IMAGES,)),
+    Row("Dropout()", (VECTORS,), mode="eval"),
+    Row("Dropout(0.1)", (VECTORS,), mode="eval"),
+    Row("Dropout1d()", (VECTORS,), mode="eval"),
+    Row("Dropout2d(0.2)", (IMAGES,), mode="eval"),
+    Row("Dropout3d(0.2)", (IMAGES,), mode="eval"),
+    Row("AlphaDropout(0.2)", (VECTORS,), mode="eval"),
+)
+CONTAINERS = (
+    Row("Sequential()", (VECTORS,)),
+    Row(
+        "Sequential(Conv2d(1, 2, 3), ReLU(), Sequential(Flatten(), Linear(40, 2)), Dropout(0.0))",
+        (floats(3, 1, 7, 6),),
+    ),
+    Row("Sequential(OrderedDict(first=Linear(2, 2), then=Tanh()))", (floats(3, 2),)),
+    Row("ModuleList()"),
+    Row("ModuleDict()"),
+    Row("ModuleList([Linear(2, 2), Linear(2, 2), ReLU(), Linear(2, 2)])"),
+    Row("ModuleList([Sequential(ReLU()), Sequential(ReLU())])"),
+    Row("ModuleDict({'a': Linear(1, 2), 'b': ModuleList([ReLU()])})"),
+)
+ROWS = (
+    *LINEAR, *RECURRENT, *ATTENTION, *CONVOLUTION, *POOLING, *NORMALISATION, *ACTIVATIONS, *SHAPING,
+    *CONTAINERS,
+)  # fmt: skip
