@@ -6,14 +6,32 @@ from minimp.optim.adam import Adam, AdamW
 from minimp.optim.clipping import clip_coefficient, clip_grad_norm_, clip_grad_value_, get_total_norm
 from minimp.optim.lamb import LAMB
 from minimp.optim.lion import Lion
-from minimp.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LinearLR, LRScheduler, MultiStepLR, StepLR
+from minimp.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    MultiplicativeLR,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 from minimp.optim.optimizer import Optimizer
 from minimp.optim.report import ParameterUpdate, UpdateReport
 from minimp.optim.rmsprop import RMSprop
 from minimp.optim.sgd import SGD
 
 __all__ = [
-    "LAMB", "SGD", "Adagrad", "Adam", "AdamW", "CosineAnnealingLR", "LRScheduler", "LambdaLR", "LinearLR",
-    "Lion", "MultiStepLR", "Optimizer", "ParameterUpdate", "RMSprop", "StepLR", "UpdateReport",
-    "clip_coefficient", "clip_grad_norm_", "clip_grad_value_", "get_total_norm", "lr_scheduler",
+    "LAMB", "SGD", "Adagrad", "Adam", "AdamW", "ChainedScheduler", "ConstantLR", "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "Lion",
+    "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "Optimizer", "ParameterUpdate", "PolynomialLR",
+    "RMSprop", "ReduceLROnPlateau", "SequentialLR", "StepLR", "UpdateReport", "clip_coefficient",
+    "clip_grad_norm_", "clip_grad_value_", "get_total_norm", "lr_scheduler",
 ]  # fmt: skip

@@ -10,11 +10,13 @@ from minimp.errors import FormatError, GradientError, SettingError, unknown_name
 from minimp.policy import FLOATING
 from minimp.tape import Value
 
-__all__ = ["Group", "as_groups", "make_group", "number", "pair_of_betas"]
+__all__ = ["OTHERS", "Group", "as_groups", "make_group", "number", "pair_of_betas"]
 
 Group = dict[str, Any]
-OTHERS = ("param_names", "initial_lr")
-"""What a group may hold besides its parameters and the optimizer's options; schedulers keep `initial_lr`."""
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
+"""What schedulers keep in a group."""
+OTHERS = ("param_names", *SCHEDULED)
+"""What a group may hold besides its parameters and the optimizer's options."""
 
 
 def as_groups(op: str, params: Any) -> list[Group]:

@@ -42,6 +42,7 @@ class Optimizer(ABC):
         param_groups: the groups, each a dict of `params` and options; options may be changed between steps.
         state: parameter -> what is kept for it, arrays and numbers by torch's names.
         measure_updates: whether the next steps count swallowed updates.
+        steps_taken, steps_skipped: how often :meth:`step` and :meth:`skip_step` were called; not saved.
         last_update: the :class:`UpdateReport` of the last step, if it was measured, else None.
 
     Raises:
@@ -62,6 +63,7 @@ class Optimizer(ABC):
         self.param_groups: list[Group] = []
         self.state: dict[Value, State] = {}
         self.measure_updates = False
+        self.steps_taken = self.steps_skipped = 0
         self.last_update: UpdateReport | None = None
         self.written: dict[Value, Array] = {}
         self._explicit = self._checked(master_weights, update)
@@ -238,7 +240,12 @@ class Optimizer(ABC):
         finally:
             speak(token)
         self.last_update = UpdateReport(tuple(rows)) if self.measure_updates else None
+        self.steps_taken += 1
         return loss
+
+    def skip_step(self) -> None:
+        """Take note that a step was left out, its gradients not being finite; schedulers ask for it."""
+        self.steps_skipped += 1
 
     def _carry_out(self, jobs: list[Job]) -> list[ParameterUpdate]:
         """Update the parameters; return what became of their updates, if that is measured."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
+from minimp.optim.groups import OTHERS
 from minimp.optim.storage import STORED
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _groups(op: str, optimizer: Optimizer, given: Any) -> list[dict[str, Any]]:
     groups = []
     for own, saved in zip(optimizer.param_groups, given, strict=True):
         wrong = [name for name in optimizer.defaults if name not in saved]
-        wrong += [name for name in saved if name not in {*own, "initial_lr", "param_names"}]
+        wrong += [name for name in saved if name not in {*own, *OTHERS}]
         if wrong:
             raise SettingError(f"options missing or unknown: {', '.join(wrong)}", op=op, help=HELP)
         if saved.get("param_names", own.get("param_names")) != own.get("param_names"):

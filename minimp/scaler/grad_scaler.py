@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from minimp.errors import ScalerError, SettingError
-from minimp.scaler.gradients import Names, find_nonfinite, listing, named_parameters, unscale_gradients
+from minimp.scaler.gradients import Names, find_nonfinite, listing, named_parameters, skip, unscale_gradients
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
 from minimp.scaler.outputs import one_number, times_scale
 from minimp.scaler.presets import preset_rule
@@ -172,7 +172,7 @@ class GradScaler:
                 self.unscale_(optimizer)
             if not record.checked:
                 raise self._nothing_to_check(optimizer)
-            result = None if record.nonfinite else optimizer.step(*args, **options)
+            result = skip(optimizer) if record.nonfinite else optimizer.step(*args, **options)
         record.stage = Stage.STEPPED
         skips = self._state.skips + 1 if record.nonfinite else 0
         self.last_step = ScalerStep(bool(record.nonfinite), record.nonfinite, skips, self._state.scale)

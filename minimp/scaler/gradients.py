@@ -11,7 +11,7 @@ from minimp.quiet import hush, speak
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
-__all__ = ["Names", "find_nonfinite", "named_parameters", "unscale_gradients"]
+__all__ = ["Names", "find_nonfinite", "named_parameters", "skip", "unscale_gradients"]
 
 MOST_NAMES = 5
 """As many names a message gives before it counts the rest."""
@@ -66,6 +66,12 @@ def named_parameters(optimizer: Any, names: Names) -> Iterator[tuple[str, Value]
             if not isinstance(param, Value):
                 raise SettingError(f"expected tensors in group {g}, got {type(param).__name__}")
             yield names.of(param, group, (g, i)), param
+
+
+def skip(optimizer: Any) -> Any:
+    """Leave out a step, and return None; an optimizer of mp.optim is told, for its schedulers."""
+    told = getattr(optimizer, "skip_step", None)
+    return None if told is None else told()
 
 
 def find_nonfinite(named: list[tuple[str, Value]]) -> tuple[str, ...]:

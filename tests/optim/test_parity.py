@@ -165,6 +165,15 @@ SCHEDULES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("CosineAnnealingLR", {"T_max": 1}),
     ("LinearLR", {}),
     ("LinearLR", {"start_factor": 1.0, "end_factor": 0.1, "total_iters": 8}),
+    ("MultiplicativeLR", {"lr_lambda": lambda epoch: 1 - 0.5 / epoch}),
+    ("ConstantLR", {}),
+    ("ConstantLR", {"factor": 0.1, "total_iters": 0}),
+    ("ConstantLR", {"factor": 0.7, "total_iters": 9}),
+    ("ExponentialLR", {"gamma": 0.95}),
+    ("PolynomialLR", {}),
+    ("PolynomialLR", {"total_iters": 30, "power": 2.5}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 5}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 3, "T_mult": 2, "eta_min": 1e-3}),
 )
 
 
@@ -190,6 +199,124 @@ def test_rates_are_torchs(name: str, options: dict[str, Any]) -> None:
         made.append(rates)
         assert first.get_last_lr() is not None
     assert_close(np.array(made[0]), np.array(made[1]), "parity_schedule")
+
+
+CYCLES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("SGD", {"max_lr": 0.5, "total_steps": 40}),
+    ("SGD", {"max_lr": [0.5, 3.0], "epochs": 10, "steps_per_epoch": 4, "anneal_strategy": "linear"}),
+    ("SGD", {"max_lr": 0.5, "total_steps": 41, "three_phase": True, "pct_start": 0.2, "div_factor": 7.0}),
+    ("SGD", {"max_lr": 0.5, "total_steps": 40, "cycle_momentum": False, "final_div_factor": 10.0}),
+    ("AdamW", {"max_lr": 0.5, "total_steps": 40, "base_momentum": [0.5, 0.6], "max_momentum": 0.99}),
+    ("RMSprop", {"max_lr": 0.5, "total_steps": 40, "pct_start": 0.5}),
+)
+
+
+def two_groups(space: Any, kind: str = "SGD", **options: Any) -> Any:
+    """Return an optimizer over two groups, minimp's or torch's."""
+    p = [space.nn.Parameter(space.tensor([1.0])) for _ in range(2)]
+    groups = [{"params": [p[0]]}, {"params": [p[1]], "lr": 2.0}]
+    made = getattr(space.optim, kind)(groups, lr=0.1, **options)
+    made.step()
+    return made
+
+
+def rates_of(optimizer: Any) -> list[float]:
+    """Return the rates and momenta in force, and what OneCycleLR keeps in each group."""
+    kept = []
+    for group in optimizer.param_groups:
+        numbers = [group["lr"], group.get("momentum", 0.0), *group.get("betas", ())]
+        kept += [*numbers, *(group.get(k, 0.0) for k in ("initial_lr", "max_lr", "min_lr", "max_momentum"))]
+    return kept
+
+
+@pytest.mark.parametrize(("kind", "options"), CYCLES, ids=[f"{k}-{i}" for i, (k, _) in enumerate(CYCLES)])
+def test_one_cycle_is_torchs_momentum_and_all(kind: str, options: dict[str, Any]) -> None:
+    """Oracle: torch's rates, momenta, betas and group entries at each of 40 steps."""
+    curves = []
+    for space in (mp, torch):
+        optimizer = two_groups(space, kind)
+        schedule = space.optim.lr_scheduler.OneCycleLR(optimizer, **options)
+        curve = [rates_of(optimizer)]
+        for _ in range(39):
+            optimizer.step()
+            schedule.step()
+            curve.append(rates_of(optimizer))
+        curves.append(curve)
+    assert_close(np.array(curves[0]), np.array(curves[1]), "parity_schedule")
+
+
+def several(space: Any, name: str, optimizer: Any) -> Any:
+    """Return a scheduler that is made of others."""
+    s = space.optim.lr_scheduler
+    if name == "warm-up":
+        parts = [s.LinearLR(optimizer, 0.1, total_iters=5), s.CosineAnnealingLR(optimizer, 20)]
+        return s.SequentialLR(optimizer, parts, [5])
+    if name == "three":
+        parts = [
+            s.ConstantLR(optimizer, 0.1, 100), s.ExponentialLR(optimizer, 0.9),
+            s.CosineAnnealingWarmRestarts(optimizer, 4),
+        ]  # fmt: skip
+        return s.SequentialLR(optimizer, parts, [3, 11])
+    if name == "all":
+        parts = [
+            s.StepLR(optimizer, 3, 0.5), s.MultiStepLR(optimizer, [2, 2]), s.PolynomialLR(optimizer, 9),
+            s.LinearLR(optimizer, total_iters=4),
+        ]  # fmt: skip
+        return s.SequentialLR(optimizer, parts, [4, 8, 13])
+    return s.ChainedScheduler([s.ConstantLR(optimizer, 0.1, 4), s.ExponentialLR(optimizer, 0.9)])
+
+
+@pytest.mark.parametrize("name", ["warm-up", "three", "all", "chained"])
+def test_schedulers_of_schedulers_are_torchs(name: str) -> None:
+    """Oracle: torch's rates over 30 epochs, and `get_last_lr`."""
+    curves = []
+    for space in (mp, torch):
+        optimizer = two_groups(space)
+        schedule = several(space, name, optimizer)
+        curve = [rates_of(optimizer)]
+        for _ in range(30):
+            optimizer.step()
+            schedule.step()
+            curve.append(rates_of(optimizer))
+            assert schedule.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+        curves.append(curve)
+    assert_close(np.array(curves[0]), np.array(curves[1]), "parity_schedule")
+
+
+PLATEAUS: tuple[dict[str, Any], ...] = (
+    {"patience": 2},
+    {"patience": 0, "mode": "max", "factor": 0.5, "threshold": 0.05, "cooldown": 2},
+    {"patience": 1, "threshold_mode": "abs", "threshold": 0.2, "min_lr": [1e-3, 0.3], "factor": 0.3},
+    {"patience": 1, "mode": "max", "threshold_mode": "abs", "eps": 0.05},
+)
+
+
+@pytest.mark.parametrize("options", PLATEAUS, ids=str)
+def test_a_plateau_is_torchs(options: dict[str, Any]) -> None:
+    """Oracle: torch's rates and counters over 40 measured values, a NaN and an infinity among them."""
+    rng = np.random.default_rng(SEED)
+    measured = [*np.cumsum(rng.normal(-0.05, 0.3, 38)).tolist(), math.nan, math.inf]
+    made = []
+    for space in (mp, torch):
+        optimizer = two_groups(space)
+        schedule = space.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **options)
+        curve = []
+        for value in measured:
+            schedule.step(value)
+            counts = [schedule.best, schedule.num_bad_epochs, schedule.cooldown_counter]
+            curve.append([*rates_of(optimizer), *counts, *schedule.get_last_lr()])
+        made.append(curve)
+    assert_close(np.array(made[0]), np.array(made[1]), "parity_schedule")
+    assert len({tuple(row[:1]) for row in made[0]}) > 1  # the rate did fall
+
+
+def test_the_arguments_of_schedulers_are_torchs() -> None:
+    """Oracle: the signatures of torch's classes: names, order and defaults."""
+    ours, theirs = optim.lr_scheduler, torch.optim.lr_scheduler
+    for name in ours.__all__:
+        mine, other = (inspect.signature(getattr(each, name)).parameters for each in (ours, theirs))
+        assert list(mine) == list(other), name
+        assert [p.default for p in mine.values()] == [p.default for p in other.values()], name
 
 
 def test_a_small_network_trains_as_torchs() -> None:
