@@ -1,7 +1,35 @@
 """Modules with torch.nn's names: layers, activations, losses, containers, and initial values."""
 
 from minimp.nn import init
-from minimp.nn.activations import GELU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from minimp.nn.activations import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softmax2d,
+    Softmin,
+    Softplus,
+    Softshrink,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+    Threshold,
+)
 from minimp.nn.attention import MultiheadAttention
 from minimp.nn.cells import GRUCell, LSTMCell, RNNCell
 from minimp.nn.containers import ModuleDict, ModuleList, Sequential
@@ -23,10 +51,12 @@ from minimp.nn.transformer import (
 )
 
 __all__ = [
-    "GELU", "GRU", "LSTM", "RNN", "AlphaDropout", "AvgPool2d", "Bilinear", "Conv2d", "CrossEntropyLoss",
-    "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "Embedding", "Flatten", "GRUCell", "Identity",
-    "LSTMCell", "LayerNorm", "Linear", "LogSoftmax", "MSELoss", "MaxPool2d", "Module", "ModuleDict",
-    "ModuleList", "MultiheadAttention", "NLLLoss", "Parameter", "RMSNorm", "RNNCell", "ReLU", "Sequential",
-    "Sigmoid", "Softmax", "Tanh", "Transformer", "TransformerDecoder", "TransformerDecoderLayer",
-    "TransformerEncoder", "TransformerEncoderLayer", "count_parameters", "init",
+    "CELU", "ELU", "GELU", "GLU", "GRU", "LSTM", "RNN", "SELU", "AlphaDropout", "AvgPool2d", "Bilinear",
+    "Conv2d", "CrossEntropyLoss", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "Embedding", "Flatten",
+    "GRUCell", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LSTMCell", "LayerNorm",
+    "LeakyReLU", "Linear", "LogSigmoid", "LogSoftmax", "MSELoss", "MaxPool2d", "Mish", "Module",
+    "ModuleDict", "ModuleList", "MultiheadAttention", "NLLLoss", "PReLU", "Parameter", "RMSNorm", "RNNCell",
+    "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softmax2d", "Softmin", "Softplus",
+    "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "Transformer", "TransformerDecoder",
+    "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer", "count_parameters", "init",
 ]  # fmt: skip

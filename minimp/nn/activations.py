@@ -1,15 +1,31 @@
-"""Activations as modules; the maths is in :mod:`minimp.ops.activations` and `minimp.ops.reductions`."""
+"""Activations as modules; the maths of the simple ones is in :mod:`minimp.ops`, of the composed ones here.
+
+What is composed of several ops is computed in float32 (float64 for float64 inputs) and rounded once to the
+input's format, as torch's kernels do, also under autocast.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from minimp import functional
-from minimp.errors import SettingError
+from minimp import formats, functional
+from minimp.errors import SettingError, ShapeError
+from minimp.functional.common import as_the_policy_asks
+from minimp.nn import init as start
+from minimp.nn.making import empty, lifted, whole
 from minimp.nn.module import Module
+from minimp.nn.parameter import Parameter
+from minimp.policy import FLOATING
 from minimp.tensors import Tensor
 
-__all__ = ["GELU", "LogSoftmax", "ReLU", "Sigmoid", "Softmax", "Tanh", "refuse_inplace"]
+__all__ = [
+    "CELU", "ELU", "GELU", "GLU", "SELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
+    "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "ReLU", "ReLU6", "SiLU", "Sigmoid", "Softmax", "Softmax2d",
+    "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "refuse_inplace",
+]  # fmt: skip
+
+F = functional
 
 
 def refuse_inplace(owner: str, inplace: bool) -> None:
@@ -20,17 +36,83 @@ def refuse_inplace(owner: str, inplace: bool) -> None:
         )
 
 
-class ReLU(Module):
+def _widely(function: Callable[[Tensor], Tensor], input: Any) -> Tensor:
+    """Compute in float32 and round once to the input's format."""
+    x = lifted(input)
+    if x.format not in FLOATING or x.format is formats.float64:
+        return function(x)
+    return function(x.float()).to(x.format)
+
+
+class _Elementwise(Module):
+    """An activation whose settings are numbers, shown as ``name=value``, and `inplace`, which is refused."""
+
+    def __init__(self, inplace: bool = False, **settings: Any) -> None:
+        super().__init__()
+        refuse_inplace(self._name(), inplace)
+        self._shown = tuple(settings)
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self.inplace = False
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return ", ".join(f"{name}={getattr(self, name)}" for name in self._shown)
+
+
+class ReLU(_Elementwise):
     """max(x, 0), elementwise; `inplace` must stay False."""
 
     def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        refuse_inplace("ReLU", inplace)
-        self.inplace = False
+        super().__init__(inplace)
 
     def forward(self, input: Any) -> Tensor:
         """Return max(x, 0)."""
-        return functional.relu(input)
+        return F.relu(input)
+
+
+class Threshold(_Elementwise):
+    """x where x > threshold, else `value`; `inplace` must stay False."""
+
+    threshold: float
+    value: float
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__(inplace, threshold=threshold, value=value)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x or the value."""
+        x = lifted(input)
+        return F.where(x <= self.threshold, self.value, x)
+
+
+class Hardtanh(_Elementwise):
+    """min(max(x, min_val), max_val), elementwise; the gradient is 0 at and beyond the bounds.
+
+    Raises:
+        SettingError: bounds that are not in order, or in place.
+    """
+
+    min_val: float
+    max_val: float
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
+        super().__init__(inplace, min_val=min_val, max_val=max_val)
+        if not min_val < max_val:
+            raise SettingError(f"expected min_val < max_val, got {min_val} and {max_val}", op=self._name())
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x between the bounds."""
+        x = lifted(input)
+        return F.where(x <= self.min_val, self.min_val, F.where(x >= self.max_val, self.max_val, x))
+
+
+class ReLU6(Hardtanh):
+    """min(max(x, 0), 6), elementwise; `inplace` must stay False."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(0.0, 6.0, inplace)
+        self._shown = ()
 
 
 class Tanh(Module):
@@ -38,7 +120,7 @@ class Tanh(Module):
 
     def forward(self, input: Any) -> Tensor:
         """Return tanh x."""
-        return functional.tanh(input)
+        return F.tanh(input)
 
 
 class Sigmoid(Module):
@@ -46,10 +128,107 @@ class Sigmoid(Module):
 
     def forward(self, input: Any) -> Tensor:
         """Return the logistic function of x."""
-        return functional.sigmoid(input)
+        return F.sigmoid(input)
 
 
-class GELU(Module):
+class LogSigmoid(Module):
+    """-ln(1 + e^-x), elementwise."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the logarithm of the logistic function."""
+        return _widely(lambda x: -F.softplus(-x, threshold=1e30), input)
+
+
+class Hardsigmoid(_Elementwise):
+    """min(max(x + 3, 0), 6) / 6, elementwise; `inplace` must stay False."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(inplace)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the three pieces."""
+        return _widely(lambda x: F.where(x <= -3, 0.0, F.where(x >= 3, 1.0, (x + 3) / 6)), input)
+
+
+class Hardswish(_Elementwise):
+    """x min(max(x + 3, 0), 6) / 6, elementwise (Howard et al. 2019); `inplace` must stay False."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(inplace)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the three pieces."""
+        return _widely(lambda x: F.where(x <= -3, 0.0, F.where(x >= 3, x, x * (x + 3) / 6)), input)
+
+
+class SiLU(_Elementwise):
+    """x / (1 + e^-x), elementwise (Elfwing et al. 2017); `inplace` must stay False."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(inplace)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x times the logistic function of x."""
+        return F.silu(input)
+
+
+class Mish(_Elementwise):
+    """x tanh(ln(1 + e^x)), elementwise (Misra 2019); `inplace` must stay False."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(inplace)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x tanh(softplus x)."""
+        return _widely(lambda x: x * F.softplus(x).tanh(), input)
+
+
+class LeakyReLU(_Elementwise):
+    """x for x > 0, else negative_slope x; `inplace` must stay False."""
+
+    negative_slope: float
+
+    def __init__(self, negative_slope: float = 1e-2, inplace: bool = False) -> None:
+        super().__init__(inplace, negative_slope=negative_slope)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x or a part of it."""
+        return F.leaky_relu(input, self.negative_slope)
+
+
+class ELU(_Elementwise):
+    """x for x > 0, else alpha (e^x - 1) (Clevert et al. 2015); `inplace` must stay False."""
+
+    alpha: float
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__(inplace, alpha=alpha)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the exponential linear unit."""
+        return F.elu(input, self.alpha)
+
+
+class CELU(ELU):
+    """x for x > 0, else alpha (e^(x / alpha) - 1) (Barron 2017); `inplace` must stay False."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the continuously differentiable exponential linear unit."""
+        return F.celu(input, self.alpha)
+
+
+class SELU(_Elementwise):
+    """s x for x > 0, else s a (e^x - 1), which keeps mean 0 and variance 1 (Klambauer et al. 2017)."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(inplace)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the scaled exponential linear unit."""
+        return F.selu(input)
+
+
+class GELU(_Elementwise):
     """x Phi(x), elementwise (Hendrycks and Gimpel 2016).
 
     Args:
@@ -59,23 +238,166 @@ class GELU(Module):
         SettingError: another name.
     """
 
+    approximate: str
+
     def __init__(self, approximate: str = "none") -> None:
-        super().__init__()
+        super().__init__(approximate=approximate)
         if approximate not in ("none", "tanh"):
             raise SettingError(f"expected approximate 'none' or 'tanh', got {approximate!r}", op="GELU")
-        self.approximate = approximate
 
     def forward(self, input: Any) -> Tensor:
         """Return x Phi(x)."""
-        return functional.gelu(input, approximate=self.approximate)
+        return F.gelu(input, approximate=self.approximate)
 
     def extra_repr(self) -> str:
         """Show the way it is computed."""
         return f"approximate={self.approximate!r}"
 
 
+class Softplus(_Elementwise):
+    """ln(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
+
+    beta: float
+    threshold: float
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__(beta=beta, threshold=threshold)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the smooth rectifier."""
+        return F.softplus(input, self.beta, self.threshold)
+
+
+class Hardshrink(_Elementwise):
+    """0 where |x| <= lambd, else x."""
+
+    lambd: float
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__(lambd=lambd)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x or 0."""
+        x = lifted(input)
+        return F.where(abs(x.detach()) <= self.lambd, 0.0, x)
+
+    def extra_repr(self) -> str:
+        """Show the bound."""
+        return f"{self.lambd}"
+
+
+class Softshrink(Hardshrink):
+    """x moved towards 0 by lambd, 0 where |x| <= lambd.
+
+    Raises:
+        SettingError: lambd is below 0.
+    """
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__(lambd)
+        if not lambd >= 0:
+            raise SettingError(f"expected lambd of at least 0, got {lambd}", op="Softshrink")
+
+    def forward(self, input: Any) -> Tensor:
+        """Return what is left of x."""
+        x, by = lifted(input), self.lambd
+        return F.where(x > by, x - by, F.where(x < -by, x + by, x * 0.0))
+
+
+class Softsign(Module):
+    """x / (1 + |x|), elementwise."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x / (1 + |x|)."""
+        return _widely(lambda x: x / (1 + abs(x)), input)
+
+
+class Tanhshrink(Module):
+    """x - tanh x, elementwise."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return what tanh takes away."""
+        return _widely(lambda x: x - x.tanh(), input)
+
+
+class PReLU(Module):
+    """x for x > 0, else w x, w learned (He et al. 2015).
+
+    `weight` is (num_parameters,), all `init` at first. Under autocast it is in the lower precision.
+
+    Args:
+        num_parameters: 1, or the number of channels, axis 1 of the input.
+        init: the first value of w.
+        dtype: the format of w; None is float32.
+        backend: the name of a backend; None takes the one in force.
+
+    Raises:
+        SettingError: a number that is no whole one of at least 1.
+        ShapeError: on call, an input with another number of channels.
+    """
+
+    weight: Parameter
+
+    def __init__(
+        self, num_parameters: int = 1, init: float = 0.25, *, dtype: Any = None, backend: str | None = None
+    ) -> None:
+        super().__init__()
+        object.__setattr__(self, "num_parameters", whole("num_parameters", num_parameters, "PReLU"))
+        self.init = init
+        self.weight = empty((num_parameters,), dtype, backend)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set w to its first value."""
+        start.constant_(self.weight, self.init)
+
+    def forward(self, input: Any) -> Tensor:
+        """Return x or w x."""
+        x: Any = as_the_policy_asks("prelu", lifted(input))
+        w: Any = as_the_policy_asks("prelu", self.weight)
+        if w.size > 1:
+            if x.ndim < 2 or x.shape[1] != w.size:
+                raise ShapeError(
+                    f"expected an input with {w.size} channels in axis 1, got {x.shape}",
+                    op="PReLU", shapes=[x.shape, w.shape],
+                )  # fmt: skip
+            w = w.reshape(w.size, *(1,) * (x.ndim - 2))
+        return F.where(x > 0, x, w * x)
+
+    def extra_repr(self) -> str:
+        """Show the number of parameters."""
+        return f"num_parameters={self.num_parameters}"
+
+
+class GLU(Module):
+    """a s(b) of the two halves of the input along an axis, s the logistic function (Dauphin et al. 2016).
+
+    Raises:
+        ShapeError: on call, the axis has an odd length.
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the first half, gated by the second."""
+        x = lifted(input)
+        if not x.ndim or x.shape[self.dim] % 2:
+            raise ShapeError(f"expected an even length along dim {self.dim}", op="GLU", shapes=[x.shape])
+        return _widely(self._gate, x)
+
+    def _gate(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, self.dim)
+        return a * b.sigmoid()
+
+    def extra_repr(self) -> str:
+        """Show the axis."""
+        return f"dim={self.dim}"
+
+
 class _OverDim(Module):
-    """What softmax and its logarithm share: the axis."""
+    """What softmax and its relatives share: the axis."""
 
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
@@ -109,20 +431,37 @@ class Softmax(_OverDim):
 
     def forward(self, input: Any) -> Tensor:
         """Return softmax over the axis."""
-        return functional.softmax(input, dim=self._axis(input))
+        return F.softmax(input, dim=self._axis(input))
+
+
+class Softmin(_OverDim):
+    """e^-x / sum e^-x over an axis. Argument and error as :class:`Softmax`."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return softmax of -x over the axis."""
+        return F.softmax(-lifted(input), dim=self._axis(input))
 
 
 class LogSoftmax(_OverDim):
-    """ln (e^x / sum e^x) over an axis.
-
-    Args:
-        dim: the axis. None takes the last one of a vector or a matrix, as torch's guess does. With more axes
-            torch takes the first or the second, depending on how many there are; here a guess is refused.
-
-    Raises:
-        SettingError: on call, `dim` is None and the input has more than two axes.
-    """
+    """ln (e^x / sum e^x) over an axis. Argument and error as :class:`Softmax`."""
 
     def forward(self, input: Any) -> Tensor:
         """Return the logarithm of softmax over the axis."""
-        return functional.log_softmax(input, dim=self._axis(input))
+        return F.log_softmax(input, dim=self._axis(input))
+
+
+class Softmax2d(Module):
+    """Softmax over the channels of images, (N, C, H, W) or (C, H, W).
+
+    Raises:
+        ShapeError: on call, another number of axes.
+    """
+
+    def forward(self, input: Any) -> Tensor:
+        """Return softmax over axis -3."""
+        x = lifted(input)
+        if x.ndim not in (3, 4):
+            raise ShapeError(
+                f"expected (N, C, H, W) or (C, H, W), got {x.shape}", op="Softmax2d", shapes=[x.shape]
+            )
+        return F.softmax(x, dim=-3)

@@ -23,6 +23,7 @@ class Row:
         inputs, options: what makes the positional and keyword arguments.
         mode: "train" or "eval".
         unlike: why the formats under autocast are not torch's, or "".
+        narrow: why torch's float64 gradients are no better than float32's, or "".
     """
 
     text: str
@@ -30,6 +31,7 @@ class Row:
     options: dict[str, Make] = field(default_factory=dict)
     mode: str = "train"
     unlike: str = ""
+    narrow: str = ""
 
 
 def floats(*shape: int) -> Make:
@@ -70,6 +72,15 @@ def build(text: str, space: Any) -> Any:
 
 
 VECTORS, IMAGES = floats(5, 7), floats(2, 4, 7, 6)
+
+
+def _wide(rng: np.random.Generator) -> Any:
+    """Make numbers on both sides of every kink, and the kinks themselves."""
+    kinks = [-6.0, -3.0, -2.0, -1.0, -0.5, -0.25, 0.0, 0.1, 0.25, 0.5, 1.0, 3.0, 6.0, 25.0]
+    return np.concatenate([kinks, 3 * rng.standard_normal(50)])
+
+
+WIDE: Make = _wide
 
 LINEAR = (
     Row("Linear(6, 3)", (floats(4, 6),)),
@@ -163,6 +174,33 @@ ACTIVATIONS = (
     Row("GELU('tanh')", (VECTORS,)),
     Row("Softmax(dim=1)", (VECTORS,)),
     Row("LogSoftmax(dim=0)", (VECTORS,)),
+    Row("Softmin(dim=-1)", (VECTORS,)),
+    Row("Softmax2d()", (IMAGES,)),
+    Row("SiLU()", (WIDE,)),
+    Row("Mish()", (WIDE,)),
+    Row("Softplus()", (WIDE,)),
+    Row("Softplus(beta=2.0, threshold=1.0)", (WIDE,)),
+    Row("LeakyReLU()", (WIDE,)),
+    Row("LeakyReLU(0.2)", (WIDE,)),
+    Row("ELU()", (WIDE,)),
+    Row("ELU(1.5)", (WIDE,)),
+    Row("CELU(0.5)", (WIDE,)),
+    Row("SELU()", (WIDE,)),
+    Row("Hardswish()", (WIDE,)),
+    Row("Hardsigmoid()", (WIDE,), narrow="its kernel takes 1/6 in float32"),
+    Row("Hardtanh()", (WIDE,)),
+    Row("Hardtanh(-2.0, 0.5)", (WIDE,)),
+    Row("ReLU6()", (WIDE,)),
+    Row("LogSigmoid()", (WIDE,)),
+    Row("Softsign()", (WIDE,)),
+    Row("Tanhshrink()", (WIDE,)),
+    Row("Hardshrink()", (WIDE,)),
+    Row("Softshrink(0.25)", (WIDE,)),
+    Row("Threshold(0.1, 20.0)", (WIDE,)),
+    Row("GLU()", (floats(3, 8),)),
+    Row("GLU(0)", (floats(6, 3),)),
+    Row("PReLU()", (WIDE,)),
+    Row("PReLU(4, 0.1)", (IMAGES,)),
 )
 SHAPING = (
     Row("Flatten()", (IMAGES,)),
