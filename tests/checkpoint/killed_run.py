@@ -1,7 +1,8 @@
 """A run that is made to be killed: it says where it is, on a disk that takes its time.
 
-``python -m tests.checkpoint.killed_run FOLDER STEPS`` begins the run of that folder, or goes on with it,
-until it has done STEPS steps.
+``python -m tests.checkpoint.killed_run FOLDER`` waits for lines. At each it begins a life, and says its
+number: a copy of the process begins the run of that folder, or goes on with it, until it is killed. Then it
+says the exit code. So the lives share nothing but the files, and save the time of the imports.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import stat
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ LOG, CHECKPOINT, STATUS = "log.jsonl", "run.safetensors", "status"
 PHASES = ("begin", "step", "log", "open", "write", "fsync", "name", "folder")
 """Where a run may be: from "open" on in the writing of a checkpoint."""
 WRITING = PHASES[3:]
+ENDLESS = 1_000_000
 SLICE, PAUSE = 8192, 0.0004
 """A write is taken in slices of so many bytes, with a pause of so many seconds before each."""
 
@@ -72,7 +75,7 @@ class Status:
 def slow_down_and_tell(status: Status) -> None:
     """Let the calls to the system tell the phase, and let writes come in slices, with pauses between."""
     real_open, real_write = os.open, os.write
-    real = {"fsync": os.fsync, "replace": os.replace}
+    real: dict[str, Callable[..., Any]] = {"fsync": os.fsync, "replace": os.replace}
     new_files: set[int] = set()
 
     def open_slowly(path: Any, *given: Any, **named: Any) -> int:
@@ -109,7 +112,7 @@ def slow_down_and_tell(status: Status) -> None:
     os.replace = told("replace", lambda _: "name")
 
 
-def main(folder: Path, steps: int) -> None:
+def live(folder: Path) -> None:
     """Begin or go on, and report each checkpoint that is complete."""
     status = Status(folder)
     status.phase = "begin"
@@ -124,10 +127,24 @@ def main(folder: Path, steps: int) -> None:
         status.phase = "step"
         return path
 
-    trainer.save = save_and_tell  # type: ignore[method-assign]  # the one place that knows when it is complete
+    trainer.save = save_and_tell  # type: ignore[method-assign, assignment]  # the one place that knows when it is complete
     slow_down_and_tell(status)
-    trainer.run(steps - trainer.done)
+    trainer.run(ENDLESS)
+
+
+def serve(folder: Path) -> None:
+    """Begin a life at each line of the input, and tell its number and its end."""
+    for _ in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                live(folder)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    serve(Path(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -19,41 +20,42 @@ from tests.checkpoint.killed_run import CHECKPOINT, LOG, PHASES, STATUS, WRITING
 from tests.checkpoint.states import environment
 from tests.trainer.runs import timeless
 
-ENDLESS = 1_000_000
 PATIENCE = 60.0  # seconds
 LONGEST_LIFE = 0.2  # seconds that a life has after its beginning
 
 
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Wait until something holds of a process that lives."""
+def wait_until(reached: Callable[[], bool]) -> None:
+    """Wait until something holds."""
     until = time.monotonic() + PATIENCE
     while not reached():
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < until, "the run does not get there"
 
 
-def live_and_die(folder: Path, chance: random.Random, aim: str | None) -> str:
-    """Begin or go on with the run of a folder, kill it (SIGKILL), and return the phase in which it died.
+def live_and_die(runs: subprocess.Popen[str], status: Status, chance: random.Random, aim: str | None) -> str:
+    """Begin or go on with a run, kill it (SIGKILL), and return the phase in which it died.
 
     Args:
-        folder: of the run.
+        runs: the process that begins a life at each line.
+        status: where the run says its phase.
         chance: draws the moment.
         aim: the phase to be killed in; None takes a random moment of a life, its beginning included.
     """
-    status = Status(folder)
+    assert runs.stdin is not None
+    assert runs.stdout is not None
     status.phase = "begin"
-    command = [sys.executable, "-m", "tests.checkpoint.killed_run", str(folder), str(ENDLESS)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment()) as process:
-        try:
-            if aim is not None or chance.random() < 0.9:
-                wait_until(lambda: status.phase != "begin", process)
-            time.sleep(chance.uniform(0, LONGEST_LIFE))
-            if aim is not None:
-                wait_until(lambda: status.phase == aim, process)
-                time.sleep(chance.uniform(0, 0.001))
-        finally:
-            process.send_signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
+    runs.stdin.write("\n")
+    runs.stdin.flush()
+    number = int(runs.stdout.readline())
+    try:
+        if aim is not None or chance.random() < 0.9:
+            wait_until(lambda: status.phase != "begin")
+        time.sleep(chance.uniform(0, LONGEST_LIFE))
+        if aim is not None:
+            wait_until(lambda: status.phase == aim)
+            time.sleep(chance.uniform(0, 0.001))
+    finally:
+        os.kill(number, signal.SIGKILL)
+        assert int(runs.stdout.readline()) == -signal.SIGKILL
     return status.phase
 
 
@@ -76,10 +78,12 @@ def kill_and_compare(tmp_path: Path, kills: int) -> Counter[str]:
     folder, straight = tmp_path / "killed", tmp_path / "straight"
     for each in (folder, straight):
         each.mkdir()
-    for number in range(kills):
-        aim = chance.choice(PHASES[1:]) if number % 2 else None
-        died[live_and_die(folder, chance, aim)] += 1
-        check_what_is_left(folder)
+    command, pipe = [sys.executable, "-m", "tests.checkpoint.killed_run", str(folder)], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment()) as runs:
+        for number in range(kills):
+            aim = chance.choice(PHASES[1:]) if number % 2 else None
+            died[live_and_die(runs, Status(folder), chance, aim)] += 1
+            check_what_is_left(folder)
     last = make_run(folder)
     last.resume()
     done = last.done
