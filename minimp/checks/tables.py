@@ -9,7 +9,17 @@ from typing import Any
 from minimp.checks import bounds, gradients, reference
 from minimp.checks.bounds import Family, is_plain
 from minimp.checks.case import Case
-from minimp.checks.families import activations, attention, convolution, places, selection, statistics
+from minimp.checks.families import (
+    activations,
+    attention,
+    contractions,
+    convolution,
+    indexing,
+    losses,
+    places,
+    selection,
+    statistics,
+)  # fmt: skip
 from minimp.checks.running import Arithmetic, Running
 
 __all__ = [
@@ -22,7 +32,9 @@ __all__ = [
     "gradient_bound",
 ]
 
-FILES: tuple[Any, ...] = (activations, attention, convolution, places, selection, statistics)
+FILES: tuple[Any, ...] = (
+    activations, attention, convolution, places, selection, statistics, contractions, indexing, losses,
+)  # fmt: skip
 """The modules of :mod:`minimp.checks.families`."""
 
 

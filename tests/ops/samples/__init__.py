@@ -1,10 +1,24 @@
 """Calls of every op: one file a family, each with a list SAMPLES."""
 
 from minimp import ops
-from tests.ops.samples import activations, attention, convolution, core, places, selection, statistics
+from tests.ops.samples import (
+    activations,
+    attention,
+    contractions,
+    convolution,
+    core,
+    indexing,
+    losses,
+    places,
+    selection,
+    statistics,
+)  # fmt: skip
 from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, leaves, numbers, run
 
-FILES = (core, places, attention, convolution, activations, selection, statistics)
+FILES = (
+    core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
+    losses,
+)  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
 
