@@ -40,7 +40,7 @@ def _of_terms(terms: Callable[..., Array]) -> Callable[..., Array]:
 def _smooth(x: Array, t: Array, *, beta: float = 1.0) -> Array:
     """The Moreau envelope of |d|: the integral of d / beta held within -1 and 1."""
     size = np.abs(x - t)
-    return np.where(size < beta, size**2 / (2 * beta), size - beta / 2)
+    return np.asarray(np.where(size < beta, size**2 / (2 * beta), size - beta / 2))
 
 
 def _huber(x: Array, t: Array, *, delta: float = 1.0) -> Array:
@@ -66,7 +66,8 @@ def _bce_logits(x: Array, t: Array, weight: Any = None, pos_weight: Any = None) 
 
 
 def _kl_div(x: Array, t: Array, *, log_target: bool = False) -> Array:
-    return np.exp(t) * (t - x) if log_target else np.where(t == 0, 0.0, t * np.log(t)) - t * x
+    entropy = np.where(t == 0, 0.0, t * np.log(t))
+    return np.asarray(np.exp(t) * (t - x) if log_target else entropy - t * x)
 
 
 def _hinge(x: Array, t: Array, *, margin: float = 1.0) -> Array:
@@ -74,7 +75,7 @@ def _hinge(x: Array, t: Array, *, margin: float = 1.0) -> Array:
 
 
 def _ranking(a: Array, b: Array, t: Array, *, margin: float = 0.0) -> Array:
-    return np.maximum(margin - t * (a - b), 0.0)
+    return np.asarray(np.maximum(margin - t * (a - b), 0.0))
 
 
 REFERENCE: Mapping[str, Callable[..., Any]] = {
