@@ -11,12 +11,14 @@ from minimp.checks.bounds import Family, is_plain
 from minimp.checks.case import Case
 from minimp.checks.families import (
     activations,
+    adaptive,
     attention,
     contractions,
     convolution,
     indexing,
     losses,
     places,
+    resampling,
     selection,
     statistics,
 )  # fmt: skip
@@ -33,7 +35,8 @@ __all__ = [
 ]
 
 FILES: tuple[Any, ...] = (
-    activations, attention, convolution, places, selection, statistics, contractions, indexing, losses,
+    activations, adaptive, attention, contractions, convolution, indexing, losses, places, resampling,
+    selection, statistics,
 )  # fmt: skip
 """The modules of :mod:`minimp.checks.families`."""
 

@@ -35,7 +35,8 @@ def conv2d_input(ctx: Node, grad: Array, weight: Array, *, shape: tuple[int, ...
 
 @conv2d_input.gradient
 def _(ctx: Node, grad: Array, *, shape: tuple[int, ...], **geometry: Any) -> tuple[Array | None, ...]:
-    by_x, by_weight = _transposed_gradients(ctx, *ctx.saved, grad, geometry, (0, 0))
+    x, weight = ctx.saved
+    by_x, by_weight = _transposed_gradients(ctx, (x, weight), grad, geometry, (0, 0))
     return _rounded(ctx, by_x), _rounded(ctx, by_weight)
 
 
@@ -63,9 +64,10 @@ def _(ctx: Node, grad: Array, *, shape: tuple[int, ...], **geometry: Any) -> tup
 
 
 def _transposed_gradients(
-    ctx: Node, x: Array | None, weight: Array | None, grad: Array, geometry: dict[str, Any], extra: Pair
+    ctx: Node, saved: tuple[Any, Any], grad: Array, geometry: dict[str, Any], extra: Pair
 ) -> tuple[Array | None, Array | None]:
     """The gradients, wide, of a transposed convolution of images: by what it spreads, and by the weight."""
+    x, weight = saved
     backend, how = ctx.backend, ctx.accumulate
     by_x = by_weight = None
     if weight is not None:
@@ -159,7 +161,8 @@ def conv_transpose2d(
 @conv_transpose2d.gradient
 def _(ctx: Node, grad: Array, *, output_padding: Pair = (0, 0), **sizes: Any) -> tuple[Array | None, ...]:
     geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, **sizes}
-    by_x, by_weight = _transposed_gradients(ctx, *ctx.saved, grad, geometry, output_padding)
+    x, weight = ctx.saved
+    by_x, by_weight = _transposed_gradients(ctx, (x, weight), grad, geometry, output_padding)
     if by_x is not None:
         _, _, rows, columns = ctx.shape_of(0)
         by_x = by_x[:, :, :rows, :columns]
@@ -187,7 +190,7 @@ def _(ctx: Node, grad: Array, *, stride: One = (1,), padding: One = (0,), output
       groups: int = 1, dilation: One = (1,)) -> tuple[Array | None, ...]:  # fmt: skip
     x, weight = (None if a is None else _image(ctx, a) for a in ctx.saved)
     geometry, g = _planar(stride, padding, dilation, groups), _image(ctx, grad)
-    by_x, by_weight = _transposed_gradients(ctx, x, weight, g, geometry, (0, *output_padding))
+    by_x, by_weight = _transposed_gradients(ctx, (x, weight), g, geometry, (0, *output_padding))
     if by_x is not None:
         by_x = by_x[:, :, 0, : ctx.shape_of(0)[2]]
     if by_weight is not None:
@@ -267,7 +270,7 @@ def _check_transposed(
     if x.ndim != ndim or weight.ndim != ndim or x.shape[1] != weight.shape[0] or x.shape[1] % groups:
         places, kernel = ("L", "K") if ndim == 3 else ("H, W", "kH, kW")
         raise ShapeError(
-            f"expected x (N, C, {places}) and weight (C, O/groups, {kernel}), groups {groups} a divisor of C, "
+            f"expected x (N, C, {places}) and weight (C, O/groups, {kernel}), groups {groups} dividing C, "
             f"got {x.shape} and {weight.shape}",
             op=name, shapes=shapes, help="the weight's first axis is the input's channels here",
         )  # fmt: skip

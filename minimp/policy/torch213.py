@@ -75,11 +75,12 @@ CPU: Table = {
 }
 # In neither list: ops of minimp, and common ones of PyTorch, measured to compute in the formats they get.
 UNLISTED = """
-    abs adaptive_avg_pool2d add amax argmax argsort avg_pool1d avg_pool2d avg_pool2d_input
-    batch_norm bincount cast clamp clone complex constant_pad_nd conv2d_input conv2d_weight div
-    dropout elu embedding eq erf expand gather ge gelu getitem gt index_add index_select
-    instance_norm isfinite le leaky_relu lerp log_sigmoid lt masked_fill max max_pool1d max_pool2d
-    max_pool2d_input maximum mean minimum mul ne neg nll_loss_nd outer permute relu remainder
+    _pad_circular abs adaptive_avg_pool2d adaptive_avg_pool2d_input adaptive_max_pool2d add amax
+    argmax argsort avg_pool1d avg_pool2d avg_pool2d_input batch_norm bincount cast clamp clone
+    complex constant_pad_nd conv2d_input conv2d_weight div dropout elu embedding eq erf expand
+    gather ge gelu getitem gt index_add index_select instance_norm isfinite le leaky_relu lerp
+    log_sigmoid lt masked_fill max max_pool1d max_pool2d max_pool2d_input maximum mean minimum mul
+    ne neg nll_loss_nd outer permute reflection_pad3d relu remainder resample resample_input
     reshape scatter sigmoid silu sin sqrt std sub tanh unindex var where
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from minimp.checks import reference, windows
 from minimp.checks.bounds import Program
-from minimp.checks.case import Case
+from minimp.checks.case import Case, Rule
 from minimp.checks.gradients import Rules
 from minimp.checks.running import Running
 
@@ -73,6 +74,132 @@ def _weight_x(c: Case) -> Running:
 
 def _weight_grad(c: Case) -> Running:
     return _convolved(c.number(0), c.grad, _geometry(c.options)).rounded()
+
+
+# ---- one axis, and transposed -----------------------------------------------------------------------------
+
+
+def conv1d(x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
+    """y[n, o, j] = sum over c, v of w[o, c, v] x[n, c, s j + d v - p], plus b[o]."""
+    (stride,), (padding,), (dilation,), groups = (_completed(options)[name] for name in NAMES)
+    padded = np.pad(x, [(0, 0), (0, 0), (padding, padding)])
+    filters, channels, taps = weight.shape
+    length = (padded.shape[2] - dilation * (taps - 1) - 1) // stride + 1
+    y = np.zeros((len(x), filters, length))
+    for o, c, v in np.ndindex(filters, channels, taps):
+        seen = padded[:, o // (filters // groups) * channels + c, v * dilation :: stride][:, :length]
+        y[:, o] += weight[o, c, v] * seen
+    return y if bias is None else y + bias[:, None]
+
+
+NAMES = ("stride", "padding", "dilation", "groups")
+
+
+def _completed(options: Mapping[str, Any], axes: int = 1) -> dict[str, Any]:
+    """The geometry with what was left out."""
+    plain = {"stride": (1,) * axes, "padding": (0,) * axes, "dilation": (1,) * axes, "groups": 1}
+    return {name: options.get(name, plain[name]) for name in NAMES}
+
+
+def _planar(options: Mapping[str, Any], axes: int) -> dict[str, Any]:
+    """The geometry of images; that of signals is of images of height 1."""
+    held = _completed(options, axes)
+    if axes == 1:
+        neutral = {"stride": 1, "padding": 0, "dilation": 1}
+        held |= {name: (value, *held[name]) for name, value in neutral.items()}
+    return held
+
+
+def _image(x: Running, axes: int) -> Running:
+    return x if axes == 2 else x.move(lambda a: a[:, :, None])
+
+
+def _conv1d(x: Running, weight: Running, bias: Running | None = None, **options: Any) -> Running:
+    y = _convolved(_image(x, 1), _image(weight, 1), _planar(options, 1)).move(lambda a: a[:, :, 0])
+    return y if bias is None else y + bias.move(lambda b: b[:, None])
+
+
+def _conv1d_x(c: Case) -> Running:
+    n, channels, length = c.shape(0)
+    found = windows.transposed(
+        _image(c.grad, 1), _image(c.number(1), 1), (n, channels, 1, length), _planar(c.options, 1)
+    )
+    return found.move(lambda a: a[:, :, 0]).rounded()
+
+
+def _conv1d_weight(c: Case) -> Running:
+    out, channels, taps = c.shape(1)
+    found = windows.correlation(
+        _image(c.grad, 1), _image(c.number(0), 1), (out, channels, 1, taps), _planar(c.options, 1)
+    )
+    return found.move(lambda a: a[:, :, 0]).rounded()
+
+
+def _bias(c: Case) -> Running:
+    return c.grad.sum((0, *range(2, c.grad.exact.ndim))).rounded()
+
+
+def conv_transpose(x: Array, weight: Array, bias: Array | None = None, **options: Any) -> Array:
+    """y[n, o, s i + d u - p, ...] += x[n, c, i, ...] w[c, o, u, ...], plus b[o]; along one axis or two."""
+    axes = x.ndim - 2
+    held, extra = _completed(options, axes), options.get("output_padding", (0,) * axes)
+    parts = list(zip(x.shape[2:], weight.shape[2:], held["stride"], held["dilation"], strict=True))
+    reach = [(n - 1) * s + d * (k - 1) + 1 for n, k, s, d in parts]
+    ends = [n - 2 * p + e for n, p, e in zip(reach, held["padding"], extra, strict=True)]
+    group, filters = len(weight) // held["groups"], weight.shape[1]
+    y = np.zeros((len(x), filters * held["groups"], *(n + e for n, e in zip(reach, extra, strict=True))))
+    for c, o in np.ndindex(*weight.shape[:2]):
+        for tap in np.ndindex(*weight.shape[2:]):
+            where = tuple(
+                slice(u * d, u * d + (n - 1) * s + 1, s) for u, (n, _, s, d) in zip(tap, parts, strict=True)
+            )
+            y[:, c // group * filters + o, *where] += x[:, c] * weight[(c, o, *tap)]
+    kept = tuple(slice(p, p + n) for p, n in zip(held["padding"], ends, strict=True))
+    y = y[:, :, *kept]
+    return y if bias is None else y + bias.reshape(-1, *(1,) * axes)
+
+
+def _conv_transpose(axes: int) -> Program:
+    def program(x: Running, weight: Running, bias: Running | None = None, **options: Any) -> Running:
+        held, extra = _planar(options, axes), (0, *options.get("output_padding", (0,) * axes))[-2:]
+        x, weight = _image(x, axes), _image(weight, axes)
+        size = [
+            (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+            for n, k, s, p, d, e in zip(
+                x.exact.shape[2:], weight.exact.shape[2:], held["stride"], held["padding"], held["dilation"],
+                extra, strict=True,
+            )
+        ]  # fmt: skip
+        shape = (x.exact.shape[0], weight.exact.shape[1] * held["groups"], *size)
+        y = windows.transposed(x, weight, shape, held)
+        y = y if axes == 2 else y.move(lambda a: a[:, :, 0])
+        return y if bias is None else y + bias.move(lambda b: b.reshape(-1, *(1,) * axes))
+
+    return program
+
+
+def _transpose_x(axes: int) -> Rule:
+    def rule(c: Case) -> Running:
+        rows, columns = (1, *c.shape(0)[2:])[-2:]
+        y = _convolved(_image(c.grad, axes), _image(c.number(1), axes), _planar(c.options, axes))
+        y = y.move(lambda a: a[:, :, :rows, :columns])  # output_padding may leave room for one more
+        return (y if axes == 2 else y.move(lambda a: a[:, :, 0])).rounded()
+
+    return rule
+
+
+def _transpose_weight(axes: int) -> Rule:
+    def rule(c: Case) -> Running:
+        shape = c.shape(1) if axes == 2 else (*c.shape(1)[:2], 1, c.shape(1)[2])
+        held = _planar(c.options, axes)
+        y = windows.correlation(_image(c.number(0), axes), _image(c.grad, axes), shape, held)
+        extra = (0, *c.options.get("output_padding", (0,) * axes))[-2:]
+        longer = any(e >= s for e, s in zip(extra, held["stride"], strict=True))
+        if longer and not np.isfinite(c.grad.exact).all():  # what the windows do not reach meets zeros
+            y = replace(y, error=np.full_like(y.error, np.inf))
+        return (y if axes == 2 else y.move(lambda a: a[:, :, 0])).rounded()
+
+    return rule
 
 
 # ---- the gradients of pools -------------------------------------------------------------------------------
@@ -142,22 +269,34 @@ def _avg_taken(c: Case) -> Running:
 REFERENCE: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "avg_pool2d_input": avg_pool2d_input,
+        "conv1d": conv1d,
         "conv2d_input": conv2d_input,
         "conv2d_weight": conv2d_weight,
+        "conv_transpose1d": conv_transpose,
+        "conv_transpose2d": conv_transpose,
         "max_pool2d_input": max_pool2d_input,
     }
 )
 BOUNDS: Mapping[str, Mapping[str, Program]] = MappingProxyType(
     {
-        "dot": {"conv2d_input": _conv2d_input, "conv2d_weight": _conv2d_weight},
+        "dot": {
+            "conv1d": _conv1d,
+            "conv2d_input": _conv2d_input,
+            "conv2d_weight": _conv2d_weight,
+            "conv_transpose1d": _conv_transpose(1),
+            "conv_transpose2d": _conv_transpose(2),
+        },
         "sum": {"avg_pool2d_input": _avg_pool2d_input, "max_pool2d_input": _max_pool2d_input},
     }
 )
 GRADIENTS: Mapping[str, Rules] = MappingProxyType(
     {
         "avg_pool2d_input": (_avg_taken,),
+        "conv1d": (_conv1d_x, _conv1d_weight, _bias),
         "conv2d_input": (_input_grad, _input_weight),
         "conv2d_weight": (_weight_x, _weight_grad),
+        "conv_transpose1d": (_transpose_x(1), _transpose_weight(1), _bias),
+        "conv_transpose2d": (_transpose_x(2), _transpose_weight(2), _bias),
         "max_pool2d_input": (_max_taken,),
     }
 )

@@ -3,6 +3,7 @@
 from minimp import ops
 from tests.ops.samples import (
     activations,
+    adaptive,
     attention,
     contractions,
     convolution,
@@ -10,6 +11,7 @@ from tests.ops.samples import (
     indexing,
     losses,
     places,
+    resampling,
     selection,
     statistics,
 )  # fmt: skip
@@ -17,7 +19,7 @@ from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, le
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
-    losses,
+    losses, adaptive, resampling,
 )  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]

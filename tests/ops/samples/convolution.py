@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,4 +48,34 @@ def _overlapping(grad: mp.Tensor) -> mp.Tensor:
     return ops.max_pool2d_input(grad, index, shape=(1, 2, 6, 6), **options)
 
 
-SAMPLES = [*_adjoints()]
+def _layers() -> list[Sample]:
+    def call(name: str, **options: Any) -> Callable[..., mp.Tensor]:
+        return lambda *inputs: ops.OPS[name](*inputs, **options)
+
+    strided = {"stride": (2, 3), "padding": (1, 2), "output_padding": (1, 2), "groups": 2}
+    spread = {"dilation": (2, 3), "output_padding": (1, 2), "padding": (1, 0)}  # rows beyond every window
+    return [
+        Sample("conv1d", call("conv1d"), ((2, 3, 7), (4, 3, 2), (4,))),
+        Sample(
+            "conv1d", call("conv1d", stride=(2,), padding=(3,), dilation=(2,), groups=2),
+            ((2, 4, 9), (6, 2, 3)), "strided",
+        ),
+        Sample("conv1d", call("conv1d", padding=(1,)), ((0, 2, 5), (3, 2, 3), (3,)), "empty"),
+        Sample("conv_transpose1d", call("conv_transpose1d"), ((2, 3, 5), (3, 4, 3), (4,))),
+        Sample(
+            "conv_transpose1d",
+            call("conv_transpose1d", stride=(3,), padding=(1,), output_padding=(2,), groups=2),
+            ((2, 4, 5), (4, 3, 2), (6,)), "strided",
+        ),
+        Sample("conv_transpose2d", call("conv_transpose2d"), ((2, 3, 4, 3), (3, 2, 2, 3), (2,))),
+        Sample(
+            "conv_transpose2d", call("conv_transpose2d", **strided), ((2, 4, 3, 4), (4, 3, 3, 4), (6,)),
+            "strided",
+        ),
+        Sample(
+            "conv_transpose2d", call("conv_transpose2d", **spread), ((1, 2, 4, 3), (2, 2, 3, 2)), "spread"
+        ),
+    ]  # fmt: skip
+
+
+SAMPLES = [*_adjoints(), *_layers()]
