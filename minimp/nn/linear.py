@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minimp import formats, functional
-from minimp.modes import MODES
+from minimp import functional
 from minimp.nn import init
-from minimp.nn.making import draw, empty, lifted, optional, whole
+from minimp.nn.making import draw, empty, optional, whole
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
-from minimp.policy import CastClass, Mixed, common_format, compute_formats, in_region
 from minimp.tensors import Tensor
 
 __all__ = ["Bilinear", "Identity", "Linear"]
@@ -67,8 +65,7 @@ class Bilinear(Module):
     """y_k = x1 W_k x2^T + b_k.  (..., in1_features), (..., in2_features) -> (..., out_features).
 
     `weight` is (out_features, in1_features, in2_features), `bias` (out_features,), both drawn uniform in
-    +-1/sqrt(in1_features). Composed of two products, in float32 (float64 for float64), rounded once to the
-    common format of all; under autocast that of the policy's rule for `bilinear`.
+    +-1/sqrt(in1_features). See :func:`minimp.functional.bilinear`.
 
     Args:
         in1_features, in2_features, out_features: lengths of the last axes.
@@ -104,15 +101,7 @@ class Bilinear(Module):
 
     def forward(self, input1: Any, input2: Any) -> Tensor:
         """Return x1 W x2^T + b."""
-        given = [lifted(input1), lifted(input2), self.weight, *([] if self.bias is None else [self.bias])]
-        x1, x2, w, *b = promoted("bilinear", given)
-        form = x1.format
-        with in_region(None):
-            x1, x2, w, *b = (x if x.format is formats.float64 else x.float() for x in (x1, x2, w, *b))
-            flat = w.permute(1, 0, 2).flatten(1)  # (in1, out in2)
-            by_x1 = (x1 @ flat).reshape(*x1.shape[:-1], self.out_features, self.in2_features)
-            y = (by_x1 @ x2.unsqueeze(-1)).squeeze(-1)
-            return (y + b[0] if b else y).to(form)
+        return functional.bilinear(input1, input2, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Show the lengths."""
@@ -129,15 +118,3 @@ class Identity(Module):
     def forward(self, input: Any) -> Any:
         """Return the input."""
         return input
-
-
-def promoted(op: str, values: list[Tensor]) -> list[Tensor]:
-    """Return tensors in the one format that the policy in force, or else promotion, gives PyTorch's op."""
-    found: list[Any] = [x.format for x in values]
-    region = MODES.get().autocast
-    if region is not None and region.enabled:
-        rule = region.policy.rules.get(op, CastClass.KEEP)
-        asked = compute_formats(rule, found, region.format, op=op)
-        found = [old if new is None else new for old, new in zip(found, asked, strict=True)]
-    target = common_format(op, Mixed.FLOAT, [(form, True) for form in found])
-    return [x.to(target) for x in values]

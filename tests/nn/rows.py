@@ -71,7 +71,7 @@ def build(text: str, space: Any) -> Any:
     return eval(text, {"OrderedDict": OrderedDict}, known)
 
 
-VECTORS, IMAGES = floats(5, 7), floats(2, 4, 7, 6)
+VECTORS, SIGNALS, IMAGES = floats(5, 7), floats(2, 4, 9), floats(2, 4, 7, 6)
 
 
 def _wide(rng: np.random.Generator) -> Any:
@@ -147,16 +147,35 @@ ATTENTION = (
     ),
 )
 CONVOLUTION = (
+    Row("Conv1d(4, 6, 3)", (SIGNALS,)),
+    Row("Conv1d(4, 6, 4, 2, 3, 2, 2, False)", (SIGNALS,)),
+    Row("Conv1d(4, 6, 3, padding=2, padding_mode='circular')", (SIGNALS,)),
     Row("Conv2d(4, 6, 3)", (IMAGES,)),
     Row("Conv2d(4, 6, (3, 2), stride=2, padding=(1, 0), dilation=(2, 1), groups=2, bias=False)", (IMAGES,)),
     Row("Conv2d(4, 6, 3, padding='same')", (IMAGES,)),
-    Row("Conv2d(4, 6, 3, 2, padding='valid')", (IMAGES,)),
+    Row("Conv2d(4, 6, (2, 4), padding='same')", (IMAGES,)),
+    Row("Conv2d(4, 6, 3, 2, padding='valid')", (floats(4, 7, 6),)),
+    Row("Conv2d(4, 4, 3, padding=(2, 1), padding_mode='reflect')", (IMAGES,)),
+    Row("Conv2d(4, 4, (3, 2), padding='same', padding_mode='replicate')", (IMAGES,)),
+    Row("Conv2d(4, 4, 3, padding=1, padding_mode='circular', bias=False)", (IMAGES,)),
+    Row("ConvTranspose1d(4, 6, 3)", (SIGNALS,)),
+    Row("ConvTranspose1d(4, 6, 3, 2, 1, 1, 2)", (floats(4, 9),)),
+    Row("ConvTranspose2d(4, 6, 3)", (IMAGES,)),
+    Row("ConvTranspose2d(4, 6, (3, 2), 2, (1, 0), 1, groups=2, bias=False, dilation=(2, 1))", (IMAGES,)),
+    Row("ConvTranspose2d(4, 6, 3, stride=3)", (IMAGES,), {"output_size": const((22, 18))}),
 )
 POOLING = (
+    Row("MaxPool1d(3, 2, 1)", (SIGNALS,)),
     Row("MaxPool2d(2)", (IMAGES,)),
-    Row("MaxPool2d((3, 2), stride=(1, 2), padding=1, dilation=1, ceil_mode=True)", (IMAGES,)),
+    Row("MaxPool2d((3, 2), stride=(1, 2), padding=1, dilation=1, ceil_mode=True)", (floats(4, 7, 6),)),
+    Row("AvgPool1d(3, 2, 1, count_include_pad=False)", (SIGNALS,)),
     Row("AvgPool2d(2)", (IMAGES,)),
     Row("AvgPool2d((2, 3), stride=2, padding=1, ceil_mode=True, count_include_pad=False)", (IMAGES,)),
+    Row("AdaptiveAvgPool1d(4)", (SIGNALS,)),
+    Row("AdaptiveAvgPool2d(1)", (IMAGES,)),
+    Row("AdaptiveAvgPool2d((3, None))", (floats(4, 7, 6),)),
+    Row("AdaptiveMaxPool1d(4)", (SIGNALS,)),
+    Row("AdaptiveMaxPool2d((3, 5))", (IMAGES,)),
 )
 NORMALISATION = (
     Row("LayerNorm(7)", (VECTORS,)),
@@ -203,6 +222,27 @@ ACTIVATIONS = (
     Row("PReLU(4, 0.1)", (IMAGES,)),
 )
 SHAPING = (
+    Row("ConstantPad1d(2, 1.5)", (SIGNALS,)),
+    Row("ConstantPad2d((1, 2, 0, -1), 1.5)", (IMAGES,)),
+    Row("ZeroPad1d((1, 0))", (SIGNALS,)),
+    Row("ZeroPad2d(2)", (IMAGES,)),
+    Row("ReflectionPad1d(2)", (SIGNALS,)),
+    Row("ReflectionPad2d((1, 2, 3, 0))", (floats(4, 7, 6),)),
+    Row("ReplicationPad1d(2)", (SIGNALS,)),
+    Row("ReplicationPad2d((1, 2, 3, 0))", (IMAGES,)),
+    Row("CircularPad1d((1, 2))", (SIGNALS,)),
+    Row("CircularPad2d(2)", (IMAGES,)),
+    Row("Upsample(scale_factor=2)", (IMAGES,)),
+    Row("Upsample((9, 5), mode='bilinear', align_corners=False)", (IMAGES,)),
+    Row("Upsample(scale_factor=(1.5, 2), mode='bilinear')", (IMAGES,)),
+    Row("Upsample(size=11, mode='linear')", (SIGNALS,)),
+    Row("UpsamplingNearest2d(size=(9, 8))", (IMAGES,)),
+    Row("UpsamplingBilinear2d(scale_factor=2)", (IMAGES,)),
+    Row("PixelShuffle(2)", (floats(2, 8, 3, 4),)),
+    Row("PixelUnshuffle(2)", (floats(3, 4, 6),)),
+    Row("ChannelShuffle(2)", (IMAGES,)),
+    Row("Unflatten(1, (2, -1))", (IMAGES,)),
+    Row("Unflatten(-1, [3, 2])", (IMAGES,)),
     Row("Flatten()", (IMAGES,)),
     Row("Flatten(0, 1)", (IMAGES,)),
     Row("Dropout()", (VECTORS,), mode="eval"),

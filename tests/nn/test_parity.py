@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
     pytest.mark.filterwarnings("ignore:enable_nested_tensor is True"),
     pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask and attn_mask"),
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
     pytest.mark.filterwarnings("ignore:Implicit dimension choice"),
 ]
 
@@ -205,8 +206,9 @@ def test_gains_are_torchs() -> None:
 
 
 DRAWN = (
-    "Linear(300, 40)", "Conv2d(6, 8, (5, 3), groups=2)", "Bilinear(30, 20, 10)", "Embedding(40, 30)",
-    "LSTM(30, 40)", "GRUCell(30, 40)", "MultiheadAttention(60, 2)", "MultiheadAttention(60, 2, kdim=20)",
+    "Linear(300, 40)", "Conv2d(6, 8, (5, 3), groups=2)", "Conv1d(6, 8, 5)",
+    "ConvTranspose2d(6, 8, 5, groups=2)", "Bilinear(30, 20, 10)", "Embedding(40, 30)", "LSTM(30, 40)",
+    "GRUCell(30, 40)", "MultiheadAttention(60, 2)", "MultiheadAttention(60, 2, kdim=20)",
     "MultiheadAttention(100, 2, add_bias_kv=True)", "Transformer(16, 2, 1, 1, 32)",
 )  # fmt: skip
 
