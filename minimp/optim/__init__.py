@@ -3,7 +3,13 @@
 from minimp.optim import lr_scheduler
 from minimp.optim.adagrad import Adagrad
 from minimp.optim.adam import Adam, AdamW
-from minimp.optim.clipping import clip_coefficient, clip_grad_norm_, clip_grad_value_, get_total_norm
+from minimp.optim.clipping import (
+    clip_coefficient,
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+)
 from minimp.optim.lamb import LAMB
 from minimp.optim.lion import Lion
 from minimp.optim.lr_scheduler import (
@@ -33,5 +39,5 @@ __all__ = [
     "CosineAnnealingWarmRestarts", "ExponentialLR", "LRScheduler", "LambdaLR", "LinearLR", "Lion",
     "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "Optimizer", "ParameterUpdate", "PolynomialLR",
     "RMSprop", "ReduceLROnPlateau", "SequentialLR", "StepLR", "UpdateReport", "clip_coefficient",
-    "clip_grad_norm_", "clip_grad_value_", "get_total_norm", "lr_scheduler",
+    "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "lr_scheduler",
 ]  # fmt: skip

@@ -1,4 +1,9 @@
-"""Clipping of gradients, by their norm and by their values."""
+"""Clipping of gradients, by their norm and by their values.
+
+Under loss scaling a gradient is S times what it should be until it is unscaled: clipping it then compares S
+times its norm with the limit, and training crawls without an error. So gradients that still carry a scale
+are refused here, or corrected for where the scaler is given.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,28 @@ from typing import Any
 
 import numpy as np
 
-from minimp.errors import GradientError, SettingError
+from minimp.errors import GradientError, ScalerError, SettingError
 from minimp.quiet import hush, speak
+from minimp.scaler import GradScaler
+from minimp.scaler.marks import scale_of
 from minimp.tape import Array, Value
 from minimp.tensors import Tensor
 
-__all__ = ["clip_coefficient", "clip_grad_norm_", "clip_grad_value_", "get_total_norm"]
+__all__ = [
+    "clip_coefficient",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
+]
 
 Parameters = Value | Iterable[Value]
 
 
-def get_total_norm(tensors: Parameters, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> Tensor:
+def get_total_norm(
+    tensors: Parameters, norm_type: float = 2.0, error_if_nonfinite: bool = False, *,
+    scaler: GradScaler | None = None,
+) -> Tensor:  # fmt: skip
     r"""Return the norm of several tensors taken as one vector: (sum |x|^p)^(1/p), or max |x|.
 
     The powers are summed in float64. The norm of 16-bit tensors is float32: torch returns it in 16 bits,
@@ -28,33 +44,22 @@ def get_total_norm(tensors: Parameters, norm_type: float = 2.0, error_if_nonfini
         tensors: one tensor or several.
         norm_type: p, greater than 0; ``math.inf`` takes the largest magnitude.
         error_if_nonfinite: refuse a norm that is infinite or NaN.
+        scaler: whose scale S gradients among the tensors may still carry; those are divided by S.
 
     Returns:
         A tensor of one element: float64 if a tensor is, else float32; 0 for no tensors.
 
     Raises:
         SettingError: p is not greater than 0.
+        ScalerError: a tensor is a gradient that still carries a loss scale, and no scaler, or another one,
+            was given.
         GradientError: the norm is not finite, and that was to be an error.
     """
     p = float(norm_type)
     if not p > 0.0:
         raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="get_total_norm")
     listed = _as_list(tensors)
-    token = hush()
-    try:
-        total = _norm(listed, p)
-    finally:
-        speak(token)
-    if error_if_nonfinite and not math.isfinite(total):
-        raise GradientError(
-            f"the norm of the gradients is {total}, so they cannot be clipped",
-            op="clip_grad_norm_",
-            help="look for the overflow, or skip the step; error_if_nonfinite=False lets it pass",
-        )
-    dtype = np.float64 if any(each.array.dtype == np.float64 for each in listed) else np.float32
-    backend = listed[0].backend if listed else None
-    made: Any = Value.lift(np.asarray(total).astype(dtype), backend)
-    return made  # type: ignore[no-any-return]  # arrays have no type here
+    return _total(listed, _scales("get_total_norm", listed, scaler), p, error_if_nonfinite)
 
 
 def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
@@ -69,67 +74,157 @@ def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
 
 
 def clip_grad_norm_(
-    parameters: Parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
-) -> Tensor:
+    parameters: Parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False, *,
+    scaler: GradScaler | None = None,
+) -> Tensor:  # fmt: skip
     r"""Scale all gradients by min(1, max_norm / (norm + 1e-6)), so that their norm is at most `max_norm`.
 
     Each `.grad` that is scaled becomes a new tensor. With an infinite norm the finite gradients become 0
     and the others NaN; with a NaN norm all become NaN. Source: torch.nn.utils.clip_grad_norm_ 2.13.
 
+    Under loss scaling, either unscale first, as with torch::
+
+        scaler.unscale_(optimizer)
+        clip_grad_norm_(model.parameters(), 1.0)
+
+    or pass the scaler: the norm is then that of the unscaled gradients, and the gradients go on carrying S.
+
     Args:
         parameters: one parameter or several; those without gradient are passed over.
-        max_norm: the largest norm.
+        max_norm: the largest norm of the unscaled gradients.
         norm_type: p of the norm; ``math.inf`` for the largest magnitude.
         error_if_nonfinite: refuse a norm that is infinite or NaN; no gradient has changed then.
+        scaler: whose scale the gradients may still carry; one that does nothing, and gradients that were
+            unscaled already, make no difference.
 
     Returns:
-        The norm before clipping, as :func:`get_total_norm` does.
+        The norm of the unscaled gradients before clipping, as :func:`get_total_norm` does.
 
     Raises:
-        SettingError, GradientError: as :func:`get_total_norm`.
+        SettingError, ScalerError, GradientError: as :func:`get_total_norm`; no gradient has changed.
     """
-    listed = [p for p in _as_list(parameters) if p.grad is not None]
-    norm = get_total_norm([p.grad for p in listed if p.grad is not None], norm_type, error_if_nonfinite)
-    coefficient = clip_coefficient(norm, float(max_norm))
-    if coefficient != 1.0:
-        for param in listed:
-            _replace(param, lambda wide: wide * wide.dtype.type(coefficient))
+    listed, grads = _with_gradients(parameters)
+    scales = _scales("clip_grad_norm_", grads, scaler)
+    p = float(norm_type)
+    if not p > 0.0:
+        raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="clip_grad_norm_")
+    norm = _total(grads, scales, p, error_if_nonfinite)
+    _multiply(listed, clip_coefficient(norm, float(max_norm)))
     return norm
 
 
-def clip_grad_value_(parameters: Parameters, clip_value: float) -> None:
+def clip_grads_with_norm_(
+    parameters: Parameters, max_norm: float, total_norm: Tensor, *, scaler: GradScaler | None = None
+) -> None:
+    """Scale all gradients by min(1, max_norm / (total_norm + 1e-6)), a norm that was computed elsewhere.
+
+    Source: torch.nn.utils.clip_grads_with_norm_ 2.13.
+
+    Args:
+        parameters, max_norm, scaler: as :func:`clip_grad_norm_`.
+        total_norm: the norm of the unscaled gradients, from :func:`get_total_norm`.
+
+    Raises:
+        ScalerError: as :func:`get_total_norm`; no gradient has changed.
+    """
+    listed, grads = _with_gradients(parameters)
+    _scales("clip_grads_with_norm_", grads, scaler)
+    _multiply(listed, clip_coefficient(total_norm, float(max_norm)))
+
+
+def clip_grad_value_(parameters: Parameters, clip_value: float, *, scaler: GradScaler | None = None) -> None:
     """Clamp every element of every gradient to [-clip_value, clip_value]; NaN stays.
 
     The limit is rounded to the format of each gradient. Source: torch.nn.utils.clip_grad_value_ 2.13.
 
+    Args:
+        parameters: one parameter or several; those without gradient are passed over.
+        clip_value: the largest magnitude of an unscaled gradient.
+        scaler: whose scale S the gradients may still carry; those are clamped at S clip_value.
+
     Raises:
         SettingError: the limit is negative or NaN.
+        ScalerError: as :func:`get_total_norm`; no gradient has changed.
     """
     limit = float(clip_value)
     if not limit >= 0.0:
         raise SettingError(f"expected clip_value of at least 0, got {clip_value!r}", op="clip_grad_value_")
-    for param in _as_list(parameters):
-        if param.grad is not None:
-            xp = param.backend.xp
-            _replace(param, lambda wide, xp=xp: xp.clip(wide, -limit, limit))
+    listed, grads = _with_gradients(parameters)
+    for param, scale in zip(listed, _scales("clip_grad_value_", grads, scaler), strict=True):
+        xp, edge = param.backend.xp, limit * scale
+        _replace(param, lambda wide, xp=xp, edge=edge: xp.clip(wide, -edge, edge))
+
+
+# ---- inside -----------------------------------------------------------------------------------------------
 
 
 def _as_list(tensors: Parameters) -> list[Value]:
     return [tensors] if isinstance(tensors, Value) else list(tensors)
 
 
-def _norm(tensors: list[Value], p: float) -> float:
-    """Return the norm of all elements, in float64."""
+def _with_gradients(parameters: Parameters) -> tuple[list[Value], list[Value]]:
+    """Return the parameters that have a gradient, and their gradients."""
+    pairs = [(param, param.grad) for param in _as_list(parameters)]
+    kept = [(param, grad) for param, grad in pairs if grad is not None]
+    return [param for param, _ in kept], [grad for _, grad in kept]
+
+
+def _scales(op: str, gradients: list[Value], scaler: GradScaler | None) -> list[float]:
+    """Return the loss scale that each gradient still carries, 1 for most; refuse one that nobody knows of."""
+    found = scale_of(gradients)
+    strange = [scale for scale, owner in found if scale != 1.0 and owner is not scaler]
+    if strange and scaler is not None:
+        raise ScalerError(
+            f"{len(strange)} of {len(found)} gradients carry the loss scale {strange[0]:g} of another scaler",
+            op=op, help="pass the scaler that scaled the loss",
+        )  # fmt: skip
+    if strange:
+        raise ScalerError(
+            f"{len(strange)} of {len(found)} gradients are still multiplied by the loss scale "
+            f"{strange[0]:g}, and would be compared with a limit for unscaled ones",
+            op=op, help="call scaler.unscale_(optimizer) first, or pass scaler=scaler",
+        )  # fmt: skip
+    return [scale for scale, _ in found]
+
+
+def _total(tensors: list[Value], scales: list[float], p: float, error_if_nonfinite: bool) -> Tensor:
+    """Return the norm of all elements, each tensor divided by its scale."""
+    token = hush()
+    try:
+        total = _norm(tensors, scales, p)
+    finally:
+        speak(token)
+    if error_if_nonfinite and not math.isfinite(total):
+        raise GradientError(
+            f"the norm of the gradients is {total}, so they cannot be clipped",
+            op="clip_grad_norm_",
+            help="look for the overflow, or skip the step; error_if_nonfinite=False lets it pass",
+        )
+    dtype = np.float64 if any(each.array.dtype == np.float64 for each in tensors) else np.float32
+    backend = tensors[0].backend if tensors else None
+    made: Any = Value.lift(np.asarray(total).astype(dtype), backend)
+    return made  # type: ignore[no-any-return]  # arrays have no type here
+
+
+def _norm(tensors: list[Value], scales: list[float], p: float) -> float:
+    shrunk = [1.0 / scale if scale else math.inf for scale in scales]  # a scale may have backed off to 0
+    pairs = [(x, by) for x, by in zip(tensors, shrunk, strict=True) if x.array.size]
     if p == 2.0:
-        return math.sqrt(sum(float(x.backend.xp.sum(_wide64(x) ** 2)) for x in tensors))
-    sizes = [x.backend.xp.abs(_wide64(x)) for x in tensors if x.array.size]
+        return math.sqrt(sum(float(x.backend.xp.sum(_wide64(x) ** 2)) * by * by for x, by in pairs))
+    sizes = [(x.backend.xp.abs(_wide64(x)), by) for x, by in pairs]
     if math.isinf(p):
-        return float(np.max([float(each.max()) for each in sizes], initial=0.0))  # NaN if one is NaN
-    return float(np.float64(sum(float((each**p).sum()) for each in sizes)) ** (1.0 / p))
+        return float(np.max([float(each.max()) * by for each, by in sizes], initial=0.0))  # NaN if one is NaN
+    return float(np.float64(sum(float(((each * by) ** p).sum()) for each, by in sizes)) ** (1.0 / p))
 
 
 def _wide64(x: Value) -> Array:
     return x.backend.wide(x.array).astype(np.float64)
+
+
+def _multiply(params: list[Value], coefficient: float) -> None:
+    if coefficient != 1.0:
+        for param in params:
+            _replace(param, lambda wide: wide * wide.dtype.type(coefficient))
 
 
 def _replace(param: Value, change: Any) -> None:

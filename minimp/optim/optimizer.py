@@ -15,6 +15,7 @@ from minimp.optim.states import pack_state, unpack_state
 from minimp.optim.storage import UPDATES
 from minimp.optim.work import Job, State, drop_idle, jobs_of
 from minimp.quiet import hush, speak
+from minimp.scaler.marks import forget
 from minimp.tape import Array, Value
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ class Optimizer(ABC):
 
     All arithmetic and all state is in FP32 (float64 for float64 parameters), whatever the format of the
     parameters. :mod:`minimp.optim.storage` says how a 16-bit parameter takes an FP32 update.
+
+    Gradients add up in `.grad` until :meth:`zero_grad`, so a batch that does not fit in memory is taken in n
+    parts whose losses, means over equally many rows, are divided by n; with a scaler it is unscaled once::
+
+        for x, y in parts:
+            scaler.scale(loss_fn(model(x), y) / n).backward()
+        scaler.unscale_(optimizer)  # where clipping needs it; step() does it otherwise
+        scaler.step(optimizer)
+        scaler.update()  # never between the parts: all of them must carry one scale
+        optimizer.zero_grad()
 
     Args:
         params: an iterable of tensors or of (name, tensor) pairs, or a list of dicts, each with `params` and
@@ -177,6 +188,7 @@ class Optimizer(ABC):
             if param.grad is not None:
                 zeros = None if set_to_none else param.backend.xp.zeros_like(param.grad.array)
                 param.grad = None if zeros is None else Value.make(zeros, param.backend)
+        forget(param for _, param in self._pairs())
 
     # ---- the rule ---------------------------------------------------------------------------------------
 

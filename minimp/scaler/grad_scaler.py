@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Self
 from minimp.errors import ScalerError, SettingError
 from minimp.scaler.gradients import Names, find_nonfinite, listing, named_parameters, skip, unscale_gradients
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
+from minimp.scaler.marks import forget
 from minimp.scaler.outputs import one_number, times_scale
 from minimp.scaler.presets import preset_rule
 from minimp.scaler.records import Record, ScalerStep, Stage
@@ -118,7 +119,7 @@ class GradScaler:
         Raises:
             SettingError: neither a tensor nor an iterable of tensors.
         """
-        return times_scale(outputs, self._start)
+        return times_scale(outputs, self._start, self)
 
     def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of the optimizer's parameters by S, once, before clipping for example.
@@ -139,6 +140,7 @@ class GradScaler:
             )  # fmt: skip
         named = list(named_parameters(optimizer, self._names))
         record.nonfinite = unscale_gradients(named, self._state.scale)
+        forget(param for _, param in named)
         record.checked = any(p.grad is not None for _, p in named)
         record.stage = Stage.UNSCALED
 
@@ -225,12 +227,14 @@ class GradScaler:
         scale = self.rule.check_scale(one_number(new_scale), "new_scale")
         self._state = replace(self._state, scale=self.rule.rounded(scale))
         self._records = {}
+        forget(scaler=self)
 
     def advance(self, found_inf: bool) -> None:
         """Move S by a verdict reached elsewhere: what :meth:`update` does with its own."""
         self._start()
         self._state = next_state(self.rule, self._state, bool(found_inf))
         self._records = {}
+        forget(scaler=self)
 
     # ---- what it knows ------------------------------------------------------------------------------------
 

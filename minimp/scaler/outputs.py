@@ -9,13 +9,16 @@ import numpy as np
 
 from minimp import formats, ops
 from minimp.errors import SettingError
+from minimp.scaler.marks import watch
 from minimp.tensors import Tensor
 
 __all__ = ["one_number", "times_scale"]
 
 
-def times_scale(outputs: Any, scale: Callable[[], float]) -> Any:
+def times_scale(outputs: Any, scale: Callable[[], float], scaler: Any) -> Any:
     """Return S times a tensor, or times each tensor of an iterable; `scale` is asked once a tensor.
+
+    What backward makes of a result is marked as a gradient that carries the scale of `scaler`.
 
     Raises:
         SettingError: neither a tensor nor an iterable of tensors.
@@ -23,13 +26,16 @@ def times_scale(outputs: Any, scale: Callable[[], float]) -> Any:
     if isinstance(outputs, Tensor):
         # The scale is a float32 without axes: it promotes a tensor without axes, and no other.
         promoted = outputs.ndim == 0 and outputs.format in (formats.float16, formats.bfloat16)
-        return ops.mul(outputs.float() if promoted else outputs, scale())
+        factor = scale()
+        product = ops.mul(outputs.float() if promoted else outputs, factor)
+        watch(product, factor, scaler)
+        return product
     if isinstance(outputs, str | bytes | Mapping | np.ndarray) or not isinstance(outputs, Iterable):
         raise SettingError(
             f"expected a tensor, or an iterable of tensors, got {type(outputs).__name__}",
             op="GradScaler.scale", help="wrap numbers with mp.tensor(...)",
         )  # fmt: skip
-    scaled = (times_scale(each, scale) for each in outputs)
+    scaled = (times_scale(each, scale, scaler) for each in outputs)
     if not isinstance(outputs, list | tuple):
         return scaled
     kind: Any = type(outputs)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 import minimp as mp
 from minimp import optim
-from minimp.errors import GradientError, SettingError
+from minimp.errors import GradientError, ScalerError, SettingError
+from minimp.scaler import marks
 from minimp.tensors import Tensor
 from tests.optim.helpers import parameter, values
 from tests.tolerances import assert_close
@@ -84,3 +88,131 @@ def test_mistakes_are_named() -> None:
         optim.clip_grad_norm_([], 1.0, 0)
     with pytest.raises(SettingError, match="expected clip_value of at least 0, got -1"):
         optim.clip_grad_value_([], -1)
+
+
+# ---- under loss scaling
+
+
+def scaled_gradients(scale: float = 1024.0) -> tuple[Any, optim.Optimizer, mp.GradScaler]:
+    """Return two parameters whose gradients, 3 and 4, are still multiplied by the scale."""
+    params = [parameter([1.0]), parameter([1.0])]
+    scaler = mp.GradScaler(init_scale=scale)
+    scaler.scale((params[0] * 3.0 + params[1] * 4.0).sum()).backward()
+    return params, optim.SGD(params, lr=1.0), scaler
+
+
+CLIPS: tuple[tuple[str, Callable[..., Any]], ...] = (
+    ("clip_grad_norm_", lambda params, **o: optim.clip_grad_norm_(params, 2.5, **o)),
+    ("clip_grad_value_", lambda params, **o: optim.clip_grad_value_(params, 2.5, **o)),
+    ("get_total_norm", lambda params, **o: optim.get_total_norm([p.grad for p in params], **o)),
+    ("clip_grads_with_norm_", lambda params, **o: optim.clip_grads_with_norm_(
+        params, 2.5, mp.tensor(5.0), **o)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("clip", [each[1] for each in CLIPS], ids=[each[0] for each in CLIPS])
+def test_gradients_that_carry_a_scale_are_refused(clip: Callable[..., Any]) -> None:
+    """Oracle: the error names the scale and the way out; no gradient has changed; unscaled ones are taken."""
+    params, optimizer, scaler = scaled_gradients()
+    before = [param.grad for param in params]
+    with pytest.raises(ScalerError, match="2 of 2 gradients are still multiplied by the loss scale 1024"):
+        clip(params)
+    with pytest.raises(ScalerError, match="carry the loss scale 1024 of another scaler"):
+        clip(params, scaler=mp.GradScaler())
+    assert all(param.grad is grad for param, grad in zip(params, before, strict=True))
+    scaler.unscale_(optimizer)
+    clip(params)
+    clip(params, scaler=scaler)
+
+
+@given(
+    st.integers(-10, 20).map(lambda e: 2.0**e), st.floats(2.0**-6, 20.0, width=32),
+    st.sampled_from([1.0, 2.0, 3.0, math.inf]), st.booleans(),
+)  # fmt: skip
+def test_with_the_scaler_it_makes_no_difference_when_one_unscales(
+    scale: float, limit: float, p: float, by_value: bool
+) -> None:
+    """Oracle: unscale_ first, then clip: the same norm and, once unscaled, the same bits of gradients."""
+    after = []
+    for first in (True, False):
+        params, optimizer, scaler = scaled_gradients(scale)
+        if first:
+            scaler.unscale_(optimizer)
+        if by_value:
+            optim.clip_grad_value_(params, limit, scaler=scaler)
+            norm = 0.0
+        else:
+            norm = optim.clip_grad_norm_(params, limit, p, scaler=scaler).item()
+        if not first:
+            scaler.unscale_(optimizer)
+        after.append([norm, *(param.grad.item() for param in params)])
+    assert after[0] == after[1]
+
+
+def test_the_norm_with_the_scaler_is_the_unscaled_one() -> None:
+    """Oracle: |(3, 4)| = 5, and the largest magnitude 4, whatever the scale."""
+    params, _, scaler = scaled_gradients(2.0**16)
+    grads = [param.grad for param in params]
+    assert optim.get_total_norm(grads, scaler=scaler).item() == 5.0
+    assert optim.get_total_norm(grads[1], math.inf, scaler=scaler).item() == 4.0
+    assert optim.clip_grad_norm_(params, 2.5, scaler=scaler).item() == 5.0
+    assert_close([p.grad.item() / 2.0**16 for p in params], [1.5, 2.0], "parity_first_loss")
+
+
+def test_what_was_clipped_with_the_scaler_still_carries_its_scale() -> None:
+    """Oracle: the next clip without the scaler is refused; the step divides the scale out once."""
+    params, optimizer, scaler = scaled_gradients()
+    optim.clip_grad_value_(params, 0.5, scaler=scaler)
+    with pytest.raises(ScalerError, match="still multiplied"):
+        optim.clip_grad_norm_(params, 1.0)
+    scaler.step(optimizer)
+    assert [param.item() for param in params] == [0.5, 0.5]
+
+
+def test_a_scale_is_forgotten_with_its_gradients() -> None:
+    """Oracle: after zero_grad, update or by another loss that was not scaled, gradients are plain ones."""
+    params, optimizer, scaler = scaled_gradients()
+    optimizer.zero_grad()
+    (params[0] * 3.0 + params[1] * 4.0).sum().backward()
+    assert optim.clip_grad_norm_(params, 100.0).item() == 5.0
+    scaler.scale((params[0] * 3.0).sum()).backward()
+    with pytest.raises(ScalerError, match="1 of 2 gradients"):
+        optim.clip_grad_norm_(params, 1.0)
+    scaler.step(optimizer)
+    scaler.update()
+    for param in params:
+        param.grad = None
+    (params[0] * 3.0 + params[1] * 4.0).sum().backward()
+    assert optim.clip_grad_norm_(params, 100.0).item() == 5.0
+
+
+def test_only_gradients_of_the_scaled_loss_are_marked() -> None:
+    """Oracle: two models, one of them trained with a scaler, both between backward and step."""
+    params, _, scaler = scaled_gradients()
+    plain, never = parameter([2.0]), parameter([1.0])
+    (plain * 7.0).sum().backward()
+    assert optim.clip_grad_norm_(plain, 99.0).item() == 7.0
+    scaler.scale((plain * 0.0 + never).sum())  # no backward: nothing was added anywhere
+    assert optim.clip_grad_norm_(plain, 99.0).item() == 7.0
+    mp.grad(scaler.scale((plain * 2.0).sum()), [plain])  # touches no .grad
+    assert optim.clip_grad_norm_(plain, 99.0).item() == 7.0
+    with pytest.raises(ScalerError, match="2 of 3"):
+        optim.clip_grad_norm_([*params, plain], 1.0)
+
+
+def test_a_scaler_that_does_nothing_marks_nothing() -> None:
+    """Oracle: enabled=False, and a scale of 1."""
+    for scaler in (mp.GradScaler(enabled=False), mp.GradScaler.preset("static", init_scale=1.0)):
+        param = parameter([1.0])
+        scaler.scale((param * 3.0).sum()).backward()
+        assert optim.clip_grad_norm_(param, 99.0).item() == 3.0
+        assert optim.clip_grad_norm_(param, 99.0, scaler=scaler).item() == 3.0
+
+
+def test_marks_go_with_their_parameters() -> None:
+    """Oracle: the table of marks is as long after fifty models as before."""
+    before = len(marks._marks)
+    for _ in range(50):
+        scaled_gradients()
+    gc.collect()
+    assert len(marks._marks) <= before
