@@ -25,7 +25,7 @@ from minimp.cli.train_settings import DEFAULTS, OPTIMIZERS, TrainSettings
 from minimp.cli.train_view import figures, progress, summary
 from minimp.data import AnyParts, TextDataset
 from minimp.errors import CheckpointError, MinimpError, SettingError
-from minimp.files import check_writable, write_whole
+from minimp.files import check_writable, sync_folder, write_whole
 from minimp.memory import ledger
 from minimp.recipe import recipes
 from minimp.runlog import read_log
@@ -45,8 +45,10 @@ def add_parser(subparsers: Any) -> None:
         "train",
         help="train one model by one recipe; stop and resume without a bit of difference",
         description=textwrap.fill(
-            "Train one model by one recipe. A folder gets the log (JSON lines), a checkpoint every so many "
-            "steps and the final weights. Ctrl-C finishes the step, saves, and says how to resume.",
+            "Train one model by one recipe. A folder gets the log (JSON lines), one checkpoint, replaced as "
+            "a whole every so many steps, and the final weights. Ctrl-C finishes the step, saves, and says "
+            "how to resume. A run that was killed at any instant, or lost its power, goes on by --resume "
+            "from its last complete checkpoint, and ends with the same bits.",
             columns(),
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,7 +64,8 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: a new one in runs/)")
     every = DEFAULTS["checkpoint_every"]
-    add("--checkpoint-every", type=int, metavar="N", help=f"0: only at the end (default: {every})")
+    text = f"steps between checkpoints; 0: only at the end (default: {every})"
+    add("--checkpoint-every", type=int, metavar="N", help=text)
     add(
         "--resume",
         nargs="?",
@@ -204,6 +207,7 @@ def _new_folder(out: Path | None, settings: TrainSettings) -> Path:
     try:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+            sync_folder(out.parent)
             held = [name for name in FILES if (out / name).exists() and (out / name).stat().st_size]
             if held:
                 raise SettingError(
@@ -231,6 +235,8 @@ def _numbered(stem: Path) -> Path:
         except FileExistsError:
             number += 1
         else:
+            for above in (stem.parent, stem.parent.parent):  # their names must outlast a power cut too
+                sync_folder(above)
             return folder
 
 

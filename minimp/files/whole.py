@@ -213,7 +213,7 @@ def sync_folder(folder: AnyPath) -> None:
         os.fsync(handle)
     except OSError as fault:
         if fault.errno not in _NO_SUCH_SYNC:
-            said = f"the new file has its name, and may lose it in a power cut ({fault.strerror})"
+            said = f"what was written has its name, and may lose it in a power cut ({fault.strerror})"
             raise OSError(errno.EIO, said) from fault
     finally:
         os.close(handle)

@@ -134,9 +134,33 @@ def test_ctrl_c_leaves_the_old_file(target: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_folder_that_cannot_be_synced_is_no_fault(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: the second fsync, which is the folder's, refused; the file has its name by then."""
+    """Oracle: the second fsync, which is the folder's, refused as by a file system that has no such thing."""
     monkeypatch.setattr(whole.os, "fsync", Refusing("fsync", OSError(errno.EINVAL, "no"), after=1))
     write_whole(target, NEW)
+    assert target.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_folder_whose_sync_fails_is_one(target: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """Oracle: the message, which does not say that the old file is untouched; the new one has its name."""
+    fault = OSError(code, os.strerror(code))
+    monkeypatch.setattr(whole.os, "fsync", Refusing("fsync", fault, after=1))
+    with pytest.raises(DataError, match="what was written has its name, and may lose it in") as caught:
+        write_whole(target, NEW)
+    assert "untouched" not in str(caught.value)
+    assert (target.read_bytes(), names(target.parent)) == (NEW, [target.name])
+
+
+def test_a_folder_that_cannot_be_opened_is_synced_with_all(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: os.sync is called: the folder may be written to, but not be read (mode 0300)."""
+    synced: list[bool] = []
+    fault = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(whole.os, "open", Refusing("open", fault, after=1))
+    monkeypatch.setattr(whole.os, "sync", lambda: synced.append(True))
+    write_whole(target, NEW)
+    assert synced
     assert target.read_bytes() == NEW
 
 
