@@ -71,13 +71,30 @@ class _Row(Module):
             self.append(module)
         return self
 
-    def insert(self, index: int, module: Module) -> None:
+    def insert(self, index: int, module: Module) -> Any:
         """Put a module before the one at `index`, as list.insert; all are counted anew."""
         if not isinstance(module, Module):
             raise SettingError(f"expected a Module, got {type(module).__name__}", op=self._name())
         row = list(self)
         row.insert(operator.index(index), module)
         self._renumber(row)
+
+    def pop(self, key: int) -> Module:
+        """Take the module at `key` out and return it; those behind it are counted anew."""
+        found: Module = self[key]
+        del self[key]
+        return found
+
+    def __iadd__(self, others: Iterable[Module]) -> Self:
+        return self.extend(others)
+
+    def __add__(self, others: Iterable[Module]) -> Self:
+        """Return a new container with these modules and others behind them, all counted anew."""
+        return self.__class__().extend([*self, *others])
+
+    def __dir__(self) -> list[str]:
+        """Leave out numbers, which are no names."""
+        return [name for name in super().__dir__() if not name.isdigit()]
 
 
 class Sequential(_Row):
@@ -99,6 +116,25 @@ class Sequential(_Row):
             input = module(input)
         return input
 
+    def insert(self, index: int, module: Module) -> Self:
+        """Put a module before the one at `index`, as list.insert; all are counted anew; returns itself."""
+        super().insert(index, module)
+        return self
+
+    def __mul__(self, times: int) -> Self:
+        """Return a new container in which the very same modules stand `times` times one after another."""
+        return self.__class__().extend([*self] * self._count(times))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Self:
+        return self.extend([*self] * (self._count(times) - 1))
+
+    def _count(self, times: int) -> int:
+        if isinstance(times, bool) or not isinstance(times, int) or times < 1:
+            raise SettingError(f"expected a whole number of at least 1, got {times!r}", op=self._name())
+        return times
+
     def _name_in_slice(self, name: str, part: _Row) -> str:  # noqa: ARG002 - one signature with the list
         return name
 
@@ -112,7 +148,7 @@ class ModuleList(_Row):
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
-        self.extend(modules or ())
+        self.extend(() if modules is None else modules)
 
     def __repr__(self) -> str:
         """Show the tree as torch does: equal neighbours on one line."""
