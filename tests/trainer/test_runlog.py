@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from minimp.errors import DataError, SettingError
 from minimp.runlog import RunLog, StepRecord, read_log
+from tests.files.power import Recorder
 
 RECORDS = st.builds(
     StepRecord,
@@ -137,6 +138,17 @@ def test_a_new_run_does_not_write_into_an_old_log(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="already holds the log of a run"):
         RunLog(tmp_path / "log.jsonl").begin(0)
     assert (tmp_path / "log.jsonl").read_bytes() == whole
+
+
+def test_a_new_log_is_there_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: all cuts that POSIX allows after `begin`: its name may not be lost, a checkpoint counts on it."""
+    with monkeypatch.context() as patch:
+        recorder = Recorder(tmp_path, patch)
+        log = RunLog(tmp_path / "log.jsonl")
+        log.begin(0)
+        log.close()
+    assert list(recorder.after(len(recorder.events))) == [{"log.jsonl": b""}]
+    recorder.close()
 
 
 def test_two_runs_cannot_share_a_log(tmp_path: Path) -> None:
