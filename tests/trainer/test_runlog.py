@@ -141,7 +141,7 @@ def test_a_new_run_does_not_write_into_an_old_log(tmp_path: Path) -> None:
 
 
 def test_a_new_log_is_there_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Oracle: all cuts that POSIX allows after `begin`: its name may not be lost, a checkpoint counts on it."""
+    """Oracle: all cuts that POSIX allows after `begin`: a checkpoint counts on its name."""
     with monkeypatch.context() as patch:
         recorder = Recorder(tmp_path, patch)
         log = RunLog(tmp_path / "log.jsonl")
