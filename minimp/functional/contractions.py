@@ -10,6 +10,7 @@ from minimp import ops
 from minimp.errors import ShapeError
 from minimp.functional.einsum import Part, contract
 from minimp.functional.lifting import ruled, tensors_of
+from minimp.policy import Mixed, common_format
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
@@ -135,9 +136,11 @@ def tensordot(a: Any, b: Any, dims: int | Sequence[Sequence[int]] = 2) -> Tensor
             A length of 1 broadcasts to its partner's.
 
     Raises:
-        ShapeError: lists of two lengths, an axis that is none, or lengths that differ.
+        ShapeError: lists of two lengths, an axis that is none, or lengths that differ. FormatError: two
+            formats, where autocast does not promote them.
     """
     (x, y), block = ruled("tensordot", tensors_of(a, b), composite=True)
+    common_format("tensordot", Mixed.SAME, [(v.format, True) for v in (x, y)])
     left, right = _paired_axes(x, y, dims)
     names = [None] * len(x.shape)
     others: list[Any] = [None] * len(y.shape)

@@ -31,7 +31,7 @@ def gather(input: Any, dim: int, index: Any) -> Tensor:
     Raises:
         ShapeError: index does not fit. DataError: an index out of range, or no integer.
     """
-    x, at, lined = _with_index(input, index)
+    x, at, lined = _with_index("gather", input, index)
     y = ops.gather(x, at, dim=dim)
     return y.reshape(()) if lined and not _shape(index) else y
 
@@ -42,7 +42,7 @@ def index_select(input: Any, dim: int, index: Any) -> Tensor:
     Raises:
         ShapeError: index has more axes. DataError: an index out of range, or no integer.
     """
-    x, at, lined = _with_index(input, index)
+    x, at, lined = _with_index("index_select", input, index)
     y = ops.index_select(x, at, dim=dim)
     return y.reshape(()) if lined else y
 
@@ -50,18 +50,19 @@ def index_select(input: Any, dim: int, index: Any) -> Tensor:
 def take_along_dim(input: Any, indices: Any, dim: int | None = None) -> Tensor:
     """As :func:`gather`, input and indices broadcasting on the other axes; without `dim` both are flattened.
 
-    Negative indices are refused (PyTorch 2.13 takes them, and its documentation does not say so).
+    Negative indices count from the end (torch refuses them without `dim`).
     """
     x = input if isinstance(input, Value) else Value.lift(input, None)
     at = lifted_beside(x, indices)
     if dim is None:
-        return ops.gather(ops.reshape(x, shape=(-1,)), ops.reshape(at, shape=(-1,)), dim=0)
+        x, at, dim = ops.reshape(x, shape=(-1,)), ops.reshape(at, shape=(-1,)), 0
     if len(x.shape) != len(at.shape):
         raise ShapeError(
             f"expected indices of {len(x.shape)} axes, got {at.shape}",
             op="take_along_dim", shapes=[x.shape, at.shape],
         )  # fmt: skip
-    axis = dim % len(x.shape)
+    axis = dim % max(len(x.shape), 1)
+    at = _from_the_start(at, x.shape[axis] if x.shape else 1)
     common = [max(n, m) if 0 not in (n, m) else 0 for n, m in zip(x.shape, at.shape, strict=True)]
     wide, narrow = (tuple(z.shape[i] if i == axis else n for i, n in enumerate(common)) for z in (x, at))
     return ops.gather(_expanded(x, wide), _expanded(at, narrow), dim=axis)
@@ -97,7 +98,7 @@ def scatter(input: Any, dim: int, index: Any, src: Any) -> Tensor:
     Raises:
         ShapeError: shapes that do not fit. DataError: an index out of range. FormatError: two formats.
     """
-    x, at, lined = _with_index(input, index)
+    x, at, lined = _with_index("scatter", input, index)
     values = src if isinstance(src, int | float) else _lined(lifted_beside(x, src))
     y = ops.scatter(x, at, values, dim=dim)
     return y.reshape(()) if lined else y
@@ -109,7 +110,7 @@ def scatter_add(input: Any, dim: int, index: Any, src: Any) -> Tensor:
     What meets in one place is summed as :class:`minimp.accumulate` says, in the C order of src. Arguments and
     errors as :func:`scatter`; src is a tensor.
     """
-    x, at, lined = _with_index(input, index)
+    x, at, lined = _with_index("scatter_add", input, index)
     y = ops.scatter_add(x, at, _lined(lifted_beside(x, src)), dim=dim)
     return y.reshape(()) if lined else y
 
@@ -119,13 +120,13 @@ def index_copy(input: Any, dim: int, index: Any, source: Any) -> Tensor:
 
     Where several indices name one slice, the last stays and alone gets the gradient.
     """
-    x, at, _ = _with_index(input, index)
+    x, at, _ = _with_index("index_copy", input, index)
     return ops.index_copy(x, at, lifted_beside(x, source), dim=dim)
 
 
 def index_add(input: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Tensor:
     """input with alpha times slice k of source added to slice index[k] along `dim`; one rounding."""
-    x, at, _ = _with_index(input, index)
+    x, at, _ = _with_index("index_add", input, index)
     return ops.index_add(x, at, lifted_beside(x, source), dim=dim, alpha=alpha)
 
 
@@ -189,11 +190,23 @@ def _lined(x: Value) -> Value:
     return x if x.shape else ops.reshape(x, shape=(1,))
 
 
-def _with_index(input: Any, index: Any) -> tuple[Value, Value, bool]:
+def _with_index(name: str, input: Any, index: Any) -> tuple[Value, Value, bool]:
     """Return the input and the index as tensors; a scalar gets an axis, and the last says so."""
     x = input if isinstance(input, Value) else Value.lift(input, None)
     at = lifted_beside(x, index)
+    if at.array.dtype.kind not in "iu":
+        raise DataError(
+            f"expected integer indices, got {at.array.dtype}", op=name, help="use .astype('int64')"
+        )
     return (x, at, False) if x.shape else (_lined(x), _lined(at), True)
+
+
+def _from_the_start(index: Value, length: int) -> Value:
+    """Return indices in which what was counted from the end is counted from the start."""
+    array = index.array
+    if array.dtype.kind != "i" or not (array < 0).any():
+        return index
+    return Value.make(index.backend.xp.where(array < 0, array + length, array), index.backend)
 
 
 def _expanded(x: Value, shape: tuple[int, ...]) -> Value:

@@ -11,9 +11,8 @@ from typing import Any
 
 from minimp import ops
 from minimp.errors import DataError, SettingError, ShapeError
-from minimp.functional.common import as_the_policy_asks
-from minimp.functional.lifting import lifted_beside
-from minimp.ops.reducing import check_reduction
+from minimp.functional.lifting import lifted_beside, tensors_of
+from minimp.ops.reducing import check_one_shape, check_reduction
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
@@ -26,18 +25,19 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = Non
     Args:
         input, target: (...).
         reduction: "mean", "sum" or "none".
-        weight: a factor for each term, (...); the mean then divides by the sum of the weights.
+        weight: a factor for each term, (...); the mean then divides by the sum of the weights. Composed of
+            other ops as in torch, so autocast rules each of them, and each rounds.
     """
     if weight is None:
         return ops.mse_loss(input, target, reduction=reduction)
-    return _weighted("mse_loss", ops.mse_loss(input, target, reduction="none"), weight, reduction)
+    return _weighted("mse_loss", ops.pow_(_gap("mse_loss", input, target), 2), weight, reduction)
 
 
 def l1_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
     """mean |x - t|; arguments as :func:`mse_loss`."""
     if weight is None:
         return ops.l1_loss(input, target, reduction=reduction)
-    return _weighted("l1_loss", ops.l1_loss(input, target, reduction="none"), weight, reduction)
+    return _weighted("l1_loss", ops.abs_(_gap("l1_loss", input, target)), weight, reduction)
 
 
 def smooth_l1_loss(input: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -119,10 +119,17 @@ def poisson_nll_loss(
     return ops.poisson_nll_loss(input, target, log_input=log_input, full=full, eps=eps, reduction=reduction)
 
 
+def _gap(name: str, input: Any, target: Any) -> Tensor:
+    """Return x - t."""
+    x, t = tensors_of(input, target)
+    check_one_shape(name, x, t)
+    return ops.sub(x, t)
+
+
 def _weighted(name: str, terms: Tensor, weight: Any, reduction: str, by_count: bool = False) -> Tensor:
     """Reduce terms with a weight each."""
     check_reduction(name, reduction)
-    weights = as_the_policy_asks(name, lifted_beside(terms, weight))
+    weights = lifted_beside(terms, weight)
     if weights.shape != terms.shape:
         raise ShapeError(
             f"expected a weight for each term, {terms.shape}, got {weights.shape}",

@@ -8,21 +8,22 @@ from minimp.door import op
 from minimp.errors import DataError
 from minimp.ops.broadcasting import to_shape_of
 from minimp.ops.reducing import over, reduced, spread_over
-from minimp.policy import CastClass
+from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
 
 __all__ = ["hinge_embedding_loss", "margin_ranking_loss", "soft_margin_loss"]
 
 
-@op(cast=CastClass.FP32, bound="sum")
+@op(cast=CastClass.FP32, mixed=Mixed.KEEP, bound="sum")
 def soft_margin_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "mean") -> Array:
-    """ln(1 + e^(-t x)), t of 1 and -1; (...), (...) -> () or the broadcast shape. No gradient by the target.
+    """ln(1 + e^(-t x)), t of 1 and -1; (...), (...) -> () or the broadcast shape.
 
-    Taken as max(z, 0) + ln(1 + e^-|z|) with z = -t x; torch overflows to infinity from z = 89 on.
+    The target gets no gradient, and may have a format of its own. Taken as max(z, 0) + ln(1 + e^-|z|) with
+    z = -t x; torch overflows to infinity from z = 89 on.
     """
     ctx.save(x, target)
     xp = ctx.backend.xp
-    z = -(ctx.wide(target) * ctx.wide(x))
+    z = -(ctx.wide(x) * ctx.wide(target))
     return reduced(ctx, xp.where(z > 0, z, xp.zeros_like(z)) + xp.log1p(xp.exp(-abs(z))), reduction)
 
 
@@ -30,20 +31,21 @@ def soft_margin_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "me
 def _(ctx: Node, grad: Array, *, reduction: str = "mean") -> tuple[Array | None, ...]:
     x, target = ctx.saved
     xp, t = ctx.backend.xp, ctx.wide(target)
-    z = -(t * ctx.wide(x))
+    z = -(ctx.wide(x) * t)
     small = xp.exp(-abs(z))
     sigmoid = xp.where(z >= 0, 1 / (1 + small), small / (1 + small))
     slope = -(spread_over(ctx, grad, reduction, z.size) * t) * sigmoid
     return to_shape_of(ctx, 0, ctx.round(slope)), None
 
 
-@op(cast=CastClass.FP32, bound="sum")
+@op(cast=CastClass.FP32, mixed=Mixed.KEEP, bound="sum")
 def hinge_embedding_loss(
     ctx: Node, x: Array, target: Array, *, margin: float = 1.0, reduction: str = "mean"
 ) -> Array:
     """x where t = 1, max(0, margin - x) where t = -1; (...), (...) -> () or the broadcast shape.
 
-    Another target is an error (torch adds both branches). No gradient by the target.
+    Another target is an error (torch adds both branches). The target gets no gradient, and may have a format
+    of its own.
     """
     check_signs("hinge_embedding_loss", ctx.wide(target))
     ctx.save(x, target)

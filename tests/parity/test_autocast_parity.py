@@ -19,8 +19,8 @@ from minimp.door import OPS
 from minimp.modes import listen
 from minimp.policy import CastClass
 from minimp.tape import Event
+from tests.parity import autocast_cases, autocast_families
 from tests.parity.autocast_cases import (
-    CASES,
     MIXES,
     MIXES_THAT_KERNELS_REFUSE,
     Case,
@@ -33,6 +33,9 @@ from tests.tolerances import assert_close
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytestmark = pytest.mark.torch
 LOW = ("float16", "bfloat16")
+CASES = (*autocast_cases.CASES, *autocast_families.CASES)
+CPU_CASES = (*CASES, *autocast_families.CPU_ONLY)
+CUDA_CASES = (*CASES, *autocast_families.CUDA_ONLY)
 
 # What is registered for CUDA outside the lists of the header (aten/src/ATen/autocast_mode.cpp, READ).
 CUDA_ONLY = {
@@ -78,7 +81,7 @@ def test_the_tables_have_the_dispatchers_ops(policy: str, key: str) -> None:
 
 def test_every_op_has_a_case() -> None:
     """Oracle: minimp's own list of ops; `cast` is what the others are compared by."""
-    assert {case.op for case in CASES} >= set(OPS) - {"cast"} - NO_COUNTERPART
+    assert {case.op for case in (*CPU_CASES, *CUDA_CASES)} >= set(OPS) - {"cast"} - NO_COUNTERPART
 
 
 NO_COUNTERPART: set[str] = set()
@@ -86,7 +89,7 @@ NO_COUNTERPART: set[str] = set()
 
 
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CUDA_CASES, ids=str)
 def test_result_formats_are_cudas(case: Case, low: str) -> None:
     """Oracle: PyTorch's CUDA autocast on fake tensors, for every mix of input formats."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -99,7 +102,7 @@ def test_result_formats_are_cudas(case: Case, low: str) -> None:
 
 
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CPU_CASES, ids=str)
 def test_result_formats_are_the_cpus(case: Case, low: str) -> None:
     """Oracle: PyTorch's CPU autocast, run for real, for every mix of input formats."""
     given = {mix: formats_of(mix, len(case.shapes), low) for mix in MIXES | MIXES_THAT_KERNELS_REFUSE}

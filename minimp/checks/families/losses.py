@@ -203,7 +203,7 @@ BOUNDS: Mapping[str, Mapping[str, Callable[..., Running]]] = {
         "margin_ranking_loss": _running(_run_ranking),
         "poisson_nll_loss": _running(_run_poisson),
         "smooth_l1_loss": _running(_run_smooth),
-        "soft_margin_loss": _running(lambda x, t: _run_softplus(-(t * x))),
+        "soft_margin_loss": _running(lambda x, t: _run_softplus(-(x * t))),
     }
 }
 
@@ -305,7 +305,7 @@ def _kl_t(g: Running, x: Running, t: Running, *, log_target: bool = False) -> Ru
 
 
 def _soft_margin_x(g: Running, x: Running, t: Running) -> Running:
-    return -(g * t) * _sigmoid(-(t * x))
+    return -(g * t) * _sigmoid(-(x * t))
 
 
 def _hinge_x(g: Running, x: Running, t: Running, *, margin: float = 1.0) -> Running:
