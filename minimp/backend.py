@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["available_backends", "default_backend", "get_backend", "use_backend"]
 
-BACKENDS = {"numpy": "minimp_backends.numpy_backend:NumpyBackend"}
+BACKENDS = {
+    "numpy": "minimp_backends.numpy_backend:NumpyBackend",
+    "shapes": "minimp_backends.shapes_backend:ShapesBackend",
+}
 """Built-in backends: name -> where the class is."""
 
 PLANNED = {"cupy": "the CuPy backend is not part of this version; use --backend numpy"}
