@@ -71,6 +71,45 @@ def build(text: str, space: Any) -> Any:
     return eval(text, {"OrderedDict": OrderedDict}, known)
 
 
+SEED = 20180215
+
+
+def arguments(row: Row, rng: np.random.Generator, make: Any) -> tuple[list[Any], dict[str, Any], list[Any]]:
+    """Return positional and keyword arguments, and those among them that need a gradient."""
+    leaves: list[Any] = []
+
+    def convert(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(convert(each) for each in x)
+        if not isinstance(x, np.ndarray):
+            return x
+        made = make(x)
+        if x.dtype.kind == "f":
+            leaves.append(made)
+        return made
+
+    args = [convert(maker(rng)) for maker in row.inputs]
+    return args, {name: convert(maker(rng)) for name, maker in row.options.items()}, leaves
+
+
+def flat(y: Any) -> list[Any]:
+    """Return the tensors of an output in order."""
+    if isinstance(y, tuple | list):
+        return [x for each in y for x in flat(each)]
+    return [] if y is None else [y]
+
+
+def called(row: Row, module: Any, make: Any, dtype: str) -> tuple[list[Any], list[Any]]:
+    """Return the outputs for inputs of one seed in one format, and the inputs that need a gradient."""
+
+    def convert(x: Any) -> Any:
+        real = x.dtype.kind == "f"
+        return make(x.astype(dtype) if real else x, requires_grad=real)
+
+    args, options, leaves = arguments(row, np.random.default_rng(SEED), convert)
+    return flat(module(*args, **options)), leaves
+
+
 VECTORS, SIGNALS, IMAGES = floats(5, 7), floats(2, 4, 9), floats(2, 4, 7, 6)
 
 

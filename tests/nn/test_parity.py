@@ -9,7 +9,7 @@ import pytest
 
 import minimp as mp
 from minimp import nn
-from tests.nn.rows import ROWS, Row, build
+from tests.nn.rows import ROWS, SEED, Row, build, called
 from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
@@ -36,31 +36,6 @@ def pair(row: Row, dtype: str = "float32") -> tuple[Any, Any]:
     for module in (ours, theirs):
         module.train(row.mode == "train")
     return ours.to(dtype), theirs.to(getattr(torch, dtype))
-
-
-def arguments(row: Row, rng: np.random.Generator, make: Any) -> tuple[list[Any], dict[str, Any], list[Any]]:
-    """Return positional and keyword arguments, and those among them that need a gradient."""
-    leaves: list[Any] = []
-
-    def convert(x: Any) -> Any:
-        if isinstance(x, tuple):
-            return tuple(convert(each) for each in x)
-        if not isinstance(x, np.ndarray):
-            return x
-        made = make(x)
-        if x.dtype.kind == "f":
-            leaves.append(made)
-        return made
-
-    args = [convert(maker(rng)) for maker in row.inputs]
-    return args, {name: convert(maker(rng)) for name, maker in row.options.items()}, leaves
-
-
-def flat(y: Any) -> list[Any]:
-    """Return the tensors of an output in order."""
-    if isinstance(y, tuple | list):
-        return [x for each in y for x in flat(each)]
-    return [] if y is None else [y]
 
 
 def total(outputs: list[Any], slopes: list[Any]) -> Any:
@@ -99,20 +74,6 @@ def test_state_goes_both_ways(row: Row) -> None:
     fresh.load_state_dict({name: leaf.numpy() for name, leaf in theirs.state_dict().items()})
     for name, leaf in fresh.state_dict().items():
         np.testing.assert_array_equal(np.asarray(leaf), saved[name])
-
-
-SEED = 20180215
-
-
-def called(row: Row, module: Any, make: Any, dtype: str) -> tuple[list[Any], list[Any]]:
-    """Return the outputs for inputs of one seed in one format, and the inputs that need a gradient."""
-
-    def convert(x: Any) -> Any:
-        real = x.dtype.kind == "f"
-        return make(x.astype(dtype) if real else x, requires_grad=real)
-
-    args, options, leaves = arguments(row, np.random.default_rng(SEED), convert)
-    return flat(module(*args, **options)), leaves
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
