@@ -75,5 +75,6 @@ def _gradients(ctx: Node, grad: Array, beta: float, alpha: float) -> tuple[Array
 
 
 def _product(ctx: Node, a: Array, b: Array, alpha: float) -> Array:
-    y = ctx.backend.matmul(a, b, accumulate=ctx.accumulate)
-    return ctx.round(y if alpha == 1 else y * alpha)
+    """Return alpha times a rounded product, rounded again, as torch's gradient is."""
+    y = ctx.round(ctx.backend.matmul(a, b, accumulate=ctx.accumulate))
+    return y if alpha == 1 else ctx.round(ctx.wide(y) * alpha)

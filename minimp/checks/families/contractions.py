@@ -35,7 +35,7 @@ def _by_c(c: Case) -> Running:
 
 def _scaled(c: Case, product: Running) -> Running:
     alpha = c.options.get("alpha", 1.0)
-    return (product if alpha == 1 else product * alpha).rounded()
+    return product.rounded() if alpha == 1 else (product.stored() * alpha).rounded()
 
 
 def _by_a(c: Case) -> Running:
