@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from minimp.cli.sizes import sizes_text
 from minimp.data import AnyParts, TextDataset
+from minimp.data.corpus import CONTEXT
 from minimp.data.pictures import COLOURS
 from minimp.models import MODELS
 
@@ -21,7 +22,7 @@ def add_reading(add: Callable[..., object]) -> None:
     add("--data", metavar="SOURCE",
         help="'digits', an IDX folder, a folder of pictures (a folder a class), .npz or .csv; for gpt: "
         "'stdlib' or a UTF-8 text file (default: the model's)")  # fmt: skip
-    add("--context", type=int, metavar="N", help="gpt: characters that the model sees (default: 128)")
+    add("--context", type=int, metavar="N", help=f"gpt: characters that the model sees (default: {CONTEXT})")
     add("--image-size", type=int, metavar="S", help="pictures: scale and cut all to S x S")
     add("--colour", metavar="NAME", help=f"pictures: {' or '.join(COLOURS)} (default: gray if all are)")
     add("--sizes", metavar="A=X,B=Y", help="sizes of the model, see below")

@@ -143,7 +143,7 @@ def summary(
     rows = {}
     if "test_accuracy" in scores:
         rows["test accuracy"] = f"{scores['test_accuracy']:.1%}"
-    rows |= {"test loss": f"{scores['test_loss']:.4g}"} | _course(result, records)
+    rows |= {"test loss": _loss_text(scores)} | _course(result, records)
     sizes = [f"{name} {bytes_text(count)}" for name, count in held.as_dict().items()]
     rows["bytes"] = ", ".join(each.replace(" ", TIED) for each in sizes)
     out.print(title, highlight=False, markup=False)
@@ -152,6 +152,15 @@ def summary(
             _print_row(out, "" if number else name, line.replace(TIED, " "))
     for name, text in paths.items():
         _print_row(out, name, text)  # never wrapped: to be copied
+
+
+def _loss_text(scores: Mapping[str, float]) -> str:
+    """Return the loss on the test part; of a text with its units."""
+    loss = f"{scores['test_loss']:.4g}"
+    if "test_bits" not in scores:
+        return loss
+    perplexity = f"{scores['test_perplexity']:.3g}"
+    return f"{loss} nats a character = {scores['test_bits']:.4g} bits; perplexity {perplexity}"
 
 
 def _print_row(out: Console, name: str, text: str) -> None:

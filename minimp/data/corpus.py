@@ -18,7 +18,7 @@ __all__ = ["PRINTABLE", "STDLIB", "Corpus", "read_text", "stdlib", "stdlib_sourc
 
 STDLIB = "stdlib"
 CHARACTERS = 2**20
-CONTEXT = 128
+CONTEXT = 64
 PRINTABLE = Vocabulary("\n" + "".join(map(chr, range(0x20, 0x7F))))
 """The newline and the 95 printable characters of ASCII: what Python source is written in."""
 LEFT_OUT = frozenset({

@@ -11,6 +11,7 @@ from minimp import functional, nn
 from minimp.data import AnyDataset, AnyParts, ArrayDataset, TextDataset, TextParts, TrainTest, load, load_text
 from minimp.errors import DataError, SettingError, unknown_name
 from minimp.evaluation import next_character_loss
+from minimp.models.gpt import gpt, gpt2_
 from minimp.models.plain import autoencoder, cnn, he_, mlp
 from minimp.named import Named
 from minimp.tensors import Tensor
@@ -155,6 +156,10 @@ MODELS = Named(
               "conv 3x3 to 16 and to 32 channels, ReLU and max pool after each, fully connected"),
     ModelKind("autoencoder", autoencoder, "flat", "mse_loss", "test_loss",
               "in-128-16-128-in, ReLU; the input is the target"),
+    ModelKind("gpt", gpt, "text", "cross_entropy", "test_bits",
+              "a transformer over characters: pre-LN, learned positions, causal attention, GELU", gpt2_,
+              "stdlib",
+              {"steps": 2000, "batch": 16, "optimizer": "adamw", "lr": 3e-3, "max_norm": 1.0}),
 )  # fmt: skip
 """The models by name; a name that is not there raises SettingError."""
 

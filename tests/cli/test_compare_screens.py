@@ -38,7 +38,7 @@ COUNTS = st.integers(0, 2**45)
 
 
 @given(
-    st.sampled_from(["test_accuracy", "test_loss"]),
+    st.sampled_from(["test_accuracy", "test_loss", "test_bits"]),
     st.floats(0, 1e300),
     st.tuples(COUNTS, COUNTS, COUNTS, COUNTS),
     st.integers(0, 10**9),

@@ -13,7 +13,7 @@ import pytest
 
 import minimp as mp
 from minimp import experiments, models, optim
-from minimp.data import ArrayDataset, DataLoader, TrainTest, digits
+from minimp.data import AnyParts, ArrayDataset, DataLoader, TrainTest, digits, split_text
 from minimp.errors import SettingError
 from minimp.evaluation import evaluate
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment, run_recipe
@@ -22,6 +22,7 @@ from minimp.step import TrainStep
 from tests.experiments.outcomes import outcome
 
 INF, NAN = float("inf"), float("nan")
+LANGUAGE = ("fp32", "fp16", "mixed-fp16", "mixed-bf16", "bf16")
 SMALL = EXPERIMENTS["master-weights"].with_(steps=6, batch=32, seed=3)
 NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -37,15 +38,24 @@ def timeless(made: Outcome) -> str:
     return repr(replace(made, seconds_per_step=0.0))
 
 
-def plain_parts(experiment: Experiment, recipe: Recipe, data: TrainTest) -> tuple[TrainStep, Any]:
+def parts_for(experiment: Experiment, data: TrainTest) -> AnyParts:
+    """Return the digits, or for a model of text a short text."""
+    if models.MODELS[experiment.model].shape == "text":
+        return split_text("the quick brown fox jumps over the lazy dog\n" * 20, context=16)
+    return data
+
+
+def plain_parts(experiment: Experiment, recipe: Recipe, data: AnyParts) -> tuple[TrainStep, Any]:
     """Return the step and the batches of a run, made from the settings alone."""
     mp.manual_seed(experiment.seed)
     kind = models.MODELS[experiment.model]
     train = kind.prepare(data.train)
-    model = models.build(experiment.model, train)
+    model = models.build(experiment.model, train, **experiment.sizes)
     optimizer = optim.Adam(model.parameters(), lr=experiment.lr)
-    loss_fn = getattr(mp.functional, kind.loss)
-    step = TrainStep(model, loss_fn, optimizer, recipe, micro_batches=experiment.accumulate_steps)
+    step = TrainStep(
+        model, kind.loss_fn, optimizer, recipe,
+        max_norm=experiment.max_norm, micro_batches=experiment.accumulate_steps,
+    )  # fmt: skip
     return step, DataLoader(train, experiment.batch, shuffle=True, seed=experiment.seed).cycle()
 
 
@@ -64,6 +74,7 @@ def test_the_experiments_that_there_are() -> None:
         "loss-scaling": (
             ("fp32", "fp16", "fp16-master", "mixed-fp16", "mixed-bf16"), "test_loss", "fp32",
         ),
+        "language-model": (LANGUAGE, "test_bits", "fp32"),
     }  # fmt: skip
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name
@@ -126,13 +137,14 @@ def test_when_a_run_diverged(losses: tuple[float, ...], expected: int | None) ->
 def test_a_measured_run_is_the_plain_run(recipe: str, name: str, data: TrainTest) -> None:
     """Oracle: a loop of steps on which nothing is measured: losses, scales and score, bit for bit."""
     experiment = EXPERIMENTS[name].with_(steps=5, batch=32, seed=3)
-    made = run_recipe(experiment, recipes[recipe], data)
-    step, batches = plain_parts(experiment, recipes[recipe], data)
+    parts = parts_for(experiment, data)
+    made = run_recipe(experiment, recipes[recipe], parts)
+    step, batches = plain_parts(experiment, recipes[recipe], parts)
     reports = [step(*next(batches)) for _ in range(experiment.steps)]
     assert made.losses == tuple(report.loss for report in reports)
     assert made.loss_scales == tuple(report.loss_scale for report in reports)
     assert made.skipped_steps == sum(report.skipped for report in reports)
-    test = models.MODELS[experiment.model].prepare(data.test)
+    test = models.MODELS[experiment.model].prepare(parts.test)
     assert made.score == evaluate(step.model, test, recipe)[experiment.metric]
     assert (made.recipe, made.metric) == (recipe, experiment.metric)
 

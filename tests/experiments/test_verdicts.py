@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from minimp.errors import SettingError
 from minimp.experiments import Outcome
 from minimp.recipe import recipes
-from minimp.verdicts import as_good, verdict
+from minimp.verdicts import METRICS, as_good, verdict
 from tests.experiments.outcomes import outcome
 
 INF, NAN = float("inf"), float("nan")
@@ -182,6 +182,24 @@ def test_half_a_point_is_the_slack(score: float, begins: str) -> None:
     assert verdict(outcome("mixed-bf16", score), outcome("fp32", 0.8)).startswith(begins)
 
 
+@pytest.mark.parametrize(
+    ("score", "begins"),
+    [
+        (2.651, "Worse than fp32 (+0.051 bits): "),
+        (2.649, "As good as fp32 (+0.049 bits): "),
+        (2.5999, "As good as fp32 (+0.000 bits): "),
+        (2.551, "As good as fp32 (-0.049 bits): "),
+        (2.549, "No worse than fp32 (-0.051 bits): "),
+        (1e9, "Worse than fp32 (+1e+09 bits): "),
+    ],
+)
+def test_bits_are_compared_as_differences(score: float, begins: str) -> None:
+    """Oracle: differences by hand around 0.05 bits."""
+    made, beside = (outcome(name, s, "test_bits") for name, s in (("mixed-bf16", score), ("fp32", 2.6)))
+    assert verdict(made, beside).startswith(begins)
+    assert verdict(beside, beside).startswith("The reference: 2.600 bits a character;")
+
+
 def test_the_reference_itself() -> None:
     """Oracle: the sentence; another recipe with the same figures is compared, and any recipe can be it."""
     assert verdict(FP32, FP32) == (
@@ -233,7 +251,7 @@ TEST_LOSSES = st.one_of(st.floats(1e-6, 10), st.sampled_from([0.0, 1e-300, 1e300
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Outcome, Outcome]:
     """Draw an outcome of any recipe and its reference."""
-    metric = draw(st.sampled_from(["test_accuracy", "test_loss"]))
+    metric = draw(st.sampled_from(list(METRICS)))
     score = ACCURACIES if metric == "test_accuracy" else TEST_LOSSES
     steps = draw(st.integers(1, 30))
     loss = st.one_of(st.just(0.5), st.sampled_from([INF, NAN, 3.0]))
@@ -251,7 +269,7 @@ def pairs(draw: st.DrawFn) -> tuple[Outcome, Outcome]:
 
 @given(pairs())
 def test_ranks_keep_to_the_slack(pair: tuple[Outcome, Outcome]) -> None:
-    """Oracle: 0.5 points or 5 %, in exact fractions of the scores (to a rounding of the bound itself)."""
+    """Oracle: 0.5 points, 5 % or 0.05 bits, in exact fractions of the scores (to a rounding of the bound)."""
     made, reference = pair
     said = verdict(made, reference)
     if made.diverged or reference.diverged:
@@ -260,6 +278,9 @@ def test_ranks_keep_to_the_slack(pair: tuple[Outcome, Outcome]) -> None:
     score, other = Fraction(made.score), Fraction(reference.score)
     if made.metric == "test_accuracy":
         worse, better = other - score - Fraction(5, 1000), score - other - Fraction(5, 1000)
+    elif made.metric == "test_bits":
+        slack = Fraction(METRICS["test_bits"].slack(0.0))
+        worse, better = score - other - slack, other - score - slack
     else:
         worse, better = score - other * Fraction(105, 100), other - score * Fraction(105, 100)
     tiny = Fraction(1, 10**15) * max(score, other)
@@ -321,7 +342,9 @@ def test_three_lines_are_enough(name: str) -> None:
     shares, steps = (0.0, 1.0), 10_000
     skips = (0, 1, steps - 1, steps) if recipes[name].loss_scale else (0,)
     losses = [(0.5,) * steps, (0.5,) * (steps - 1) + (NAN,)]
-    scores = {"test_accuracy": (0.9, 0.0, 1.0), "test_loss": (0.9, 0.0, 800.0)}
+    scores = {
+        "test_accuracy": (0.9, 0.0, 1.0), "test_loss": (0.9, 0.0, 800.0), "test_bits": (0.9, 0.0, 1e300),
+    }  # fmt: skip
     for metric, reference in itertools.product(scores, ("fp32", "bf16-stochastic")):
         beside = outcome(reference, 0.9, metric)
         for flushed, swallowed, skipped, score, loss in itertools.product(

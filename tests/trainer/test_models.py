@@ -10,11 +10,14 @@ import pytest
 
 import minimp as mp
 from minimp import models, nn
-from minimp.data import ArrayDataset, digits
+from minimp.data import ArrayDataset, TextDataset, digits
 from minimp.errors import DataError, SettingError
+from minimp.models.plain import he_
 from tests.tolerances import assert_close
 
-SHAPES = {"mlp": (64,), "cnn": (1, 8, 8), "autoencoder": (64,)}
+SHAPES = {"mlp": (64,), "cnn": (1, 8, 8), "autoencoder": (64,), "gpt": (16,), "resnet": (1, 8, 8)}
+HE = [name for name, kind in models.MODELS.items() if kind.draw is he_]
+IMAGES = [name for name, kind in models.MODELS.items() if kind.shape != "text"]
 
 
 def images(*shape: int, classes: int = 4) -> ArrayDataset:
@@ -24,7 +27,12 @@ def images(*shape: int, classes: int = 4) -> ArrayDataset:
     return ArrayDataset(values.reshape(count, *shape), np.arange(count) % classes, name="shapes")
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+def text() -> TextDataset:
+    """Make a short text."""
+    return TextDataset("to be or not to be", context=4, name="play")
+
+
+@pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (28, 28), (3, 9, 13)])
 def test_scores_have_the_shape_of_the_task(name: str, shape: tuple[int, ...]) -> None:
     """Oracle: one score a class, or one value a feature; prepared data is what the model takes."""
@@ -33,7 +41,7 @@ def test_scores_have_the_shape_of_the_task(name: str, shape: tuple[int, ...]) ->
     output = models.build(name, data)(mp.tensor(data.inputs))
     assert len(data.input_shape) == {"flat": 1, "image": 3}[kind.shape]
     assert output.shape == (12, 4 if kind.metric == "test_accuracy" else math.prod(shape))
-    loss = getattr(mp.functional, kind.loss)(output, data.targets)
+    loss = kind.loss_fn(output, data.targets)
     assert loss.size == 1
     assert math.isfinite(loss.item())
 
@@ -52,14 +60,14 @@ def test_sizes_are_those_that_are_stated(name: str, shape: tuple[int, ...], expe
     assert nn.count_parameters(models.build(name, (shape, 10))) == expected
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", HE)
 def test_weights_follow_he_and_biases_are_zero(name: str) -> None:
     """Oracle: n draws of N(0, v) have mean 0 +- sqrt(v/n) and variance v +- v sqrt(2/n); v = 2 / fan_in."""
     mp.manual_seed(3)
     for path, parameter in models.build(name, (SHAPES[name], 10)).named_parameters():
         values = parameter.detach().numpy().astype(np.float64)
-        if path.endswith("bias"):
-            assert not values.any()
+        if values.ndim == 1:  # biases are 0, the gains of norms 1
+            assert np.all(values == (0.0 if path.endswith("bias") else 1.0))
             continue
         wanted = 2.0 / math.prod(values.shape[1:])
         score_of_mean = values.mean() / math.sqrt(wanted / values.size)
@@ -114,9 +122,17 @@ def test_an_autoencoder_has_its_input_for_target() -> None:
         (lambda: models.build("mlp", ((64,), 10), hidden=(0,)), SettingError, "at least 1"),
         (lambda: models.MODELS["cnn"].prepare(digits("test")), DataError, "rows of 64 features"),
         (lambda: models.MODELS["mlp"].prepare(digits("test").reconstruction()), DataError, "has none"),
+        (lambda: models.MODELS["cnn"].prepare(text()), DataError, "wants images, .* is text.*gpt"),
+        (lambda: models.MODELS["mlp"].prepare(text()), DataError, "wants rows of features, .* is text.*gpt"),
+        (lambda: models.MODELS["gpt"].prepare(digits("test")), DataError, "reads text, .*397 rows.*mlp"),
+        (lambda: models.MODELS["gpt"].prepare(images(3, 4, 4)), DataError, "reads text, .*resnet or cnn"),
+        (lambda: models.MODELS["gpt"].read("digits"), DataError, "text is wanted"),
+        (lambda: models.MODELS["cnn"].read("stdlib"), DataError, "is text"),
+        (lambda: models.MODELS["gpt"].read("stdlib", label="x"), SettingError, "label= cannot act on text"),
+        (lambda: models.MODELS["cnn"].read("digits", context=8), SettingError, "context= cannot act on"),
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, error: type[Exception], words: str) -> None:
     """Oracle: the kind of error, and what its message must name."""
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=f"(?s){words}"):
         make()
