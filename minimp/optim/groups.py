@@ -13,7 +13,7 @@ from minimp.tape import Value
 __all__ = ["OTHERS", "Group", "as_groups", "make_group", "number", "pair_of_betas"]
 
 Group = dict[str, Any]
-SCHEDULED = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
 """What schedulers keep in a group."""
 OTHERS = ("param_names", *SCHEDULED)
 """What a group may hold besides its parameters and the optimizer's options."""
