@@ -18,8 +18,8 @@ from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
 from minimp.formats.dice import Source
-from minimp_backends.adaptive import counts_of, spans_of
 from minimp_backends.attention import AttentionKernels
+from minimp_backends.layers import LayerKernels
 from minimp_backends.special import erf
 from minimp_backends.updates import Updates
 
@@ -30,7 +30,7 @@ LOW = frozenset({formats.float16.dtype, formats.bfloat16.dtype})
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-class ArrayBackend(AttentionKernels, Updates, ABC):
+class ArrayBackend(AttentionKernels, LayerKernels, Updates, ABC):
     """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
 
     name: str
@@ -214,79 +214,6 @@ class ArrayBackend(AttentionKernels, Updates, ABC):
         self, grad: Array, shape: tuple[int, ...], geometry: dict[str, Any], *, accumulate: str
     ) -> Array:
         """Spread each gradient evenly over its window; where windows overlap, sum; wide."""
-
-    # ---- adaptive pooling -------------------------------------------------------------------------------
-
-    def adaptive_avg_pool2d(self, x: Array, options: dict[str, Any], *, accumulate: str) -> Array:
-        """Return the means of options["size"] windows, wide; see :mod:`minimp_backends.adaptive`."""
-        size, (height, width) = options["size"], x.shape[-2:]
-        sums = [
-            self.sum(x[..., down, right], axis=(-2, -1), accumulate=accumulate)
-            for down in spans_of(height, size[0])
-            for right in spans_of(width, size[1])
-        ]
-        y = self.xp.stack(sums, axis=-1).reshape(*x.shape[:-2], *size)
-        return y / self.xp.asarray(counts_of((height, width), size), y.dtype)
-
-    def adaptive_avg_pool2d_input(
-        self, grad: Array, shape: tuple[int, ...], options: dict[str, Any], *, accumulate: str
-    ) -> Array:
-        """Spread each gradient evenly over its window; where windows overlap, sum; wide."""
-        size, (height, width) = options["size"], shape[-2:]
-        wide = self.wide(grad)
-        share = wide / self.xp.asarray(counts_of((height, width), size), wide.dtype)
-        meetings = [
-            (u, v, i, j)
-            for i, down in enumerate(spans_of(height, size[0]))
-            for j, right in enumerate(spans_of(width, size[1]))
-            for u in range(down.start, down.stop)
-            for v in range(right.start, right.stop)
-        ]
-        u, v, i, j = (self.xp.asarray(each) for each in zip(*meetings, strict=True))
-        return self.scatter_add(shape, (..., u, v), share[..., i, j], accumulate=accumulate)
-
-    @abstractmethod
-    def adaptive_max_pool2d(self, x: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-        """Return (storage maxima, the place of each in its image, u W + v)."""
-
-    # ---- along the last axes ----------------------------------------------------------------------------
-
-    def resample(self, x: Array, options: dict[str, Any], *, accumulate: str) -> Array:
-        """Apply options["plan"], see :mod:`minimp_backends.resampling`; wide, as are the terms' products."""
-        plan, terms = options["plan"], self.wide(x)
-        for axis in range(-1, -1 - len(plan), -1):
-            index, weight = plan[axis]  # (..., length) -> (..., out, taps), from the last axis on
-            place = 2 * axis + 1  # as many axes of taps stand behind it already
-            terms = self.xp.take(terms, self.xp.asarray(index.T), axis=place)
-            terms = terms if weight is None else terms * self._across(weight.T, place, terms)
-        summed = tuple(2 * axis + 1 for axis in range(-len(plan), 0))
-        if all(len(index) == 1 for index, _ in plan):
-            return self.xp.squeeze(terms, axis=summed)
-        return self.sum(terms, axis=summed, accumulate=accumulate)
-
-    def resample_input(
-        self, grad: Array, shape: tuple[int, ...], options: dict[str, Any], *, accumulate: str
-    ) -> Array:
-        """Add each gradient, times its weights, to the elements that made it; wide, of `shape`."""
-        plan, terms = options["plan"], self.wide(grad)
-        lead = terms.ndim - len(plan)
-        places: list[Array] = []
-        full = list(terms.shape[:lead])
-        for axis, (index, weight) in enumerate(plan):
-            after = 2 * (len(plan) - axis - 1)
-            places.append(self.xp.asarray(index.T).reshape(*index.T.shape, *(1,) * after))
-            terms = terms.reshape(*full, index.shape[1], 1, *terms.shape[len(full) + 1 :])
-            if weight is not None:
-                terms = terms * self.xp.asarray(weight.T, terms.dtype).reshape(
-                    *weight.T.shape, *(1,) * (terms.ndim - len(full) - 2)
-                )
-            full += [index.shape[1], len(index)]
-        terms = self.xp.broadcast_to(terms, full)
-        return self.scatter_add(shape, (..., *places), terms, accumulate=accumulate)
-
-    def _across(self, values: Any, place: int, like: Array) -> Array:
-        """Lay a table along the axes that a take put at `place`."""
-        return self.xp.asarray(values, like.dtype).reshape(*values.shape, *(1,) * (-place - 1))
 
     # ---- the end of a step ------------------------------------------------------------------------------
 

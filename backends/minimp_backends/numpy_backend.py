@@ -17,10 +17,11 @@ import numpy as np
 from minimp import formats
 from minimp.formats import Format
 from minimp.formats.dice import Source
-from minimp_backends import accumulating, adaptive, convolution, pooling, resampling
+from minimp_backends import accumulating, convolution, pooling
 from minimp_backends.accelerator import accelerator_status, find_accelerator
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.casts import casts, use_casts
+from minimp_backends.numpy_layers import NumpyLayers
 from minimp_backends.twins import Twins
 
 __all__ = ["NumpyBackend"]
@@ -34,7 +35,7 @@ SMALL = 2048
 """Elements below which a twin costs more than widening again."""
 
 
-class NumpyBackend(ArrayBackend):
+class NumpyBackend(NumpyLayers, ArrayBackend):
     """Arrays are `numpy.ndarray`; kernels are NumPy, with one BLAS call for each product."""
 
     name = "numpy"
@@ -297,46 +298,6 @@ class NumpyBackend(ArrayBackend):
         if name == "float32" or (name == "float64" and array.dtype == FLOAT64):
             return None
         return lambda taps: self.sum(np.stack(taps), axis=0, accumulate=name)
-
-    def adaptive_avg_pool2d(self, x: Array, options: dict[str, Any], *, accumulate: str) -> Array:
-        """Sum the rows of each band, then the columns of each window."""
-        if accumulating.name_for_sums(accumulate) not in PLAIN:
-            return super().adaptive_avg_pool2d(x, options, accumulate=accumulate)
-        return adaptive.adaptive_forward(self._summable(x, accumulate), options["size"])
-
-    def adaptive_avg_pool2d_input(
-        self, grad: Array, shape: tuple[int, ...], options: dict[str, Any], *, accumulate: str
-    ) -> Array:
-        """Divide, then add window by window."""
-        if accumulating.name_for_sums(accumulate) not in PLAIN:
-            return super().adaptive_avg_pool2d_input(grad, shape, options, accumulate=accumulate)
-        return adaptive.adaptive_backward(self._summable(grad, accumulate), shape)
-
-    def adaptive_max_pool2d(self, x: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-        """Window by window, on the wide values."""
-        best, index = adaptive.adaptive_maxima(self.wide(x), size)
-        return self.narrow(best, self._format(x)), index
-
-    # ---- along the last axes ----------------------------------------------------------------------------
-
-    def resample(self, x: Array, options: dict[str, Any], *, accumulate: str) -> Array:
-        """Axis by axis, tap by tap."""
-        if accumulating.name_for_sums(accumulate) not in PLAIN:
-            return super().resample(x, options, accumulate=accumulate)
-        return resampling.resample_forward(self._summable(x, accumulate), options["plan"])
-
-    def resample_input(
-        self, grad: Array, shape: tuple[int, ...], options: dict[str, Any], *, accumulate: str
-    ) -> Array:
-        """Axis by axis; elements that were repeated in order are summed in runs."""
-        if accumulating.name_for_sums(accumulate) not in PLAIN:
-            return super().resample_input(grad, shape, options, accumulate=accumulate)
-        return resampling.resample_backward(self._summable(grad, accumulate), shape, options["plan"])
-
-    def _summable(self, array: Array, accumulate: str) -> Array:
-        """Return the values in the format in which they are to be added."""
-        wide = self.wide(array)
-        return np.asarray(wide, FLOAT64) if accumulate == "float64" else wide
 
     # ---- figures ----------------------------------------------------------------------------------------
 

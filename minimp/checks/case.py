@@ -22,6 +22,7 @@ class Case:
         grad: the incoming gradient.
         options: the op's keyword arguments.
         output: the format of the result, where an option chose it.
+        formats: those of the inputs, where they differ from the working format; None for what has none.
     """
 
     at: Arithmetic
@@ -29,6 +30,12 @@ class Case:
     grad: Running
     options: Mapping[str, Any]
     output: Format
+    formats: tuple[Format | None, ...] = ()
+
+    def format(self, index: int) -> Format:
+        """The format of input `index`, and so of its gradient."""
+        held = self.formats[index] if index < len(self.formats) else None
+        return self.at.fmt if held is None else held
 
     def number(self, index: int) -> Running:
         """Input `index`, which is a number to compute with."""

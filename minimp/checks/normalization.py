@@ -62,12 +62,12 @@ def layer_norm_x(c: Case) -> Running:
 def layer_norm_weight(c: Case) -> Running:
     """Sum of g z over the rows."""
     z, _ = _standardised(c.number(0), c.options["normalized_shape"], c.options.get("eps", 1e-5))
-    return _over_rows(c, c.grad * z)
+    return _over_rows(c, c.grad * z, 1)
 
 
 def layer_norm_bias(c: Case) -> Running:
     """Sum of g over the rows."""
-    return _over_rows(c, c.grad)
+    return _over_rows(c, c.grad, 2)
 
 
 def rms_norm_x(c: Case) -> Running:
@@ -81,7 +81,7 @@ def rms_norm_x(c: Case) -> Running:
 def rms_norm_weight(c: Case) -> Running:
     """Sum of g z over the rows."""
     z, _ = _scaled(c.number(0), c.options["normalized_shape"], c.options["eps"])
-    return _over_rows(c, c.grad * z)
+    return _over_rows(c, c.grad * z, 1)
 
 
 def vector_norm_x(c: Case) -> Running:
@@ -134,9 +134,9 @@ def _weighted(c: Case) -> Running:
     return c.grad if weight is None else c.grad * weight
 
 
-def _over_rows(c: Case, terms: Running) -> Running:
+def _over_rows(c: Case, terms: Running, index: int) -> Running:
     rows = tuple(range(terms.exact.ndim - len(c.options["normalized_shape"])))
-    return (terms.sum(rows) if rows else terms).rounded()
+    return (terms.sum(rows) if rows else terms).rounded(c.format(index))
 
 
 def _in(x: Running, dtype: Any) -> Running:

@@ -24,7 +24,7 @@ from minimp.checks.tables import (
     gradient_bound,
 )
 from minimp.formats import Format
-from minimp.policy import common_format, compute_formats, format_of
+from minimp.policy import Mixed, common_format, compute_formats, format_of
 from minimp.tape import Event, Node
 
 __all__ = ["check_event", "check_events"]
@@ -177,7 +177,8 @@ def _check_backward(event: Event, call: Call | None) -> Findings:
     node = event.node
     name = f"gradient of {node.op.name}#{node.number}"
     parts = [None if p is None else node.backend.to_host(p) for p in event.outputs]
-    found = Findings(f"{name}: formats", _gradient_formats(node, parts, name), checked=len(parts))
+    given = _own_formats(node, call)
+    found = Findings(f"{name}: formats", _gradient_formats(node, parts, given, name), checked=len(parts))
     if call is None:
         note = "gradients without their forward event: only shapes and formats are checked"
         return replace(found, notes=(note,))
@@ -190,7 +191,16 @@ def _check_backward(event: Event, call: Call | None) -> Findings:
     return merge(f"{name}: formats, bounds and rule", [found, *bounds, rule])
 
 
-def _gradient_formats(node: Node, parts: Sequence[Array | None], name: str) -> tuple[Finding, ...]:
+def _own_formats(node: Node, call: Call | None) -> tuple[Format | None, ...]:
+    """The formats of the inputs of an op that takes them as they are, else ()."""
+    if call is None or node.op.mixed is not Mixed.KEEP:
+        return ()
+    return tuple(format_of(x.dtype) if hasattr(x, "dtype") else None for x in call.inputs)
+
+
+def _gradient_formats(
+    node: Node, parts: Sequence[Array | None], given: Sequence[Format | None], name: str
+) -> tuple[Finding, ...]:
     found = []
     for i, (source, part) in enumerate(zip(node.inputs, parts, strict=False)):
         if source is None or part is None:
@@ -199,10 +209,10 @@ def _gradient_formats(node: Node, parts: Sequence[Array | None], name: str) -> t
             found.append(
                 Finding("has its input's shape", str(source.shape), str(part.shape), f"{name} by {i}")
             )
-        if format_of(part.dtype) is not node.format:
-            found.append(
-                Finding("has the working format", _name(node.format), str(part.dtype), f"{name} by {i}")
-            )
+        wanted = given[i] if given else node.format
+        if format_of(part.dtype) is not wanted:
+            what = "has its input's format" if given else "has the working format"
+            found.append(Finding(what, _name(wanted), str(part.dtype), f"{name} by {i}"))
     return tuple(found)
 
 
@@ -212,7 +222,8 @@ def _gradients_within_bounds(
     node = call.node
     at = arithmetic_of(node.format, node.accumulate)
     inputs = tuple(x if is_plain(x) else at.number(x) for x in call.inputs)
-    case = Case(at, inputs, at.number(grad), call.options, call.result_format or formats.float32)
+    own = _own_formats(node, call)
+    case = Case(at, inputs, at.number(grad), call.options, call.result_format or formats.float32, own)
     found = []
     for i, part in enumerate(parts):
         if part is None or i >= len(inputs) or node.inputs[i] is None:

@@ -17,6 +17,7 @@ from minimp.checks.families import (
     convolution,
     indexing,
     losses,
+    norms,
     places,
     resampling,
     selection,
@@ -35,8 +36,8 @@ __all__ = [
 ]
 
 FILES: tuple[Any, ...] = (
-    activations, adaptive, attention, contractions, convolution, indexing, losses, places, resampling,
-    selection, statistics,
+    activations, adaptive, attention, contractions, convolution, indexing, losses, norms, places,
+    resampling, selection, statistics,
 )  # fmt: skip
 """The modules of :mod:`minimp.checks.families`."""
 

@@ -8,6 +8,7 @@ from typing import Any
 from minimp.door import op
 from minimp.errors import FormatError, SettingError, ShapeError
 from minimp.formats import Format
+from minimp.ops.parameters import check_formats, formats_of, to_format
 from minimp.ops.reductions import Dim, check_dims, keep_axes
 from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
@@ -17,7 +18,7 @@ __all__ = ["layer_norm", "linalg_vector_norm", "rms_norm"]
 Shape = tuple[int, ...]
 
 
-@op(cast=CastClass.FP32, mixed=Mixed.SAME, bound="norm")
+@op(cast=CastClass.FP32, mixed=Mixed.KEEP, bound="norm")
 def layer_norm(
     ctx: Node, x: Array, weight: Array | None = None, bias: Array | None = None, *,
     normalized_shape: Shape, eps: float = 1e-5,
@@ -25,10 +26,13 @@ def layer_norm(
     """y = (x - m) / sqrt(v + eps) w + b over the last axes (Ba, Kiros and Hinton 2016).
 
     (..., *normalized_shape), w and b of normalized_shape -> the shape of x. m is the mean, v the mean of
-    (x - m)^2, over D = prod(normalized_shape) elements. With z = (x - m) / sqrt(v + eps) and h = g w, dx =
+    (x - m)^2, over D = prod(normalized_shape) elements. All is computed in float32; x may be in 16 bits
+    beside float32 parameters (torch 2.13). With z = (x - m) / sqrt(v + eps) and h = g w, dx =
     (h - mean h - z mean (h z)) / sqrt(v + eps), dw = sum g z, db = sum g.
     """
     _check_normalized("layer_norm", x, weight, bias, normalized_shape)
+    check_formats("layer_norm", ctx.format, weight, bias)
+    ctx.memo = formats_of(x, weight, bias)
     wide, axes = ctx.wide(x), _axes(normalized_shape)
     mean = _mean(ctx, x, axes, wide)
     centred = wide - mean
@@ -51,7 +55,7 @@ def _(ctx: Node, grad: Array, *, normalized_shape: Shape, eps: float = 1e-5) -> 
     return by_x, _over_rows(ctx, 1, g * z), _over_rows(ctx, 2, g)
 
 
-@op(cast=CastClass.FP32, mixed=Mixed.SAME, bound="norm")
+@op(cast=CastClass.FP32, mixed=Mixed.KEEP, bound="norm")
 def rms_norm(
     ctx: Node, x: Array, weight: Array | None = None, *, normalized_shape: Shape, eps: float
 ) -> Array:
@@ -61,6 +65,8 @@ def rms_norm(
     h = g w, dx = (h - z mean (h z)) / sqrt(mean x^2 + eps), dw = sum g z.
     """
     _check_normalized("rms_norm", x, weight, None, normalized_shape)
+    check_formats("rms_norm", ctx.format, weight)
+    ctx.memo = formats_of(x, weight)
     wide = ctx.wide(x)
     scale = _inverse_root(ctx, _mean(ctx, wide * wide, _axes(normalized_shape), wide), eps)
     ctx.save(x, weight, scale)
@@ -153,7 +159,8 @@ def _over_rows(ctx: Node, index: int, terms: Array) -> Array | None:
     if len(ctx.inputs) <= index or not ctx.needs(index):
         return None
     rows = tuple(range(terms.ndim - len(ctx.shape_of(index))))
-    return ctx.round(ctx.backend.sum(terms, axis=rows, accumulate=ctx.accumulate) if rows else terms.copy())
+    total = ctx.backend.sum(terms, axis=rows, accumulate=ctx.accumulate) if rows else terms.copy()
+    return to_format(ctx, index, total)
 
 
 # ---- what cannot be -------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "none": (lambda: functional.layer_norm(T, ()), ShapeError, "at least one axis"),
     "weight": (lambda: functional.layer_norm(T, 3, T), ShapeError, r"of shape \(3,\), got \(2, 3\)"),
     "bias": (lambda: functional.layer_norm(T, 3, None, T), ShapeError, r"of shape \(3,\), got \(2, 3\)"),
-    "mixed": (lambda: functional.rms_norm(T.half(), 3, T[0]), FormatError, "inputs of one format"),
+    "mixed": (lambda: functional.rms_norm(T, 3, T[0].half()), FormatError, "or float32 beside 16 bits"),
     "ord_0": (lambda: functional.vector_norm(T, 0), SettingError, "expected ord > 0 or inf, got 0"),
     "ord_fro": (lambda: functional.vector_norm(T, "fro"), SettingError, "expected ord > 0 or inf, got 'fro'"),
     "narrow": (lambda: functional.vector_norm(T, dtype="float16"), FormatError, "would narrow float32"),

@@ -10,6 +10,7 @@ from tests.ops.samples import (
     core,
     indexing,
     losses,
+    norms,
     places,
     resampling,
     selection,
@@ -19,7 +20,7 @@ from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, le
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
-    losses, adaptive, resampling,
+    losses, adaptive, resampling, norms,
 )  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
