@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from minimp.checks.findings import Finding
-from minimp.checks.tables import NO_DERIVATIVE, REFERENCE
+from minimp.checks.tables import NO_DERIVATIVE, REFERENCE, TURNS
 from minimp.formats import float64
 from minimp.policy import format_of
 from minimp.tape import Node
@@ -56,6 +56,8 @@ def check_rule(
     if node.op.name == "dropout" or NO_DERIVATIVE.get(node.op.name, _never)(options):
         return ()
     wide = [x.astype(np.float64) if _floating(x) else x for x in inputs]
+    if node.op.name in TURNS and TURNS[node.op.name](*wide):
+        return ()
     u = np.asarray(grad, np.float64)
     in_float64 = {
         key: float64 if key in ("dtype", "format") and value is not None else value

@@ -30,7 +30,11 @@ __all__ = ["U64", "ULPS", "Arithmetic", "Running", "arithmetic_of", "finite_size
 Float64s = npt.NDArray[np.float64]
 Axis = int | tuple[int, ...] | None
 
-ULPS = {"exp": 4.0, "log": 4.0, "tanh": 5.0, "power": 4.0, "erf": 2.0, "expm1": 4.0, "log1p": 4.0}
+ULPS = {
+    "exp": 4.0, "log": 4.0, "tanh": 5.0, "power": 4.0, "erf": 2.0, "expm1": 4.0, "log1p": 4.0, "sin":
+    4.0, "cos": 4.0, "tan": 4.0, "arcsin": 4.0, "arccos": 4.0, "arctan": 4.0, "arctan2": 4.0, "sinh":
+    4.0, "cosh": 4.0, "log2": 4.0, "log10": 4.0, "remainder": 1.0,
+}  # fmt: skip
 """Ulps by which a library function may be off, float32 and float64.
 
 NumPy's own accuracy tests (numpy/_core/tests/test_umath_accuracy.py, 2.x) allow float32 exp, log and tanh up

@@ -15,14 +15,16 @@ from minimp.checks.families import (
     attention,
     contractions,
     convolution,
+    elementary,
     indexing,
     losses,
     norms,
     places,
     resampling,
+    scans,
     selection,
     statistics,
-)  # fmt: skip
+)
 from minimp.checks.running import Arithmetic, Running
 
 __all__ = [
@@ -31,13 +33,14 @@ __all__ = [
     "GRADIENTS",
     "NO_DERIVATIVE",
     "REFERENCE",
+    "TURNS",
     "forward_bound",
     "gradient_bound",
 ]
 
 FILES: tuple[Any, ...] = (
-    activations, adaptive, attention, contractions, convolution, indexing, losses, norms, places,
-    resampling, selection, statistics,
+    activations, adaptive, attention, contractions, convolution, elementary, indexing, losses, norms,
+    places, resampling, scans, selection, statistics,
 )  # fmt: skip
 """The modules of :mod:`minimp.checks.families`."""
 
@@ -67,6 +70,8 @@ NO_DERIVATIVE: dict[str, Any] = {
     op: rule for file in FILES for op, rule in getattr(file, "NO_DERIVATIVE", {}).items()
 }
 """Op name -> options -> whether its gradient is another than the derivative, by definition."""
+TURNS: dict[str, Any] = {op: rule for file in FILES for op, rule in getattr(file, "TURNS", {}).items()}
+"""Op name -> inputs -> whether the result turns back and forth within a small relative step of theirs."""
 REFERENCE = _joined("REFERENCE", reference.REFERENCE)
 """Op name -> its forward in float64."""
 GRADIENTS = _joined("GRADIENTS", gradients.GRADIENTS)

@@ -5,7 +5,26 @@ docstring of the function they concern; where none is, there is none that we kno
 """
 
 from minimp.functional.activations import exp, gelu, log, relu, sigmoid, sqrt, tanh
-from minimp.functional.arranging import chunk, flatten, split, squeeze, stack, transpose, unbind, unsqueeze
+from minimp.functional.arranging import (
+    chunk,
+    diag,
+    diagonal,
+    flatten,
+    flip,
+    movedim,
+    repeat_interleave,
+    roll,
+    split,
+    squeeze,
+    stack,
+    tile,
+    transpose,
+    tril,
+    triu,
+    unbind,
+    unflatten,
+    unsqueeze,
+)
 from minimp.functional.attention import embedding, scaled_dot_product_attention
 from minimp.functional.borders import pad
 from minimp.functional.contractions import (
@@ -23,7 +42,42 @@ from minimp.functional.contractions import (
 )  # fmt: skip
 from minimp.functional.convolution import conv1d, conv2d, conv_transpose1d, conv_transpose2d
 from minimp.functional.distance_losses import cosine_embedding_loss, triplet_margin_loss
+from minimp.functional.distances import cosine_similarity, norm, normalize, pairwise_distance
 from minimp.functional.einsum import einsum
+from minimp.functional.elementary import (
+    acos,
+    addcdiv,
+    addcmul,
+    asin,
+    atan,
+    atan2,
+    ceil,
+    cos,
+    cosh,
+    erf,
+    expm1,
+    floor,
+    isfinite,
+    isinf,
+    isnan,
+    lerp,
+    log1p,
+    log2,
+    log10,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    remainder,
+    round,
+    rsqrt,
+    sign,
+    sin,
+    sinh,
+    square,
+    tan,
+    trunc,
+)
 from minimp.functional.indexing import (
     gather,
     index_add,
@@ -45,7 +99,24 @@ from minimp.functional.losses import (
     nll_loss,
 )  # fmt: skip
 from minimp.functional.margin_losses import hinge_embedding_loss, margin_ranking_loss, soft_margin_loss
-from minimp.functional.more_activations import celu, elu, leaky_relu, selu, silu, softplus
+from minimp.functional.more_activations import (
+    celu,
+    elu,
+    glu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    logsigmoid,
+    mish,
+    prelu,
+    relu6,
+    selu,
+    silu,
+    softmin,
+    softplus,
+    softsign,
+)
 from minimp.functional.normalization import (
     batch_norm,
     group_norm,
@@ -77,24 +148,44 @@ from minimp.functional.regression_losses import (
     poisson_nll_loss,
     smooth_l1_loss,
 )  # fmt: skip
-from minimp.functional.selection import argsort, clamp, clip, masked_fill, maximum, minimum, sort, topk, where
+from minimp.functional.selection import (
+    amax,
+    amin,
+    argmax,
+    argmin,
+    argsort,
+    clamp,
+    clip,
+    masked_fill,
+    maximum,
+    minimum,
+    sort,
+    topk,
+    where,
+)
 from minimp.functional.shaping import cat, dropout
-from minimp.functional.statistics import logsumexp, std, std_mean, var, var_mean
+from minimp.functional.statistics import cumprod, cumsum, logsumexp, prod, std, std_mean, var, var_mean
 
 __all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "addmm",
-    "argsort", "avg_pool1d", "avg_pool2d", "baddbmm", "batch_norm", "bilinear", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "bmm", "cat", "celu", "chunk", "clamp", "clip", "conv1d",
-    "conv2d", "conv_transpose1d", "conv_transpose2d", "cosine_embedding_loss", "cross_entropy", "dot",
-    "dropout", "einsum", "elu", "embedding", "exp", "flatten", "gather", "gaussian_nll_loss", "gelu",
-    "group_norm", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy", "index_put",
-    "index_select", "inner", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm",
-    "leaky_relu", "linear", "local_response_norm", "log", "log_softmax", "logsumexp",
+    "acos", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "addcdiv", "addcmul", "addmm", "amax", "amin", "argmax", "argmin", "argsort", "asin", "atan", "atan2",
+    "avg_pool1d", "avg_pool2d", "baddbmm", "batch_norm", "bilinear", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "bmm", "cat", "ceil", "celu", "chunk", "clamp", "clip", "conv1d",
+    "conv2d", "conv_transpose1d", "conv_transpose2d", "cos", "cosh", "cosine_embedding_loss",
+    "cosine_similarity", "cross_entropy", "cumprod", "cumsum", "diag", "diagonal", "dot", "dropout",
+    "einsum", "elu", "embedding", "erf", "exp", "expm1", "flatten", "flip", "floor", "gather",
+    "gaussian_nll_loss", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh",
+    "hinge_embedding_loss", "huber_loss", "index_add", "index_copy", "index_put", "index_select", "inner",
+    "instance_norm", "interpolate", "isfinite", "isinf", "isnan", "kl_div", "l1_loss", "layer_norm",
+    "leaky_relu", "lerp", "linear", "local_response_norm", "log", "log10", "log1p", "log2", "log_softmax",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "logsigmoid", "logsumexp",
     "margin_ranking_loss", "masked_fill", "masked_select", "max_pool1d", "max_pool2d", "max_unpool2d",
-    "maximum", "minimum", "mm", "mse_loss", "mv", "nll_loss", "one_hot", "outer", "pad",
-    "poisson_nll_loss", "relu", "rms_norm", "scaled_dot_product_attention", "scatter", "scatter_add",
-    "selu", "sigmoid", "silu", "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus", "sort",
-    "split", "sqrt", "squeeze", "stack", "std", "std_mean", "take_along_dim", "tanh", "tensordot",
-    "topk", "transpose", "triplet_margin_loss", "unbind", "unsqueeze", "var", "var_mean", "vecdot",
-    "vector_norm", "where",
+    "maximum", "minimum", "mish", "mm", "movedim", "mse_loss", "mv", "nll_loss", "norm", "normalize",
+    "one_hot", "outer", "pad", "pairwise_distance", "poisson_nll_loss", "prelu", "prod", "relu", "relu6",
+    "remainder", "repeat_interleave", "rms_norm", "roll", "round", "rsqrt", "scaled_dot_product_attention",
+    "scatter", "scatter_add", "selu", "sigmoid", "sign", "silu", "sin", "sinh", "smooth_l1_loss",
+    "soft_margin_loss", "softmax", "softmin", "softplus", "softsign", "sort", "split", "sqrt", "square",
+    "squeeze", "stack", "std", "std_mean", "take_along_dim", "tan", "tanh", "tensordot", "tile", "topk",
+    "transpose", "tril", "triplet_margin_loss", "triu", "trunc", "unbind", "unflatten", "unsqueeze", "var",
+    "var_mean", "vecdot", "vector_norm", "where",
 ]  # fmt: skip

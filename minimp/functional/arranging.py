@@ -10,7 +10,10 @@ from minimp.errors import SettingError
 from minimp.functional.common import tensor_of
 from minimp.tensors import Tensor
 
-__all__ = ["chunk", "flatten", "split", "squeeze", "stack", "transpose", "unbind", "unsqueeze"]
+__all__ = [
+    "chunk", "diag", "diagonal", "flatten", "flip", "movedim", "repeat_interleave", "roll", "split",
+    "squeeze", "stack", "tile", "transpose", "tril", "triu", "unbind", "unflatten", "unsqueeze",
+]  # fmt: skip
 
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Tensor:
@@ -53,3 +56,53 @@ def transpose(input: Any, dim0: int, dim1: int) -> Tensor:
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Join the axes from `start_dim` to `end_dim`."""
     return tensor_of(input).flatten(start_dim, end_dim)
+
+
+def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Tensor:
+    """Split the axis `dim` into axes of lengths `sizes`, of which one may be -1."""
+    return tensor_of(input).unflatten(dim, sizes)
+
+
+def movedim(input: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+    """Move axes to other places; the rest keep their order."""
+    return tensor_of(input).movedim(source, destination)
+
+
+def flip(input: Any, dims: Sequence[int]) -> Tensor:
+    """The elements in the opposite order along each of the axes."""
+    return tensor_of(input).flip(*dims)
+
+
+def roll(input: Any, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """Move elements along axes, those pushed over the end to the front; without axes, as if flat."""
+    return tensor_of(input).roll(shifts, dims)
+
+
+def tril(input: Any, diagonal: int = 0) -> Tensor:
+    """The lower triangle of each matrix, 0 elsewhere."""
+    return ops.tril(input, diagonal=diagonal)
+
+
+def triu(input: Any, diagonal: int = 0) -> Tensor:
+    """The upper triangle of each matrix, 0 elsewhere."""
+    return ops.triu(input, diagonal=diagonal)
+
+
+def diagonal(input: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The diagonals of the matrices that two axes make, as the last axis."""
+    return tensor_of(input).diagonal(offset, dim1, dim2)
+
+
+def diag(input: Any, diagonal: int = 0) -> Tensor:
+    """The diagonal of a matrix, or the matrix that has this vector as its diagonal."""
+    return tensor_of(input).diag(diagonal)
+
+
+def tile(input: Any, dims: Sequence[int]) -> Tensor:
+    """Repeat the whole tensor along each axis."""
+    return tensor_of(input).tile(*dims)
+
+
+def repeat_interleave(input: Any, repeats: Any, dim: int | None = None) -> Tensor:
+    """Repeat each element, or each slice along `dim`, in its place."""
+    return tensor_of(input).repeat_interleave(repeats, dim)

@@ -10,7 +10,10 @@ from minimp.operators import SortResult, TopkResult
 from minimp.ops.selection import operands
 from minimp.tensors import Tensor
 
-__all__ = ["argsort", "clamp", "clip", "masked_fill", "maximum", "minimum", "sort", "topk", "where"]
+__all__ = [
+    "amax", "amin", "argmax", "argmin", "argsort", "clamp", "clip", "masked_fill", "maximum", "minimum",
+    "sort", "topk", "where",
+]  # fmt: skip
 
 
 def where(condition: Any, input: Any, other: Any) -> Tensor:
@@ -59,3 +62,23 @@ def sort(input: Any, dim: int = -1, descending: bool = False, stable: bool = Tru
 def topk(input: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> TopkResult:  # noqa: A002 - torch's name
     """(values, indices) of the k largest or smallest elements along `dim`, in order."""
     return tensor_of(input).topk(k, dim, largest, sorted)
+
+
+def amax(input: Any, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """The largest element over `dim`; equal maxima share the gradient."""
+    return tensor_of(input).amax(dim, keepdim)
+
+
+def amin(input: Any, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """The smallest element over `dim`; equal minima share the gradient."""
+    return tensor_of(input).amin(dim, keepdim)
+
+
+def argmax(input: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the largest element, the first of equal ones."""
+    return tensor_of(input).argmax(dim, keepdim)
+
+
+def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The index of the smallest element, the first of equal ones."""
+    return tensor_of(input).argmin(dim, keepdim)

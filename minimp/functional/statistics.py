@@ -1,4 +1,4 @@
-"""Spread and log-sums over axes."""
+"""Spread, log-sums, products and running sums over axes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from minimp.functional.common import tensor_of
 from minimp.tensors import Tensor
 
-__all__ = ["logsumexp", "std", "std_mean", "var", "var_mean"]
+__all__ = ["cumprod", "cumsum", "logsumexp", "prod", "std", "std_mean", "var", "var_mean"]
 
 
 def var(
@@ -50,6 +50,21 @@ def std_mean(
 def logsumexp(input: Any, dim: Any, keepdim: bool = False) -> Tensor:
     """ln sum e^x over `dim`, the largest element taken out of the sum."""
     return tensor_of(input).logsumexp(dim, keepdim)
+
+
+def prod(input: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The product over `dim`, of all elements if None."""
+    return tensor_of(input).prod(dim, keepdim, dtype=dtype)
+
+
+def cumsum(input: Any, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running sums along `dim`, each rounded once."""
+    return tensor_of(input).cumsum(dim, dtype=dtype)
+
+
+def cumprod(input: Any, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running products along `dim`, each rounded once."""
+    return tensor_of(input).cumprod(dim, dtype=dtype)
 
 
 def _axes(dim: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from minimp import ops
 from minimp.errors import SettingError
 from minimp.operators.common import plain_index
+from minimp.ops.selection import operands
 from minimp.tape import Value
 
 if TYPE_CHECKING:
@@ -53,6 +54,26 @@ class Arithmetic(Value):
 
     def __rpow__(self, base: Any) -> Tensor:
         return ops.pow_(base, self)
+
+    def __mod__(self, other: Any) -> Tensor:
+        return ops.remainder(*operands("remainder", self, other))
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return ops.remainder(*operands("remainder", other, self))
+
+    def __invert__(self) -> Tensor:
+        return ops.bitwise_not(self)
+
+    def __and__(self, other: Any) -> Tensor:
+        return ops.bitwise_and(self, other)
+
+    def __or__(self, other: Any) -> Tensor:
+        return ops.bitwise_or(self, other)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return ops.bitwise_xor(self, other)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __matmul__(self, other: Any) -> Tensor:
         return ops.matmul(self, other)

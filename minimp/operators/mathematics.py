@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minimp import ops
-from minimp.errors import SettingError
 from minimp.operators.common import format_of
-from minimp.ops.selection import as_operand, operands
 from minimp.tape import Value
 
 if TYPE_CHECKING:
@@ -53,6 +51,110 @@ class Mathematics(Value):
         """Return 1 / (1 + e^-x)."""
         return ops.sigmoid(self)
 
+    def expm1(self) -> Tensor:
+        """Return e^x - 1, accurate near 0."""
+        return ops.expm1(self)
+
+    def log1p(self) -> Tensor:
+        """Return ln(1 + x), accurate near 0."""
+        return ops.log1p(self)
+
+    def log2(self) -> Tensor:
+        """Return the logarithm to the base 2."""
+        return ops.log2(self)
+
+    def log10(self) -> Tensor:
+        """Return the logarithm to the base 10."""
+        return ops.log10(self)
+
+    def rsqrt(self) -> Tensor:
+        """Return 1 / sqrt x."""
+        return ops.rsqrt(self)
+
+    def reciprocal(self) -> Tensor:
+        """Return 1 / x."""
+        return ops.reciprocal(self)
+
+    def neg(self) -> Tensor:
+        """Return -x."""
+        return ops.neg(self)
+
+    def sin(self) -> Tensor:
+        """Return the sine."""
+        return ops.sin(self)
+
+    def cos(self) -> Tensor:
+        """Return the cosine."""
+        return ops.cos(self)
+
+    def tan(self) -> Tensor:
+        """Return the tangent."""
+        return ops.tan(self)
+
+    def asin(self) -> Tensor:
+        """Return the angle of this sine."""
+        return ops.asin(self)
+
+    def acos(self) -> Tensor:
+        """Return the angle of this cosine."""
+        return ops.acos(self)
+
+    def atan(self) -> Tensor:
+        """Return the angle of this tangent."""
+        return ops.atan(self)
+
+    def sinh(self) -> Tensor:
+        """Return (e^x - e^-x) / 2."""
+        return ops.sinh(self)
+
+    def cosh(self) -> Tensor:
+        """Return (e^x + e^-x) / 2."""
+        return ops.cosh(self)
+
+    def erf(self) -> Tensor:
+        """Return the error function."""
+        return ops.erf(self)
+
+    def sign(self) -> Tensor:
+        """Return -1, 0 or 1; NaN stays NaN."""
+        return ops.sign(self)
+
+    def floor(self) -> Tensor:
+        """Return the largest whole number not above x."""
+        return ops.floor(self)
+
+    def ceil(self) -> Tensor:
+        """Return the smallest whole number not below x."""
+        return ops.ceil(self)
+
+    def trunc(self) -> Tensor:
+        """Return x without its fraction."""
+        return ops.trunc(self)
+
+    def isnan(self) -> Tensor:
+        """Return whether each element is NaN."""
+        return ops.isnan(self)
+
+    def isinf(self) -> Tensor:
+        """Return whether each element is infinite."""
+        return ops.isinf(self)
+
+    def logical_not(self) -> Tensor:
+        """Return whether each element is 0."""
+        return ops.logical_not(self)
+
+    def bitwise_not(self) -> Tensor:
+        """Return every bit of integers turned."""
+        return ops.bitwise_not(self)
+
+    def round(self) -> Tensor:
+        """Return the nearest whole number, the even one of two (torch's `decimals` are not offered)."""
+        return ops.round_(self)
+
+    def square(self) -> Tensor:
+        """Return x^2, by :func:`pow` as in torch."""
+        return ops.pow_(self, 2)
+
     def matmul(self, other: Any) -> Tensor:
         """Return the matrix product."""
         return ops.matmul(self, other)
@@ -68,37 +170,3 @@ class Mathematics(Value):
     def isfinite(self) -> Tensor:
         """Return whether each element is finite."""
         return ops.isfinite(self)
-
-    # ---- selection --------------------------------------------------------------------------------------
-
-    def where(self, condition: Any, other: Any) -> Tensor:
-        """Return this tensor's elements where the condition holds, else those of `other`."""
-        a, b = operands("where", self, other)
-        return ops.where(condition, a, b)
-
-    def masked_fill(self, mask: Any, value: Any) -> Tensor:
-        """Return `value`, a number or a tensor without axes, where the mask holds, else x."""
-        if isinstance(value, Value):
-            if value.array.ndim:
-                raise SettingError(f"masked_fill: expected a value without axes, got shape {value.shape}")
-            return ops.where(mask, ops.cast(value, format=self.format) if self.format else value, self)
-        return ops.masked_fill(self, mask, value=value)
-
-    def clamp(self, min: Any = None, max: Any = None) -> Tensor:  # noqa: A002 - torch's names
-        """Return min(max(x, `min`), `max`); bounds are numbers or tensors, at least one."""
-        if max is not None:
-            max = as_operand(max, self)  # noqa: A001 - torch's name
-        if min is None:
-            return ops.clamp(self) if max is None else ops.clamp(self, None, max)
-        min = as_operand(min, self)  # noqa: A001 - torch's name
-        return ops.clamp(self, min) if max is None else ops.clamp(self, min, max)
-
-    clip = clamp
-
-    def maximum(self, other: Any) -> Tensor:
-        """Return the larger of two elements."""
-        return ops.maximum(*operands("maximum", self, other))
-
-    def minimum(self, other: Any) -> Tensor:
-        """Return the smaller of two elements."""
-        return ops.minimum(*operands("minimum", self, other))

@@ -63,6 +63,21 @@ class Ordering(Value):
             return ops.maximum(self, dim)
         return MaxResult(*_picked(self, ops.argmax(self, dim=dim, keepdim=True), dim, keepdim))
 
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Return the index of the smallest element."""
+        return ops.argmin(self, dim=dim, keepdim=keepdim)
+
+    def min(self, dim: Any = None, keepdim: bool = False) -> Any:
+        """Return the smallest element; over `dim` (values, indices), the first minimum taking the gradient.
+
+        With a tensor in the place of `dim`, the smaller of two elements (torch.minimum).
+        """
+        if dim is None:
+            return ops.amin(self)
+        if isinstance(dim, Value):
+            return ops.minimum(self, dim)
+        return MinResult(*_picked(self, ops.argmin(self, dim=dim, keepdim=True), dim, keepdim))
+
     def argsort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:  # noqa: ARG002 - always is
         """Return the indices that sort along `dim`; equal elements keep their order in any case."""
         return ops.argsort(self, dim=dim, descending=descending)

@@ -56,13 +56,33 @@ class Reductions(Value):
         """Return the largest element over `dim`; equal maxima share the gradient."""
         return ops.amax(self, dim=dims_of(dim), keepdim=keepdim)
 
-    def all(self) -> Tensor:
-        """Return whether every element is true."""
-        return Value.make(self.backend.xp.asarray(self.array.all()), self.backend)
+    def amin(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        """Return the smallest element over `dim`; equal minima share the gradient."""
+        return ops.amin(self, dim=dims_of(dim), keepdim=keepdim)
 
-    def any(self) -> Tensor:
-        """Return whether any element is true."""
-        return Value.make(self.backend.xp.asarray(self.array.any()), self.backend)
+    def prod(self, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """Return the product over `dim`, of all elements if None."""
+        return ops.prod(self, dim=dim, keepdim=keepdim, dtype=format_of(dtype))
+
+    def cumsum(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """Return the running sums along `dim`."""
+        return ops.cumsum(self, dim=dim, dtype=format_of(dtype))
+
+    def cumprod(self, dim: int, *, dtype: Any = None) -> Tensor:
+        """Return the running products along `dim`."""
+        return ops.cumprod(self, dim=dim, dtype=format_of(dtype))
+
+    def all(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        """Return whether every element over `dim` is true."""
+        return ops.all_(self, dim=dims_of(dim), keepdim=keepdim)
+
+    def any(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        """Return whether any element over `dim` is true."""
+        return ops.any_(self, dim=dims_of(dim), keepdim=keepdim)
+
+    def count_nonzero(self, dim: Any = None) -> Tensor:
+        """Return how many elements over `dim` are not 0."""
+        return ops.count_nonzero(self, dim=dims_of(dim))
 
 
 def correction_of(op: str, dim: Any, unbiased: Any, correction: float | None) -> tuple[Any, float]:

@@ -114,6 +114,53 @@ class Shaping(Value):
 
     moveaxis = movedim
 
+    def flip(self, *dims: Any) -> Tensor:
+        """Return the elements in the opposite order along each of the axes."""
+        turned = {axis_of("flip", self.shape, d) for d in shape_of(dims)}
+        steps = (slice(None, None, -1 if i in turned else None) for i in range(self.ndim))
+        return ops.getitem(self, index=tuple(steps))
+
+    def roll(self, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+        """Move elements along axes, those pushed over the end to the front; without axes, as if flat."""
+        if dims is None:
+            return self.reshape(-1).roll(shifts, 0).reshape(self.shape)
+        moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+        axes = (dims,) if isinstance(dims, int) else tuple(dims)
+        result: Any = self
+        for shift, dim in zip(moves, axes, strict=True):
+            at = axis_of("roll", self.shape, dim)
+            cut = -shift % max(self.shape[at], 1)
+            rest = self.shape[at] - cut
+            result = ops.cat(result.narrow(at, cut, rest), result.narrow(at, 0, cut), dim=at)
+        return result  # type: ignore[no-any-return]  # a tensor
+
+    def tril(self, diagonal: int = 0) -> Tensor:
+        """Return the lower triangle of each matrix, 0 elsewhere."""
+        return ops.tril(self, diagonal=diagonal)
+
+    def triu(self, diagonal: int = 0) -> Tensor:
+        """Return the upper triangle of each matrix, 0 elsewhere."""
+        return ops.triu(self, diagonal=diagonal)
+
+    def diagonal(self, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+        """Return the diagonals of the matrices that two axes make, as the last axis."""
+        moved = self.movedim((dim1, dim2), (-2, -1))
+        rows, columns = moved.shape[-2:]
+        count = max(min(rows + min(offset, 0), columns - max(offset, 0)), 0)
+        places = self.backend.xp.arange(count)
+        return ops.getitem(moved, index=(..., places + max(-offset, 0), places + max(offset, 0)))
+
+    def diag(self, diagonal: int = 0) -> Tensor:
+        """Return the diagonal of a matrix, or the matrix that has this vector as its diagonal."""
+        if self.ndim == 2:
+            return self.diagonal(diagonal)
+        if self.ndim != 1:
+            raise ShapeError("expected a vector or a matrix", op="diag", shapes=[self.shape])
+        places = self.backend.xp.arange(self.shape[0])
+        length = self.shape[0] + abs(diagonal)
+        index = (places + max(-diagonal, 0), places + max(diagonal, 0))
+        return ops.unindex(self, shape=(length, length), index=index)
+
     # ---- repeated ---------------------------------------------------------------------------------------
 
     def expand(self, *shape: Any) -> Tensor:

@@ -1,12 +1,45 @@
-"""Where elements stand in order: the results are indices, and carry no gradient."""
+"""The smallest element, and where elements stand in order: indices carry no gradient."""
 
 from __future__ import annotations
 
 from minimp.door import op
-from minimp.ops.reductions import check_dims
+from minimp.errors import ShapeError
+from minimp.ops.reductions import Dim, check_dims, keep_axes
 from minimp.tape import Array, Node
 
-__all__ = ["argsort"]
+__all__ = ["amin", "argmin", "argsort"]
+
+
+@op(bound="exact")
+def amin(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
+    """The smallest element over `dim`; NaN wins. Equal minima share the gradient, as in torch.amin."""
+    check_dims("amin", x, dim)
+    _check_any("amin", x)
+    y = ctx.round(ctx.backend.xp.asarray(ctx.backend.xp.min(ctx.wide(x), axis=dim, keepdims=keepdim)))
+    ctx.save(x, y)
+    return y
+
+
+@amin.gradient
+def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
+    x, y = ctx.saved
+    hit = ctx.wide(x) == ctx.wide(keep_axes(y, x.ndim, dim, keepdim))
+    count = hit.sum(axis=dim, keepdims=True)
+    return ctx.round(hit * (ctx.wide(keep_axes(grad, x.ndim, dim, keepdim)) / count.astype("float32")))
+
+
+@op(bound="exact")
+def argmin(ctx: Node, x: Array, *, dim: int | None = None, keepdim: bool = False) -> Array:
+    """The index of the smallest element (the first of equal ones) over `dim`, or of the flattened tensor."""
+    check_dims("argmin", x, dim)
+    _check_any("argmin", x)
+    return ctx.backend.xp.asarray(ctx.backend.xp.argmin(ctx.wide(x), axis=dim, keepdims=keepdim))
+
+
+def _check_any(op: str, x: Array) -> None:
+    if x.size == 0:
+        text = f"there is no smallest element of a tensor of shape {x.shape}"
+        raise ShapeError(text, op=op, shapes=[x.shape])
 
 
 @op(bound="exact")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from minimp.door import op
-from minimp.policy import Mixed
+from minimp.errors import ShapeError
+from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
 
-__all__ = ["elu", "leaky_relu"]
+__all__ = ["elu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "prelu"]
 
 
 @op(bound="rounded")
@@ -47,3 +48,92 @@ def _(ctx: Node, grad: Array, *, alpha: float = 1.0, scale: float = 1.0, input_s
     xp, g, wide = ctx.backend.xp, ctx.wide(grad), ctx.wide(x)
     slope = xp.exp(xp.where(wide > 0, xp.zeros_like(wide), wide) * input_scale)
     return ctx.round(xp.where(wide > 0, g * scale, g * slope * (alpha * scale * input_scale)))
+
+
+@op(bound="exact")
+def hardtanh(ctx: Node, x: Array, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """x between the two limits, and the nearer limit beyond them; limits are numbers of the format.
+
+    The gradient is g strictly between them, 0 at them (as in torch). One byte an element is kept.
+    """
+    xp, wide = ctx.backend.xp, ctx.wide(x)
+    ctx.save(~((wide <= min_val) | (wide >= max_val)))
+    return ctx.round(xp.minimum(xp.maximum(wide, min_val), max_val))
+
+
+@hardtanh.gradient
+def _(ctx: Node, grad: Array, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    (inside,) = ctx.saved
+    return ctx.backend.keep_where(grad, inside)
+
+
+@op(mixed=Mixed.FLOAT, bound="function")
+def hardsigmoid(ctx: Node, x: Array) -> Array:
+    """min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, arXiv 1905.02244, section 5.2).
+
+    The gradient is g / 6 strictly between -3 and 3, else 0. One byte an element is kept.
+    """
+    xp, wide = ctx.backend.xp, ctx.wide(x)
+    ctx.save((wide > -3) & (wide < 3))
+    return ctx.round(xp.minimum(xp.maximum(wide + 3, 0), 6) / 6)
+
+
+@hardsigmoid.gradient
+def _(ctx: Node, grad: Array) -> Array:
+    (inside,) = ctx.saved
+    g = ctx.wide(grad)
+    return ctx.round(ctx.backend.xp.where(inside, g / 6, ctx.backend.xp.zeros_like(g)))
+
+
+@op(mixed=Mixed.FLOAT, bound="function")
+def hardswish(ctx: Node, x: Array) -> Array:
+    """x min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, arXiv 1905.02244, section 5.2).
+
+    The gradient is 0 for x <= -3, g (x / 3 + 1/2) up to 3, and g from 3 on.
+    """
+    ctx.save(x)
+    xp, wide = ctx.backend.xp, ctx.wide(x)
+    return ctx.round(wide * (xp.minimum(xp.maximum(wide + 3, 0), 6) / 6))
+
+
+@hardswish.gradient
+def _(ctx: Node, grad: Array) -> Array:
+    (x,) = ctx.saved
+    xp, g, wide = ctx.backend.xp, ctx.wide(grad), ctx.wide(x)
+    rising = xp.where(wide >= 3, g, g * (wide / 3 + 0.5))
+    return ctx.round(xp.where(wide <= -3, xp.zeros_like(g), rising))
+
+
+@op(cast=CastClass.LOWER, bound="rounded")
+def prelu(ctx: Node, x: Array, weight: Array) -> Array:
+    """x for x > 0, else a x, with one slope a, or one a channel (He et al. 2015, arXiv 1502.01852).
+
+    (N, C, ...), (1,) or (C,) -> the shape of x. dx = g or a g, da = sum of g x over x <= 0.
+    """
+    ctx.save(x, weight)
+    wide = ctx.wide(x)
+    return ctx.round(ctx.backend.xp.where(wide > 0, wide, wide * _slopes(ctx, x, weight)))
+
+
+@prelu.gradient
+def _(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
+    x, weight = ctx.saved
+    xp, g, wide = ctx.backend.xp, ctx.wide(grad), ctx.wide(x)
+    by_x = by_weight = None
+    if ctx.needs(0):
+        by_x = ctx.round(xp.where(wide > 0, g, g * _slopes(ctx, x, weight)))
+    if ctx.needs(1):
+        terms = xp.where(wide > 0, xp.zeros_like(wide), g * wide)
+        axes = tuple(i for i in range(terms.ndim) if i != 1 or weight.size == 1)
+        total = ctx.backend.sum(terms, axis=axes, accumulate=ctx.accumulate) if axes else terms
+        by_weight = ctx.round(total).reshape(ctx.shape_of(1))
+    return by_x, by_weight
+
+
+def _slopes(ctx: Node, x: Array, weight: Array) -> Array:
+    """The slopes, along the axis of channels, which is axis 1."""
+    channels = x.shape[1] if x.ndim > 1 else 1
+    if weight.ndim > 1 or weight.size not in (1, channels):
+        text = f"expected one slope or {channels}, got {weight.shape}"
+        raise ShapeError(text, op="prelu", shapes=[x.shape, weight.shape])
+    return ctx.wide(weight).reshape(tuple(weight.size if i == 1 else 1 for i in range(x.ndim)))

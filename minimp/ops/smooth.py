@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from minimp.door import op
-from minimp.errors import SettingError
+from minimp.errors import SettingError, ShapeError
+from minimp.ops.activations import sigmoid
+from minimp.ops.arithmetic import mul
+from minimp.ops.reductions import check_dims
+from minimp.ops.shaping import getitem
 from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
 
-__all__ = ["silu", "softplus"]
+if TYPE_CHECKING:
+    from minimp.tensors import Tensor
+
+__all__ = ["glu", "log_sigmoid", "logistic", "mish", "silu", "softplus"]
 
 
 def logistic(ctx: Node, x: Array) -> Array:
@@ -55,3 +64,73 @@ def _(ctx: Node, grad: Array, *, beta: float = 1.0, threshold: float = 20.0) -> 
     scaled = ctx.wide(x) * beta
     e = xp.exp(xp.minimum(scaled, threshold))
     return ctx.round(xp.where(scaled > threshold, g, g * (e / (1 + e))))
+
+
+@op(mixed=Mixed.FLOAT, bound="function")
+def log_sigmoid(ctx: Node, x: Array) -> Array:
+    """-ln(1 + e^-x), as min(x, 0) - ln(1 + e^-|x|); y' = 1 / (1 + e^x)."""
+    ctx.save(x)
+    xp, wide = ctx.backend.xp, ctx.wide(x)
+    return ctx.round(xp.minimum(wide, 0) - xp.log1p(xp.exp(-abs(wide))))
+
+
+@log_sigmoid.gradient
+def _(ctx: Node, grad: Array) -> Array:
+    (x,) = ctx.saved
+    return ctx.round(ctx.wide(grad) * logistic(ctx, -ctx.wide(x)))
+
+
+@op(mixed=Mixed.FLOAT, bound="function")
+def mish(ctx: Node, x: Array) -> Array:
+    """x tanh(ln(1 + e^x)) (Misra 2019, arXiv 1908.08681); y' = t + x s (1 - t^2), s = 1 / (1 + e^-x)."""
+    ctx.save(x)
+    wide = ctx.wide(x)
+    return ctx.round(wide * _tanh_softplus(ctx, wide))
+
+
+@mish.gradient
+def _(ctx: Node, grad: Array) -> Array:
+    (x,) = ctx.saved
+    wide = ctx.wide(x)
+    t = _tanh_softplus(ctx, wide)
+    return ctx.round(ctx.wide(grad) * (t + wide * logistic(ctx, wide) * (1 - t * t)))
+
+
+def _tanh_softplus(ctx: Node, x: Array) -> Array:
+    """tanh(ln(1 + e^x)); beyond 20 it is 1 in every format."""
+    xp = ctx.backend.xp
+    return xp.tanh(xp.log1p(xp.exp(xp.minimum(x, 20))))
+
+
+@op(mixed=Mixed.FLOAT, bound="function")
+def glu(ctx: Node, x: Array, *, dim: int = -1) -> Array:
+    """a s, with a and b the halves of x along `dim` and s = 1 / (1 + e^-b); (..., 2 N, ...) -> (..., N, ...).
+
+    da = g s, db = g a s (1 - s) (Dauphin et al. 2017, arXiv 1612.08083).
+    """
+    check_dims("glu", x, dim)
+    if not x.ndim or x.shape[dim] % 2:
+        raise ShapeError(f"expected an even length to halve, got {x.shape}", op="glu", shapes=[x.shape])
+    ctx.save(x)
+    a, b = _halves(ctx.wide(x), dim)
+    return ctx.round(a * logistic(ctx, b))
+
+
+@glu.gradient
+def _(ctx: Node, grad: Array, *, dim: int = -1) -> Array:
+    (x,) = ctx.saved
+    a, b = _halves(ctx.wide(x), dim)
+    g, s = ctx.wide(grad), logistic(ctx, b)
+    return ctx.round(ctx.backend.xp.concatenate([g * s, g * a * s * (1 - s)], axis=dim))
+
+
+def _halves(x: Array, dim: int) -> tuple[Array, Array]:
+    lead, half = (slice(None),) * (dim % x.ndim), x.shape[dim] // 2
+    return x[(*lead, slice(0, half))], x[(*lead, slice(half, None))]
+
+
+@glu.composite
+def _(x: Any, *, dim: int = -1) -> Tensor:
+    lead, half = (slice(None),) * (dim % len(x.shape)), x.shape[dim] // 2
+    gate = getitem(x, index=(*lead, slice(half, None)))
+    return mul(getitem(x, index=(*lead, slice(0, half))), sigmoid(gate))

@@ -33,7 +33,7 @@ def test_the_gradient_is_the_derivative(sample: Sample, seed: int) -> None:
     """Oracle: (f(x + h v) - f(x - h v)) / 2 h, projected on a random direction of the result."""
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], 64)
     inputs = points(sample, seed)
-    if sample.op not in ("log", "sqrt", "pow"):
+    if sample.op not in ("log", "log10", "log1p", "log2", "pow", "rsqrt", "sqrt"):
         inputs = [x * np.resize(signs, x.shape) for x in inputs]
     found = gradcheck(sample.call, inputs, seed=seed)
     assert found, str(found)

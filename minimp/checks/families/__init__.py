@@ -7,6 +7,7 @@ GRADIENTS  op name -> for each input, its gradient over running numbers
 FORMATLESS names of ops whose results are booleans or indices (may be left out)
 NO_DERIVATIVE  op name -> options -> whether its gradient is another than the derivative by definition (may be
            left out)
+TURNS      op name -> inputs -> whether the result turns within a small relative step (may be left out)
 ========== =============================================================================================
 
 The files :mod:`~minimp.checks.reference`, :mod:`~minimp.checks.bounds` and :mod:`~minimp.checks.gradients`

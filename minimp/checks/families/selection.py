@@ -93,30 +93,51 @@ def _extreme(index: int, sign: int) -> Rule:
     return rule
 
 
+def _amin(c: Case) -> Running:
+    """Equal minima share alike."""
+    x, dim = c.number(0).exact, c.options.get("dim")
+    least = np.min(x, axis=dim, keepdims=True)
+    hit = (x == least).astype(np.float64)
+    grad = c.grad.move(lambda g: np.broadcast_to(g.reshape(least.shape), x.shape))
+    return (grad / c.at.number(np.sum(hit, axis=dim, keepdims=True)) * c.at.number(hit)).rounded()
+
+
+def _triangle(sign: int) -> Rule:
+    cut = np.tril if sign < 0 else np.triu
+    return lambda c: c.grad.move(lambda a: cut(a, c.options.get("diagonal", 0)))
+
+
 def _stack(index: int) -> Rule:
     return lambda c: c.grad.move(lambda a: np.take(a, index, axis=c.options.get("dim", 0)))
 
 
 REFERENCE = MappingProxyType(
     {
+        "amin": lambda x, *, dim=None, keepdim=False: np.amin(x, axis=dim, keepdims=keepdim),
+        "argmin": lambda x, *, dim=None, keepdim=False: np.argmin(x, axis=dim, keepdims=keepdim),
         "argsort": argsort,
         "clamp": clamp,
         "masked_fill": lambda x, mask, *, value: np.where(mask, value, x),
         "maximum": np.maximum,
         "minimum": np.minimum,
         "stack": lambda *arrays, dim=0: np.stack(arrays, axis=dim),
+        "tril": lambda x, *, diagonal=0: np.tril(x, diagonal),
+        "triu": lambda x, *, diagonal=0: np.triu(x, diagonal),
         "where": np.where,
     }
 )
 BOUNDS: dict[str, Any] = {}
 GRADIENTS = MappingProxyType(
     {
+        "amin": (_amin,),
         "clamp": (_clamp(0), _clamp(1), _clamp(2)),
         "masked_fill": (_masked_fill,),
         "maximum": (_extreme(0, 1), _extreme(1, 1)),
         "minimum": (_extreme(0, -1), _extreme(1, -1)),
         "stack": _stack,
+        "tril": (_triangle(-1),),
+        "triu": (_triangle(1),),
         "where": (_where(1), _where(1), _where(2)),
     }
 )
-FORMATLESS = frozenset({"argsort"})
+FORMATLESS = frozenset({"argmin", "argsort"})

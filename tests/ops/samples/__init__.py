@@ -8,19 +8,21 @@ from tests.ops.samples import (
     contractions,
     convolution,
     core,
+    elementary,
     indexing,
     losses,
     norms,
     places,
     resampling,
+    scans,
     selection,
     statistics,
-)  # fmt: skip
+)
 from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, leaves, numbers, run
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
-    losses, adaptive, resampling, norms,
+    losses, adaptive, resampling, norms, elementary, scans,
 )  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
