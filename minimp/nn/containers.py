@@ -130,7 +130,7 @@ class Sequential(_Row):
     def __imul__(self, times: int) -> Self:
         return self.extend([*self] * (self._count(times) - 1))
 
-    def _count(self, times: int) -> int:
+    def _count(self, times: Any) -> int:
         if isinstance(times, bool) or not isinstance(times, int) or times < 1:
             raise SettingError(f"expected a whole number of at least 1, got {times!r}", op=self._name())
         return times

@@ -223,6 +223,22 @@ NORMALISATION = (
     Row("RMSNorm(7)", (VECTORS,)),
     Row("RMSNorm((5, 7), eps=1e-6)", (VECTORS,)),
     Row("RMSNorm(7, elementwise_affine=False)", (VECTORS,)),
+    Row("BatchNorm1d(7)", (VECTORS,)),
+    Row("BatchNorm1d(4, eps=1e-3, momentum=0.3, bias=False)", (SIGNALS,)),
+    Row("BatchNorm1d(7)", (VECTORS,), mode="eval"),
+    Row("BatchNorm2d(4)", (IMAGES,)),
+    Row("BatchNorm2d(4, momentum=None)", (IMAGES,)),
+    Row("BatchNorm2d(4, affine=False)", (IMAGES,), mode="eval"),
+    Row("BatchNorm2d(4, track_running_stats=False)", (IMAGES,), mode="eval"),
+    Row("BatchNorm3d(4)", (floats(2, 4, 3, 3, 2),)),
+    Row("GroupNorm(2, 4)", (IMAGES,)),
+    Row("GroupNorm(1, 4, eps=1e-3, bias=False)", (SIGNALS,)),
+    Row("GroupNorm(4, 4, affine=False)", (floats(3, 4, 5),)),
+    Row("InstanceNorm1d(4)", (SIGNALS,)),
+    Row("InstanceNorm1d(4, affine=True)", (floats(4, 9),)),
+    Row("InstanceNorm2d(4, affine=True, track_running_stats=True)", (IMAGES,)),
+    Row("InstanceNorm2d(4, affine=True, track_running_stats=True)", (IMAGES,), mode="eval"),
+    Row("InstanceNorm3d(4)", (floats(2, 4, 3, 3, 2),)),
 )
 ACTIVATIONS = (
     Row("ReLU()", (VECTORS,)),
@@ -293,6 +309,7 @@ SHAPING = (
 )
 CONTAINERS = (
     Row("Sequential()", (VECTORS,)),
+    Row("Sequential(Conv2d(4, 3, 3, bias=False), BatchNorm2d(3), ReLU(), MaxPool2d(2))", (IMAGES,)),
     Row(
         "Sequential(Conv2d(1, 2, 3), ReLU(), Sequential(Flatten(), Linear(40, 2)), Dropout(0.0))",
         (floats(3, 1, 7, 6),),
