@@ -13,6 +13,7 @@ from minimp.optim.onepass import bundles, update, update_one
 from minimp.optim.report import ParameterUpdate, UpdateReport
 from minimp.optim.states import pack_state, unpack_state
 from minimp.optim.storage import UPDATES
+from minimp.optim.torch_states import to_torch
 from minimp.optim.work import Job, State, drop_idle, jobs_of
 from minimp.quiet import hush, speak
 from minimp.scaler.marks import forget
@@ -96,6 +97,11 @@ class Optimizer(ABC):
     def update(self) -> str:
         """How 16-bit parameters without master take an update."""
         return str(self._chosen["update"] or "fp32")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `master_weights` and `update` were told to be so far; None where that was left open."""
+        return dict(self._chosen)
 
     def configure(self, *, master_weights: bool | None = None, update: str | None = None) -> None:
         """Choose what the constructor left open; None leaves a setting as it is.
@@ -308,10 +314,27 @@ class Optimizer(ABC):
         """
         return pack_state(self)
 
+    def torch_state_dict(self, convert: Callable[[Any], Any]) -> dict[str, Any]:
+        """Return the state as torch's optimizer of the same name takes it.
+
+        >>> theirs.load_state_dict(ours.torch_state_dict(torch.as_tensor))  # doctest: +SKIP
+
+        Masters are left out: with them, torch's parameters are to be float32, and :meth:`master_of` has their
+        values.
+
+        Args:
+            convert: makes a tensor of torch from a NumPy array.
+
+        Raises:
+            SettingError: a compensation (update="kahan") is kept, for which torch has no place.
+        """
+        return to_torch(self, convert)
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned, or nothing of it.
+        """Take over what :meth:`state_dict`, or that of torch's optimizer of this name, returned; or nothing.
 
         Load the model's weights too: the next step refuses a master that does not round to its parameter.
+        torch's state has no masters: they are made of the parameters at the next step.
 
         Raises:
             SettingError: a state of another rule, of other groups or settings, or that is not whole.

@@ -10,6 +10,7 @@ import numpy as np
 from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
 from minimp.optim.groups import OTHERS
 from minimp.optim.storage import STORED
+from minimp.optim.torch_states import from_torch, is_torchs
 
 if TYPE_CHECKING:
     from minimp.optim.optimizer import Optimizer
@@ -38,8 +39,10 @@ def pack_state(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def unpack_state(optimizer: Optimizer, given: Mapping[str, Any]) -> None:
-    """Give an optimizer the state that :func:`pack_state` made of another, or raise and change nothing."""
+    """Give an optimizer the state that :func:`pack_state` or torch made, or raise and change nothing."""
     op = f"{type(optimizer).__name__}.load_state_dict"
+    if is_torchs(given):
+        given = from_torch(op, optimizer, given)
     if sorted(given) != sorted(KEYS):
         raise SettingError(
             f"expected a state with {', '.join(KEYS)}; got {', '.join(given)}", op=op, help=HELP

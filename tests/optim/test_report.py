@@ -73,7 +73,7 @@ def test_kahan_swallows_what_neither_weight_nor_compensation_took() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Lion", "LAMB"])
 def test_counts_are_those_of_brute_force(kind: str, dtype: str) -> None:
     """Oracle: weights compared before and after each step in NumPy; the update is not zero anywhere here."""
     shape, steps = (50, 60), gradients(6, (50, 60))

@@ -13,6 +13,7 @@ from minimp import nn, optim
 from minimp.errors import DeviceError, FormatError, GradientError, SettingError, ShapeError
 from minimp.tensors import Tensor
 from tests.optim.helpers import parameter, values
+from tests.tolerances import assert_close
 
 ONE = np.ones(1, np.float32)
 
@@ -95,6 +96,16 @@ MISTAKES: tuple[tuple[Callable[[], Any], type[Exception], str], ...] = (
     (lambda: optim.Adam([LEAF], betas=(0.9, 1.0)), SettingError, "of at least 0 and below 1, got 1.0"),
     (lambda: optim.Adam([LEAF], betas=(0.9,)), SettingError, "expected two betas"),  # type: ignore[arg-type]  # the fault
     (lambda: optim.AdamW([LEAF], eps=-1.0), SettingError, "expected eps"),
+    (lambda: optim.RMSprop([LEAF], alpha=-0.1), SettingError, "expected alpha"),
+    (lambda: optim.RMSprop([LEAF], momentum=-1), SettingError, "expected momentum"),
+    (lambda: optim.RMSprop([LEAF], eps=float("inf")), SettingError, "expected eps"),
+    (lambda: optim.Adagrad([LEAF], lr_decay=-1.0), SettingError, "expected lr_decay"),
+    (lambda: optim.Adagrad([LEAF], initial_accumulator_value=-1), SettingError, "initial_accumulator_value"),
+    (lambda: optim.Adagrad([{"params": [LEAF], "momentum": 0.9}]), SettingError, "unknown option 'momentum'"),
+    (lambda: optim.Lion([LEAF], betas=(1.0, 0.9)), SettingError, "betas[0]"),
+    (lambda: optim.Lion([LEAF], lr=-1e-4), SettingError, "expected lr"),
+    (lambda: optim.LAMB([LEAF], betas=(0.9, 0.9, 0.9)), SettingError, "expected two betas"),  # type: ignore[arg-type]  # the fault
+    (lambda: optim.LAMB([LEAF], weight_decay=True), SettingError, "expected weight_decay"),
     (lambda: optim.SGD([LEAF], update="khan"), SettingError, "unknown update 'khan'; did you mean 'kahan'"),
     (lambda: optim.SGD([LEAF], master_weights="yes"), SettingError, "master_weights to be True"),  # type: ignore[arg-type]  # the fault
     (lambda: optim.SGD([LEAF]).add_param_group([LEAF]), SettingError, "expected a dict"),  # type: ignore[arg-type]  # the fault
@@ -190,3 +201,71 @@ def test_options_may_change_between_steps() -> None:
     optimizer.step(gradients={param: ONE})
     optimizer.step(gradients={param: ONE})
     assert param.item() == -1.0 - 2.0 * 1.0 - 2.0 * (0.5 + 0.5)
+
+
+KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("SGD", {}), ("Adam", {}), ("AdamW", {}), ("RMSprop", {"momentum": 0.5, "centered": True}),
+    ("Adagrad", {}), ("Lion", {}), ("LAMB", {}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=[kind for kind, _ in KINDS])
+def test_every_rule_runs_a_closure_and_climbs(kind: str, options: dict[str, Any]) -> None:
+    """Oracle: minimising f and maximising -f are the same run, to the bit; the loss is the closure's."""
+    ends = []
+    for sign in (1.0, -1.0):
+        param = parameter([1.0, -2.0, 0.5])
+        optimizer = getattr(optim, kind)([param], lr=0.05, maximize=sign < 0, **options)
+
+        def closure(param: Any = param, optimizer: Any = optimizer, sign: float = sign) -> Any:
+            optimizer.zero_grad()
+            loss = (param * param).sum() * sign
+            loss.backward()
+            return loss
+
+        losses = [optimizer.step(closure).item() * sign for _ in range(20)]
+        assert losses[0] == 5.25
+        assert losses[-1] < losses[0]
+        ends.append((param.array.tobytes(), losses))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=[kind for kind, _ in KINDS])
+@pytest.mark.parametrize("way", [{}, {"master_weights": True}, {"update": "kahan"}, {"update": "stochastic"}])
+def test_parameters_without_elements_or_axes(kind: str, options: dict[str, Any], way: Any) -> None:
+    """Oracle: a parameter of no axes moves as one of one element does; none of no elements moves at all."""
+    mp.manual_seed(3)
+    params = [parameter(np.full(shape, 2.0), "bfloat16") for shape in ((), (0,), (3, 0), (1,))]
+    optimizer = getattr(optim, kind)(params, lr=0.25, **options, **way)
+    for _ in range(3):
+        optimizer.step(gradients={p: np.full(p.shape, 0.5, np.float32) for p in params})
+    assert [p.shape for p in params] == [(), (0,), (3, 0), (1,)]
+    assert params[0].item() != 2.0
+    if way.get("update") != "stochastic":
+        assert params[0].item() == params[3].item()
+    optimizer.measure_updates = True
+    optimizer.step(gradients={p: np.full(p.shape, 0.5, np.float32) for p in params})
+    assert optimizer.last_update.size == 2
+
+
+def test_what_is_switched_on_later_begins_at_zero() -> None:
+    """Oracle: RMSprop by hand: v = 1 and sqrt v = 1 at alpha = 0; b = 1, 1.5; a centered v - m^2 is 0."""
+    param = parameter([0.0])
+    optimizer = optim.RMSprop([param], lr=1.0, alpha=0.0, eps=1.0)
+    optimizer.step(gradients={param: ONE})
+    assert param.item() == -0.5
+    optimizer.param_groups[0]["momentum"] = 0.5
+    optimizer.step(gradients={param: ONE})
+    optimizer.step(gradients={param: ONE})
+    assert param.item() == -0.5 - 0.5 - 0.75
+    optimizer.param_groups[0].update(momentum=0.0, centered=True)
+    optimizer.step(gradients={param: ONE})
+    assert param.item() == -1.75 - 1.0
+    assert optimizer.state[param]["step"] == 4
+    other = parameter([0.0])
+    adagrad = optim.Adagrad([{"params": [other], "initial_accumulator_value": 7.0}], lr=1.0, eps=0.0)
+    adagrad.step(gradients={other: ONE * 3})
+    assert other.item() == -3 / 4
+    adagrad.param_groups[0]["lr_decay"] = 1.0
+    adagrad.step(gradients={other: ONE * 3})
+    assert_close(values(other), [-3 / 4 - 3 / 5 / 2], "parity_optimizer")

@@ -22,6 +22,10 @@ CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("AdamW", "bfloat16", {"lr": 0.01, "update": "kahan"}),
     ("AdamW", "bfloat16", {"lr": 0.01, "update": "stochastic"}),
     ("Adam", "float64", {"lr": 0.01}),
+    ("RMSprop", "float16", {"lr": 0.01, "momentum": 0.9, "centered": True, "update": "kahan"}),
+    ("Adagrad", "bfloat16", {"lr": 0.01, "lr_decay": 0.1, "master_weights": True}),
+    ("Lion", "bfloat16", {"lr": 0.01, "update": "stochastic"}),
+    ("LAMB", "float16", {"lr": 0.01, "master_weights": True}),
 )
 IDS = [f"{kind}-{dtype}-{list(options)[-1]}" for kind, dtype, options in CASES]
 

@@ -20,6 +20,10 @@ KINDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("SGD", {"lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
     ("Adam", {"lr": 1e-4}),
     ("AdamW", {"lr": 1e-4, "weight_decay": 0.5, "amsgrad": True}),
+    ("RMSprop", {"lr": 1e-4, "momentum": 0.9, "centered": True, "eps": 1e-3}),
+    ("Adagrad", {"lr": 1e-3, "initial_accumulator_value": 0.1}),
+    ("Lion", {"lr": 1e-5, "weight_decay": 0.5}),
+    ("LAMB", {"lr": 1e-4}),
 )
 SHAPE = (40, 70)  # more than the 2048 elements from which the backend keeps float32 twins
 
