@@ -39,6 +39,9 @@ def models_text() -> str:
     lines = ["models, with their sizes:"]
     for kind in MODELS.values():
         text = f"{kind.name}: {kind.note}. --sizes {sizes_text(kind)}"
+        if kind.defaults:
+            usual = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in kind.defaults.items())
+            text += f". train, if nothing else is said: {usual}"
         lines.append(
             textwrap.fill(
                 text, 96, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False,

@@ -204,9 +204,10 @@ def _setting(experiment: Experiment, data: AnyParts) -> str:
     """Say on what, and how, an experiment was run."""
     n = experiment.accumulate_steps
     text = (
-        f"{experiment.model} on {data.train.name} ({both_sizes(data)}), {experiment.steps:,} steps of Adam, "
-        f"lr {experiment.lr:g}, batch {experiment.batch}, seed {experiment.seed}; "
-        f"{models.MODELS[experiment.model].loss}."
+        f"{experiment.model}{_changes(experiment)} on {data.train.name} ({both_sizes(data)}), "
+        f"{experiment.steps:,} steps of Adam, lr {experiment.lr:g}, batch {experiment.batch}, "
+        f"{'' if experiment.max_norm is None else f'max-norm {experiment.max_norm:g}, '}"
+        f"seed {experiment.seed}; {models.MODELS[experiment.model].loss}."
     )
     if n > 1:
         text += (
@@ -214,6 +215,12 @@ def _setting(experiment: Experiment, data: AnyParts) -> str:
             f"is divided by {n:,}, its unscaled FP32 gradient multiplied by {n:,}."
         )
     return text
+
+
+def _changes(experiment: Experiment) -> str:
+    """Return the sizes that are not the model's own, in brackets."""
+    said = ", ".join(f"{name} {value}" for name, value in experiment.sizes.items())
+    return f" ({said})" if said else ""
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -257,7 +264,7 @@ def _config(args: argparse.Namespace, chosen: Sequence[Experiment], data: AnyPar
         "experiments": {
             e.name: {"model": e.model, "recipes": list(e.recipes), "steps": e.steps, "batch": e.batch,
                      "lr": e.lr, "accumulate_steps": e.accumulate_steps, "optimizer": "adam",
-                     "sizes": dict(e.sizes)}
+                     "max_norm": e.max_norm, "sizes": dict(e.sizes)}
             for e in chosen
         },
     }  # fmt: skip

@@ -336,9 +336,11 @@ def _described(made: _Run) -> dict[str, str]:
 def _title(made: _Run) -> str:
     """Say what was run."""
     s, data = made.settings, made.data
+    sizes = f" ({s.sizes})" if s.sizes else ""
+    clipped = "" if s.max_norm is None else f"max-norm {s.max_norm:g}, "
     return (
-        f"{s.model} on {data.train.name} ({both_sizes(data)}), {s.recipe}, {s.optimizer} lr {s.lr:g}, "
-        f"batch {s.batch}, seed {s.seed}"
+        f"{s.model}{sizes} on {data.train.name} ({both_sizes(data)}), {s.recipe}, {s.optimizer} lr {s.lr:g}, "
+        f"batch {s.batch}, {clipped}seed {s.seed}"
     )
 
 

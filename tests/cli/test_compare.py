@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,38 @@ def test_ctrl_c_leaves_no_half_file(at: str) -> None:
     made = process(at, *options, script=INTERRUPTED)
     assert (made.returncode, made.stderr) == (130, "minimp: interrupted\n")
     assert {path.name: path.read_text() for path in Path().iterdir()} == {"made.json": "before"}
+
+
+# ---- models of text ----------------------------------------------------------------------------------------
+
+
+def test_a_small_gpt_in_each_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: the experiment of the model; bits a character; the text's own sizes on the screen."""
+    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 30)
+    options = ("--data", "text.txt", "--context", "16", "--sizes", "width=16,heads=2", *QUICK)
+    made = compare("--model", "gpt", *options)
+    check_json(made, steps={"language-model": 3})
+    config = made["config"]["experiments"]["language-model"]
+    assert config["sizes"] == {"layers": 1, "width": 16, "heads": 2}
+    assert (config["max_norm"], made["config"]["data"]) == (1.0, "text.txt")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "gpt (layers 1, width 16, heads 2) on text/train (1,188 characters of text.txt, 132 to test)" in shown
+    )
+    assert "bits/char" in shown
+    assert re.search(r"The reference: [\d.]+ bits a character;", shown)
+    again = compare("--experiment", "language-model", *options)
+    assert figures(again) == figures(made)
+
+
+@pytest.mark.slow
+def test_a_gpt_learns_as_well_in_every_recipe() -> None:
+    """Oracle: the bar of the verdict, 0.05 bits; half the bytes of activations and of what products read."""
+    rows = compare("--model", "gpt", "--quiet")["experiments"]["language-model"]["recipes"]
+    best = rows["fp32"]["test_bits"]
+    assert best < 2.7
+    for name, row in rows.items():
+        assert row["test_bits"] <= best + 0.05, name
+        assert row["verdict"].startswith(("The reference", "As good as", "No worse"))
+    assert rows["fp16"]["bytes"]["activations"] <= 0.55 * rows["fp32"]["bytes"]["activations"]
+    assert rows["mixed-fp16"]["bytes"]["weights"] * 2 == rows["fp32"]["bytes"]["weights"]
