@@ -20,6 +20,7 @@ from minimp.formats import Format
 from minimp.formats.dice import Source
 from minimp_backends.attention import AttentionKernels
 from minimp_backends.layers import LayerKernels
+from minimp_backends.rows import RowKernels
 from minimp_backends.special import erf
 from minimp_backends.updates import Updates
 
@@ -30,7 +31,7 @@ LOW = frozenset({formats.float16.dtype, formats.bfloat16.dtype})
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-class ArrayBackend(AttentionKernels, LayerKernels, Updates, ABC):
+class ArrayBackend(AttentionKernels, LayerKernels, RowKernels, Updates, ABC):
     """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
 
     name: str
@@ -116,17 +117,21 @@ class ArrayBackend(AttentionKernels, LayerKernels, Updates, ABC):
     def scatter_add(self, shape: tuple[int, ...], index: Any, values: Array, *, accumulate: str) -> Array:
         """Return zeros of `shape` with `values` (wide) added at `index`; the sums are wide.
 
-        Values that meet in one place are added in the C order of `values`.
+        Values that meet in one place are added in the C order of `values` (under "float32", in any).
         """
         out = self.xp.zeros(shape, values.dtype)
         parts = index if isinstance(index, tuple) else (index,)
         if all(isinstance(part, slice | int | type(None) | type(...)) for part in parts):
             out[index] = values  # no two elements of a slice are one
         elif accumulate == "float32":
-            self.xp.add.at(out, index, values)
+            self._add_at(out, index, values)
         else:
             out = self._add_meeting(out, index, values, accumulate)
         return out
+
+    def _add_at(self, out: Array, index: Any, values: Array) -> None:
+        """Add in place, in any order."""
+        self.xp.add.at(out, index, values)
 
     def _add_meeting(self, out: Array, index: Any, values: Array, accumulate: str) -> Array:
         """Sum what meets, by name: the places at which equally many values meet are summed together."""

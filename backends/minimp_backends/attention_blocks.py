@@ -1,8 +1,7 @@
 """Attention on NumPy, a few heads and rows of queries at a time, so that scores stay in the cache.
 
 It differs from the readable form (:mod:`minimp_backends.attention`) in where float32 rounds: the queries are
-scaled, not the scores, and rows are divided by their sums after the product with V. Keys that lie after all
-queries of a block are not looked at under a causal mask.
+scaled, not the scores. Keys that lie after all queries of a block are not looked at under a causal mask.
 """
 
 from __future__ import annotations
@@ -58,28 +57,25 @@ class BlockedAttention(AttentionKernels):
         return accumulate == "float32" or (accumulate == "float64" and array.dtype == FLOAT64)
 
 
-def _swap(x: Array) -> Array:
-    return x.swapaxes(-1, -2)
-
-
 def attend(q: Array, k: Array, v: Array, how: Masking) -> tuple[Array, Array]:
     """As :meth:`AttentionKernels.attention`, on wide arrays, in their own precision."""
     plan = _Plan(q, k, v, how)
     y = np.empty_like(plan.q, shape=(*plan.lead, plan.rows, v.shape[-1]))  # in the memory order of q
     log_sum = np.empty((*plan.lead, plan.rows, 1), q.dtype)
-    ones = np.ones((plan.keys, 1), q.dtype)
+    ones = np.ones((1, plan.keys), q.dtype)
     for at in plan.heads():
         heads = _Heads(plan, at)
         for rows, keys in plan.blocks():
             p = heads.scores(rows, keys)
-            top = p.max(axis=-1, keepdims=True, initial=-math.inf)
+            top = _largest(p)
             np.copyto(top, 0, where=top == -math.inf)
             np.exp(np.subtract(p, top, out=p), out=p)
-            total = np.matmul(p, ones[:keys])
+            total = np.matmul(ones[:, :keys], p)
             np.copyto(total, 1, where=total == 0)
+            p /= total
             heads.drop(p, rows, keys)
-            np.divide(np.matmul(p, heads.v[..., :keys, :]), total, out=y[at][..., rows, :])
-            np.add(np.log(total, out=total), top, out=log_sum[at][..., rows, :])
+            np.matmul(_swap(p), heads.v[..., :keys, :], out=y[at][..., rows, :])
+            np.add(np.log(total, out=total), top, out=_swap(log_sum[at][..., rows, :]))
     return plan.shaped(y), plan.shaped(log_sum)
 
 
@@ -91,24 +87,43 @@ def attend_gradient(
     by_q, by_k, by_v = (np.zeros_like(x) for x in (plan.q, plan.k, plan.v))
     by_scores = np.zeros((*plan.lead, plan.rows, plan.keys), q.dtype) if needs_scores else None
     grad, log_sum = (x.reshape(*plan.lead, *x.shape[-2:]) for x in (grad, log_sum))
+    ones = np.ones((1, plan.keys), q.dtype)
     for at in plan.heads():
         heads = _Heads(plan, at)
         for rows, keys in plan.blocks():
             g = grad[at][..., rows, :]
             p = heads.scores(rows, keys)
-            np.exp(np.subtract(p, log_sum[at][..., rows, :], out=p), out=p)
-            r = np.matmul(g, _swap(heads.v[..., :keys, :]))
+            np.exp(np.subtract(p, _swap(log_sum[at][..., rows, :]), out=p), out=p)
+            r = np.matmul(heads.v[..., :keys, :], _swap(g))
             heads.drop(r, rows, keys)
-            r -= np.vecdot(p, r)[..., None]
+            r -= np.matmul(ones[:, :keys], p * r)
             r *= p
             if by_scores is not None:
-                by_scores[at][..., rows, :keys] = r
-            np.multiply(np.matmul(r, heads.k[..., :keys, :]), how.scale, out=by_q[at][..., rows, :])
-            by_k[at][..., :keys, :] += np.matmul(_swap(r), heads.q[..., rows, :])
+                by_scores[at][..., rows, :keys] = _swap(r)
+            np.multiply(np.matmul(_swap(r), heads.k[..., :keys, :]), how.scale, out=by_q[at][..., rows, :])
+            by_k[at][..., :keys, :] += np.matmul(r, heads.q[..., rows, :])
             heads.drop(p, rows, keys)
-            by_v[at][..., :keys, :] += np.matmul(_swap(p), g)
+            by_v[at][..., :keys, :] += np.matmul(p, g)
     scores = None if by_scores is None else plan.shaped(by_scores)
     return plan.shaped(by_q), plan.shaped(by_k), plan.shaped(by_v), scores
+
+
+def _swap(x: Array) -> Array:
+    return x.swapaxes(-1, -2)
+
+
+def _largest(x: Array) -> Array:
+    """(..., n, m) -> (..., 1, m): the maximum, NaN if there is one, by halves that lie side by side."""
+    count = x.shape[-2]
+    if count <= 1:
+        return np.asarray(x.max(axis=-2, keepdims=True, initial=-math.inf))
+    while count > 1:
+        half = count // 2
+        kept = np.maximum(x[..., :half, :], x[..., half : 2 * half, :])
+        if count % 2:
+            np.maximum(kept[..., :1, :], x[..., -1:, :], out=kept[..., :1, :])
+        x, count = kept, half
+    return x
 
 
 class _Plan:
@@ -154,21 +169,25 @@ class _Plan:
 
 
 class _Heads:
-    """The matrices of some heads; the queries already scaled."""
+    """The matrices of some heads; the queries already scaled.
+
+    Scores are laid out (..., keys, queries): what goes over the keys of a query goes over rows of memory,
+    which NumPy does several queries at a time.
+    """
 
     def __init__(self, plan: _Plan, at: tuple[Any, ...]) -> None:
         self.q, self.k, self.v = plan.q[at] * plan.how.scale, plan.k[at], plan.v[at]
-        self.mask, self.keep = (None if x is None else x[at] for x in (plan.mask, plan.keep))
+        self.mask, self.keep = (None if x is None else _swap(x[at]) for x in (plan.mask, plan.keep))
         self.causal, self.factor = plan.how.causal, plan.how.factor
 
     def scores(self, rows: slice, keys: int) -> Array:
-        """(..., L, S) of some queries and the first keys, masked."""
-        s: Array = np.matmul(self.q[..., rows, :], _swap(self.k[..., :keys, :]))
+        """(..., S, L) of the first keys and some queries, masked."""
+        s: Array = np.matmul(self.k[..., :keys, :], _swap(self.q[..., rows, :]))
         if self.causal and keys > rows.start:
-            late = ~np.tri(rows.stop - rows.start, keys - rows.start, dtype=bool)
-            np.copyto(s[..., rows.start :], -math.inf, where=late)
+            late = np.tri(keys - rows.start, rows.stop - rows.start, -1, dtype=bool)
+            np.copyto(s[..., rows.start :, :], -math.inf, where=late)
         if self.mask is not None:
-            mask = self.mask[..., rows, :keys]
+            mask = self.mask[..., :keys, rows]
             if mask.dtype.kind == "b":
                 np.copyto(s, -math.inf, where=~mask)
             else:
@@ -179,4 +198,4 @@ class _Heads:
         """Put the dropped ones to 0 and multiply the others."""
         if self.keep is not None:
             p *= self.factor
-            np.copyto(p, 0, where=~self.keep[..., rows, :keys])
+            np.copyto(p, 0, where=~self.keep[..., :keys, rows])

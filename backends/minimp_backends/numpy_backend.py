@@ -20,8 +20,10 @@ from minimp.formats.dice import Source
 from minimp_backends import accumulating, convolution, pooling
 from minimp_backends.accelerator import accelerator_status, find_accelerator
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
+from minimp_backends.attention_blocks import BlockedAttention
 from minimp_backends.casts import casts, use_casts
 from minimp_backends.numpy_layers import NumpyLayers
+from minimp_backends.row_blocks import BlockedRows, memory_order
 from minimp_backends.twins import Twins
 
 __all__ = ["NumpyBackend"]
@@ -31,11 +33,13 @@ CORE_NAMES = ("scipy_openblas_get_corename64_", "openblas_get_corename64_", "ope
 FLOAT16, BFLOAT16 = formats.float16.dtype, formats.bfloat16.dtype
 PLAIN = frozenset({"float32", "float64"})
 """The accumulations that are BLAS's and NumPy's own."""
+LONG = 16
+"""Elements from which a row is long enough to be sorted by its place."""
 SMALL = 2048
 """Elements below which a twin costs more than widening again."""
 
 
-class NumpyBackend(NumpyLayers, ArrayBackend):
+class NumpyBackend(BlockedAttention, BlockedRows, NumpyLayers, ArrayBackend):
     """Arrays are `numpy.ndarray`; kernels are NumPy, with one BLAS call for each product."""
 
     name = "numpy"
@@ -99,7 +103,10 @@ class NumpyBackend(NumpyLayers, ArrayBackend):
             return array
         if array.dtype != FLOAT32 or format.dtype not in LOW:
             return self.cast(array, format)
-        return self._narrow_with_twin(np.asarray(array, order="C"), format.dtype)
+        if array.flags.c_contiguous or (order := memory_order(array)) is None:
+            return self._narrow_with_twin(np.asarray(array, order="C"), format.dtype)
+        low = self._narrow_with_twin(array.transpose(order), format.dtype)
+        return self.view(low, lambda a: a.transpose(np.argsort(order)))
 
     def _narrow_with_twin(self, wide: Array, dtype: np.dtype[Any]) -> Array:
         """Round a contiguous float32 array that nobody else holds; it becomes the twin."""
@@ -196,6 +203,19 @@ class NumpyBackend(NumpyLayers, ArrayBackend):
         if twin is not None and twin.flags.c_contiguous:
             self.twins.put(kept, np.multiply(twin.view(np.uint32), mask).view(FLOAT32))
         return kept
+
+    def _add_at(self, out: Array, index: Any, values: Array) -> None:
+        """Long rows are sorted by their place and summed together: `np.add.at` takes element by element."""
+        whole = isinstance(index, np.ndarray) and index.dtype.kind in "iu"
+        if not whole or values.size < LONG * index.size or not values.size:
+            super()._add_at(out, index, values)
+            return
+        rows = values.reshape(index.size, -1)
+        places = index.reshape(-1) % len(out)
+        order = np.argsort(places, kind="stable")
+        places = places[order]
+        starts = np.flatnonzero(np.diff(places, prepend=-1))
+        out.reshape(len(out), -1)[places[starts]] = np.add.reduceat(rows[order], starts, axis=0)
 
     # ---- kernels that sum -------------------------------------------------------------------------------
 

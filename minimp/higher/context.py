@@ -100,6 +100,12 @@ class RecordedBackend:
             return self._plain.keep_where(x, mask)
         return join(self._plain.xp, mask, x, 0)
 
+    def elementwise(self, formula: Callable[..., Any], *arrays: Any) -> Any:
+        """Work the formula through with recorded arrays."""
+        return formula(self, *arrays)
+
+    by_rows = elementwise
+
     def erf(self, x: Any) -> Any:
         """The error function."""
         return Recorded(ops.OPS["erf"](x.tensor)) if isinstance(x, Recorded) else self._plain.erf(x)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from minimp.door import op
 from minimp.errors import SettingError, unknown_name
@@ -69,27 +71,37 @@ def gelu(ctx: Node, x: Array, *, approximate: str = "none") -> Array:
     approximate="none": Phi(x) = (1 + erf(x / sqrt 2)) / 2; "tanh": section 2's
     (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
     """
+    if approximate not in PHI:
+        raise SettingError(unknown_name("approximation", approximate, PHI))
     ctx.save(x)
-    wide = ctx.wide(x)
-    return ctx.round(wide * _phi(ctx, wide, approximate)[0])
+    phi = PHI[approximate]
+    return ctx.round(ctx.backend.elementwise(lambda b, x: x * phi(b, x)[0], ctx.wide(x)))
 
 
 @gelu.gradient
 def _(ctx: Node, grad: Array, *, approximate: str = "none") -> Array:
     (x,) = ctx.saved
-    wide = ctx.wide(x)
-    phi, density = _phi(ctx, wide, approximate)
-    return ctx.round(ctx.wide(grad) * (phi + wide * density))
+    phi = PHI[approximate]
+
+    def formula(backend: Any, g: Array, x: Array) -> Array:
+        value, density = phi(backend, x)
+        return g * (value + x * density())
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
 
 
-def _phi(ctx: Node, x: Array, approximate: str) -> tuple[Array, Array]:
-    """Return Phi(x) and its derivative."""
-    xp = ctx.backend.xp
-    if approximate == "none":
-        density = xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return 0.5 * (1 + ctx.backend.erf(x * math.sqrt(0.5))), density
-    if approximate == "tanh":
-        c = math.sqrt(2 / math.pi)
-        t = xp.tanh(c * (x + 0.044715 * x * x * x))
-        return 0.5 * (1 + t), 0.5 * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x)
-    raise SettingError(unknown_name("approximation", approximate, ["none", "tanh"]))
+def _phi_by_erf(backend: Any, x: Array) -> tuple[Array, Callable[[], Array]]:
+    """Phi(x), and what returns its derivative."""
+    phi = 0.5 * (1 + backend.erf(x * math.sqrt(0.5)))
+    return phi, lambda: backend.xp.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+
+
+def _phi_by_tanh(backend: Any, x: Array) -> tuple[Array, Callable[[], Array]]:
+    """Phi(x), and what returns its derivative."""
+    c = math.sqrt(2 / math.pi)
+    t = backend.xp.tanh(c * (x + 0.044715 * x * x * x))
+    return 0.5 * (1 + t), lambda: 0.5 * (1 - t * t) * c * (1 + 3 * 0.044715 * x * x)
+
+
+PHI = {"none": _phi_by_erf, "tanh": _phi_by_tanh}
+"""What gelu calls an approximation -> the function."""

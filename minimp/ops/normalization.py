@@ -33,26 +33,22 @@ def layer_norm(
     _check_normalized("layer_norm", x, weight, bias, normalized_shape)
     check_formats("layer_norm", ctx.format, weight, bias)
     ctx.memo = formats_of(x, weight, bias)
-    wide, axes = ctx.wide(x), _axes(normalized_shape)
-    mean = _mean(ctx, x, axes, wide)
-    centred = wide - mean
-    scale = _inverse_root(ctx, _mean(ctx, centred * centred, axes, wide), eps)
+    y, mean, scale = ctx.backend.layer_norm(
+        x, weight, bias, _axes(normalized_shape), eps, accumulate=ctx.accumulate
+    )
     ctx.save(x, weight, mean, scale)
-    y = centred * scale
-    y = y if weight is None else y * ctx.wide(weight)
-    return ctx.round(y if bias is None else y + ctx.wide(bias))
+    return ctx.round(y)
 
 
 @layer_norm.gradient
 def _(ctx: Node, grad: Array, *, normalized_shape: Shape, eps: float = 1e-5) -> tuple[Array | None, ...]:
     x, weight, mean, scale = ctx.saved
-    g, z = ctx.wide(grad), (ctx.wide(x) - mean) * scale
-    by_x = None
-    if ctx.needs(0):
-        h = g if weight is None else g * ctx.wide(weight)
-        axes = _axes(normalized_shape)
-        by_x = ctx.round((h - _mean(ctx, h, axes, g) - z * _mean(ctx, h * z, axes, g)) * scale)
-    return by_x, _over_rows(ctx, 1, g * z), _over_rows(ctx, 2, g)
+    count = len(ctx.inputs)
+    needs = (ctx.needs(0), count > 1 and ctx.needs(1), count > 2 and ctx.needs(2))
+    found = ctx.backend.layer_norm_gradient(
+        grad, x, weight, mean, scale, _axes(normalized_shape), needs, accumulate=ctx.accumulate
+    )
+    return tuple(None if part is None else to_format(ctx, i, part) for i, part in enumerate(found))
 
 
 @op(cast=CastClass.FP32, mixed=Mixed.KEEP, bound="norm")

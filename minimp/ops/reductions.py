@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from minimp.door import op
@@ -75,13 +76,22 @@ def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 def softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     """e^(x - max) / sum e^(x - max) over `dim`; dx = y (g - sum g y), products in float32."""
     check_dims("softmax", x, dim)
-    xp, wide = ctx.backend.xp, ctx.wide(x)
-    e = xp.exp(wide - xp.max(wide, axis=dim, keepdims=True)) if x.size else wide.copy()
-    y = ctx.backend.narrow(
-        e / ctx.backend.sum(e, axis=dim, keepdims=True, accumulate=ctx.accumulate), dtype or ctx.format
-    )
+    y = ctx.backend.narrow(_along(ctx, _softmax, x, dim), dtype or ctx.format)
     ctx.save(y)
     return y
+
+
+def _softmax(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
+    e = backend.xp.exp(x - backend.xp.max(x, axis=dim, keepdims=True)) if x.size else x.copy()
+    return e / backend.sum(e, axis=dim, keepdims=True, accumulate=accumulate)
+
+
+def _along(ctx: Node, formula: Callable[..., Array], x: Array, dim: int) -> Array:
+    """Work a formula through some rows at a time, where `dim` is the last axis."""
+    backend, wide, accumulate = ctx.backend, ctx.wide(x), ctx.accumulate
+    if dim not in (-1, x.ndim - 1) or accumulate != "float32":
+        return formula(backend, wide, dim, accumulate)
+    return backend.by_rows(lambda b, rows: formula(b, rows, -1, accumulate), wide)
 
 
 @softmax.gradient
@@ -96,12 +106,15 @@ def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> 
 def log_softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     """x - max - ln sum e^(x - max) over `dim`; dx = g - e^y sum g."""
     check_dims("log_softmax", x, dim)
-    xp, wide = ctx.backend.xp, ctx.wide(x)
-    shifted = wide - xp.max(wide, axis=dim, keepdims=True) if x.size else wide.copy()
-    total = ctx.backend.sum(xp.exp(shifted), axis=dim, keepdims=True, accumulate=ctx.accumulate)
-    y = ctx.backend.narrow(shifted - xp.log(total), dtype or ctx.format)
+    y = ctx.backend.narrow(_along(ctx, _log_softmax, x, dim), dtype or ctx.format)
     ctx.save(y)
     return y
+
+
+def _log_softmax(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
+    shifted = x - backend.xp.max(x, axis=dim, keepdims=True) if x.size else x.copy()
+    total = backend.sum(backend.xp.exp(shifted), axis=dim, keepdims=True, accumulate=accumulate)
+    return shifted - backend.xp.log(total)
 
 
 @log_softmax.gradient
