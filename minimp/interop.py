@@ -31,6 +31,8 @@ MADE_OF_PARTS = frozenset(
     {"TransformerEncoderLayer", "TransformerDecoderLayer", "TransformerEncoder", "TransformerDecoder"}
 )
 """Modules whose parts are converted one by one, since each part has settings of its own."""
+OURS = frozenset({"dtype", "backend"})
+"""Arguments that torch has not: values bring their format, and the backend is the caller's."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -130,6 +132,7 @@ ARGUMENTS: Mapping[str, Callable[[Any], Settings]] = MappingProxyType(
         "TransformerDecoderLayer": _layer,
         "TransformerEncoder": lambda _: {"encoder_layer": nn.Identity(), "norm": None},
         "TransformerDecoder": lambda _: {"decoder_layer": nn.Identity(), "norm": None},
+        "PairwiseDistance": lambda m: {"p": m.norm},
         "RNN": lambda m: {"nonlinearity": m.mode.removeprefix("RNN_").lower()},
     }
 )  # fmt: skip
@@ -143,13 +146,13 @@ def _settings(kind: type[Module], module: Any) -> Settings:
     plain = {"inplace": False, "bias": bias if isinstance(bias, bool) else bias is not None}
     found: Settings = {}
     for name, argument in inspect.signature(kind).parameters.items():
-        for place in (known, plain):
-            if name in place:
-                found[name] = place[name]
-                break
-        else:
-            if hasattr(module, name) and argument.kind is not argument.VAR_POSITIONAL:
-                found[name] = getattr(module, name)
+        place = next((each for each in (known, plain) if name in each), None)
+        if place is not None:
+            found[name] = place[name]
+        elif hasattr(module, name):
+            found[name] = getattr(module, name)
+        elif name not in OURS and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            raise SettingError(f"the setting {name!r} is not where it is looked for", op="from_torch")
     return found
 
 

@@ -147,6 +147,16 @@ def test_losses_keep_their_settings(text: str, kind: str, rng: np.random.Generat
     assert repr(ours) == repr(theirs)
 
 
+@pytest.mark.parametrize("name", [name for name in nn.__all__ if name.endswith("Loss")])
+def test_every_loss_has_a_counterpart(name: str) -> None:
+    """Oracle: torch's defaults, attribute by attribute."""
+    theirs = getattr(torch.nn, name)()
+    ours = from_torch(theirs)
+    for attribute, value in vars(theirs).items():
+        if not attribute.startswith("_"):
+            assert getattr(ours, attribute) == value, attribute
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int64", "bool", "uint8"])
 def test_tensors_are_copied_to_the_bit(dtype: str) -> None:
     """Oracle: the bytes; a leaf stays a leaf that wants its gradient."""

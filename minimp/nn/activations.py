@@ -1,22 +1,15 @@
-"""Activations as modules; the maths of the simple ones is in :mod:`minimp.ops`, of the composed ones here.
-
-What is composed of several ops is computed in float32 (float64 for float64 inputs) and rounded once to the
-input's format, as torch's kernels do, also under autocast.
-"""
+"""Activations as modules; the maths is in :mod:`minimp.ops` and :mod:`minimp.functional`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from minimp import formats, functional
+from minimp import functional
 from minimp.errors import SettingError, ShapeError
-from minimp.functional.common import as_the_policy_asks
 from minimp.nn import init as start
 from minimp.nn.making import empty, lifted, whole
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
-from minimp.policy import FLOATING
 from minimp.tensors import Tensor
 
 __all__ = [
@@ -34,14 +27,6 @@ def refuse_inplace(owner: str, inplace: bool) -> None:
         raise SettingError(
             "inplace=True cannot act: arrays are never changed in place", op=owner, help="leave it out"
         )
-
-
-def _widely(function: Callable[[Tensor], Tensor], input: Any) -> Tensor:
-    """Compute in float32 and round once to the input's format."""
-    x = lifted(input)
-    if x.format not in FLOATING or x.format is formats.float64:
-        return function(x)
-    return function(x.float()).to(x.format)
 
 
 class _Elementwise(Module):
@@ -103,8 +88,7 @@ class Hardtanh(_Elementwise):
 
     def forward(self, input: Any) -> Tensor:
         """Return x between the bounds."""
-        x = lifted(input)
-        return F.where(x <= self.min_val, self.min_val, F.where(x >= self.max_val, self.max_val, x))
+        return F.hardtanh(input, self.min_val, self.max_val)
 
 
 class ReLU6(Hardtanh):
@@ -136,7 +120,7 @@ class LogSigmoid(Module):
 
     def forward(self, input: Any) -> Tensor:
         """Return the logarithm of the logistic function."""
-        return _widely(lambda x: -F.softplus(-x, threshold=1e30), input)
+        return F.logsigmoid(input)
 
 
 class Hardsigmoid(_Elementwise):
@@ -147,7 +131,7 @@ class Hardsigmoid(_Elementwise):
 
     def forward(self, input: Any) -> Tensor:
         """Return the three pieces."""
-        return _widely(lambda x: F.where(x <= -3, 0.0, F.where(x >= 3, 1.0, (x + 3) / 6)), input)
+        return F.hardsigmoid(input)
 
 
 class Hardswish(_Elementwise):
@@ -158,7 +142,7 @@ class Hardswish(_Elementwise):
 
     def forward(self, input: Any) -> Tensor:
         """Return the three pieces."""
-        return _widely(lambda x: F.where(x <= -3, 0.0, F.where(x >= 3, x, x * (x + 3) / 6)), input)
+        return F.hardswish(input)
 
 
 class SiLU(_Elementwise):
@@ -180,7 +164,7 @@ class Mish(_Elementwise):
 
     def forward(self, input: Any) -> Tensor:
         """Return x tanh(softplus x)."""
-        return _widely(lambda x: x * F.softplus(x).tanh(), input)
+        return F.mish(input)
 
 
 class LeakyReLU(_Elementwise):
@@ -309,7 +293,7 @@ class Softsign(Module):
 
     def forward(self, input: Any) -> Tensor:
         """Return x / (1 + |x|)."""
-        return _widely(lambda x: x / (1 + abs(x)), input)
+        return F.softsign(input)
 
 
 class Tanhshrink(Module):
@@ -317,7 +301,8 @@ class Tanhshrink(Module):
 
     def forward(self, input: Any) -> Tensor:
         """Return what tanh takes away."""
-        return _widely(lambda x: x - x.tanh(), input)
+        x = lifted(input)
+        return x - x.tanh()
 
 
 class PReLU(Module):
@@ -353,16 +338,7 @@ class PReLU(Module):
 
     def forward(self, input: Any) -> Tensor:
         """Return x or w x."""
-        x: Any = as_the_policy_asks("prelu", lifted(input))
-        w: Any = as_the_policy_asks("prelu", self.weight)
-        if w.size > 1:
-            if x.ndim < 2 or x.shape[1] != w.size:
-                raise ShapeError(
-                    f"expected an input with {w.size} channels in axis 1, got {x.shape}",
-                    op="PReLU", shapes=[x.shape, w.shape],
-                )  # fmt: skip
-            w = w.reshape(w.size, *(1,) * (x.ndim - 2))
-        return F.where(x > 0, x, w * x)
+        return F.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
         """Show the number of parameters."""
@@ -382,14 +358,7 @@ class GLU(Module):
 
     def forward(self, input: Any) -> Tensor:
         """Return the first half, gated by the second."""
-        x = lifted(input)
-        if not x.ndim or x.shape[self.dim] % 2:
-            raise ShapeError(f"expected an even length along dim {self.dim}", op="GLU", shapes=[x.shape])
-        return _widely(self._gate, x)
-
-    def _gate(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, self.dim)
-        return a * b.sigmoid()
+        return F.glu(input, self.dim)
 
     def extra_repr(self) -> str:
         """Show the axis."""
@@ -439,7 +408,7 @@ class Softmin(_OverDim):
 
     def forward(self, input: Any) -> Tensor:
         """Return softmax of -x over the axis."""
-        return F.softmax(-lifted(input), dim=self._axis(input))
+        return F.softmin(input, dim=self._axis(input))
 
 
 class LogSoftmax(_OverDim):

@@ -13,6 +13,7 @@ import numpy as np
 
 from minimp import functional
 from minimp.errors import SettingError, ShapeError
+from minimp.modes import MODES
 from minimp.nn import init
 from minimp.nn.convolution import batched
 from minimp.nn.making import lifted, optional, whole, zeros
@@ -22,7 +23,7 @@ from minimp.tensors import Tensor, tensor
 
 __all__ = [
     "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
-    "InstanceNorm3d",
+    "InstanceNorm3d", "LocalResponseNorm",
 ]  # fmt: skip
 
 
@@ -160,7 +161,7 @@ class _BatchNorm(_Running):
         known = not self.training or self.track_running_stats
         mean, var = (self.running_mean, self.running_var) if known else (None, None)
         y = functional.batch_norm(x, mean, var, self.weight, self.bias, by_batch, share, self.eps)
-        if seen is not None:
+        if seen is not None and not MODES.get().recomputing:
             seen.array = seen.array + 1
         return y
 
@@ -259,3 +260,27 @@ class InstanceNorm3d(_InstanceNorm):
     """Normalisation of each channel of each volume, (N, C, D, H, W); see :class:`InstanceNorm2d`."""
 
     ranks = (4, 5)
+
+
+class LocalResponseNorm(Module):
+    """x / (k + alpha mean x^2)^beta, the mean over neighbouring channels (Krizhevsky et al. 2012).
+
+    Args:
+        size: how many neighbours, the channel itself among them.
+        alpha, beta, k: as in the formula.
+
+    Raises:
+        SettingError: no neighbours.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = whole("size", size, "LocalResponseNorm"), alpha, beta, k
+
+    def forward(self, input: Any) -> Tensor:
+        """Return the normalised input."""
+        return functional.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        """Show the settings."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

@@ -82,9 +82,9 @@ class Embedding(Module):
         """Draw the table anew; the row of the padding is zeros."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
-            table = self.weight.array.copy()
+            table = self.weight.backend.to_host(self.weight.array).copy()
             table[self.padding_idx] = 0
-            self.weight.array = table
+            self.weight.array = self.weight.backend.from_host(table)
 
     def forward(self, input: Any) -> Tensor:
         """Return the rows."""

@@ -14,7 +14,7 @@ from minimp.tensors import Tensor
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AvgPool1d",
-    "AvgPool2d", "MaxPool1d", "MaxPool2d",
+    "AvgPool2d", "MaxPool1d", "MaxPool2d", "MaxUnpool2d",
 ]  # fmt: skip
 
 Sizes = int | None | Sequence[int | None]
@@ -69,6 +69,33 @@ class MaxPool2d(_MaxPool):
     Raises:
         SettingError: numbers out of range.
     """
+
+
+class MaxUnpool2d(Module):
+    """The way back of :class:`MaxPool2d`: zeros, and each maximum at its place.  -> (N, C, H, W).
+
+    Args:
+        kernel_size, stride, padding: as they were there.
+
+    Raises:
+        SettingError: numbers out of range.
+    """
+
+    def __init__(self, kernel_size: Numbers, stride: Numbers | None = None, padding: Numbers = 0) -> None:
+        super().__init__()
+        self.kernel_size = numbers("kernel_size", kernel_size, 2, "MaxUnpool2d")
+        self.stride = numbers("stride", kernel_size if stride is None else stride, 2, "MaxUnpool2d")
+        self.padding = numbers("padding", padding, 2, "MaxUnpool2d", least=0)
+
+    def forward(self, input: Any, indices: Any, output_size: Sequence[int] | None = None) -> Tensor:
+        """Return the image of maxima at the places that the pool returned."""
+        return functional.max_unpool2d(
+            input, indices, self.kernel_size, self.stride, self.padding, output_size
+        )
+
+    def extra_repr(self) -> str:
+        """Show the geometry."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class _AvgPool(Module):

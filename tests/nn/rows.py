@@ -127,6 +127,10 @@ LINEAR = (
     Row("Bilinear(3, 4, 5)", (floats(6, 3), floats(6, 4))),
     Row("Bilinear(3, 4, 5, bias=False)", (floats(2, 6, 3), floats(2, 6, 4))),
     Row("Identity(3, unused=True)", (VECTORS,)),
+    Row("CosineSimilarity()", (VECTORS, VECTORS)),
+    Row("CosineSimilarity(dim=0, eps=1e-3)", (VECTORS, VECTORS)),
+    Row("PairwiseDistance()", (VECTORS, VECTORS)),
+    Row("PairwiseDistance(p=1.0, keepdim=True)", (VECTORS, VECTORS)),
     Row("Embedding(9, 4)", (integers(9, 3, 5),)),
     Row("Embedding(9, 4, padding_idx=-2, scale_grad_by_freq=True)", (integers(9, 3, 5),)),
 )
@@ -207,6 +211,7 @@ POOLING = (
     Row("MaxPool1d(3, 2, 1)", (SIGNALS,)),
     Row("MaxPool2d(2)", (IMAGES,)),
     Row("MaxPool2d((3, 2), stride=(1, 2), padding=1, dilation=1, ceil_mode=True)", (floats(4, 7, 6),)),
+    Row("MaxUnpool2d(2)", (floats(1, 2, 2, 2), const(np.array([[[[0, 3], [8, 10]], [[5, 2], [9, 15]]]])))),
     Row("AvgPool1d(3, 2, 1, count_include_pad=False)", (SIGNALS,)),
     Row("AvgPool2d(2)", (IMAGES,)),
     Row("AvgPool2d((2, 3), stride=2, padding=1, ceil_mode=True, count_include_pad=False)", (IMAGES,)),
@@ -238,6 +243,8 @@ NORMALISATION = (
     Row("InstanceNorm1d(4, affine=True)", (floats(4, 9),)),
     Row("InstanceNorm2d(4, affine=True, track_running_stats=True)", (IMAGES,)),
     Row("InstanceNorm2d(4, affine=True, track_running_stats=True)", (IMAGES,), mode="eval"),
+    Row("LocalResponseNorm(2)", (IMAGES,)),
+    Row("LocalResponseNorm(3, 0.1, 0.5, 2.0)", (SIGNALS,)),
     Row("InstanceNorm3d(4)", (floats(2, 4, 3, 3, 2),)),
 )
 ACTIVATIONS = (
