@@ -197,7 +197,7 @@ def _nll(c: Case) -> Running:
     reduction = c.options.get("reduction", "mean")
     g = c.grad / count if reduction == "mean" else c.grad
     g = g.move(lambda a: a[:, None]) if reduction == "none" else g
-    return (-share * g).rounded()
+    return (-share * g).where(share.exact != 0).rounded()
 
 
 def _softmax(c: Case) -> Running:

@@ -49,11 +49,14 @@ def nll_loss(
     """
     _check_reduction(reduction, "nll_loss")
     _check_labels(log_p, target, ignore_index)
-    xp = ctx.backend.xp
-    share = _target_distribution(ctx, log_p, target, weight, ignore_index, label_smoothing)
     ctx.save(target, weight)
-    terms = share * xp.where(share == 0, xp.zeros_like(share), ctx.wide(log_p))
-    loss = -ctx.backend.sum(terms, axis=1, accumulate=ctx.accumulate)
+    if label_smoothing == 0 and ctx.accumulate in ("float32", "float64"):  # one term a row, so no sum
+        factor, place = _picked(ctx, target, weight, ignore_index)
+        loss = -_times(ctx, factor, ctx.wide(log_p[place]))
+    else:
+        share = _target_distribution(ctx, log_p, target, weight, ignore_index, label_smoothing)
+        terms = _times(ctx, share, ctx.wide(log_p))
+        loss = -ctx.backend.sum(terms, axis=1, accumulate=ctx.accumulate)
     return _reduce(ctx, loss, reduction, _weight_sum(ctx, target, weight, ignore_index))
 
 
@@ -62,14 +65,32 @@ def _(
     ctx: Node, grad: Array, *, reduction: str = "mean", ignore_index: int = -100, label_smoothing: float = 0.0
 ) -> tuple[Array | None, ...]:
     target, weight = ctx.saved
-    xp = ctx.backend.xp
-    like = xp.zeros(ctx.shape_of(0), ctx.wide(grad).dtype)
-    share = _target_distribution(ctx, like, target, weight, ignore_index, label_smoothing)
-    g = ctx.wide(grad)
+    xp, g = ctx.backend.xp, ctx.wide(grad)
     if reduction == "mean":
         g = g / xp.asarray(_weight_sum(ctx, target, weight, ignore_index), g.dtype)
-    g = g[:, None] if reduction == "none" else g
-    return ctx.round(-share * g), None, None
+    if label_smoothing == 0:
+        factor, place = _picked(ctx, target, weight, ignore_index)
+        slope = ctx.backend.scatter_add(
+            ctx.shape_of(0), place, -_times(ctx, factor.astype(g.dtype), g), accumulate="float32"
+        )  # no two meet
+        return ctx.round(slope), None, None
+    like = xp.zeros(ctx.shape_of(0), g.dtype)
+    share = _target_distribution(ctx, like, target, weight, ignore_index, label_smoothing)
+    return ctx.round(-_times(ctx, share, g[:, None] if reduction == "none" else g)), None, None
+
+
+def _times(ctx: Node, share: Array, x: Array) -> Array:
+    """The product, 0 wherever the share is, whatever x is there."""
+    product = share * x
+    return ctx.backend.xp.where(share == 0, ctx.backend.xp.zeros_like(product), product)
+
+
+def _picked(ctx: Node, target: Array, weight: Array | None, ignore_index: int) -> tuple[Array, Any]:
+    """(N,): the weight of each row's label, 0 for ignored ones; and where the labels are in (N, C)."""
+    xp, kept = ctx.backend.xp, target != ignore_index
+    labels = xp.where(kept, target, 0)
+    factor = kept.astype("float32") if weight is None else ctx.wide(weight)[labels] * kept
+    return factor, (xp.arange(len(target)), labels)
 
 
 def _target_distribution(

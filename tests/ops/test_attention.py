@@ -242,6 +242,15 @@ def test_embeddings_keep_their_contract(name: str, fmt: str) -> None:
     assert found, str(found)
 
 
+def test_no_rows_at_all() -> None:
+    """Oracle: torch's shapes, and a gradient of zeros."""
+    table = mp.tensor(np.ones((5, 3)), requires_grad=True)
+    y = functional.embedding(np.zeros((2, 0), int), table)
+    assert y.shape == (2, 0, 3)
+    y.sum().backward()
+    np.testing.assert_array_equal(table.grad.numpy(), np.zeros((5, 3)))
+
+
 Q = mp.tensor(np.ones((2, 3, 4)), dtype="float32")
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "both": (lambda: attend(Q, Q, Q, np.ones((3, 3), bool), is_causal=True), SettingError, "cannot both act"),

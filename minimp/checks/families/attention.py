@@ -73,6 +73,7 @@ class _Parts(NamedTuple):
     unsure: bool
 
 
+@np.errstate(invalid="ignore")  # where a whole row is masked, -inf meets -inf
 def _parts(q: Running, k: Running, v: Running, mask: Any, scale: float, is_causal: bool) -> _Parts:
     """Scores to gamma_E and two roundings; e^(s - max) as softmax's; ln sum e^s to its logarithm's ulps."""
     named = q.at.accumulate not in ("float32", "float64")
