@@ -138,6 +138,21 @@ def test_batch_statistics_are_updated_once() -> None:
     assert x.grad.tolist() == [6.0]
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_running_statistics_are_those_of_one_run(momentum: float | None) -> None:
+    """Oracle: the ordinary run: mean, variance and count of the batches, bit for bit."""
+    x = mp.tensor(np.random.default_rng(0).standard_normal((6, 3, 4, 4)), dtype="float32")
+    found = []
+    for way in (lambda f, a: f(a), mp.recompute):
+        layer = nn.BatchNorm2d(3, momentum=momentum)
+        for _ in range(2):
+            (way(layer, x) ** 2).sum().backward()
+        found.append([t.numpy() for t in layer.state_dict().values()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found[0][-1] == 2
+
+
 def test_without_recording_it_is_the_function() -> None:
     """Oracle: one call, no graph."""
     calls: list[int] = []

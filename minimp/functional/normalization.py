@@ -9,6 +9,7 @@ from typing import Any
 from minimp import formats, ops
 from minimp.errors import ShapeError
 from minimp.functional.common import format_of_input, format_or_none, shape_of
+from minimp.modes import MODES
 from minimp.ops.batch_norm import Statistics
 from minimp.ops.parameters import check_formats
 from minimp.tape import Value
@@ -112,8 +113,8 @@ def _check_running(x: Any, *running: Any) -> None:
 
 
 def _replace(running: Any, found: Any, momentum: float) -> None:
-    """r <- (1 - momentum) r + momentum s, in the wide format, rounded to r's."""
-    if running is not None:
+    """r <- (1 - momentum) r + momentum s, in the wide format, rounded to r's; once, if a batch runs twice."""
+    if running is not None and not MODES.get().recomputing:
         backend = running.backend
         wide = backend.wide(running.array) * (1 - momentum) + found * momentum
         running.array = backend.narrow(wide, running.format)

@@ -116,6 +116,12 @@ class RecordedBackend:
             return self._plain.sum(x, axis=axis, keepdims=keepdims, accumulate=accumulate)
         return Recorded(ops.sum_(x.tensor, dim=axis, keepdim=keepdims, dtype=wide_format(x.tensor.format)))
 
+    def cumsum(self, x: Any, axis: int, *, accumulate: str) -> Any:
+        """Running sums, unrounded: the result is in the wide format."""
+        if not isinstance(x, Recorded):
+            return self._plain.cumsum(x, axis=axis, accumulate=accumulate)
+        return Recorded(ops.cumsum(x.tensor, dim=axis, dtype=wide_format(x.tensor.format)))
+
     def matmul(self, a: Any, b: Any, *, accumulate: str) -> Any:
         """Multiply; what is in 16 bits is rounded at once."""
         if not isinstance(a, Recorded) and not isinstance(b, Recorded):

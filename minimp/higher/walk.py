@@ -97,13 +97,25 @@ def _input(node: Node, index: int) -> Any:
     if isinstance(edge, Value):
         return tensor_at(node, edge, edge.array if held is None and id(edge.array) == known else held)
     if held is None:
+        return _of_no_account(node, index)
+    if not hasattr(held, "dtype"):
+        return held
+    return Value.make(held, node.backend) if edge is None else tensor_at(node, edge, held)
+
+
+def _of_no_account(node: Node, index: int) -> Any:
+    """Return zeros for an input that was not saved: no gradient reads it, as that of a sum reads no term.
+
+    Unless the gradient reads the result, from which an input could be told.
+    """
+    edge = node.inputs[index]
+    if not isinstance(edge, Node) or any(id(each) == node.ids[-1] for each in node.saved):
         raise GradientError(
             f"input {index} was not saved, so there is no second derivative", op=node.op.name,
             help="an op with a composite saves its inputs",
         )  # fmt: skip
-    if not hasattr(held, "dtype"):
-        return held
-    return Value.make(held, node.backend) if edge is None else tensor_at(node, edge, held)
+    form: Any = edge.options.get("format") or edge.options.get("dtype") or edge.format
+    return Value.make(node.backend.xp.zeros(edge.shape, form.dtype), node.backend, edge)
 
 
 def _widened(x: Any) -> Any:
