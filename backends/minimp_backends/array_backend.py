@@ -177,6 +177,23 @@ class ArrayBackend(AttentionKernels, LayerKernels, RowKernels, Updates, ABC):
     ) -> Array:
         """Sum a storage array over `axis`; the sums are wide and not yet rounded to the format."""
 
+    def cumsum(self, array: Array, axis: int, *, accumulate: str) -> Array:
+        """Return the sums of the first 1, 2, 3, ... elements along `axis`, wide and not yet rounded.
+
+        float32's and float64's are running sums; by another name, each is a sum of its own.
+        """
+        wide = self.wide(array)
+        if wide.dtype.kind in "iub":
+            return self.xp.cumsum(wide, axis=axis, dtype="int64").reshape(array.shape)
+        if not array.ndim or not array.size:
+            return wide.copy()
+        if accumulate in ("float32", "float64"):
+            dtype = wide.dtype if accumulate == "float32" else FLOAT64
+            return self.xp.cumsum(wide, axis=axis, dtype=dtype)
+        lead = (slice(None),) * (axis % array.ndim)
+        starts = (array[(*lead, slice(0, i + 1))] for i in range(array.shape[axis]))
+        return self.xp.stack([self.sum(part, axis=axis, accumulate=accumulate) for part in starts], axis=axis)
+
     @abstractmethod
     def conv2d(
         self, x: Array, weight: Array, bias: Array | None, geometry: dict[str, Any], *, accumulate: str

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from minimp.door import op
 from minimp.ops.broadcasting import to_shape_of
-from minimp.policy import CastClass
+from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
 
 __all__ = ["addcdiv", "addcmul", "lerp"]
 
 
-@op(bound="function")
+@op(mixed=Mixed.SAME, bound="function")
 def lerp(ctx: Node, start: Array, end: Array, weight: Array) -> Array:
     """a + w (b - a), from the nearer end: b - (1 - w) (b - a) for w >= 1/2; (...) x 3 -> broadcast shape.
 

@@ -104,7 +104,7 @@ def _(ctx: Node, grad: Array) -> Array:
     return ctx.round(xp.where(wide <= -3, xp.zeros_like(g), rising))
 
 
-@op(cast=CastClass.LOWER, bound="rounded")
+@op(cast=CastClass.LOWER, mixed=Mixed.SAME, bound="rounded")
 def prelu(ctx: Node, x: Array, weight: Array) -> Array:
     """x for x > 0, else a x, with one slope a, or one a channel (He et al. 2015, arXiv 1502.01852).
 

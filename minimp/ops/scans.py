@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from minimp.door import cast, op
-from minimp.errors import ShapeError
 from minimp.formats import Format
 from minimp.ops.arithmetic import add, mul
-from minimp.ops.reductions import check_dims
+from minimp.ops.reductions import check_dims, sum_
 from minimp.ops.shaping import cat, getitem, reshape
 from minimp.policy import CastClass
 from minimp.tape import Array, Node
@@ -29,37 +28,19 @@ def cumsum(ctx: Node, x: Array, *, dim: int, dtype: Format | None = None) -> Arr
     Each y[i] is a sum of i + 1 terms, accumulated as `mp.accumulate` says. `dtype` is the result's format.
     """
     check_dims("cumsum", x, dim)
-    return ctx.backend.narrow(_prefix_sums(ctx, x, dim), dtype or ctx.format)
+    sums = ctx.backend.cumsum(x, axis=dim, accumulate=ctx.accumulate)
+    return ctx.backend.narrow(sums, dtype or ctx.format)
 
 
 @cumsum.gradient
 def _(ctx: Node, grad: Array, *, dim: int, dtype: Format | None = None) -> Array:
-    back = ctx.backend.xp.flip(grad, axis=dim) if grad.ndim else grad
-    sums = _prefix_sums(ctx, back, dim)
-    return ctx.backend.narrow(ctx.backend.xp.flip(sums, axis=dim) if grad.ndim else sums, ctx.format)
+    sums = ctx.backend.cumsum(_turned(grad, dim), axis=dim, accumulate=ctx.accumulate)
+    return ctx.backend.narrow(_turned(sums, dim), ctx.format)
 
 
-def _prefix_sums(ctx: Node, array: Array, dim: int) -> Array:
-    """The sums of the first 1, 2, 3, ... elements: wide, not yet rounded."""
-    xp = ctx.backend.xp
-    wide = ctx.wide(array)
-    if wide.dtype.kind in "iub":
-        return xp.cumsum(wide, axis=dim, dtype="int64").reshape(array.shape)
-    if not array.ndim or not array.size:
-        return wide.copy()
-    if ctx.accumulate in ("float32", "float64"):
-        return xp.cumsum(wide, axis=dim, dtype=wide.dtype if ctx.accumulate == "float32" else "float64")
-    lead = (slice(None),) * (dim % array.ndim)
-    parts = [
-        ctx.backend.sum(array[(*lead, slice(0, i + 1))], axis=dim, accumulate=ctx.accumulate)
-        for i in range(array.shape[dim])
-    ]
-    return xp.stack(parts, axis=dim)
-
-
-@cumsum.composite
-def _(x: Any, *, dim: int, dtype: Format | None = None) -> Tensor:
-    return _by_doubling(x, dim, add, dtype)
+def _turned(array: Array, dim: int) -> Array:
+    """The same elements, the last one first."""
+    return array[(*[slice(None)] * (dim % array.ndim), slice(None, None, -1))] if array.ndim else array
 
 
 # ---- products -------------------------------------------------------------------------------------------
@@ -105,6 +86,8 @@ def _product(ctx: Node, x: Array, dim: int | None, keepdim: bool) -> Array:
 @prod.composite
 def _(x: Any, *, dim: int | None = None, keepdim: bool = False, dtype: Format | None = None) -> Tensor:
     shape = x.shape
+    if 0 in shape:  # a sum of none and 1: what the product of none is
+        return add(sum_(x, dim=dim, keepdim=keepdim, dtype=dtype), 1)
     last = _by_doubling(reshape(x, shape=(-1,)) if dim is None else x, dim or 0, mul, dtype)
     if dim is None:
         return reshape(getitem(last, index=slice(-1, None)), shape=(1,) * len(shape) if keepdim else ())
@@ -148,8 +131,7 @@ def _(ctx: Node, grad: Array, *, dim: int, dtype: Format | None = None) -> Array
 
 
 def _tail_sums(ctx: Node, terms: Array, dim: int) -> Array:
-    xp = ctx.backend.xp
-    return xp.flip(_prefix_sums(ctx, xp.flip(terms, axis=dim), dim), axis=dim)
+    return _turned(ctx.backend.cumsum(_turned(terms, dim), axis=dim, accumulate=ctx.accumulate), dim)
 
 
 @cumprod.composite
@@ -163,8 +145,6 @@ def _by_doubling(x: Any, dim: int, combine: Any, dtype: Format | None) -> Tensor
     shape = y.shape
     if not shape:
         return y
-    if not shape[dim]:
-        raise ShapeError("no second derivative over an axis of length 0", op="scan", shapes=[shape])
     lead, step = (slice(None),) * (dim % len(shape)), 1
     while step < shape[dim]:
         ahead = getitem(y, index=(*lead, slice(0, step)))

@@ -183,7 +183,7 @@ def their_format(case: Case, given: list[str], low: str, device: str) -> str:
         with torch_autocast(device, low):
             result = case.call(Torch(torch.nn.functional, torch, torch.linalg), *inputs)
     except RuntimeError as fault:
-        if not re.search("dtype|scalar type|ScalarType|should be the same", str(fault)):
+        if not re.search("dtype|scalar type|ScalarType|should be the same|Type promoting", str(fault)):
             raise
         return "FormatError"
     return str(result.dtype).removeprefix("torch.")

@@ -19,7 +19,7 @@ from minimp.door import OPS
 from minimp.modes import listen
 from minimp.policy import CastClass
 from minimp.tape import Event
-from tests.parity import autocast_cases, autocast_families
+from tests.parity import autocast_cases, autocast_elementwise, autocast_families
 from tests.parity.autocast_cases import (
     MIXES,
     MIXES_THAT_KERNELS_REFUSE,
@@ -33,7 +33,7 @@ from tests.tolerances import assert_close
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytestmark = pytest.mark.torch
 LOW = ("float16", "bfloat16")
-CASES = (*autocast_cases.CASES, *autocast_families.CASES)
+CASES = (*autocast_cases.CASES, *autocast_families.CASES, *autocast_elementwise.CASES)
 CPU_CASES = (*CASES, *autocast_families.CPU_ONLY)
 CUDA_CASES = (*CASES, *autocast_families.CUDA_ONLY)
 
