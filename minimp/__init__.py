@@ -31,6 +31,7 @@ from minimp.formats import (
     tfloat32,
 )
 from minimp.function_casts import custom_bwd, custom_fwd
+from minimp.interop import from_torch
 from minimp.modes import accumulate, enable_grad, is_grad_enabled, no_grad
 from minimp.policy import Policy, autocast, get_autocast_dtype, is_autocast_enabled, policies
 from minimp.recipe import Recipe, recipes
@@ -76,6 +77,7 @@ __all__ = [
     "float64",
     "formats",
     "from_dlpack",
+    "from_torch",
     "functional",
     "get_autocast_dtype",
     "get_rng_state",

@@ -31,6 +31,7 @@ ADDED = {
     "manual_seed get_rng_state set_rng_state": "torch's names; a run can be repeated and resumed",
     "cast op Op OPS": "what an operation of one's own is declared with, and the table of those there are",
     "Policy": "the class of what mp.policies holds",
+    "from_torch": "a torch module, or a tensor, as one of ours",
     "recompute": "activation checkpointing (torch.utils.checkpoint)",
     "Trainer": "the loop around a TrainStep",
     "checks": "the contracts, callable on arrays of any framework",
