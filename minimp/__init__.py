@@ -9,9 +9,13 @@
 tensor([[3., 4.]])
 """
 
-from minimp import checks, data, errors, formats, functional, memory, nn, optim
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from minimp import errors, formats
 from minimp.backend import available_backends, use_backend
-from minimp.checkpoint import load, save
 from minimp.custom import Function
 from minimp.differentiation import grad
 from minimp.door import OPS, Op, cast, op
@@ -31,16 +35,20 @@ from minimp.formats import (
     tfloat32,
 )
 from minimp.function_casts import custom_bwd, custom_fwd
-from minimp.interop import from_torch
 from minimp.modes import accumulate, enable_grad, is_grad_enabled, no_grad
 from minimp.policy import Policy, autocast, get_autocast_dtype, is_autocast_enabled, policies
 from minimp.recipe import Recipe, recipes
 from minimp.rerun import recompute
 from minimp.rng import get_rng_state, manual_seed, set_rng_state
-from minimp.scaler import GradScaler
-from minimp.step import TrainStep
 from minimp.tensors import Tensor, from_dlpack, tensor
-from minimp.trainer import Trainer
+
+if TYPE_CHECKING:
+    from minimp import checks, data, functional, memory, nn, optim
+    from minimp.checkpoint import load, save
+    from minimp.interop import from_torch
+    from minimp.scaler import GradScaler
+    from minimp.step import TrainStep
+    from minimp.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -101,3 +109,29 @@ __all__ = [
     "tfloat32",
     "use_backend",
 ]
+
+ON_FIRST_USE = {
+    **{name: f"minimp.{name}" for name in ("checks", "data", "functional", "memory", "nn", "optim")},
+    "GradScaler": "minimp.scaler",
+    "TrainStep": "minimp.step",
+    "Trainer": "minimp.trainer",
+    "from_torch": "minimp.interop",
+    "load": "minimp.checkpoint",
+    "save": "minimp.checkpoint",
+}
+"""Names whose modules are imported when they are first asked for, so that `import minimp` stays quick."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a name stands for, and keep it."""
+    if name not in ON_FIRST_USE:
+        raise AttributeError(f"module 'minimp' has no attribute {name!r}", name=name)
+    module = import_module(ON_FIRST_USE[name])
+    found = module if module.__name__ == f"minimp.{name}" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the names that are there and those that would be."""
+    return sorted({*globals(), *ON_FIRST_USE})

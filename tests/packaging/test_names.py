@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import subprocess
+import sys
 
 import pytest
 
@@ -64,3 +67,26 @@ def test_the_formats_are_the_ones_of_the_table() -> None:
     """Oracle: minimp.formats.get, which must return the very object of that name."""
     for name in PINNED["formats"].split()[1:]:
         assert getattr(minimp, name) is minimp.formats.get(name)
+
+
+def test_what_is_heavy_loads_on_first_use() -> None:
+    """Oracle: sys.modules of a fresh interpreter: only the engine at first, and each name brings its own."""
+    code = (
+        "import sys, minimp\n"
+        "names = 'nn optim data checks step trainer scaler functional memory'\n"
+        "upper = {'minimp.' + name for name in names.split()}\n"
+        "others = {'torch', 'rich', 'matplotlib', 'safetensors', 'einops', 'PIL', 'numkong'}\n"
+        "assert not (upper | others) & set(sys.modules), (upper | others) & set(sys.modules)\n"
+        "for name, module in minimp.ON_FIRST_USE.items():\n"
+        "    assert name in dir(minimp)\n"
+        "    assert getattr(minimp, name) is getattr(minimp, name)\n"
+        "    assert module in sys.modules, module\n"
+        "    assert name in vars(minimp)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=dict(os.environ))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    """Oracle: Python's data model."""
+    with pytest.raises(AttributeError, match="module 'minimp' has no attribute 'tensro'"):
+        _ = minimp.tensro  # type: ignore[attr-defined]  # that is the point
