@@ -136,7 +136,8 @@ def test_layer_norm_takes_float32_parameters_too(fmt: str) -> None:
 @pytest.mark.torch
 @settings(deadline=None, max_examples=40)
 @given(
-    st.integers(1, 4), st.integers(1, 3), st.lists(st.integers(1, 4), max_size=3), st.booleans(), st.booleans(),
+    st.integers(1, 4), st.integers(1, 3), st.lists(st.integers(1, 4), max_size=3),
+    st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_any_shape_is_torchs(
     images: int, channels: int, places: list[int], training: bool, bare: bool
