@@ -75,8 +75,9 @@ def float64_gradients(
 ) -> dict[str, np.ndarray[Any, Any]]:  # fmt: skip
     """Return the gradients of loss_fn(model(inputs), targets) by each parameter, all in float64.
 
-    Runs without autocast, from the present weights; the model, its `.grad`s and the random generator are
-    left as they were (dropout draws the masks that the next forward will draw).
+    Runs without autocast, from the present weights; the model, its `.grad`s and buffers (the running
+    statistics of batch norm) and the random generator are left as they were (dropout draws the masks that
+    the next forward will draw).
 
     Args:
         model, loss_fn, inputs, targets: as for a training step.
@@ -105,17 +106,21 @@ def _float64_targets(targets: Any) -> Any:
 
 @contextmanager
 def _in_float64(model: Module, weights_in: formats.Format | None) -> Iterator[None]:
-    """Give every parameter a float64 array for a while; put arrays, formats and gradients back."""
-    parameters = list(model.parameters())
-    before = [(p.array, p.format, p.grad) for p in parameters]
+    """Give every parameter and buffer a float64 array for a while; put arrays, formats and gradients back."""
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    leaves = [*parameters, *buffers]
+    before = [(leaf.array, leaf.format, leaf.grad) for leaf in leaves]
     try:
         for p in parameters:
             seen = p.array if weights_in is None else p.backend.cast(p.array, weights_in)
             p.grad = None
             p.array, p.format = p.backend.cast(seen, formats.float64), formats.float64
+        for b in buffers:
+            if b.format is not None:
+                b.array, b.format = b.backend.cast(b.array, formats.float64), formats.float64
         yield
     finally:
-        for p, (array, form, grad) in zip(parameters, before, strict=True):
-            p.grad = None
-            p.array, p.format = array, form
-            p.grad = grad
+        for leaf, (array, form, grad) in zip(leaves, before, strict=True):
+            leaf.grad = None
+            leaf.array, leaf.format = array, form
+            leaf.grad = grad
