@@ -129,6 +129,16 @@ EXPERIMENTS = Named(
         ("fp32", "fp16", "mixed-fp16", "mixed-bf16", "bf16"),
         steps=600, batch=16, lr=3e-3, max_norm=1.0, sizes={"layers": 1}, usual=False,
     ),
+    Experiment(
+        "residual-net",
+        "what a ResNet with batch norm holds, and loses, in each recipe",
+        "Eight layers with weights. Batch norm brings activations near 1, well inside the range of FP16, and "
+        "its statistics are computed in FP32; what is saved for backward, most of what such a net holds, "
+        "halves. Seeds alone move the score by a point.",
+        "resnet",
+        ("fp32", "fp16", "mixed-fp16", "mixed-bf16", "bf16"),
+        steps=200, batch=64, lr=1e-3, usual=False,
+    ),
 )  # fmt: skip
 """The experiments of `minimp compare`, by name."""
 

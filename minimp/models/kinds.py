@@ -13,6 +13,7 @@ from minimp.errors import DataError, SettingError, unknown_name
 from minimp.evaluation import next_character_loss
 from minimp.models.gpt import gpt, gpt2_
 from minimp.models.plain import autoencoder, cnn, he_, mlp
+from minimp.models.resnet import resnet
 from minimp.named import Named
 from minimp.tensors import Tensor
 
@@ -156,6 +157,9 @@ MODELS = Named(
               "conv 3x3 to 16 and to 32 channels, ReLU and max pool after each, fully connected"),
     ModelKind("autoencoder", autoencoder, "flat", "mse_loss", "test_loss",
               "in-128-16-128-in, ReLU; the input is the target"),
+    ModelKind("resnet", resnet, "image", "cross_entropy", "test_accuracy",
+              "residual blocks of two 3x3 convolutions with batch norm in three stages, mean over all places",
+              defaults={"steps": 300}),
     ModelKind("gpt", gpt, "text", "cross_entropy", "test_bits",
               "a transformer over characters: pre-LN, learned positions, causal attention, GELU", gpt2_,
               "stdlib",

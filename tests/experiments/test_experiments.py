@@ -22,7 +22,7 @@ from minimp.step import TrainStep
 from tests.experiments.outcomes import outcome
 
 INF, NAN = float("inf"), float("nan")
-LANGUAGE = ("fp32", "fp16", "mixed-fp16", "mixed-bf16", "bf16")
+EVERYDAY = ("fp32", "fp16", "mixed-fp16", "mixed-bf16", "bf16")
 SMALL = EXPERIMENTS["master-weights"].with_(steps=6, batch=32, seed=3)
 NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -74,7 +74,8 @@ def test_the_experiments_that_there_are() -> None:
         "loss-scaling": (
             ("fp32", "fp16", "fp16-master", "mixed-fp16", "mixed-bf16"), "test_loss", "fp32",
         ),
-        "language-model": (LANGUAGE, "test_bits", "fp32"),
+        "language-model": (EVERYDAY, "test_bits", "fp32"),
+        "residual-net": (EVERYDAY, "test_accuracy", "fp32"),
     }  # fmt: skip
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name
