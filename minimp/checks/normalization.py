@@ -39,8 +39,11 @@ def vector_norm(
 ) -> Running:
     """The sum's gamma over p, relatively, and the functions' ulps; exact for p = inf."""
     size = abs(_in(x, dtype))
-    if p == math.inf:
-        return size.move(lambda a: np.max(a, axis=dim, keepdims=keepdim))
+    if abs(p) == math.inf:
+        pick = np.max if p > 0 else np.min
+        return size.move(lambda a: pick(a, axis=dim, keepdims=keepdim))
+    if p == 0:
+        return size.at.number(np.asarray(np.count_nonzero(size.exact, axis=dim, keepdims=keepdim)))
     if p == 1:
         return size.sum(dim, keepdims=keepdim)
     if p == 2:
@@ -89,10 +92,12 @@ def vector_norm_x(c: Case) -> Running:
     p, dim, dtype = c.options.get("p", 2), c.options.get("dim"), c.options.get("dtype")
     x, g = _in(c.number(0), dtype), _in(c.grad, dtype).move(_kept(c))
     sign = x.at.number(np.sign(x.exact))
+    if p == 0:
+        return Running(np.zeros_like(x.exact), np.zeros_like(x.exact), c.at)
     if p == 1:
         return (g * sign).rounded(c.at.fmt)
     y = vector_norm(c.number(0), **{**c.options, "keepdim": True}).stored(c.output)
-    if p == math.inf:
+    if abs(p) == math.inf:
         hit = (np.abs(x.exact) == y.exact) | np.isnan(x.exact)
         share = g / x.at.number(np.sum(hit, axis=dim, keepdims=True).astype(np.float64))
         return (sign * share * x.at.number(hit.astype(np.float64))).rounded(c.at.fmt)

@@ -89,10 +89,12 @@ def rms_norm(x: Array, weight: Array | None = None, *, normalized_shape: Sequenc
 def vector_norm(
     x: Array, *, p: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Array:
-    """The p-th root of sum |x|^p, or the largest |x|."""
+    """The p-th root of sum |x|^p, the largest or the smallest |x|, or how many are not 0."""
     del dtype
-    if p == math.inf:
-        return np.asarray(np.max(np.abs(x), axis=dim, keepdims=keepdim))
+    if abs(p) == math.inf:
+        return np.asarray((np.max if p > 0 else np.min)(np.abs(x), axis=dim, keepdims=keepdim))
+    if p == 0:
+        return np.asarray(np.count_nonzero(x, axis=dim, keepdims=keepdim), np.float64)
     return np.asarray(np.power(np.sum(np.abs(x) ** p, axis=dim, keepdims=keepdim), 1 / p))
 
 

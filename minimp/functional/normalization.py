@@ -203,11 +203,11 @@ def vector_norm(
     *,
     dtype: Any = None,
 ) -> Tensor:
-    """(sum |x|^ord)^(1/ord) over `dim`, all axes if None (torch.linalg.vector_norm); ord > 0 or inf.
+    """(sum |x|^ord)^(1/ord) over `dim`, all axes if None (torch.linalg.vector_norm).
 
     Args:
         x: a floating tensor.
-        ord: p of the norm; torch's 0, -inf and negative ones, which are no norms, are not offered.
+        ord: p of the norm. inf takes the largest |x|, -inf the smallest, 0 counts what is not 0.
         dim, keepdim: the axes, and whether they stay, of length 1.
         dtype: the format computed in and of the result; at least as wide as x's.
     """

@@ -48,8 +48,9 @@ class Reductions(Value):
         """Return ln sum e^x over `dim`, without overflow."""
         return ops.logsumexp(self, dim=dims_of(dim), keepdim=keepdim)
 
-    def norm(self, p: float = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-        """Return the p-norm over `dim` (torch.Tensor.norm), see :func:`minimp.functional.vector_norm`."""
+    def norm(self, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+        """Return the p-norm over `dim`, see :func:`minimp.functional.norm`."""
+        p = 2 if p is None or p == "fro" else p
         return ops.linalg_vector_norm(self, p=p, dim=dims_of(dim), keepdim=keepdim, dtype=format_of(dtype))
 
     def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor:

@@ -91,15 +91,20 @@ def linalg_vector_norm(
     keepdim: bool = False,
     dtype: Format | None = None,
 ) -> Array:
-    """(sum |x|^p)^(1/p) over `dim` (all axes if None), p > 0; the largest |x| for p = inf.
+    """(sum |x|^p)^(1/p) over `dim` (all axes if None); for p = inf the largest |x|, for -inf the smallest.
 
+    For p = 0 it is the number of elements that are not 0; this and p < 1 are no norms, but torch has them.
     `dtype` is the format computed in and of the result, at least as wide as x's. dx = g sign(x)
-    (|x| / y)^(p - 1), 0 where y is 0; for p = inf, the largest |x| share g alike (torch.linalg.vector_norm).
+    (|x| / y)^(p - 1), 0 where y is 0 and for p = 0; for p = inf and -inf, the elements that are the result
+    share g alike (torch.linalg.vector_norm).
     """
     _check_norm(ctx, x, p, dim, dtype)
     size = abs(ctx.wide(x if dtype is None else ctx.backend.cast(x, dtype)))
-    if p == math.inf:
-        y = ctx.backend.xp.max(size, axis=dim, keepdims=keepdim)
+    if abs(p) == math.inf:
+        pick = ctx.backend.xp.max if p > 0 else ctx.backend.xp.min
+        y = pick(size, axis=dim, keepdims=keepdim)
+    elif p == 0:
+        y = (size != 0).sum(axis=dim, keepdims=keepdim).astype(size.dtype)
     else:
         terms = size if p == 1 else size * size if p == 2 else ctx.backend.xp.power(size, p)
         y = ctx.backend.sum(terms, axis=dim, keepdims=keepdim, accumulate=ctx.accumulate)
@@ -119,9 +124,11 @@ def _(
     wide = ctx.wide(x if dtype is None else ctx.backend.cast(x, dtype))
     g, norm = (ctx.wide(keep_axes(a, x.ndim, dim, keepdim)) for a in (grad, y))
     zero, size = xp.zeros((), wide.dtype), abs(wide)
-    if p == 1:
+    if p == 0:
+        slope = xp.zeros(x.shape, wide.dtype)
+    elif p == 1:
         slope = xp.sign(wide) * g
-    elif p == math.inf:
+    elif abs(p) == math.inf:
         hit = (size == norm) | xp.isnan(size)
         slope = xp.sign(wide) * hit * (g / hit.sum(axis=dim, keepdims=True).astype(wide.dtype))
     elif p == 2:
@@ -184,8 +191,8 @@ def _check_normalized(
 def _check_norm(ctx: Node, x: Array, p: Any, dim: Dim, dtype: Format | None) -> None:
     name = "linalg_vector_norm"
     check_dims(name, x, dim)
-    if not (isinstance(p, int | float) and p > 0):
-        raise SettingError(f"{name}: expected ord > 0 or inf, got {p!r}", help="2 is the Euclidean norm")
+    if not isinstance(p, int | float) or p != p:  # noqa: PLR0124 - NaN
+        raise SettingError(f"{name}: expected a number, got {p!r}", help="2 is the Euclidean norm")
     if ctx.format is None:
         raise FormatError(f"expected a floating tensor, got {x.dtype}", op=name, help="cast it with .float()")
     if dtype is not None and dtype is not ctx.format and dtype.bits <= ctx.format.bits:
@@ -194,8 +201,8 @@ def _check_norm(ctx: Node, x: Array, p: Any, dim: Dim, dtype: Format | None) -> 
             formats=[ctx.format.name, dtype.name], help="cast the result instead, with .to(...)",
         )  # fmt: skip
     axes = range(x.ndim) if dim is None else dim if isinstance(dim, tuple) else (dim,)
-    if p == math.inf and (x.ndim or x.size == 0) and not all(x.shape[d] for d in axes if x.ndim):
+    if (p < 0 or p == math.inf) and (x.ndim or x.size == 0) and not all(x.shape[d] for d in axes if x.ndim):
         raise ShapeError(
-            f"there is no largest element over {dim} of a tensor of shape {x.shape}",
+            f"there is no norm of order {p} over {dim} of a tensor of shape {x.shape}",
             op=name, shapes=[x.shape],
         )  # fmt: skip

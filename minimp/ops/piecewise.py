@@ -54,10 +54,10 @@ def _(ctx: Node, grad: Array, *, alpha: float = 1.0, scale: float = 1.0, input_s
 def hardtanh(ctx: Node, x: Array, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     """x between the two limits, and the nearer limit beyond them; limits are numbers of the format.
 
-    The gradient is g strictly between them, 0 at them (as in torch). One byte an element is kept.
+    The gradient is g strictly between them, 0 at them (as in torch) and at NaN. One byte an element is kept.
     """
     xp, wide = ctx.backend.xp, ctx.wide(x)
-    ctx.save(~((wide <= min_val) | (wide >= max_val)))
+    ctx.save((wide > min_val) & (wide < max_val))
     return ctx.round(xp.minimum(xp.maximum(wide, min_val), max_val))
 
 

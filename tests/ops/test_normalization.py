@@ -165,14 +165,14 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "weight": (lambda: functional.layer_norm(T, 3, T), ShapeError, r"of shape \(3,\), got \(2, 3\)"),
     "bias": (lambda: functional.layer_norm(T, 3, None, T), ShapeError, r"of shape \(3,\), got \(2, 3\)"),
     "mixed": (lambda: functional.rms_norm(T, 3, T[0].half()), FormatError, "or float32 beside 16 bits"),
-    "ord_0": (lambda: functional.vector_norm(T, 0), SettingError, "expected ord > 0 or inf, got 0"),
-    "ord_fro": (lambda: functional.vector_norm(T, "fro"), SettingError, "expected ord > 0 or inf, got 'fro'"),
+    "ord_nan": (lambda: functional.vector_norm(T, float("nan")), SettingError, "expected a number, got nan"),
+    "ord_fro": (lambda: functional.vector_norm(T, "fro"), SettingError, "expected a number, got 'fro'"),
     "narrow": (lambda: functional.vector_norm(T, dtype="float16"), FormatError, "would narrow float32"),
     "sideways": (
         lambda: functional.vector_norm(T.bfloat16(), dtype="float16"), FormatError, "would narrow bfloat16",
     ),
     "integers": (lambda: functional.vector_norm(mp.tensor([1, 2])), FormatError, "a floating tensor"),
-    "empty": (lambda: functional.vector_norm(T[:0], math.inf), ShapeError, "no largest element"),
+    "empty": (lambda: functional.vector_norm(T[:0], math.inf), ShapeError, "no norm of order inf"),
     "dim": (lambda: functional.vector_norm(T, 2, 2), ShapeError, "dim 2 is out of range"),
     "module": (lambda: LayerNorm(0), SettingError, "LayerNorm: .*whole numbers of at least 1, got 0"),
 }  # fmt: skip

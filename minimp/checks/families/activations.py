@@ -138,7 +138,7 @@ def _softplus_x(c: Case) -> Running:
 def _hardtanh_x(c: Case) -> Running:
     low, high = c.options.get("min_val", -1.0), c.options.get("max_val", 1.0)
     x = c.number(0).exact
-    return c.grad.where(~((x <= low) | (x >= high)))
+    return c.grad.where((x > low) & (x < high))
 
 
 def _hardsigmoid_x(c: Case) -> Running:

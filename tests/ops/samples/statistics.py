@@ -7,7 +7,13 @@ from tests.ops.samples.base import Sample
 
 PLANE = ((3, 4, 5),)
 
+ORDERS = (0, -float("inf"), -1, -2.5)
+
 SAMPLES = [
+    *(
+        Sample("linalg_vector_norm", lambda x, p=p: functional.norm(x, p, 1), options=f"p{p}", tie_free=True)
+        for p in ORDERS
+    ),
     Sample("var", functional.var),
     Sample("var", lambda x: x.var(0, unbiased=False, keepdim=True), options="biased"),
     Sample("var", lambda x: x.var((0, -1), correction=2), PLANE, "axes"),
