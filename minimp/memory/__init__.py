@@ -1,0 +1,12 @@
+"""Bytes by cause: what a training step holds and why, forecast from shapes and measured.
+
+Two columns. *Logical*: what hardware with real 16-bit arithmetic would hold. *Physical*: what this process
+holds: also float32 twins of 16-bit arrays (:mod:`minimp_backends.twins`), and gradients in float32.
+"""
+
+from minimp.memory.counting import saved_arrays
+from minimp.memory.forecasting import forecast
+from minimp.memory.measuring import ledger, measure
+from minimp.memory.records import CAUSES, MOMENTS, Bytes, Ledger
+
+__all__ = ["CAUSES", "MOMENTS", "Bytes", "Ledger", "forecast", "ledger", "measure", "saved_arrays"]
