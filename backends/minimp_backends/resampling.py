@@ -11,6 +11,7 @@ axes costs the sum of its taps and not their product. All sums are in the dtype 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["Plan", "resample_backward", "resample_forward"]
 
 Array = NDArray[Any]
 Plan = Sequence[tuple[Array, Array | None]]
+SHORT = 128
+"""Up to this length, a product with a matrix that is mostly zeros is faster than sums of runs."""
 FEW_RUNS = 8
 """Up to so many runs of neighbours are moved slice by slice."""
 
@@ -52,11 +55,36 @@ def _along(x: Array, axis: int, index: Array, weight: Array | None) -> Array:
 
 
 def _back_along(g: Array, axis: int, length: int, index: Array, weight: Array | None) -> Array:
+    regular = weight is None and all(_is_regular(places, length) for places in index)
+    if not regular and 0 < length <= SHORT and math.isfinite(g.sum()):
+        return _through_matrix(g, axis, length, index, weight)
     total = np.zeros((*g.shape[:axis], length, *g.shape[axis:][1:]), g.dtype)
     for tap, places in enumerate(index):
         part = g if weight is None else g * _across(weight[tap], axis, g.dtype)
         _collect(total, part, axis, places)
     return total
+
+
+def _through_matrix(g: Array, axis: int, length: int, index: Array, weight: Array | None) -> Array:
+    """The same by one product; the zeros of the matrix would make NaN of an infinity."""
+    matrix = np.zeros((index.shape[1], length), g.dtype)
+    for tap, places in enumerate(index):
+        values = 1 if weight is None else weight[tap]
+        np.add.at(matrix, (np.arange(len(places)), places), values)
+    if axis == -1:
+        rows = g.reshape(math.prod(g.shape[:-1]), g.shape[-1])
+        return np.asarray(rows @ matrix).reshape(*g.shape[:-1], length)
+    lead, after = g.shape[:axis], g.shape[axis:][1:]
+    product = np.matmul(matrix.T, g.reshape(*lead, g.shape[axis], math.prod(after)))
+    return np.asarray(product).reshape(*lead, length, *after)
+
+
+def _is_regular(places: Array, length: int) -> bool:
+    """Tell whether elements are moved by a few slices, or repeated a few times in a row."""
+    factor = len(places) // length if length else 0
+    if factor <= FEW_RUNS and len(places) == factor * length and _repeats(places, factor):
+        return True
+    return len(_run_starts(places)) <= FEW_RUNS
 
 
 def _across(values: Array, axis: int, dtype: np.dtype[Any]) -> Array:
@@ -70,8 +98,9 @@ def _collect(total: Array, part: Array, axis: int, places: Array) -> None:
         return
     factor = len(places) // total.shape[axis]
     if len(places) == factor * total.shape[axis] and _repeats(places, factor):
-        split = (*part.shape[:axis], total.shape[axis], factor, *part.shape[axis:][1:])
-        total += part.reshape(split).sum(axis=axis)
+        split = part.reshape(*part.shape[:axis], total.shape[axis], factor, *part.shape[axis:][1:])
+        for step in range(factor):
+            total += split[_at(axis, step)]
         return
     starts = _run_starts(places)
     if len(starts) <= FEW_RUNS:

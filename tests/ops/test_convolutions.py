@@ -297,12 +297,29 @@ def test_what_cannot_be_is_refused(name: str) -> None:
         call()
 
 
-def test_the_gradients_of_conv2d_are_ops() -> None:
-    """Oracle: conv2d's own gradients, bit for bit."""
+@pytest.mark.parametrize("name", ["float32", "float16", "kahan", "chunked:4"])
+def test_the_three_kernels_have_each_other_for_gradients(name: str) -> None:
+    """Oracle: conv2d, conv2d_input and conv2d_weight themselves, bit for bit, under one accumulation."""
     random = np.random.default_rng(8)
-    x, w = (mp.tensor(random.standard_normal(s), requires_grad=True) for s in [(2, 4, 5, 6), (4, 2, 3, 2)])
-    y = functional.conv2d(x, w, **GEOMETRY)
-    g = mp.tensor(random.standard_normal(y.shape))
-    y.backward(g)
-    np.testing.assert_array_equal(ops.conv2d_input(g, w, shape=x.shape, **GEOMETRY).detach().numpy(), x.grad)
-    np.testing.assert_array_equal(ops.conv2d_weight(x, g, shape=w.shape, **GEOMETRY).detach().numpy(), w.grad)
+    shapes = [(2, 4, 5, 6), (4, 2, 3, 2), (2, 4, 3, 6)]  # an image, a weight, a result
+    x, w, g = (mp.tensor(numbers(random, s, "float16"), dtype="float16", requires_grad=True) for s in shapes)
+
+    def image(a: Any, b: Any) -> mp.Tensor:
+        return ops.conv2d_input(a, b, shape=shapes[0], **GEOMETRY)
+
+    def weight(a: Any, b: Any) -> mp.Tensor:
+        return ops.conv2d_weight(a, b, shape=shapes[1], **GEOMETRY)
+
+    def result(a: Any, b: Any) -> mp.Tensor:
+        return functional.conv2d(a, b, **GEOMETRY)
+
+    for call, inputs, seed, rules in (
+        (result, (x, w), g, (lambda: image(g, w), lambda: weight(x, g))),
+        (image, (g, w), x, (lambda: result(x, w), lambda: weight(x, g))),
+        (weight, (x, g), w, (lambda: image(g, w), lambda: result(x, w))),
+    ):
+        with mp.accumulate(name):
+            y = call(*inputs)
+            wanted = [rule().detach().numpy() for rule in rules]
+        for found, right in zip(mp.grad(y, inputs, seed.detach()), wanted, strict=True):
+            np.testing.assert_array_equal(found.numpy(), right)
