@@ -42,10 +42,11 @@ def watch(scaled: Tensor, scale: float, scaler: Any) -> None:
     """Mark the gradients that a backward pass from `scaled`, which is S times a loss, will make."""
     if not scaled.requires_grad or scale == 1.0:
         return
-    edge, owner = scaled.edge, ref(scaler)
+    assert scaled.edge is not None
+    edge, owner = ref(scaled.edge), ref(scaler)  # the edge holds this hook: it must not be held by it
 
     def mark(_: Any) -> None:
-        for leaf in _leaves(edge):
+        for leaf in _leaves(edge()):
             before = _nothing if leaf.grad is None else ref(leaf.grad)
             held = _marks.get(id(leaf))
             if held is None or not _holds(held, leaf):
