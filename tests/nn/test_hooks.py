@@ -302,3 +302,44 @@ def test_gradients_through_a_tap_can_be_differentiated_again() -> None:
     assert curve is not None
     assert curve.tolist() == [2 * 2 * 3.0 * 7.0]
     assert len(seen) == 1
+
+
+def test_each_backward_shows_its_own_gradients() -> None:
+    """Oracle: torch's rule: what another backward brought is not shown again; zeros stand for it."""
+    module, seen = Two(), []
+    module.register_full_backward_hook(lambda m, i, o: seen.append([g.tolist() for g in o]))
+    a, b = mp.tensor([2.0], requires_grad=True), mp.tensor([5.0], requires_grad=True)
+    c, d = module(a, 3.0, b)
+    c.backward(retain_graph=True)
+    d.backward()
+    assert seen == [[[1.0], [0.0]], [[0.0], [1.0]]]
+
+
+def test_a_gradient_that_passes_the_outputs_by_calls_no_hook() -> None:
+    """Oracle: torch's rule: the hook waits for the gradients of the outputs, each time anew."""
+
+    class Leaking(nn.Module):
+        kept: Any = None
+
+        def forward(self, x: Any) -> Any:
+            self.kept = x * 2.0
+            return x * 3.0
+
+    module, seen = Leaking(), []
+    module.register_full_backward_hook(lambda m, i, o: seen.append(i[0].tolist()))
+    x = mp.tensor([1.0], requires_grad=True)
+    module(x).backward(retain_graph=True)
+    module.kept.backward()
+    assert seen == [[3.0]]
+    assert x.grad is not None
+    assert x.grad.tolist() == [5.0]
+
+
+def test_an_always_called_hook_is_called_once() -> None:
+    """Oracle: torch's rule: a hook that has run is not run again when a later one raises."""
+    layer, seen = linear(), []
+    layer.register_forward_hook(lambda module, args, output: seen.append(output), always_call=True)
+    layer.register_forward_hook(lambda module, args, output: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        layer(ones())
+    assert len(seen) == 1

@@ -9,7 +9,7 @@ import pytest
 
 import minimp as mp
 from minimp import nn
-from minimp.errors import DataError, SettingError
+from minimp.errors import DataError, SettingError, ShapeError
 from tests.tolerances import assert_close
 
 
@@ -157,3 +157,36 @@ def test_settings_that_cannot_act_are_refused(make: Any, message: str) -> None:
     with pytest.raises(SettingError) as caught:
         make()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_whole_channels_are_dropped(axes: int) -> None:
+    """Oracle: a channel is 0 or x / (1 - p), p = 1/4 exact; the count within six deviations."""
+    layer = getattr(nn, f"Dropout{axes}d")(0.25)
+    x = mp.tensor(np.full((100, 100, *(2,) * axes), 3.0, np.float32))
+    y = values(layer(x)).reshape(100 * 100, -1)
+    assert set(np.unique(y)) == {0.0, 4.0}
+    assert (y == y[:, :1]).all()
+    assert_close((np.mean(y[:, 0] == 0) - 0.25) / np.sqrt(0.25 * 0.75 / len(y)), 0.0, "six_deviations")
+    assert layer.eval()(x) is x
+    single = layer.train()(mp.tensor(np.ones((50, *(2,) * axes), np.float32)))
+    assert (values(single).reshape(50, -1) == values(single).reshape(50, -1)[:, :1]).all()
+    with pytest.raises(ShapeError, match=r"or \(C, "):
+        layer(mp.tensor(np.ones(3, np.float32)))
+
+
+def test_alpha_dropout_keeps_mean_and_variance(rng: np.random.Generator) -> None:
+    """Oracle: mean 0 and variance 1 of normal inputs (Klambauer et al. 2017), each within six deviations.
+
+    The variance of y^2 is below 3, that of a normal y being 2.
+    """
+    layer, count = nn.AlphaDropout(0.3), 400_000
+    x = mp.tensor(rng.standard_normal(count), dtype="float32")
+    y = values(layer(x))
+    assert_close(y.mean() * np.sqrt(count), 0.0, "six_deviations")
+    assert_close((np.mean(y**2) - 1) / np.sqrt(3 / count), 0.0, "six_deviations")
+    lowest = np.unique(y, return_counts=True)
+    share = lowest[1].max() / count  # of the one value that stands for what was dropped
+    assert_close((share - 0.3) / np.sqrt(0.3 * 0.7 / count), 0.0, "six_deviations")
+    assert layer.eval()(x) is x
+    assert not values(nn.AlphaDropout(1.0)(x)).any()

@@ -111,6 +111,7 @@ def test_dropout_acts_between_layers_and_in_training_only(rng: np.random.Generat
     layer = nn.GRU(3, 4, 2, dropout=1.0)
     a, b = (mp.tensor(rng.standard_normal((5, 2, 3)), dtype="float32") for _ in range(2))
     np.testing.assert_array_equal(np.asarray(layer(a)[0]), np.asarray(layer(b)[0]))
+    assert np.asarray(layer(a)[0]).all()  # nothing is dropped behind the last layer
     layer.eval()
     assert np.any(np.asarray(layer(a)[0]) != np.asarray(layer(b)[0]))
 
