@@ -135,6 +135,18 @@ def test_whole_numbers_are_copied_and_not_averaged() -> None:
     assert values(ema.module.mean).tolist() == [2.5] * 4
 
 
+def test_without_memory_the_average_is_the_last_weight() -> None:
+    """Oracle: decay 0 gives w and decay 1 the first w, to the bit: the nearer end is where the sum begins."""
+    for decay, kept in ((0.0, 5), (1.0, 0)):
+        model = Small()
+        ema = swa_utils.EMA(model, decay)
+        for number in range(6):
+            move(model, number)
+            ema.update_parameters(model)
+        move(model, kept)
+        assert ema.module.weight.array.tobytes() == model.weight.array.tobytes()
+
+
 # ---- in 16 bits
 
 

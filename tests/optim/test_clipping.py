@@ -200,6 +200,26 @@ def test_only_gradients_of_the_scaled_loss_are_marked() -> None:
         optim.clip_grad_norm_([*params, plain], 1.0)
 
 
+def test_marks_outlast_other_gradients_and_end_with_the_iteration() -> None:
+    """Oracle: mp.grad touches no `.grad`, so a scaled one stays scaled; after update() nothing is."""
+    params, _, scaler = scaled_gradients()
+    mp.grad(scaler.scale((params[0] * 2.0).sum()), [params[0]])
+    with pytest.raises(ScalerError, match="2 of 2"):
+        optim.clip_grad_norm_(params, 1.0)
+    other = parameter([1.0])
+    scaler.scale((other * 2.0).sum()).backward()
+    scaler.step(optim.SGD([other]))
+    scaler.update()
+    for param in params:
+        param.grad = None
+    (params[0] * 3.0 + params[1] * 4.0).sum().backward()
+    assert optim.clip_grad_norm_(params, 99.0).item() == 5.0
+    scaler.scale((params[0] * 2.0).sum()).backward()
+    scaler.update(4.0)
+    params[0].grad = mp.tensor([3.0])
+    assert optim.clip_grad_norm_(params, 99.0).item() == 5.0
+
+
 def test_a_scaler_that_does_nothing_marks_nothing() -> None:
     """Oracle: enabled=False, and a scale of 1."""
     for scaler in (mp.GradScaler(enabled=False), mp.GradScaler.preset("static", init_scale=1.0)):

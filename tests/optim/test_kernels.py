@@ -180,6 +180,13 @@ def test_a_trust_ratio_without_length_is_one() -> None:
     assert ratio(np, three, none) == ratio(np, none[:0], none[:0]) == 1.0
 
 
+@pytest.mark.parametrize("size", [1, 47, 48, 49, 97])
+def test_a_trust_ratio_is_of_every_element(size: int) -> None:
+    """Oracle: whole numbers, whose squares add up exactly in any order: sqrt(4 n) / sqrt(n)."""
+    twos, ones = np.full(size, 2.0, "f"), np.ones(size, "f")
+    assert updates_plain.trust_ratio(np, twos, ones) == (4 * size) ** 0.5 / size**0.5
+
+
 ALL_DICE = np.arange(2**16, dtype=np.uint16)
 
 

@@ -93,6 +93,9 @@ def test_what_is_bundled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onepass, "SMALL", 10)
     monkeypatch.setattr(onepass, "MOST", 12)
     sizes = [5, 6, 10, 2, 3]
+    crowded = optim.SGD([parameter(np.ones(size)) for size in (5, 6, 10, 7, 5, 1)])
+    crowd = {p: np.ones(p.shape, np.float32) for p in crowded.param_groups[0]["params"]}
+    assert sizes_of(crowded, crowd) == [[10], [5, 6], [7, 5], [1]]
     params = [parameter(np.ones(size)) for size in sizes] + [parameter(np.ones(4), "bfloat16")]
     grads = {p: np.ones(p.shape, np.float32) for p in params}
     optimizer = optim.Adam([{"params": params[:3]}, {"params": params[3:], "lr": 0.1}])

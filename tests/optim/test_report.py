@@ -70,6 +70,9 @@ def test_kahan_swallows_what_neither_weight_nor_compensation_took() -> None:
         optimizer.step(gradients={param: np.array([size], np.float32)})
     assert optimizer.last_update is not None
     assert optimizer.last_update.swallowed == 1
+    optimizer.step(gradients={param: np.array([2.0**-12], np.float32)})
+    assert param.item() == 1.0
+    assert optimizer.last_update.swallowed == 0  # the compensation has taken it
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

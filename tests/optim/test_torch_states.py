@@ -115,11 +115,12 @@ def test_masters_go_on_in_float32_parameters_of_torch() -> None:
         assert_close(optimizer.master_of(other), param.detach().numpy(), "parity_optimizer")
 
 
-def test_16_bit_states_of_torch_are_widened() -> None:
-    """Oracle: torch's bfloat16 state, exactly, in float32; masters begin at the parameters."""
-    source, optimizer = theirs("Adam", {"lr": 0.01}, torch.bfloat16)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_states_of_torch_are_widened(dtype: str) -> None:
+    """Oracle: torch's 16-bit state, exactly, in float32; masters begin at the parameters."""
+    source, optimizer = theirs("Adam", {"lr": 0.01}, getattr(torch, dtype))
     advance(source, optimizer, 0, 2)
-    params, resumed = ours("Adam", {"master_weights": True}, "bfloat16")
+    params, resumed = ours("Adam", {"master_weights": True}, dtype)
     resumed.load_state_dict(optimizer.state_dict())
     kept = resumed.state[params[0]]
     assert kept["exp_avg"].dtype == np.float32
