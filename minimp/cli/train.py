@@ -350,9 +350,13 @@ def _ways_on(made: _Run) -> dict[str, str]:
     again = shlex.join(["minimp", "train", "--resume", str(folder), "--steps", str(2 * settings.steps)])
     sizes = "".join(f", {name}={value!r}" for name, value in settings.model_sizes.items())
     shapes = f"({train.input_shape}, {train.num_classes}){sizes}"
+    writing = {}
+    if isinstance(train, TextDataset):
+        writing = {"write more": shlex.join(["minimp", "train", "--resume", str(folder), "--sample", "1000"])}
     return {
         "written": f"{folder}{os.sep}  {'  '.join(FILES)}",
         "go on": again,
+        **writing,
         "use": "from minimp import load, models",
         " ": f"model = models.build({settings.model!r}, {shapes})",
         "  ": f"model.load_state_dict(load({str(folder / WEIGHTS)!r}))",

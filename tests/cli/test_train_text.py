@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from minimp.checkpoint.saving import read_meta
 from minimp.cli import main
 from minimp.data import Vocabulary, read_text
 from minimp.models.sampling import Drawing, sample
+from minimp.runlog import read_log
 from tests.cli.processes import on_a_terminal
-from tests.cli.test_train import assert_same_run, train
+from tests.cli.test_train import assert_same_run, stop, train
 
 TEXT = "".join(f"{n}: {'ab' * (n % 5)}\n" for n in range(200))
 SMALL = ("--model", "gpt", "--data", "text.txt", "--context", "12", "--sizes", "width=16,layers=1,heads=2")
@@ -188,6 +190,20 @@ def test_bad_input_is_one_clear_line(options: str, words: str, capsys: pytest.Ca
     assert len(rest) == 1 or "--prompt ä" not in options
     assert all(line.startswith("  help: ") for line in rest)
     assert sorted(map(str, Path().rglob("*"))) == before
+
+
+def test_ctrl_c_keeps_the_options_of_the_text_at_the_end() -> None:
+    """Oracle: the command that it prints."""
+    options = ("--sample", "7", "--prompt", "1: a", "--top-k", "2", "--batch", "8", "--quiet")
+    code, said = stop(3, signal.SIGINT, *SMALL, *options, "--steps", "100000", "--out", "run")
+    assert code == 130
+    command = shlex.split(said.split("resume: ")[1])
+    assert command == [
+        "minimp", "train", "--resume", "run", "--sample", "7", "--prompt", "1: a", "--top-k", "2", "--quiet",
+    ]  # fmt: skip
+    done = len(read_log("run/log.jsonl"))
+    assert main([*command[1:], "--steps", str(done + 3), "--json", "x.json"]) == 0
+    assert len(figures("x.json")["result"]["sample"]["text"]) == 7
 
 
 def test_a_run_keeps_its_text_and_its_sizes(capsys: pytest.CaptureFixture[str]) -> None:
