@@ -156,7 +156,9 @@ def _kind_of(path: Path) -> Kind:
             return _kind_of_folder(path)
     if str(path) == STDLIB and not path.exists():
         raise DataError(
-            f"{STDLIB!r} is text, and inputs with labels are wanted", op=OP, help="text is for the model gpt"
+            f"{STDLIB!r} is text, and inputs with labels are wanted",
+            op=OP,
+            help="text is for the model gpt (--model gpt)",
         )
     head = head_of(path, OP)
     ending = "".join(path.suffixes[-2:]).lower().removesuffix(".gz")
