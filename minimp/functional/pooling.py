@@ -13,7 +13,7 @@ from minimp.tensors import Tensor
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d",
-    "avg_pool2d", "max_pool1d", "max_pool2d", "max_unpool2d",
+    "avg_pool2d", "lp_pool1d", "lp_pool2d", "max_pool1d", "max_pool2d", "max_unpool2d",
 ]  # fmt: skip
 
 Sizes = int | Sequence[int | None] | None
@@ -89,6 +89,28 @@ def avg_pool1d(
     y: Tensor = _signal(
         avg_pool2d(image, sizes["kernel_size"], sizes["stride"], edge, ceil_mode, count_include_pad)
     )
+    return y
+
+
+def lp_pool2d(
+    input: Any, norm_type: float, kernel_size: Pair, stride: Pair | None = None, ceil_mode: bool = False
+) -> Tensor:  # fmt: skip
+    """(sum of x^p)^(1/p) over each window, p = norm_type; (N, C, H, W) -> (N, C, H', W').
+
+    As torch, x^p and not |x|^p: for an odd p, the root of a negative sum is NaN.
+    """
+    kernel = pair("kernel_size", kernel_size)
+    mean = avg_pool2d(ops.pow_(input, norm_type), kernel, stride, 0, ceil_mode)
+    return ops.pow_(ops.mul(mean, kernel[0] * kernel[1]), 1.0 / norm_type)
+
+
+def lp_pool1d(
+    input: Any, norm_type: float, kernel_size: Pair, stride: Pair | None = None, ceil_mode: bool = False
+) -> Tensor:  # fmt: skip
+    """(sum of x^p)^(1/p) over each window of a signal; (N, C, L) -> (N, C, L'); as :func:`lp_pool2d`."""
+    sizes = _flat(kernel_size=kernel_size, stride=kernel_size if stride is None else stride)
+    image = _image(input, "lp_pool1d")
+    y: Tensor = _signal(lp_pool2d(image, norm_type, sizes["kernel_size"], sizes["stride"], ceil_mode))
     return y
 
 
