@@ -147,9 +147,14 @@ class Blocks:
             pieces = [wide] if sizes is None else self.xp.split(wide, stops)
             rounded = [self._round_by_counter(piece, format, rng) for piece in pieces]
             return rounded[0] if sizes is None else self.xp.concatenate(rounded)
-        draws = [rng.integers(0, 1 << 16, size, np.uint16) for size in (sizes or [wide.shape])]
+        draws = [rng.integers(0, 1 << 16, size, np.uint16) for size in (sizes or [wide.size])]
         dice = self.from_host(draws[0] if sizes is None else np.concatenate(draws))
-        return plain_stochastic_bfloat16(self.xp, wide, dice)
+        low = self.xp.empty(wide.shape, format.dtype)
+        flat, out = wide.reshape(-1), low.reshape(-1)
+        for start in range(0, wide.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            out[part] = plain_stochastic_bfloat16(self.xp, flat[part], dice[part])
+        return low
 
     def _round_by_counter(self, wide: Array, format: Format, rng: np.random.Generator) -> Array:
         seed = int(rng.integers(0, 1 << 64, dtype=np.uint64))

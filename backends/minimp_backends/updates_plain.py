@@ -147,8 +147,7 @@ def plain_lamb(
     m and v as in Adam;  u = m^ / (sqrt v^ + eps) + weight_decay w;  w <- w - lr r u, where the trust ratio
     r = |w| / |u| is of the norms of the whole tensors, and 1 if either of them is 0.
 
-    Source: You et al. 2020, algorithm 2 with phi(z) = z (arXiv 1904.00962, fifth version, which corrects the
-    bias of both means).
+    Source: You et al. 2020, algorithm 2 with phi(z) = z, the bias of both means corrected (arXiv 1904.00962).
     """
     grad = -grad if maximize else grad
     mean = _lerp(mean, grad, beta1)
@@ -200,10 +199,11 @@ def plain_stochastic_bfloat16(xp: Any, wide: Array, dice: Array) -> Array:
 
     Source: Zamirai et al. 2020, "Revisiting BFloat16 Training", section 3 (arXiv 2010.06192).
     """
-    bits = wide.view(xp.uint32)
+    bits, nan = wide.view(xp.uint32), xp.isnan(wide)
     moved = ((bits + dice) >> 16).astype(xp.uint16)
-    quiet = ((bits >> 16) | 0x40).astype(xp.uint16)  # a NaN stays one; a carry could turn it into -0
-    return xp.where(xp.isnan(wide), quiet, moved).view(formats.bfloat16.dtype)
+    if bool(nan.any()):  # a NaN stays one; a carry could turn it into -0
+        moved = xp.where(nan, ((bits >> 16) | 0x40).astype(xp.uint16), moved)
+    return moved.view(formats.bfloat16.dtype)
 
 
 def _lerp(mean: Array, grad: Array, beta: float) -> Array:

@@ -175,7 +175,7 @@ def _lion(w: Running, g: Running, state: State, by: State) -> tuple[Running, dic
 
 
 def _lamb(w: Running, g: Running, state: State, by: State) -> tuple[Running, dict[str, Running]]:
-    """You et al. 2020 (arXiv 1904.00962v5), algorithm 2: w <- w - lr |w| / |u| u, u = m^ / ... + lambda w."""
+    """You et al. 2020 (arXiv 1904.00962), algorithm 2: w <- w - lr |w| / |u| u, u = m^ / ... + lambda w."""
     aim, made = _adam_aim(-g if by.get("maximize") else g, state, by)
     aim = (1 / (1 - by["betas"][0] ** _step(state))) * aim
     aim = aim + by["weight_decay"] * w if by.get("weight_decay") else aim

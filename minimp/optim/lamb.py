@@ -17,12 +17,12 @@ __all__ = ["LAMB"]
 class LAMB(Optimizer):
     """w <- w - lr r u, u = m^ / (sqrt v^ + eps) + weight_decay w, and r = |w| / |u| of each whole tensor.
 
-    You et al. 2020, "Large Batch Optimization for Deep Learning", algorithm 2 (arXiv 1904.00962, the fifth
-    version): m and v are Adam's means, ^ corrects their bias, phi is the identity, and r is 1 where |w| or
-    |u| is 0. So every tensor moves by lr of its own length. This is optax.lamb's variant; NVIDIA's FusedLAMB
-    clips the gradients of all tensors beforehand (here: `clip_grad_norm_`) and by default takes r = 1 where
-    weight_decay is 0. The norms are summed in float64. torch has no LAMB: arguments and names are those of
-    torch.optim.Adam, defaults those of the paper's experiments.
+    You et al. 2020, "Large Batch Optimization for Deep Learning", algorithm 2 (arXiv 1904.00962), in the form
+    that corrects the bias of Adam's means (^; the paper's versions differ in that), with phi the identity,
+    and r = 1 where |w| or |u| is 0. So every tensor moves by lr of its own length. This is optax.lamb's
+    variant; apex's FusedLAMB clips the gradients of all tensors beforehand (here: `clip_grad_norm_`) and by
+    default takes r = 1 where weight_decay is 0. The norms are summed in float64. torch has no LAMB: arguments
+    and names are those of torch.optim.Adam, defaults those of FusedLAMB.
 
     Args:
         params, master_weights, update: see :class:`Optimizer`.
