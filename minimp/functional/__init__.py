@@ -69,7 +69,7 @@ from minimp.functional.elementary import (
     logical_or,
     logical_xor,
     remainder,
-    round,
+    round,  # noqa: A004 - torch's name
     rsqrt,
     sign,
     sin,
@@ -181,7 +181,7 @@ __all__ = [
     "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy",
     "index_put", "index_select", "inner", "instance_norm", "interpolate", "isfinite", "isinf", "isnan",
     "kl_div", "l1_loss", "layer_norm", "leaky_relu", "lerp", "linear", "local_response_norm", "log",
-    "log10", "log1p", "log2", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "log1p", "log2", "log10", "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor",
     "logsigmoid", "logsumexp", "lp_pool1d", "lp_pool2d", "margin_ranking_loss", "masked_fill",
     "masked_select", "max_pool1d", "max_pool2d", "max_unpool2d", "maximum", "minimum", "mish", "mm",
     "movedim", "mse_loss", "mv", "nll_loss", "norm", "normalize", "one_hot", "outer", "pad",

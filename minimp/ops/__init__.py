@@ -1,6 +1,7 @@
 """The ops, one file a family; each op is its forward, its gradient, its cast class and its docstring."""
 
 from minimp.door import OPS, Op, cast, op
+from minimp.ops import composites  # noqa: F401 - it declares, and exports nothing
 from minimp.ops.activations import gelu, relu, sigmoid, tanh
 from minimp.ops.adaptive import (
     adaptive_avg_pool2d,
@@ -71,26 +72,23 @@ from minimp.ops.smooth import glu, log_sigmoid, mish, silu, softplus
 from minimp.ops.statistics import logsumexp, std, var
 from minimp.ops.steps import ceil, floor, remainder, round_, sign, trunc
 
-from minimp.ops import composites  # noqa: F401 - it declares, and exports nothing
-
 __all__ = [
-    "OPS", "Op", "abs_", "acos", "adaptive_avg_pool2d", "adaptive_avg_pool2d_input",
-    "adaptive_max_pool2d", "add", "addcdiv", "addcmul", "addmm", "all_", "amax", "amin", "any_",
-    "argmax", "argmin", "argsort", "asin", "atan", "atan2", "avg_pool2d", "avg_pool2d_input", "baddbmm",
-    "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "bitwise_and",
-    "bitwise_not", "bitwise_or", "bitwise_xor", "cast", "cat", "ceil", "clamp", "clone",
-    "constant_pad_nd", "conv1d", "conv2d", "conv2d_input", "conv2d_weight", "conv_transpose1d",
-    "conv_transpose2d", "cos", "cosh", "count_nonzero", "cumprod", "cumsum", "div", "dropout", "elu",
-    "embedding", "eq", "erf", "exp", "expand", "expm1", "floor", "gather", "ge", "gelu", "getitem",
-    "glu", "group_norm", "gt", "hardsigmoid", "hardswish", "hardtanh", "hinge_embedding_loss",
-    "huber_loss", "index_add", "index_copy", "index_put", "index_select", "isfinite", "isinf", "isnan",
-    "kl_div", "l1_loss", "layer_norm", "le", "leaky_relu", "lerp", "linalg_vector_norm", "linear",
-    "log", "log10", "log1p", "log2", "log_sigmoid", "log_softmax", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "logsumexp", "lt", "margin_ranking_loss", "masked_fill", "matmul",
-    "max_pool2d", "max_pool2d_input", "max_unpool2d", "maximum", "mean", "minimum", "mish", "mse_loss",
-    "mul", "ne", "neg", "nll_loss", "op", "permute", "poisson_nll_loss", "pow_", "prelu", "prod",
-    "reciprocal", "relu", "remainder", "resample", "resample_input", "reshape", "rms_norm", "round_",
-    "rsqrt", "scaled_dot_product_attention", "scatter", "scatter_add", "sigmoid", "sign", "silu", "sin",
-    "sinh", "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus", "sqrt", "stack", "std", "sub",
-    "sum_", "tan", "tanh", "tril", "triu", "trunc", "unindex", "var", "where",
+    "OPS", "Op", "abs_", "acos", "adaptive_avg_pool2d", "adaptive_avg_pool2d_input", "adaptive_max_pool2d",
+    "add", "addcdiv", "addcmul", "addmm", "all_", "amax", "amin", "any_", "argmax", "argmin", "argsort",
+    "asin", "atan", "atan2", "avg_pool2d", "avg_pool2d_input", "baddbmm", "batch_norm",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_not", "bitwise_or",
+    "bitwise_xor", "cast", "cat", "ceil", "clamp", "clone", "constant_pad_nd", "conv1d", "conv2d",
+    "conv2d_input", "conv2d_weight", "conv_transpose1d", "conv_transpose2d", "cos", "cosh", "count_nonzero",
+    "cumprod", "cumsum", "div", "dropout", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1",
+    "floor", "gather", "ge", "gelu", "getitem", "glu", "group_norm", "gt", "hardsigmoid", "hardswish",
+    "hardtanh", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy", "index_put",
+    "index_select", "isfinite", "isinf", "isnan", "kl_div", "l1_loss", "layer_norm", "le", "leaky_relu",
+    "lerp", "linalg_vector_norm", "linear", "log", "log1p", "log2", "log10", "log_sigmoid", "log_softmax",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "lt", "margin_ranking_loss",
+    "masked_fill", "matmul", "max_pool2d", "max_pool2d_input", "max_unpool2d", "maximum", "mean", "minimum",
+    "mish", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute", "poisson_nll_loss", "pow_",
+    "prelu", "prod", "reciprocal", "relu", "remainder", "resample", "resample_input", "reshape", "rms_norm",
+    "round_", "rsqrt", "scaled_dot_product_attention", "scatter", "scatter_add", "sigmoid", "sign", "silu",
+    "sin", "sinh", "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus", "sqrt", "stack", "std",
+    "sub", "sum_", "tan", "tanh", "tril", "triu", "trunc", "unindex", "var", "where",
 ]  # fmt: skip
