@@ -23,6 +23,8 @@ MOST_WINDOWS = 2**20
 """A training part has at most so many windows, so that an order of them stays small (8 MiB)."""
 TEST_SHARE, MOST_TEST = 0.1, 2**16
 """The last tenth of a text judges, but no more than 65,536 characters: the model must read all of it."""
+BLOCK = 2**18
+"""Characters that are encoded at a time, so that memory stays near that of the text."""
 SHOWN = 30
 """Characters of a text that a message shows."""
 UTF32 = "utf-32-le"
@@ -63,16 +65,24 @@ class Vocabulary:
         Raises:
             DataError: a character that is not in the vocabulary; the message gives its place.
         """
-        points, known = _points(text), _points(self.characters)
-        codes = np.minimum(np.searchsorted(known, points), len(known) - 1)
-        strange = known[codes] != points
-        if strange.any():
-            at = int(np.argmax(strange))
-            raise DataError(
-                f"the character {text[at]!r} at position {at} is not among the {len(self)} of the vocabulary",
-                op="Vocabulary.encode", help="replace it, or use characters that the text has",
-            )  # fmt: skip
-        return codes.astype(np.int64, copy=False)
+        return self.encode_as(text, np.int64)
+
+    def encode_as(self, text: str, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return the numbers as :meth:`encode` does, in an integer type that holds them."""
+        known, codes = _points(self.characters), np.empty(len(text), dtype)
+        for start in range(0, len(text), BLOCK):
+            points = _points(text[start : start + BLOCK])
+            found = np.minimum(np.searchsorted(known, points), len(known) - 1)
+            strange = known[found] != points
+            if strange.any():
+                at = start + int(np.argmax(strange))
+                raise DataError(
+                    f"the character {text[at]!r} at position {at} is not among the {len(self)} of the "
+                    "vocabulary",
+                    op="Vocabulary.encode", help="replace it, or use characters that the text has",
+                )  # fmt: skip
+            codes[start : start + BLOCK] = found
+        return codes
 
     def decode(self, codes: npt.ArrayLike) -> str:
         """Return the text of numbers from 0 to len(self) - 1, read in row-major order.
@@ -145,7 +155,7 @@ class TextDataset:
         known = Vocabulary.of(text) if vocabulary is None else vocabulary
         smallest = next(each for each in (np.uint8, np.uint16, np.uint32) if len(known) <= np.iinfo(each).max)
         held = {
-            "codes": read_only(known.encode(text).astype(smallest)), "vocabulary": known, "context": length,
+            "codes": read_only(known.encode_as(text, smallest)), "vocabulary": known, "context": length,
             "stride": whole("stride", stride, name), "name": name, "about": about,
         }  # fmt: skip
         for field, value in held.items():

@@ -55,6 +55,16 @@ def test_a_strange_character_is_named_with_its_place(text: str, strange: str) ->
     assert f"{mixed[first]!r} at position {first}" in str(caught.value)
 
 
+def test_a_long_text_is_encoded_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the text; places are counted from its beginning."""
+    monkeypatch.setattr("minimp.data.text.BLOCK", 7)
+    text = "".join(chr(97 + n % 23) for n in range(50))
+    known = Vocabulary.of(text)
+    assert known.decode(known.encode(text)) == text
+    with pytest.raises(DataError, match="'!' at position 31"):
+        known.encode(text[:31] + "!" + text[31:])
+
+
 def test_vocabularies_that_cannot_be() -> None:
     """Oracle: the rule: distinct, in order, at least one; numbers within it."""
     for bad in ("", "ba", "aab"):
