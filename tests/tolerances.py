@@ -280,11 +280,17 @@ ROWS = (
         "a gradient penalty in float16: forward, gradient and its gradient round some units of the largest",
     ),
     Tolerance(
+        "parity_module_fp16",
+        "peak",
+        8 * 2.0**-10,
+        "a whole module in float16 against torch's, which rounds in other places now and then: four in five are "
+        "equal bit for bit; 2.6 units of the largest is the most measured, in a stack of transformer layers",
+    ),
+    Tolerance(
         "parity_module_bf16",
         "peak",
         8 * 2.0**-8,
-        "a whole module in bfloat16 against torch's: each op rounds once, but torch's fused cells and kernels "
-        "round in fewer places; eight roundings of half a unit of the largest",
+        "as parity_module_fp16, in units of bfloat16: 2.8 is the most measured, in torch's fused LSTM",
     ),
     Tolerance(
         "parity_spread",
