@@ -154,6 +154,7 @@ def test_what_must_differ_for_a_state_to_be_refused() -> None:
     others = [
         TextDataset("abcabcac", context=3),
         TextDataset("abcabcab", context=3, vocabulary=Vocabulary("abcd")),
+        TextDataset("bcdbcdbc", context=3, vocabulary=Vocabulary("bcd")),
         TextDataset("abcabcabc", context=4),
     ]
     for other in others:
