@@ -284,7 +284,7 @@ ROWS = (
         "peak",
         8 * 2.0**-10,
         "a whole module in float16 against torch's, which rounds in other places now and then: four in five "
-        "are equal bit for bit; 2.6 units of the largest is the most measured, in a stack of transformer layers",
+        "are equal bit for bit; 2.6 units of the largest is the most measured, in a stack of transformers",
     ),
     Tolerance(
         "parity_module_bf16",

@@ -13,16 +13,12 @@ from minimp.nn.activations import (
     Hardtanh,
     LeakyReLU,
     LogSigmoid,
-    LogSoftmax,
     Mish,
     PReLU,
     ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
-    Softmax,
-    Softmax2d,
-    Softmin,
     Softplus,
     Softshrink,
     Softsign,
@@ -102,6 +98,7 @@ from minimp.nn.shaping import (
     UpsamplingBilinear2d,
     UpsamplingNearest2d,
 )
+from minimp.nn.softmax import LogSoftmax, Softmax, Softmax2d, Softmin
 from minimp.nn.transformer import (
     Transformer,
     TransformerDecoder,

@@ -71,7 +71,7 @@ def normal_(tensor: Leaf, mean: float = 0.0, std: float = 1.0, generator: Genera
 
 def constant_(tensor: Leaf, val: float) -> Leaf:
     """Set every element to `val`, rounded once."""
-    return _fill(tensor, np.full(tensor.shape, val, np.float64), "constant_")
+    return _fill(tensor, np.broadcast_to(np.float64(val), tensor.shape), "constant_")
 
 
 def zeros_(tensor: Leaf) -> Leaf:

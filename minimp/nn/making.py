@@ -29,7 +29,7 @@ def zeros(shape: tuple[int, ...], dtype: Any, backend: str | None) -> Tensor:
     where = default_backend() if backend is None else get_backend(backend)
     form = formats.float32 if dtype is None else formats.get(dtype)
     where.require(form)
-    return Tensor(where.from_host(np.zeros(shape, form.dtype)), where)
+    return Tensor(where.xp.zeros(shape, form.dtype), where)
 
 
 def lifted(x: Any) -> Tensor:
