@@ -1,4 +1,4 @@
-"""`minimp bench`: ratios from one interleaved run, beside PyTorch where it is installed."""
+"""`minimp bench`: ratios from one interleaved run, beside PyTorch and mygrad where they are installed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minimp.benchmarks.formats import FormatTimes, measure
 from minimp.benchmarks.formats import figures as format_figures
 from minimp.benchmarks.formats.data import whole_size
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
-from minimp.benchmarks.suite import torch_is_there
+from minimp.benchmarks.suite import mygrad_is_there, torch_is_there
 from minimp.benchmarks.workloads import WORKLOADS
 from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
 from minimp.cli.bench_formats import show as show_formats
@@ -37,10 +37,12 @@ ROUNDS = 15
 SIZE, THREADS = "2^24", "1"
 DESCRIPTION = """\
 Measure speed in interleaved rounds: medians of processor time, with one BLAS thread. The parts, and
-what they take on a core of 2020 with PyTorch beside:
+what they take on a core of 2020 with PyTorch and mygrad beside:
 
   mlp      one training step, 784-512-512-10, batch 128                      5 s
   cnn      one training step, two 3x3 convolutions on 28x28, batch 64       45 s
+  gpt      one training step, 4 layers of width 128 over 128 tokens,
+           batch 16, and its memory                                        120 s
   add      a recorded add of four numbers                                    5 s
   formats  rounding, storing, reading back, stochastic rounding of 2^24
            values beside NumPy, ml_dtypes and PyTorch; 256^3 products by
@@ -51,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command and its options."""
     parser = subparsers.add_parser(
         "bench",
-        help="measure speed, as ratios, beside PyTorch where it is installed",
+        help="measure speed, as ratios, beside PyTorch and mygrad where they are installed",
         description=DESCRIPTION,
         epilog=examples(
             "minimp bench",
@@ -67,6 +69,7 @@ def add_parser(subparsers: Any) -> None:
     add("--size", help=f"formats: how many values, as 1000000 or 2^20 (default: {SIZE})")
     add("--threads", help="formats: time our kernels on 1, 2, ... threads too, as 1,2 (default: 1)")
     add("--no-torch", action="store_true", help="leave PyTorch out, also where it is installed")
+    add("--no-mygrad", action="store_true", help="leave mygrad out, also where it is installed")
     add("--backend", default="numpy", help="where to compute (default: numpy)")
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
     add("--quiet", action="store_true", help="no progress bars")
@@ -117,8 +120,11 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     out = console()
     machine = describe_machine()
     with_torch = torch_is_there() and not args.no_torch
-    _show_machine(out, machine, args, with_torch=with_torch)
-    content: dict[str, Any] = {"machine": machine, "rounds": args.rounds, "seconds": {}, "figures": []}
+    with_mygrad = mygrad_is_there() and not args.no_mygrad
+    _show_machine(out, machine)
+    _show_left_out(out, "torch", left_out=args.no_torch, there=with_torch)
+    _show_left_out(out, "mygrad", left_out=args.no_mygrad, there=with_mygrad)
+    content: dict[str, Any] = {"machine": machine, "rounds": args.rounds, "seconds": {}, "peak_bytes": {}}
     figures: list[Figure] = []
     for part in parts:
         if part == "add":
@@ -130,11 +136,12 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
             figures += format_figures(found)
             content["formats"] = found.as_dict()
             continue
-        times = _timed(part, args.rounds, with_torch=with_torch, quiet=args.quiet)
+        times = _timed(part, args, with_torch=with_torch, with_mygrad=with_mygrad)
         work = f"{WORKLOADS[part].flops / 1e9:.2f} GFLOP in products"
         out.print(f"\n{part}: one training step ({work}), medians of {args.rounds} rounds")
         out.print(_times_table(times))
         content["seconds"][part] = times.seconds
+        content["peak_bytes"][part] = times.peaks
         figures += times.figures()
         if with_torch:
             figures += trajectory_gap(part)
@@ -143,15 +150,17 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
         write_whole(args.json, json_text(content | {"figures": [figure.as_dict() for figure in figures]}))
 
 
-def _show_machine(
-    out: Console, machine: dict[str, str], args: argparse.Namespace, *, with_torch: bool
-) -> None:
+def _show_machine(out: Console, machine: dict[str, str]) -> None:
     for name, fact in machine.items():
         lines = textwrap.wrap(fact, MOST_COLUMNS - 15, break_on_hyphens=False)
         out.print(f"{name:14} " + f"\n{'':15}".join(lines), markup=False)
-    if not with_torch:
-        left_out = "left out" if args.no_torch else "not installed: our own side only (pip install torch)"
-        out.print(f"{'torch':14} {left_out}")
+
+
+def _show_left_out(out: Console, name: str, *, left_out: bool, there: bool) -> None:
+    """Say why a contender is not beside us."""
+    if not there:
+        why = "left out" if left_out else f"not installed: nothing beside from it (pip install {name})"
+        out.print(f"{name:14} {why}")
 
 
 @contextmanager
@@ -174,27 +183,29 @@ def _formats(args: argparse.Namespace, *, with_torch: bool) -> FormatTimes:
         return measure(args.size, args.rounds, threads=args.threads, with_torch=with_torch, watch=watch)
 
 
-def _timed(part: str, rounds: int, *, with_torch: bool, quiet: bool) -> StepTimes:
-    with _progress(quiet=quiet) as watch:
-        return step_times(part, rounds, with_torch=with_torch, on_round=watch(f"{part}: rounds", rounds + 2))
+def _timed(part: str, args: argparse.Namespace, *, with_torch: bool, with_mygrad: bool) -> StepTimes:
+    with _progress(quiet=args.quiet) as watch:
+        seen = watch(f"{part}: rounds", args.rounds + 2)
+        return step_times(part, args.rounds, with_torch=with_torch, with_mygrad=with_mygrad, on_round=seen)
 
 
 def _times_table(times: StepTimes) -> Table:
     own = times.seconds["minimp fp32"]
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("engine and recipe")
-    for head in ("ms", "x minimp fp32", "x torch fp32"):
+    for head in ("ms", "x minimp fp32", "x torch fp32", "MiB at peak"):
         grid.add_column(head, justify="right")
     for name, seconds in sorted(times.seconds.items(), key=lambda row: row[1]):
         theirs = times.seconds.get("torch fp32")
         beside = f"{seconds / theirs:.2f}" if theirs else "-"
-        grid.add_row(name, f"{1e3 * seconds:.2f}", f"{seconds / own:.2f}", beside)
+        peak = f"{times.peaks[name] / 2**20:.1f}" if name in times.peaks else "-"
+        grid.add_row(name, f"{1e3 * seconds:.2f}", f"{seconds / own:.2f}", beside, peak)
     return grid
 
 
 def _show_figures(out: Console, figures: list[Figure]) -> None:
     grid = Table(box=None, pad_edge=False, header_style="bold", title="\nfigures", title_justify="left")
-    grid.add_column("ratio")
+    grid.add_column("figure")
     grid.add_column("measured", justify="right")
     grid.add_column("aim", justify="right")
     grid.add_column("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from minimp import nn
 from minimp.backend import default_backend
 from minimp.benchmarks import Figure, StepTimes, add_overhead, describe_machine, step_times, suite
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
-from minimp.benchmarks.suite import TARGETS, torch_is_there, trajectory_gap
+from minimp.benchmarks.mygrad_steps import mygrad_is_there, mygrad_step
+from minimp.benchmarks.suite import TARGETS, step_peak, torch_is_there, trajectory_gap
 from minimp.benchmarks.workloads import WORKLOADS, batch_of, minimp_step, torch_step, weights_of
 from minimp.modes import listen
 from minimp.tape import Event
@@ -21,6 +23,7 @@ from tests.conftest import HAS_TORCH
 from tests.tolerances import assert_close
 
 NAN = float("nan")
+f32 = np.float32
 
 # ---- figures -----------------------------------------------------------------------------------------------
 
@@ -39,28 +42,52 @@ def test_a_bound_is_reached_from_its_own_side() -> None:
 
 SECONDS = {
     "minimp fp32": 2.0, "minimp mixed-fp16": 3.0, "minimp mixed-fp16 numkong": 2.5, "minimp mixed-bf16": 9.0,
-    "torch fp32": 1.6, "torch autocast fp16": 18.0, "torch autocast bf16": 7.0,
+    "torch fp32": 1.6, "torch autocast fp16": 18.0, "torch autocast bf16": 7.0, "mygrad fp32": 5.2,
 }  # fmt: skip
 BOUNDS = {
-    # figure: (measured, bound for the MLP, bound for the CNN, an upper one), as the project's aims have them
-    "minimp fp32 / torch fp32": (1.25, 1.4, 1.5, True),
-    "minimp mixed-fp16 / minimp fp32": (1.5, 2.2, 1.6, True),
-    "minimp mixed-fp16 numkong / minimp fp32": (1.25, 1.4, 1.4, True),
-    "torch autocast fp16 / minimp mixed-fp16": (6.0, 5.0, 5.0, False),
-    "torch autocast fp16 / minimp mixed-fp16 numkong": (7.2, 7.0, 7.0, False),
+    # figure: (measured, bound for the MLP, the CNN, the GPT, an upper one), as the project's aims have them
+    "minimp fp32 / torch fp32": (1.25, 1.4, 1.5, 1.4, True),
+    "minimp mixed-fp16 / minimp fp32": (1.5, 2.2, 1.6, 1.8, True),
+    "minimp mixed-fp16 numkong / minimp fp32": (1.25, 1.4, 1.4, 1.4, True),
+    "torch autocast fp16 / minimp mixed-fp16": (6.0, 5.0, 5.0, 5.0, False),
+    "torch autocast fp16 / minimp mixed-fp16 numkong": (7.2, 7.0, 7.0, 7.0, False),
+    "mygrad fp32 / minimp fp32": (2.6, None, 2.5, 1.0, False),
 }
 
 
-@pytest.mark.parametrize("workload", ["mlp", "cnn"])
-def test_ratios_of_made_up_times(workload: str) -> None:
+@pytest.mark.parametrize(("workload", "column"), [("mlp", 1), ("cnn", 2), ("gpt", 3)])
+def test_ratios_of_made_up_times(workload: str, column: int) -> None:
     """Oracle: quotients by hand, each with the bound of its workload."""
     found = StepTimes(workload, SECONDS, 5).figures()
-    column = 1 if workload == "mlp" else 2
+    rows = {name: row for name, row in BOUNDS.items() if row[column] is not None}
     assert [(f.name, f.target, f.at_most) for f in found] == [
-        (f"{workload}: {name}", row[column], row[3]) for name, row in BOUNDS.items()
+        (f"{workload}: {name}", row[column], row[4]) for name, row in rows.items()
     ]
-    assert_close([f.value for f in found], [row[0] for row in BOUNDS.values()], "fp64_same_maths")
-    assert len(found) == len(TARGETS)
+    assert_close([f.value for f in found], [row[0] for row in rows.values()], "fp64_same_maths")
+    assert set(BOUNDS) == {" / ".join(names) for names in TARGETS}
+
+
+def test_peaks_of_made_up_steps() -> None:
+    """Oracle: bytes over 2^20, beside the aims for the GPT; other workloads have none."""
+    peaks = {"minimp fp32": 180 << 20, "minimp mixed-fp16": 121 << 20, "minimp mixed-bf16": 1}
+    found = StepTimes("gpt", {}, 5, peaks).figures()
+    assert [(f.name, f.value, f.target, f.reached) for f in found] == [
+        ("gpt: minimp fp32, MiB at a step's peak", 180.0, 180.0, True),
+        ("gpt: minimp mixed-fp16, MiB at a step's peak", 121.0, 120.0, False),
+    ]
+    assert StepTimes("cnn", {}, 5, peaks).figures() == []
+    assert StepTimes("gpt", {}, 5).figures() == []
+
+
+def test_the_peak_of_a_call() -> None:
+    """Oracle: what the call allocates by hand: a new array of 8 MiB before the old one goes."""
+    held = [np.ones(1 << 20)]
+
+    def call() -> None:
+        held[0] = np.ones(1 << 20)
+
+    assert 8 << 20 <= step_peak(call) < (8 << 20) + (1 << 16)
+    assert not tracemalloc.is_tracing()
 
 
 def test_what_was_not_measured_has_no_ratio() -> None:
@@ -84,18 +111,23 @@ def test_the_contenders(with_torch: bool, monkeypatch: pytest.MonkeyPatch) -> No
         return {name: [float(rounds)] for name in contenders}
 
     monkeypatch.setattr(suite, "interleave", once)
+    monkeypatch.setattr(suite, "step_peak", lambda _: 7)
     times = step_times("mlp", 3, with_torch=with_torch)
     here = default_backend().routes()
     labels = ["minimp mixed-fp16" if route == "blocks" else f"minimp mixed-fp16 {route}" for route in here]
     theirs = ["torch fp32", "torch autocast fp16", "torch autocast bf16"] if with_torch else []
     assert list(times.seconds) == ["minimp fp32", "minimp mixed-bf16", *labels, *theirs]
     assert routes == here
+    assert times.peaks == dict.fromkeys(["minimp fp32", "minimp mixed-bf16", *labels], 7)
     assert (times.workload, times.rounds, set(times.seconds.values())) == ("mlp", 3, {3.0})
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_layers_and_operations_are_those_that_run(name: str) -> None:
-    """Oracle: 2 M N K for each product that a step runs, from the shapes that its ops are given."""
+    """Oracle: 2 M N K for each product that a step runs, from the shapes that its ops are given.
+
+    Attention is two products of all queries with all keys, masked or not, and two gradients of each.
+    """
     workload = WORKLOADS[name]
     events: list[Event] = []
     with listen(events.append):
@@ -107,7 +139,12 @@ def test_layers_and_operations_are_those_that_run(name: str) -> None:
             terms = int(np.prod(weight.shape[1:]))  # K: the length of each sum
             products = event.outputs[0].size * terms
             count += 2 * products * (3 if event.node.inputs[0] is not None else 2)
-            assert x.shape[1] == weight.shape[1]
+            assert x.shape[-1 if x.ndim < 4 else 1] == weight.shape[1]
+        if event.node.op.name == "scaled_dot_product_attention" and event.phase == "forward":
+            q, k, v = event.inputs[:3]
+            count += 6 * math.prod(q.shape) * k.shape[-2] + 6 * math.prod(q.shape[:-1]) * math.prod(
+                v.shape[-2:]
+            )
     assert count == workload.flops
 
 
@@ -118,26 +155,46 @@ def test_the_workloads_are_these() -> None:
     assert shapes["cnn"] == [
         (32, 1, 3, 3), (32,), (64, 32, 3, 3), (64,), (128, 64 * 12 * 12), (128,), (10, 128), (10,)
     ]  # fmt: skip
-    assert [each.batch for each in WORKLOADS.values()] == [(128, 784), (64, 1, 28, 28)]
+    block = [
+        (128,),
+        (128,),
+        (128,),
+        (128,),
+        (384, 128),
+        (384,),
+        (128, 128),
+        (128,),
+        (512, 128),
+        (512,),
+        (128, 512),
+        (128,),
+    ]
+    table, end = [(96, 128), (128, 128)], [(128,), (128,), (96, 128), (96,)]
+    assert shapes["gpt"] == [*table, *4 * block, *end]
+    assert [each.batch for each in WORKLOADS.values()] == [(128, 784), (64, 1, 28, 28), (16, 128)]
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_weights_and_batches_are_fixed(name: str) -> None:
-    """Oracle: equal bits from equal seeds; He's spread, sqrt(2 / fan_in), in every layer of size."""
+    """Oracle: equal bits from equal seeds; He's spread, sqrt(2 / fan_in), in every layer of size.
+
+    Biases are 0, and the factors of normalising layers 1.
+    """
     workload = WORKLOADS[name]
     once, again, other = weights_of(workload), weights_of(workload), weights_of(workload, seed=5)
     for key, value in once.items():
         assert value.dtype == np.float32
         assert value.tobytes() == again[key].tobytes()
         if value.ndim == 1:
-            assert not value.any()
+            assert set(value.tolist()) == {float(key.endswith("weight"))}
         else:
             assert value.tobytes() != other[key].tobytes()
             spread = value.std() / math.sqrt(2 / math.prod(value.shape[1:]))
             assert_close((spread - 1) * math.sqrt(2 * value.size), 0.0, "six_deviations")
     x, labels = batch_of(workload)
-    assert (x.shape, x.dtype, labels.shape) == (workload.batch, np.float32, workload.batch[:1])
-    assert set(np.unique(labels)) == set(range(10))
+    shape = workload.batch if workload.tokens else workload.batch[:1]
+    assert (x.shape, x.dtype, labels.shape) == (workload.batch, np.int64 if workload.tokens else f32, shape)
+    assert set(np.unique(labels)) == set(range(workload.classes))
     assert batch_of(workload)[0].tobytes() == x.tobytes()
 
 
@@ -146,7 +203,7 @@ def test_our_step_starts_from_those_weights_and_learns(recipe: str) -> None:
     """Oracle: the first loss of a forward with the same weights, and a smaller one after some steps."""
     step = minimp_step(WORKLOADS["mlp"], recipe)
     losses = [step() for _ in range(6)]
-    model = nn.Sequential(*WORKLOADS["mlp"].layers(nn))
+    model = WORKLOADS["mlp"].model(nn, mp.functional)
     model.load_state_dict({name: mp.tensor(value) for name, value in weights_of(WORKLOADS["mlp"]).items()})
     x, labels = batch_of(WORKLOADS["mlp"])
     low = recipe.removeprefix("mixed-")
@@ -158,13 +215,24 @@ def test_our_step_starts_from_those_weights_and_learns(recipe: str) -> None:
 
 
 @pytest.mark.torch
-def test_torch_s_step_has_the_same_weights_and_batch() -> None:
+@pytest.mark.parametrize("name", ["mlp", pytest.param("gpt", marks=pytest.mark.slow)])
+def test_torch_s_step_has_the_same_weights_and_batch(name: str) -> None:
     """Oracle: the first loss of ours, to a few float32 roundings; autocast gives others, near it."""
-    ours = minimp_step(WORKLOADS["mlp"], "fp32")()
-    wide, half, brain = (torch_step(WORKLOADS["mlp"], dtype)() for dtype in (None, "float16", "bfloat16"))
+    ours = minimp_step(WORKLOADS[name], "fp32")()
+    wide, half, brain = (torch_step(WORKLOADS[name], dtype)() for dtype in (None, "float16", "bfloat16"))
     assert_close(wide, ours, "parity_first_loss")
     assert_close([half, brain], [ours, ours], "loss_in_16_bits")
     assert len({wide, half, brain}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnn", "gpt"])
+def test_mygrad_s_step_is_the_same(name: str) -> None:
+    """Oracle: three losses of ours, to a few float32 roundings."""
+    pytest.importorskip("mygrad")
+    ours, theirs = minimp_step(WORKLOADS[name], "fp32"), mygrad_step(WORKLOADS[name])
+    for _ in range(3):
+        assert_close(theirs(), ours(), "parity_first_loss")
 
 
 def test_torch_is_found_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +240,7 @@ def test_torch_is_found_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch_is_there() is HAS_TORCH
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert torch_is_there() is False
+    assert mygrad_is_there() is False
 
 
 @pytest.mark.parametrize(("losses", "worst"), [([2.0, 5.0, 8.8], 0.25), ([2.0, NAN, 8.0], NAN)])

@@ -21,7 +21,8 @@ from minimp.cli import bench, main
 Capture = pytest.CaptureFixture[str]
 OWN = {"minimp fp32": 0.002, "minimp mixed-fp16": 0.003, "minimp mixed-bf16": 0.0025}
 TORCH = {"torch fp32": 0.0016, "torch autocast fp16": 0.018}
-STEPS = [("mlp", 15, True), ("gap", "mlp"), ("cnn", 15, True), ("gap", "cnn")]
+PEAKS = {"minimp fp32": 1 << 20, "minimp mixed-fp16": 3 << 19}
+STEPS = [each for part in ("mlp", "cnn", "gpt") for each in [(part, 15, True, True), ("gap", part)]]
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +38,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Put made-up times in the place of the measurements, and return what was asked for."""
     asked: list[Any] = []
 
-    def step_times(name: str, rounds: int, *, with_torch: bool, on_round: Callable[[int], None]) -> StepTimes:
-        asked.append((name, rounds, with_torch))
+    def step_times(
+        name: str, rounds: int, *, with_torch: bool, with_mygrad: bool, on_round: Callable[[int], None]
+    ) -> StepTimes:
+        asked.append((name, rounds, with_torch, with_mygrad))
         for number in range(1, rounds + 3):
             on_round(number)
-        return StepTimes(name, OWN | (TORCH if with_torch else {}), rounds)
+        return StepTimes(name, OWN | (TORCH if with_torch else {}), rounds, PEAKS)
 
     def trajectory_gap(name: str) -> list[Figure]:
         asked.append(("gap", name))
@@ -62,6 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(bench, "trajectory_gap", trajectory_gap)
     monkeypatch.setattr(bench, "add_overhead", add_overhead)
     monkeypatch.setattr(bench, "torch_is_there", lambda: True)
+    monkeypatch.setattr(bench, "mygrad_is_there", lambda: True)
     return asked
 
 
@@ -76,8 +80,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (["formats", "--rounds", "3", "--size", "2^13", "--no-torch"], [("formats", 2**13, 3, (1,), False)]),
         (["add", "formats", "--size", "5000"], ["add", ("formats", 5000, 15, (1,), True)]),
         (["add"], ["add"]),
-        (["cnn", "--rounds", "4"], [("cnn", 4, True), ("gap", "cnn")]),
-        (["add", "mlp", "--no-torch"], ["add", ("mlp", 15, False)]),
+        (["cnn", "--rounds", "4"], [("cnn", 4, True, True), ("gap", "cnn")]),
+        (["add", "mlp", "--no-torch"], ["add", ("mlp", 15, False, True)]),
+        (["gpt", "--no-torch", "--no-mygrad"], [("gpt", 15, False, False)]),
     ],
 )
 def test_parts_and_options(arguments: list[str], expected: list[Any], calls: list[Any]) -> None:
@@ -91,9 +96,12 @@ def test_torch_that_is_not_installed(
 ) -> None:
     """Oracle: our own side alone, and a line that says so and how to change it."""
     monkeypatch.setattr(bench, "torch_is_there", lambda: False)
+    monkeypatch.setattr(bench, "mygrad_is_there", lambda: False)
     assert main(["bench", "mlp"]) == 0
-    assert calls == [("mlp", 15, False)]
-    assert "not installed: our own side only (pip install torch)" in capsys.readouterr().out
+    assert calls == [("mlp", 15, False, False)]
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for name in ("torch", "mygrad"):
+        assert f"{name} not installed: nothing beside from it (pip install {name})" in lines
 
 
 def test_the_tables(calls: list[Any], capsys: Capture) -> None:
@@ -102,15 +110,15 @@ def test_the_tables(calls: list[Any], capsys: Capture) -> None:
     shown = capsys.readouterr()
     lines = [" ".join(line.split()) for line in shown.out.splitlines()]
     assert "mlp: one training step (0.41 GFLOP in products), medians of 4 rounds" in lines
-    at = lines.index("engine and recipe ms x minimp fp32 x torch fp32")
+    at = lines.index("engine and recipe ms x minimp fp32 x torch fp32 MiB at peak")
     assert lines[at + 1 : at + 6] == [
-        "torch fp32 1.60 0.80 1.00",
-        "minimp fp32 2.00 1.00 1.25",
-        "minimp mixed-bf16 2.50 1.25 1.56",
-        "minimp mixed-fp16 3.00 1.50 1.88",
-        "torch autocast fp16 18.00 9.00 11.25",
+        "torch fp32 1.60 0.80 1.00 -",
+        "minimp fp32 2.00 1.00 1.25 1.0",
+        "minimp mixed-bf16 2.50 1.25 1.56 -",
+        "minimp mixed-fp16 3.00 1.50 1.88 1.5",
+        "torch autocast fp16 18.00 9.00 11.25 -",
     ]
-    at = lines.index("ratio measured aim")
+    at = lines.index("figure measured aim")
     assert lines[at + 1 :] == [
         "mlp: minimp fp32 / torch fp32 1.25 <= 1.4 reached",
         "mlp: minimp mixed-fp16 / minimp fp32 1.5 <= 2.2 reached",
@@ -124,10 +132,10 @@ def test_the_tables(calls: list[Any], capsys: Capture) -> None:
 
 def test_without_torch_there_is_nothing_beside(calls: list[Any], capsys: Capture) -> None:
     """Oracle: a dash in the column of quotients, and the line that says torch was left out."""
-    assert main(["bench", "mlp", "--no-torch"]) == 0
+    assert main(["bench", "mlp", "--no-torch", "--no-mygrad"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "minimp fp32 2.00 1.00 -" in lines
-    assert "torch left out" in lines
+    assert "minimp fp32 2.00 1.00 - 1.0" in lines
+    assert {"torch left out", "mygrad left out"} <= set(lines)
     assert any(line.startswith("processor ") for line in lines)
 
 
@@ -137,9 +145,10 @@ def test_the_json(calls: list[Any]) -> None:
     os.link("made.json", "kept.json")
     assert main(["bench", "mlp", "cnn", "add", "--quiet", "--rounds", "4", "--json", "made.json"]) == 0
     made = json.loads(Path("made.json").read_text("utf-8"))
-    assert set(made) == {"machine", "rounds", "seconds", "figures"}
+    assert set(made) == {"machine", "rounds", "seconds", "peak_bytes", "figures"}
     assert Path("kept.json").read_text() == "before"
     assert (made["rounds"], made["seconds"]) == (4, {"mlp": OWN | TORCH, "cnn": OWN | TORCH})
+    assert made["peak_bytes"] == {"mlp": PEAKS, "cnn": PEAKS}
     assert {"processor", "BLAS threads"} <= set(made["machine"])
     assert len(made["figures"]) == 2 * (3 + 1) + 1
     assert made["figures"][-1] == {
@@ -163,7 +172,7 @@ def test_help_says_what_each_part_takes(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, add, formats)"),
+        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, gpt, add, formats)"),
         (["mlp", "add", "mlp"], "part 'mlp' is named twice"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--rounds", "-3"], "--rounds must be at least 1, got -3"),
