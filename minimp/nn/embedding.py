@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import numpy as np
+
 from minimp import functional
 from minimp.errors import SettingError
 from minimp.nn import init
@@ -82,9 +84,9 @@ class Embedding(Module):
         """Draw the table anew; the row of the padding is zeros."""
         init.normal_(self.weight)
         if self.padding_idx is not None:
-            table = self.weight.backend.to_host(self.weight.array).copy()
-            table[self.padding_idx] = 0
-            self.weight.array = self.weight.backend.from_host(table)
+            table, where = self.weight.array, self.weight.backend
+            kept = where.from_host((np.arange(self.num_embeddings) != self.padding_idx)[:, None])
+            self.weight.array = where.xp.where(kept, table, where.xp.zeros_like(table))
 
     def forward(self, input: Any) -> Tensor:
         """Return the rows."""

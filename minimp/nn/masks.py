@@ -10,12 +10,10 @@ import numpy as np
 
 from minimp import functional
 from minimp.errors import DataError, ShapeError
-from minimp.tape import Value
+from minimp.tape import Array, Value
 from minimp.tensors import Tensor
 
 __all__ = ["Masks"]
-
-Bools = np.ndarray[Any, Any]
 
 
 class Masks:
@@ -29,11 +27,11 @@ class Masks:
         keys: S.
 
     Attributes:
-        forbidden: the booleans of both, joined, on the host; or None.
+        forbidden: the booleans of both, joined, an array of the backend; or None.
         added: the numbers of both, summed; or None.
     """
 
-    forbidden: Bools | None
+    forbidden: Array | None
     added: Tensor | None
 
     def __init__(self, attn_mask: Any, key_padding_mask: Any, heads: int, queries: Tensor, keys: int) -> None:
@@ -61,8 +59,7 @@ class Masks:
             )  # fmt: skip
         mask: Tensor = found.reshape(*shapes[found.shape])
         if mask.dtype.kind == "b":
-            here = self.backend.to_host(mask.array)
-            self.forbidden = here if self.forbidden is None else self.forbidden | here
+            self._forbid(mask.array)
         elif mask.format is not None:
             self.added = mask if self.added is None else self.added + mask
         else:
@@ -73,22 +70,28 @@ class Masks:
 
     def forbid_later(self) -> None:
         """Let query i see keys 0..i."""
-        later = ~np.tri(*self.square, dtype=bool)[None, None]
-        self.forbidden = later if self.forbidden is None else self.forbidden | later
+        self._forbid(self.backend.from_host(~np.tri(*self.square, dtype=bool)[None, None]))
+
+    def _forbid(self, places: Array) -> None:
+        known = self.forbidden
+        self.forbidden = places if known is None else self.backend.xp.logical_or(known, places)
 
     def extend(self) -> None:
         """Add one key that everybody may attend to."""
+        xp = self.backend.xp
         if self.forbidden is not None:
-            self.forbidden = np.pad(self.forbidden, [(0, 0)] * 3 + [(0, 1)])
+            open_place = xp.zeros((*self.forbidden.shape[:-1], 1), bool)
+            self.forbidden = xp.concatenate([self.forbidden, open_place], axis=-1)
         if self.added is not None:
-            zero = self.backend.xp.zeros((*self.added.shape[:-1], 1), self.added.dtype)
+            zero = xp.zeros((*self.added.shape[:-1], 1), self.added.dtype)
             self.added = functional.cat([self.added, Tensor(zero, self.backend)], dim=-1)
 
     def to_add(self, like: Tensor) -> Tensor | None:
         """Return what is added to scores in the format of `like`: minus infinity where forbidden."""
         if self.forbidden is None:
             return None if self.added is None else self.added.to(like.format)
-        walls = self.backend.from_host(np.where(self.forbidden, -math.inf, 0.0).astype(like.dtype))
+        xp = self.backend.xp
+        walls = xp.where(self.forbidden, xp.asarray(-math.inf, like.dtype), xp.asarray(0, like.dtype))
         made = Tensor(walls, self.backend)
         return made if self.added is None else self.added.to(like.format) + made
 
@@ -96,4 +99,4 @@ class Masks:
         """Return what scaled_dot_product_attention takes: True where a query attends, or numbers to add."""
         if self.forbidden is None or self.added is not None:
             return self.to_add(like)
-        return Tensor(self.backend.from_host(~self.forbidden), self.backend)
+        return Tensor(self.backend.xp.logical_not(self.forbidden), self.backend)
