@@ -124,7 +124,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], type[MinimpError], str]] = {
         "stride: .*got 0",
     ),
     "same": (
-        lambda: functional.conv2d(t(1, 1, 3, 3), t(1, 1, 2, 2), padding="same"),
+        lambda: functional.conv2d(t(1, 1, 3, 3), t(1, 1, 2, 2), None, 2, "same"),
         SettingError,
         "'same' cannot act",
     ),
