@@ -22,7 +22,6 @@ class Row:
         text: an expression over the names of `minimp.nn` or of `torch.nn`.
         inputs, options: what makes the positional and keyword arguments.
         mode: "train" or "eval".
-        unlike: why the formats under autocast are not torch's, or "".
         narrow: why torch's float64 gradients are no better than float32's, or "".
     """
 
@@ -30,7 +29,6 @@ class Row:
     inputs: tuple[Make, ...] = ()
     options: dict[str, Make] = field(default_factory=dict)
     mode: str = "train"
-    unlike: str = ""
     narrow: str = ""
 
 
