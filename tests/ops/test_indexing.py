@@ -106,6 +106,23 @@ def test_putting_back_what_was_taken_counts_it(index: list[int], seed: int) -> N
     np.testing.assert_array_equal(ones.numpy(), np.bincount(places, minlength=4))
 
 
+@given(st.data())
+def test_gather_and_scatter_are_numpys(data: st.DataObject) -> None:
+    """Oracle: np.take_along_axis and np.put_along_axis, on shapes and axes drawn at random."""
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
+    length, shape[dim] = shape[dim], data.draw(st.integers(0, 4))
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    index = random.integers(0, length, shape)
+    whole = [length if i == dim % len(shape) else n for i, n in enumerate(shape)]
+    x, s = random.standard_normal(whole), random.standard_normal(shape)
+    taken = f.gather(mp.tensor(x.T).T, dim, index)
+    np.testing.assert_array_equal(taken.numpy(), np.take_along_axis(x, index, dim))
+    put = f.scatter(mp.tensor(x), dim, index, mp.tensor(s.T).T)
+    np.put_along_axis(x, index, s, dim)
+    np.testing.assert_array_equal(put.numpy(), x)
+
+
 def test_the_last_of_several_stays_and_takes_the_gradient() -> None:
     """Oracle: assignment in a loop; the derivative of what is computed."""
     for call in (

@@ -6,11 +6,16 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
 import minimp as mp
 from minimp import functional as f
+from minimp.checks import gradcheck
+from minimp.checks.tables import REFERENCE
 from minimp.errors import DataError, FormatError, SettingError, ShapeError
 from tests.ops.samples import FLOATS
 from tests.ops.test_torch_parity import both, to_torch
@@ -299,3 +304,43 @@ def test_a_number_for_the_variance() -> None:
     """Oracle: the same variance as an array."""
     x, t = mp.tensor(X), mp.tensor(X * 3)
     assert f.gaussian_nll_loss(x, t, 2.0).item() == f.gaussian_nll_loss(x, t, X * 2).item()
+
+
+BROADCASTING = {
+    "kl_div": lambda x, t: (x, abs(t) + 0.1),
+    "poisson_nll_loss": lambda x, t: (x, t),
+    "soft_margin_loss": lambda x, t: (x, np.where(t > 0, 1.0, -1.0)),
+    "hinge_embedding_loss": lambda x, t: (x, np.where(t > 0, 1.0, -1.0)),
+    "margin_ranking_loss": lambda x, t: (x, x[::-1].copy() if x.ndim else x, t),
+}
+
+
+@given(st.sampled_from(sorted(BROADCASTING)), st.data())
+def test_losses_broadcast_as_numpy_does(name: str, data: st.DataObject) -> None:
+    """Oracle: the loss's definition in NumPy, on shapes drawn at random, without axes and elements too."""
+    shapes = data.draw(hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_side=3, max_dims=3))
+    x, t = (np.random.default_rng(5).uniform(-2, 2, shape) for shape in shapes.input_shapes)
+    if name == "margin_ranking_loss":  # of as many axes
+        axes = max(x.ndim, t.ndim)
+        x, t = (a.reshape((1,) * (axes - a.ndim) + a.shape) for a in (x, t))
+    arrays = BROADCASTING[name](x, t)
+    how = data.draw(st.sampled_from(["sum", "none"]))
+    wanted = REFERENCE[name](*arrays, reduction=how)
+    tensors = [mp.tensor(a.T, dtype="float64").T for a in arrays]  # not in C order
+    found = getattr(f, name)(*tensors, reduction=how)
+    assert found.shape == wanted.shape
+    assert_close(found.numpy(), wanted, "fp64_sums")
+
+
+NO_DERIVATIVE = ("ranking_ties", "gaussian_floor")
+"""At a kink; and variances that are held let gradients through, as torch's."""
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in NO_DERIVATIVE])
+def test_gradients_of_every_call_are_derivatives(name: str) -> None:
+    """Oracle: central differences along a random direction, in float64."""
+    call, shapes = CALLS[name]
+    random = np.random.default_rng(3)
+    points = [random.uniform(0.3, 1.9, shape) * random.choice([-1, 1], shape) for shape in shapes]
+    found = gradcheck(lambda *a: call(f, *a), points)
+    assert found, str(found)
