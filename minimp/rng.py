@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from minimp.errors import SettingError
 
-__all__ = ["generator", "get_rng_state", "manual_seed", "set_rng_state"]
+__all__ = ["drawing_from", "generator", "get_rng_state", "manual_seed", "set_rng_state"]
 
 _generator = np.random.Generator(np.random.Philox(0))
+_other: ContextVar[Any] = ContextVar("minimp.rng.other", default=None)
 
 
 def generator() -> np.random.Generator:
     """Return the generator that initialisation, dropout and stochastic rounding draw from."""
-    return _generator
+    return _other.get() or _generator
+
+
+@contextmanager
+def drawing_from(other: Any) -> Iterator[None]:
+    """Draw from another generator inside the block; the engine's own stays where it is."""
+    token = _other.set(other)
+    try:
+        yield
+    finally:
+        _other.reset(token)
 
 
 def manual_seed(seed: Any) -> np.random.Generator:

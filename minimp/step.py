@@ -169,9 +169,24 @@ class TrainStep:
             DataError: inputs and targets of different lengths, or none.
         """
         state = self._start(inputs, targets)
+        for _ in self._unrecorded(state):
+            pass
+        return self._report(state)
+
+    def walk(self, inputs: Any, targets: Any) -> Iterator[tuple[str, StepState]]:
+        """Run the step stage by stage, unrecorded: yield each stage's name, and what the stages hand on.
+
+        Nothing is held but what the step itself holds (:mod:`minimp.memory` counts it). A walk that is
+        dropped half way leaves the weights as they were, up to stage `update`.
+        """
+        state = self._start(inputs, targets)
+        for name in self._unrecorded(state):
+            yield name, state
+
+    def _unrecorded(self, state: StepState) -> Iterator[str]:
         for name in STAGES:
             self._run(name, state)
-        return self._report(state)
+            yield name
 
     def stages(self, inputs: Any, targets: Any) -> Iterator[Stage]:
         """Run the step stage by stage: each is yielded after it ran, recorded so that it can be checked.

@@ -268,6 +268,10 @@ class ArrayBackend(AttentionKernels, LayerKernels, RowKernels, Updates, ABC):
 
     # ---- figures ----------------------------------------------------------------------------------------
 
+    def scratch_bytes(self) -> int:
+        """Return the bytes of work space that kernels of this backend keep for their next call."""
+        return 0
+
     def describe(self) -> dict[str, str]:
         """Return what this backend runs on: name of the fact -> the fact, for benchmark headers."""
         return {"array library": f"{self.xp.__name__} {self.xp.__version__}"}

@@ -85,6 +85,11 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
+def kept_bytes() -> int:
+    """Return the bytes of work space that this thread keeps, and of the block of floors beside it."""
+    return int(_FLOOR.nbytes + _scratch.magic.nbytes + _scratch.rounded.nbytes)
+
+
 def _flushes_subnormals() -> bool:
     """Whether this thread's FPU replaces subnormal results or operands by zero."""
     return sys.float_info.min * 0.5 == 0.0

@@ -21,6 +21,7 @@ from minimp_backends import accumulating, convolution, pooling
 from minimp_backends.accelerator import accelerator_status, find_accelerator
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.attention_blocks import BlockedAttention
+from minimp_backends.block_rounding import kept_bytes
 from minimp_backends.casts import casts, use_casts
 from minimp_backends.numpy_layers import NumpyLayers
 from minimp_backends.row_blocks import BlockedRows, memory_order
@@ -320,6 +321,10 @@ class NumpyBackend(BlockedAttention, BlockedRows, NumpyLayers, ArrayBackend):
         return lambda taps: self.sum(np.stack(taps), axis=0, accumulate=name)
 
     # ---- figures ----------------------------------------------------------------------------------------
+
+    def scratch_bytes(self) -> int:
+        """Return the bytes that the casts keep."""
+        return kept_bytes()
 
     def describe(self) -> dict[str, str]:
         """Return NumPy's version, its BLAS, the processor features it uses, and the casts in force."""

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import ref
 
-import numpy as np
-from numpy.typing import NDArray
-
 __all__ = ["Twins"]
 
-Array = NDArray[Any]
+Array = Any
+"""What has `base`, `nbytes` and `setflags`, and can be referred to weakly."""
 
 
 class Twins:
@@ -32,6 +30,13 @@ class Twins:
         """Return the twin of `low`, or None."""
         held = self._held.get(id(low))
         return None if held is None else held[1]
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        """Yield (16-bit array, its twin) for every twin."""
+        for low, wide in list(self._held.values()):
+            array = low()
+            if array is not None and wide is not None:
+                yield array, wide
 
     def put(self, low: Array, wide: Array) -> None:
         """Keep `wide` as the twin of `low`; both become read-only, and what `low` is a view of."""
@@ -73,6 +78,6 @@ class Twins:
 
 def _owners(array: Any) -> Iterator[Array]:
     """Yield an array, the one that it is a view of, and so on."""
-    while isinstance(array, np.ndarray):
+    while hasattr(array, "setflags"):  # NumPy's arrays, and shapes of them
         yield array
         array = array.base

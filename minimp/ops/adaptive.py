@@ -80,7 +80,7 @@ def max_unpool2d(ctx: Node, x: Array, index: Array, *, size: Pair) -> Array:
             f"{index.shape}",
             op="max_unpool2d", shapes=[x.shape, index.shape],
         )  # fmt: skip
-    if index.size and (int(index.min()) < 0 or int(index.max()) >= math.prod(size)):
+    if bool(((index < 0) | (index >= math.prod(size))).any()):
         raise ShapeError(
             f"places from {int(index.min())} to {int(index.max())} do not fit an image of {size}",
             op="max_unpool2d", shapes=[index.shape], help="give the output_size that was pooled",

@@ -52,10 +52,10 @@ def _check(weight: Array, index: Array, padding_idx: int | None) -> None:
             f"expected integer indices, got {index.dtype}",
             op="embedding", help="cast them with .astype('int64')",
         )  # fmt: skip
-    if index.size and not (index.min() >= 0 and index.max() < rows):
-        wrong = index[(index < 0) | (index >= rows)].reshape(-1)[0]
+    wrong = (index < 0) | (index >= rows)
+    if bool(wrong.any()):
         raise DataError(
-            f"expected indices from 0 to {rows - 1}, got {int(wrong)}",
+            f"expected indices from 0 to {rows - 1}, got {int(index[wrong].reshape(-1)[0])}",
             op="embedding", help="give the table more rows, or look the data through",
         )  # fmt: skip
     if padding_idx is not None and not -rows <= padding_idx < rows:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["space"]
+__all__ = ["kept_bytes", "space"]
 
 _KEPT = 4 << 20  # bytes; what is larger is made anew each time
 
@@ -36,3 +36,8 @@ def space(name: str, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
         memory = _kept.memory[name] = np.empty(size, np.uint8)
     numbers: npt.NDArray[Any] = memory[:size].view(dtype).reshape(shape)
     return numbers
+
+
+def kept_bytes() -> int:
+    """Return the bytes of work space that this thread keeps."""
+    return sum(memory.nbytes for memory in _kept.memory.values())

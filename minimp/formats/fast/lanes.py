@@ -99,6 +99,11 @@ def lane(name: str, dtype: np.dtype[Any], size: int) -> Array:
     return _space.lane(name, dtype)[:size]
 
 
+def kept_bytes() -> int:
+    """Return the bytes of work space that this thread keeps."""
+    return sum(each.nbytes for (_, dtype), each in _space.lanes.items() if dtype is _BYTE)
+
+
 def constant_lane(name: str, dtype: np.dtype[Any], size: int, value: float) -> Array:
     """A lane in which every number is `value`; nobody else writes to it.
 

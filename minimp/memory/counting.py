@@ -1,0 +1,135 @@
+"""Finding the arrays that a step holds, each memory once, and the cause of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from minimp.formats.accumulation.workspace import kept_bytes as sum_scratch
+from minimp.formats.fast.lanes import kept_bytes as cast_scratch
+from minimp.memory.records import Bytes
+from minimp.recipe import Recipe
+from minimp.tape import Array, Node, Value
+
+if TYPE_CHECKING:
+    from minimp.step import StepState, TrainStep
+
+__all__ = ["activations_of", "held_by", "logical_of", "saved_arrays"]
+
+Owned = dict[int, Array]
+"""id of an array that owns its memory -> the array."""
+
+
+def saved_arrays(nodes: Iterable[Node]) -> Owned:
+    """Return the arrays that nodes keep for backward, each memory once: id of the owner -> owner."""
+    return _owners(array for node in nodes for array in (*node.saved, *_kept_to_run_again(node)))
+
+
+def _kept_to_run_again(node: Node) -> Iterator[Any]:
+    """Yield what a part under `recompute` keeps in the place of what its nodes saved."""
+    part = getattr(getattr(node, "rerun", None), "__self__", None)
+    for argument in getattr(part, "args", ()):
+        if isinstance(argument, Value):
+            yield argument.array
+
+
+def _nodes_behind(results: Iterable[Any]) -> list[Node]:
+    """Return every recorded op that results depend on."""
+    stack = [each.node for each in _tensors(results) if each.node is not None]
+    seen = set(stack)
+    while stack:
+        for source in stack.pop().inputs:
+            if isinstance(source, Node) and source not in seen:
+                seen.add(source)
+                stack.append(source)
+    return list(seen)
+
+
+def activations_of(step: TrainStep, state: StepState) -> int:
+    """Return the bytes that the forward saved for backward, without weights and their low copies."""
+    cached = state.region.cache.values() if state.region else ()
+    weights = [*(p.array for p in step.model.parameters()), *(cast.array for _, _, cast in cached)]
+    saved, known = saved_arrays(_nodes_behind((state.output, state.loss))), _owners(weights)
+    return sum(array.nbytes for key, array in saved.items() if key not in known)
+
+
+def logical_of(step: TrainStep, state: StepState, activations: int) -> Bytes:
+    """Return the logical column after a backward; the activations were counted before it."""
+    parameters = [*step.model.parameters()]
+    held = sum(p.array.nbytes for p in parameters)
+    buffers = sum(b.array.nbytes for b in step.model.buffers())
+    kept, region = step.optimizer.nbytes(), state.region
+    under = _are_masters(step)
+    return Bytes(
+        parameters=buffers + (0 if under else held),
+        masters=kept["master"] + (held if under else 0),
+        low_copies=sum(cast.array.nbytes for _, _, cast in region.cache.values()) if region else 0,
+        gradients=sum(p.grad.array.nbytes for p in parameters if p.grad is not None),
+        optimizer=kept["state"],
+        activations=activations,
+    )
+
+
+def _are_masters(step: TrainStep) -> bool:
+    """Tell whether the parameters themselves are what low copies are made of."""
+    return step.recipe.master_weights and not Recipe.low(step.recipe.param_dtype)
+
+
+def held_by(step: TrainStep, state: StepState) -> Bytes:
+    """Return what the process holds now, by cause: each memory once, twins with what they are twins of."""
+    causes = dict(_causes(step, state))
+    seen: set[int] = set()
+    found = {}
+    for cause, arrays in causes.items():
+        mine = {key: array for key, array in _owners(arrays).items() if key not in seen}
+        seen |= mine.keys()
+        found[cause] = mine
+    cause_of = {key: cause for cause, mine in found.items() for key in mine}
+    counts = {cause: sum(array.nbytes for array in mine.values()) for cause, mine in found.items()}
+    for low, wide in getattr(state.backend, "twins", ()):
+        twin = _owner(wide)
+        if id(twin) not in seen:
+            seen.add(id(twin))
+            counts[cause_of.get(id(_owner(low)), "workspaces")] += twin.nbytes
+    counts["workspaces"] += state.backend.scratch_bytes() + sum_scratch() + cast_scratch()
+    return Bytes(**counts)
+
+
+def _causes(step: TrainStep, state: StepState) -> Iterator[tuple[str, list[Array]]]:
+    """Yield (cause, arrays); an array that comes twice counts where it comes first."""
+    parameters = [*step.model.parameters()]
+    cached = list(state.region.cache.values()) if state.region else []
+    weights = [p.array for p in parameters] + [before for _, before, _ in cached]
+    buffers = [b.array for b in step.model.buffers()]
+    under = _are_masters(step)
+    kept = [(name, value) for each in step.optimizer.state.values() for name, value in each.items()]
+    results = [*_tensors((state.output, state.loss, state.scaled))]
+    yield "masters", [v for name, v in kept if name == "master"] + (weights if under else [])
+    yield "parameters", buffers + ([] if under else weights)
+    yield "low_copies", [cast.array for _, _, cast in cached]
+    yield "optimizer", [v for name, v in kept if name != "master"]
+    yield "gradients", [*(p.grad.array for p in parameters if p.grad is not None), *state.gradients.values()]
+    yield "activations", [*saved_arrays(_nodes_behind(results)).values()]
+    yield "workspaces", [each.array for each in (*results, *_tensors((state.inputs, state.targets)))]
+
+
+def _tensors(results: Any) -> Iterator[Any]:
+    """Yield the tensors among results, also those in tuples, lists and dicts."""
+    if isinstance(results, Value):
+        yield results
+    elif isinstance(results, tuple | list):
+        for each in results:
+            yield from _tensors(each)
+    elif isinstance(results, dict):
+        yield from _tensors(list(results.values()))
+
+
+def _owners(arrays: Iterable[Any]) -> Owned:
+    return {id(_owner(array)): _owner(array) for array in arrays if hasattr(array, "nbytes")}
+
+
+def _owner(array: Array) -> Array:
+    """Return the array that owns the memory of a view."""
+    while hasattr(getattr(array, "base", None), "nbytes"):
+        array = array.base
+    return array

@@ -1,0 +1,71 @@
+"""Counting the bytes of a real step: with its update, or up to it with everything left as it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from minimp import rng
+from minimp.memory.counting import activations_of, held_by, logical_of
+from minimp.memory.records import Bytes, Ledger
+
+if TYPE_CHECKING:
+    from minimp.step import TrainStep
+
+__all__ = ["ledger", "measure"]
+
+AFTER = {"loss": "forward", "backward": "backward", "update": "update"}
+"""The stage after which a moment is counted."""
+
+
+def ledger(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
+    """Run a step up to its backward, and count what it holds; nothing changes.
+
+    Weights, buffers, gradients, optimizer state and the random generator are left as they were. The moment
+    "update" is missing: :func:`measure` has it. Optimizer state is made at an optimizer's first update:
+    before that, its bytes are 0.
+
+    Args:
+        step: a training step.
+        inputs, targets: one batch, as for `step(inputs, targets)`.
+    """
+    before = [(p, p.grad) for p in step.model.parameters()]
+    buffers = [(b, b.array) for b in step.model.buffers()]
+    state = rng.get_rng_state()
+    try:
+        return count(step, inputs, targets, last="backward")
+    finally:
+        rng.set_rng_state(state)
+        for p, grad in before:
+            p.grad = grad
+        for buffer, array in buffers:
+            buffer.array = array
+
+
+def measure(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
+    """Take one step of training, and count what it holds at each moment.
+
+    The step is the one that `step(inputs, targets)` takes, to the bit. The optimizer's state is counted as it
+    is after the update, so the first step has the logical column of all others; a step that is skipped before
+    the first update has none.
+
+    Args:
+        step: a training step.
+        inputs, targets: one batch, as for `step(inputs, targets)`.
+    """
+    return count(step, inputs, targets, last="update_scale")
+
+
+def count(step: TrainStep, inputs: Any, targets: Any, *, last: str) -> Ledger:
+    """Run the stages up to `last`, unrecorded, and count at the moments between them."""
+    moments: dict[str, Bytes] = {}
+    logical, activations = Bytes(), 0
+    for name, state in step.walk(inputs, targets):
+        if name == "loss":
+            activations = activations_of(step, state)
+        if name in AFTER:
+            moments[AFTER[name]] = held_by(step, state)
+            logical = logical_of(step, state, activations).highest(logical)
+        if name == last:
+            break
+    elements = sum(p.array.size for p in step.model.parameters())
+    return Ledger(logical, moments, elements)
