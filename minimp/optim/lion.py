@@ -19,8 +19,9 @@ class Lion(Optimizer):
 
     Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2 (arXiv 2302.06675). Every
     element moves by lr, whatever its gradient's size, so a loss scale changes nothing but which gradients
-    underflow; the paper (section 5) takes lr 3 to 10 times smaller than AdamW's, weight_decay as much larger. torch
-    has no Lion: arguments and names are those of torch.optim.AdamW, defaults those of the authors' code.
+    underflow. The paper (section 5) takes lr 3 to 10 times smaller than AdamW's, and weight_decay as much
+    larger. torch has no Lion: arguments and names are those of torch.optim.AdamW, defaults those of the
+    authors' code.
 
     Args:
         params, master_weights, update: see :class:`Optimizer`.
