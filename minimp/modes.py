@@ -148,11 +148,15 @@ class accumulate(Scope):  # noqa: N801 - reads as a statement: `with accumulate(
     * **conv2d**: over (c, u, v) in C order, c within the group. The weight's gradient: over (n, i, j) in C
       order, images and output positions. The input's: over (o, u, v) in C order, o within the group, of the
       full correlation: w[o, c, u, v] times the gradient at the output position that read the element through
-      tap (u, v), or times 0 where there is none.
+      tap (u, v), or times 0 where there is none. conv1d is conv2d on images of height 1; a transposed
+      convolution sums as conv2d's gradient by its input, and its gradients as conv2d and conv2d's weight
+      gradient.
     * **sums of terms**, over the axes summed in C order: sum, mean, softmax and log_softmax, the losses (over
-      classes, over rows, and of the weights), layer_norm, rms_norm, vector_norm, average pooling (over a
-      window's elements; its gradient, and that of overlapping maxima, over taps), the gradients of biases and
-      of broadcasts, and elements that indexing took several times. A term is what the op computes, in float32
+      classes, over rows, and of the weights), layer_norm, rms_norm, vector_norm, batch_norm and group_norm
+      (over images and places, their gradients too), average pooling (over a window's elements; its gradient,
+      and that of overlapping maxima, over taps), interpolation (over the taps of all axes, the first axis
+      slowest; its gradient, and that of borders that repeat elements, over the positions that read one), the
+      gradients of biases and of broadcasts, and elements that indexing took several times. A term is what the op computes, in float32
       (float64 for float64 tensors); under ``"float16"`` it is rounded to float16 first, as a product is.
 
     Zeros of padding count as terms. A term of 0 changes no running sum, but it has its place: it moves the
