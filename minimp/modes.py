@@ -156,8 +156,9 @@ class accumulate(Scope):  # noqa: N801 - reads as a statement: `with accumulate(
       (over images and places, their gradients too), average pooling (over a window's elements; its gradient,
       and that of overlapping maxima, over taps), interpolation (over the taps of all axes, the first axis
       slowest; its gradient, and that of borders that repeat elements, over the positions that read one), the
-      gradients of biases and of broadcasts, and elements that indexing took several times. A term is what the op computes, in float32
-      (float64 for float64 tensors); under ``"float16"`` it is rounded to float16 first, as a product is.
+      gradients of biases and of broadcasts, and elements that indexing took several times. A term is what the
+      op computes, in float32 (float64 for float64 tensors); under ``"float16"`` it is rounded to float16
+      first, as a product is.
 
     Zeros of padding count as terms. A term of 0 changes no running sum, but it has its place: it moves the
     borders of chunks, of split runs, of pairs and of a matrix unit's blocks.

@@ -289,7 +289,9 @@ class TrainStep:
 
     def _update(self, state: StepState) -> _Result:
         state.skipped = bool(state.nonfinite) and self.scaler.is_enabled()
-        if not state.skipped:
+        if state.skipped:
+            self.optimizer.skip_step()
+        else:
             gradients = {state.parameters[name]: g for name, g in state.gradients.items()}
             self.optimizer.step(gradients=gradients)
         return {name: p.detach() for name, p in state.parameters.items()}, {"skipped": state.skipped}
