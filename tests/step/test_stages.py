@@ -12,7 +12,7 @@ import pytest
 import minimp as mp
 from minimp import ops
 from minimp.step import STAGES, Stage, TrainStep
-from minimp.tape import _newest_first
+from minimp.tape import Edge, _newest_first
 from minimp_backends.numpy_backend import NumpyBackend
 
 RECIPES = list(mp.recipes)
@@ -215,7 +215,11 @@ def test_backward_notices_a_gradient_that_never_arrives(monkeypatch: pytest.Monk
 
 def test_backward_notices_an_op_that_was_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: the walk leaves an op out, with all that lies behind it."""
-    monkeypatch.setattr("minimp.tape._newest_first", lambda start, honest=_newest_first: honest(start)[:-3])
+
+    def short(start: Edge, last: frozenset[Edge]) -> list[Edge]:
+        return _newest_first(start, last)[:-3]
+
+    monkeypatch.setattr("minimp.tape._newest_first", short)
     assert not run_to(make_step("fp32"), "backward").check()
 
 
