@@ -167,11 +167,11 @@ def test_looking_on_moves_no_statistics(recipe: str) -> None:
     assert statistics(run) != before
 
 
-@pytest.mark.parametrize("recipe", recipes)
-def test_every_recipe_learns(recipe: str) -> None:
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "mixed-fp16", "bf16-kahan"])
+def test_recipes_learn(recipe: str) -> None:
     """Oracle: chance is a tenth; evaluation goes by the running statistics, so that a single row will do."""
     run = trainer(recipe)
-    run.run(60)
+    run.run(45)
     assert run.evaluate()["test_accuracy"] > 0.5
     test = digits("test", shape="image")[:1]
     one = mp.data.ArrayDataset(*test, num_classes=10)
