@@ -21,7 +21,7 @@ Array = Any
 class Twins:
     """16-bit array -> its float32 twin, for arrays that are alive, up to `limit` bytes of twins."""
 
-    def __init__(self, limit: int = 48 * 2**20) -> None:
+    def __init__(self, limit: int = 24 * 2**20) -> None:
         self.limit = limit
         self.nbytes = 0
         self._held: OrderedDict[int, tuple[ref[Array], Array | None]] = OrderedDict()

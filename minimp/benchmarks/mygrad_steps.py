@@ -73,15 +73,19 @@ def _gpt(mg: Any, w: Mapping[str, Any], indices: Array) -> Any:
     late = np.triu(np.full((length, length), -np.inf, f32), 1)
     x = w["tokens.weight"][indices] + w["places.weight"]
     for name in (f"blocks.{i}." for i in range(DEPTH)):
-        qkv = _linear(mg, w, name + "qkv", _norm(mg, w, name + "norm1", x))
-        qkv = qkv.reshape(count, length, 3, HEADS, WIDTH // HEADS)
-        q, k, v = (qkv[:, :, i].transpose(0, 2, 1, 3) for i in range(3))  # (B, H, T, C/H)
+        h = _norm(mg, w, name + "norm1", x)
+        q, k, v = (_heads(_linear(mg, w, name + part, h)) for part in "qkv")  # (B, H, T, C/H)
         scores = mg.matmul(q, k.transpose(0, 1, 3, 2)) * f32(1 / math.sqrt(WIDTH // HEADS)) + late
         y = mg.matmul(softmax(scores, axis=-1), v).transpose(0, 2, 1, 3).reshape(count, length, WIDTH)
         x = x + _linear(mg, w, name + "out", y)
         hidden = _gelu(mg, _linear(mg, w, name + "up", _norm(mg, w, name + "norm2", x)))
         x = x + _linear(mg, w, name + "down", hidden)
     return _linear(mg, w, "head", _norm(mg, w, "norm", x)).reshape(count * length, -1)
+
+
+def _heads(x: Any) -> Any:
+    """(B, T, C) -> (B, H, T, C/H)."""
+    return x.reshape(*x.shape[:2], HEADS, -1).transpose(0, 2, 1, 3)
 
 
 def _norm(mg: Any, w: Mapping[str, Any], name: str, x: Any) -> Any:

@@ -70,13 +70,13 @@ def _gpt(n: Any, f: Any) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.norm1, self.norm2 = n.LayerNorm(WIDTH), n.LayerNorm(WIDTH)
-            self.qkv, self.out = n.Linear(WIDTH, 3 * WIDTH), n.Linear(WIDTH, WIDTH)
+            self.q, self.k, self.v, self.out = (n.Linear(WIDTH, WIDTH) for _ in range(4))
             self.up, self.down = n.Linear(WIDTH, 4 * WIDTH), n.Linear(4 * WIDTH, WIDTH)
             self.gelu = n.GELU(approximate="tanh")
 
         def forward(self, x: Any) -> Any:  # (B, T, C)
-            parts = self.qkv(self.norm1(x)).split(WIDTH, 2)
-            q, k, v = (_heads(part) for part in parts)  # (B, H, T, C/H)
+            h = self.norm1(x)
+            q, k, v = (_heads(layer(h)) for layer in (self.q, self.k, self.v))  # (B, H, T, C/H)
             y = f.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.out(y.transpose(1, 2).reshape(*x.shape))
             return x + self.down(self.gelu(self.up(self.norm2(x))))

@@ -77,8 +77,15 @@ def getitem(ctx: Node, x: Array, *, index: Any) -> Array:
 
 @getitem.gradient
 def _(ctx: Node, grad: Array, *, index: Any) -> Array:
-    total = ctx.backend.scatter_add(ctx.shape_of(0), index, ctx.wide(grad), accumulate=ctx.accumulate)
+    values = grad if _takes_once(index) else ctx.wide(grad)
+    total = ctx.backend.scatter_add(ctx.shape_of(0), index, values, accumulate=ctx.accumulate)
     return ctx.round(total)
+
+
+def _takes_once(index: Any) -> bool:
+    """Tell whether an index takes no element twice: slices and numbers; then nothing is summed."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is ... or isinstance(part, slice | int) for part in parts)
 
 
 @op(bound="sum")
