@@ -193,6 +193,21 @@ def test_results_and_gradients_are_near(name: str, fmt: str) -> None:
         assert_close(got, wanted, row.replace("_op_", "_gradient_"))
 
 
+KINKS = ("hardswish", "hardsigmoid", "hardtanh", "relu6", "leaky_relu", "elu", "silu", "mish", "softsign")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("fmt", FLOATS)
+@pytest.mark.parametrize("name", KINKS)
+def test_kinks_lie_where_torch_has_them(name: str, fmt: str) -> None:
+    """Oracle: torch's gradients at every quarter from -7 to 7, the kinks among them."""
+    mine, theirs = _same(name)
+    own, other = both(mine, theirs, [np.arange(-28, 29) / 4], fmt)
+    row = ROWS.get(fmt, "parity_op_fp32")
+    assert_close(own[0], other[0], row)
+    assert_close(own[1], other[1], row.replace("_op_", "_gradient_"))
+
+
 # ---- what is kept ----------------------------------------------------------------------------------------
 
 BYTE, FLOAT = "a byte an element", "its own format"
