@@ -58,6 +58,8 @@ def test_a_few_ulps_are_caught(sample: Sample, fmt: str) -> None:
         e for e in run(sample, fmt, "positive") if e.phase == "forward" and e.node.op.name == sample.op
     ]
     assert check_event(event)
+    if not event.outputs[0].size:
+        return  # nothing, of which nothing can be wrong
     wide = event.outputs[0].dtype.itemsize > 2
     found = check_event(_spoiled(event, _shift(ULPS[event.node.op.bound] if wide else 2)))
     assert not found
