@@ -23,7 +23,7 @@ def logistic(ctx: Node, x: Array) -> Array:
     """1 / (1 + e^-x) of wide values, without overflow for large |x|."""
     xp = ctx.backend.xp
     small = xp.exp(xp.where(x >= 0, -x, x))  # in (0, 1]; unlike -|x|, it has its derivative at 0
-    return xp.where(x >= 0, 1 / (1 + small), small / (1 + small))
+    return xp.where(x >= 0, xp.ones_like(x), small) / (1 + small)
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
