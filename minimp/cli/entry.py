@@ -38,6 +38,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "train": Command(
             "minimp.cli.train", "train one model by one recipe; stop and resume without a bit of difference"
         ),
+        "memory": Command(
+            "minimp.cli.memory",
+            "show the bytes that training would hold, by cause, and check what is said of them",
+        ),
         "inspect": Command(
             "minimp.cli.inspect",
             "show the bits, error and neighbours of a number, or take a calculation apart",
@@ -50,7 +54,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "a page on each way of accumulating a sum: order, roundings, error bound, who uses it",
         ),
         "bench": Command(
-            "minimp.cli.bench", "measure speed, as ratios, beside PyTorch where it is installed"
+            "minimp.cli.bench", "measure speed, as ratios, beside PyTorch and mygrad where they are installed"
         ),
     }
 )

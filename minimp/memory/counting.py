@@ -13,8 +13,9 @@ from minimp.tape import Array, Node, Value
 
 if TYPE_CHECKING:
     from minimp.step import StepState, TrainStep
+    from minimp_backends.array_backend import ArrayBackend as Backend
 
-__all__ = ["activations_of", "held_by", "logical_of", "saved_arrays"]
+__all__ = ["activations_of", "distinct_bytes", "held_by", "logical_of", "saved_arrays", "scratch_bytes"]
 
 Owned = dict[int, Array]
 """id of an array that owns its memory -> the array."""
@@ -49,8 +50,8 @@ def activations_of(step: TrainStep, state: StepState) -> int:
     """Return the bytes that the forward saved for backward, without weights and their low copies."""
     cached = state.region.cache.values() if state.region else ()
     weights = [*(p.array for p in step.model.parameters()), *(cast.array for _, _, cast in cached)]
-    saved, known = saved_arrays(_nodes_behind((state.output, state.loss))), _owners(weights)
-    return sum(array.nbytes for key, array in saved.items() if key not in known)
+    saved = saved_arrays(_nodes_behind((state.output, state.loss)))
+    return distinct_bytes(saved.values(), without=weights)
 
 
 def logical_of(step: TrainStep, state: StepState, activations: int) -> Bytes:
@@ -91,8 +92,13 @@ def held_by(step: TrainStep, state: StepState) -> Bytes:
         if id(twin) not in seen:
             seen.add(id(twin))
             counts[cause_of.get(id(_owner(low)), "workspaces")] += twin.nbytes
-    counts["workspaces"] += state.backend.scratch_bytes() + sum_scratch() + cast_scratch()
+    counts["workspaces"] += scratch_bytes(state.backend)
     return Bytes(**counts)
+
+
+def scratch_bytes(backend: Backend) -> int:
+    """Return the bytes of work space that kernels and formats keep for their next call, in this thread."""
+    return backend.scratch_bytes() + sum_scratch() + cast_scratch()
 
 
 def _causes(step: TrainStep, state: StepState) -> Iterator[tuple[str, list[Array]]]:
@@ -122,6 +128,12 @@ def _tensors(results: Any) -> Iterator[Any]:
             yield from _tensors(each)
     elif isinstance(results, dict):
         yield from _tensors(list(results.values()))
+
+
+def distinct_bytes(arrays: Iterable[Any], *, without: Iterable[Any] = ()) -> int:
+    """Return the bytes of arrays, each memory once, and none of those `without`."""
+    known = _owners(without)
+    return sum(array.nbytes for key, array in _owners(arrays).items() if key not in known)
 
 
 def _owners(arrays: Iterable[Any]) -> Owned:

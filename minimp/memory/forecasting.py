@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from minimp.optim import Optimizer
     from minimp.step import TrainStep
 
-__all__ = ["forecast", "on_shapes", "shape_of"]
+__all__ = ["forecast", "model_of", "on_shapes", "shape_of"]
 
 
 def forecast(
@@ -65,7 +65,7 @@ def forecast(
         DeviceError: the step depends on values, as under a mask; measure a real step instead.
     """
     with on_shapes():
-        made = _model(model)
+        made = model_of(model)
         train_step: type[TrainStep] = import_module("minimp.step").TrainStep
         step = train_step(made, loss_fn, optimizer(made.parameters()), recipe, **options)
         x, y = shape_of(inputs, "float32"), shape_of(targets, "int64")
@@ -102,7 +102,7 @@ def _dtype(given: Any) -> np.dtype[Any]:
     return whole if whole.kind in "iub" else get(given).dtype
 
 
-def _model(given: Module | Callable[[], Module]) -> Module:
+def model_of(given: Module | Callable[[], Module]) -> Module:
     """Return a model of shapes: made by the function, or a copy of the module."""
     if isinstance(given, Module):
         return _copied(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from minimp import rng
@@ -41,7 +42,9 @@ def ledger(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
             buffer.array = array
 
 
-def measure(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
+def measure(
+    step: TrainStep, inputs: Any, targets: Any, *, on_moment: Callable[[str], None] | None = None
+) -> Ledger:
     """Take one step of training, and count what it holds at each moment.
 
     The step is the one that `step(inputs, targets)` takes, to the bit. The optimizer's state is counted as it
@@ -51,11 +54,14 @@ def measure(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
     Args:
         step: a training step.
         inputs, targets: one batch, as for `step(inputs, targets)`.
+        on_moment: called with the name of each moment, when its bytes are counted.
     """
-    return count(step, inputs, targets, last="update_scale")
+    return count(step, inputs, targets, last="update_scale", on_moment=on_moment)
 
 
-def count(step: TrainStep, inputs: Any, targets: Any, *, last: str) -> Ledger:
+def count(
+    step: TrainStep, inputs: Any, targets: Any, *, last: str, on_moment: Callable[[str], None] | None = None
+) -> Ledger:
     """Run the stages up to `last`, unrecorded, and count at the moments between them."""
     moments: dict[str, Bytes] = {}
     logical, activations = Bytes(), 0
@@ -65,6 +71,8 @@ def count(step: TrainStep, inputs: Any, targets: Any, *, last: str) -> Ledger:
         if name in AFTER:
             moments[AFTER[name]] = held_by(step, state)
             logical = logical_of(step, state, activations).highest(logical)
+            if on_moment is not None:
+                on_moment(AFTER[name])
         if name == last:
             break
     elements = sum(p.array.size for p in step.model.parameters())
