@@ -45,6 +45,21 @@ from minimp.tensors import Tensor, from_dlpack, tensor
 if TYPE_CHECKING:
     from minimp import checks, data, functional, memory, nn, optim
     from minimp.checkpoint import load, save
+    from minimp.functional.creation import (
+        arange,
+        eye,
+        full,
+        full_like,
+        linspace,
+        ones,
+        ones_like,
+        rand,
+        rand_like,
+        randn,
+        randn_like,
+        zeros,
+        zeros_like,
+    )
     from minimp.interop import from_torch
     from minimp.scaler import GradScaler
     from minimp.step import TrainStep
@@ -63,6 +78,7 @@ __all__ = [
     "TrainStep",
     "Trainer",
     "accumulate",
+    "arange",
     "autocast",
     "available_backends",
     "bfloat16",
@@ -73,6 +89,7 @@ __all__ = [
     "data",
     "enable_grad",
     "errors",
+    "eye",
     "float4_e2m1fn",
     "float6_e2m3fn",
     "float6_e3m2fn",
@@ -86,6 +103,8 @@ __all__ = [
     "formats",
     "from_dlpack",
     "from_torch",
+    "full",
+    "full_like",
     "functional",
     "get_autocast_dtype",
     "get_rng_state",
@@ -93,14 +112,21 @@ __all__ = [
     "int8",
     "is_autocast_enabled",
     "is_grad_enabled",
+    "linspace",
     "load",
     "manual_seed",
     "memory",
     "nn",
     "no_grad",
+    "ones",
+    "ones_like",
     "op",
     "optim",
     "policies",
+    "rand",
+    "rand_like",
+    "randn",
+    "randn_like",
     "recipes",
     "recompute",
     "save",
@@ -108,10 +134,17 @@ __all__ = [
     "tensor",
     "tfloat32",
     "use_backend",
-]
+    "zeros",
+    "zeros_like",
+]  # fmt: skip
 
+CREATING = (
+    "arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "rand_like", "randn",
+    "randn_like", "zeros", "zeros_like",
+)  # fmt: skip
 ON_FIRST_USE = {
     **{name: f"minimp.{name}" for name in ("checks", "data", "functional", "memory", "nn", "optim")},
+    **dict.fromkeys(CREATING, "minimp.functional.creation"),
     "GradScaler": "minimp.scaler",
     "TrainStep": "minimp.step",
     "Trainer": "minimp.trainer",

@@ -5,6 +5,7 @@ What can be written with it (`+`, `@`, `.sum()`, `[...]`) is in :mod:`minimp.ope
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from minimp.backend import default_backend, get_backend
 from minimp.differentiation import register_hook, retain_grad, run_backward
 from minimp.errors import DataError, FormatError, GradientError, MinimpError, ShapeError
 from minimp.handles import RemovableHandle
-from minimp.operators import Operators
+from minimp.operators import Operators, einops_backend
 from minimp.policy import FLOATING
 from minimp.tape import Value
 
@@ -274,6 +275,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, backend: s
         FormatError: a format that the backend has no storage for.
         GradientError: `requires_grad` on integers.
     """
+    if "einops" in sys.modules:  # imported after us: it shall know tensors from here on
+        einops_backend.register()
     where = default_backend() if backend is None else get_backend(backend)
     made = _lift(data, where, as_given=dtype is not None)
     if dtype is not None:

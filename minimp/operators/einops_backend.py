@@ -1,12 +1,10 @@
 """What einops (Rogozhnikov 2022) needs to rearrange, reduce, repeat and contract tensors: a backend of its.
 
 einops looks for a backend among the subclasses of its `AbstractBackend`. One is made by :func:`register`:
-`import minimp` calls it where einops has been imported before (as isort puts the two); elsewhere it is called
-by hand. Nothing is imported that the user did not import.
+`import minimp` calls it where einops has been imported before, and `mp.tensor` where it has been since.
+Nothing is imported that the user did not import.
 
 >>> import einops
->>> from minimp.operators import einops_backend
->>> einops_backend.register()
 >>> x = mp.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
 >>> einops.reduce(x, "rows columns -> columns", "mean")
 tensor([2., 3.], op=mean)

@@ -35,6 +35,7 @@ ADDED = {
     "cast op Op OPS": "what an operation of one's own is declared with, and the table of those there are",
     "Policy": "the class of what mp.policies holds",
     "from_torch": "a torch module, or a tensor, as one of ours",
+    "arange eye full full_like linspace ones ones_like rand rand_like randn randn_like zeros zeros_like": "tensors to begin with, as torch makes them",
     "recompute": "activation checkpointing (torch.utils.checkpoint)",
     "Trainer": "the loop around a TrainStep",
     "checks": "the contracts, callable on arrays of any framework",
