@@ -26,10 +26,10 @@ class BlockedRows(RowKernels):
     """The kernels of :class:`RowKernels`, a block at a time."""
 
     def elementwise(self, formula: Callable[..., Array], *arrays: Array) -> Array:
-        """Block by block in the order of memory, where all arrays have the same."""
+        """Block by block in the order in which the first array lies in memory."""
         first = arrays[0]
         order = memory_order(first)
-        if first.size <= BLOCK or order is None or any(x.strides != first.strides for x in arrays):
+        if first.size <= BLOCK or order is None:
             return formula(self, *arrays)
         out = np.empty_like(first)
         flat = [x.transpose(order).reshape(-1) for x in (out, *arrays)]

@@ -12,7 +12,15 @@ import pytest
 import minimp as mp
 from minimp import nn
 from minimp.backend import default_backend
-from minimp.benchmarks import Figure, StepTimes, add_overhead, describe_machine, step_times, suite
+from minimp.benchmarks import (
+    Figure,
+    StepTimes,
+    add_overhead,
+    describe_machine,
+    step_times,
+    suite,
+    workloads,
+)  # fmt: skip
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.mygrad_steps import mygrad_is_there, mygrad_step
 from minimp.benchmarks.suite import TARGETS, step_peak, torch_is_there, trajectory_gap
@@ -209,6 +217,28 @@ def test_our_step_starts_from_those_weights_and_learns(recipe: str) -> None:
     assert losses[0] == expected
     assert losses == sorted(losses, reverse=True)
     assert len(set(losses)) == 6
+
+
+@pytest.mark.parametrize("accumulate", ["float32", "kahan", "tensorcore:ampere"])
+@pytest.mark.parametrize("recipe", ["fp32", "mixed-fp16", "mixed-bf16"])
+def test_a_gpt_s_step_keeps_its_contracts(
+    recipe: str, accumulate: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the stages' own checks, on a model with short rows: every op of it, forward and backward."""
+    if recipe == "fp32" and accumulate.startswith("tensorcore"):
+        pytest.skip("a matrix unit takes 16-bit factors")
+    for name, value in {"WIDTH": 16, "HEADS": 2, "DEPTH": 1, "LENGTH": 12, "TOKENS": 11}.items():
+        monkeypatch.setattr(workloads, name, value)
+    mp.manual_seed(0)
+    model = WORKLOADS["gpt"].model(nn, mp.functional)
+    scaler = None if recipe != "mixed-fp16" else mp.GradScaler(init_scale=256.0)
+    settings = mp.recipes[recipe].with_(accumulate=accumulate)
+    sgd = mp.optim.SGD(model.parameters(), lr=0.01)
+    step = mp.TrainStep(model, workloads._loss, sgd, settings, scaler=scaler)
+    indices, labels = np.random.default_rng(0).integers(0, 11, (2, 3, 12))
+    for stage in step.stages(mp.tensor(indices), mp.tensor(labels)):
+        found = stage.check()
+        assert found, f"{stage.name}: {found}"
 
 
 @pytest.mark.torch

@@ -26,6 +26,7 @@ attend = functional.scaled_dot_product_attention
 SHAPES = ((2, 3, 6, 4), (2, 3, 5, 4), (2, 3, 5, 7))
 SOME = np.random.default_rng(0).random((6, 5)) < 0.6
 SOME[3] = False  # attends to nothing
+HEADS = np.random.default_rng(8).random((4, 5, 5)) < 0.7
 INDEX = np.array([[1, 4, 1], [6, 0, 1]])
 
 
@@ -48,6 +49,8 @@ CALLS: dict[str, tuple[dict[str, Any], tuple[tuple[int, ...], ...]]] = {
     "masked": ({"attn_mask": SOME}, SHAPES),
     "biased": ({}, (*SHAPES, (2, 3, 6, 5))),
     "gqa": ({"enable_gqa": True, "is_causal": True}, ((2, 4, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4))),
+    "gqa_masked": ({"enable_gqa": True, "attn_mask": HEADS}, ((2, 4, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4))),
+    "gqa_alike": ({"enable_gqa": True, "attn_mask": HEADS[:1]}, ((4, 5, 4), (2, 5, 4), (2, 5, 4))),
     "no_keys": ({}, ((2, 3, 4), (2, 0, 4), (2, 0, 5))),
     "no_features": ({}, ((2, 3, 0), (2, 5, 0), (2, 5, 4))),
 }
