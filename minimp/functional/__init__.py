@@ -168,6 +168,7 @@ from minimp.functional.selection import (
 )
 from minimp.functional.shaping import cat, dropout
 from minimp.functional.statistics import cumprod, cumsum, logsumexp, prod, std, std_mean, var, var_mean
+from minimp.operators.naming import naming_itself
 
 __all__ = [
     "acos", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d",
@@ -193,3 +194,5 @@ __all__ = [
     "tensordot", "tile", "topk", "transpose", "tril", "triplet_margin_loss", "triu", "trunc", "unbind",
     "unflatten", "unfold", "unsqueeze", "var", "var_mean", "vecdot", "vector_norm", "where",
 ]  # fmt: skip
+
+globals().update({_name: naming_itself(globals()[_name]) for _name in __all__})

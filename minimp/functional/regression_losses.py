@@ -93,7 +93,7 @@ def gaussian_nll_loss(
         raise SettingError(f"gaussian_nll_loss: expected eps above 0, got {eps}")
     means = input if isinstance(input, Value) else Value.lift(input, None)
     if isinstance(var, int | float):
-        var = means.backend.xp.full(means.shape, var, means.array.dtype)
+        var = means.backend.xp.full(means.shape, var, means.array.dtype if means.format else "float32")
     spread = _held_above(_variances(means, lifted_beside(means, var)), eps)
     gap = ops.sub(means, target)
     terms = ops.mul(ops.add(ops.log(spread), ops.div(ops.pow_(gap, 2), spread)), 0.5)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from operator import index as whole
 from typing import Any
 
 from minimp import formats
-from minimp.errors import ShapeError
+from minimp.errors import SettingError, ShapeError
 from minimp.formats import Format
 from minimp.tape import Value
 
@@ -31,8 +32,12 @@ def axis_of(op: str, shape: tuple[int, ...], dim: int, more: int = 0) -> int:
     """Return an axis counted from 0; `more` axes will be added. A scalar counts as having one axis.
 
     Raises:
-        ShapeError: the tensor has no such axis.
+        ShapeError: the tensor has no such axis. SettingError: not a whole number.
     """
+    try:
+        dim = whole(dim)
+    except TypeError as fault:
+        raise SettingError(f"expected a whole number as dim, got {dim!r}", op=op) from fault
     count = max(len(shape) + more, 1)
     if not -count <= dim < count:
         raise ShapeError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from minimp import ops
 from minimp.operators.common import format_of
+from minimp.operators.naming import naming_itself
 from minimp.tape import Value
 
 if TYPE_CHECKING:
@@ -155,14 +156,17 @@ class Mathematics(Value):
         """Return x^2, by :func:`pow` as in torch."""
         return ops.pow_(self, 2)
 
+    @naming_itself
     def matmul(self, other: Any) -> Tensor:
         """Return the matrix product."""
         return ops.matmul(self, other)
 
+    @naming_itself
     def softmax(self, dim: int, dtype: Any = None) -> Tensor:
         """Return softmax over `dim`."""
         return ops.softmax(self, dim=dim, dtype=format_of(dtype))
 
+    @naming_itself
     def log_softmax(self, dim: int, dtype: Any = None) -> Tensor:
         """Return the logarithm of softmax over `dim`."""
         return ops.log_softmax(self, dim=dim, dtype=format_of(dtype))

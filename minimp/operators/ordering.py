@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from minimp import ops
 from minimp.errors import SettingError
 from minimp.operators.common import along, axis_of
+from minimp.operators.naming import methods_naming_themselves
 from minimp.tape import Value
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class TopkResult(NamedTuple):
     indices: Tensor
 
 
+@methods_naming_themselves
 class Ordering(Value):
     """What looks at which elements are larger."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from minimp import ops
 from minimp.errors import SettingError
 from minimp.operators.common import dims_of, format_of
+from minimp.operators.naming import methods_naming_themselves
 from minimp.tape import Value
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Reductions", "correction_of"]
 
 
+@methods_naming_themselves
 class Reductions(Value):
     """What is made of all elements, or of those along axes."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from minimp import ops
 from minimp.errors import SettingError, ShapeError
 from minimp.operators.common import axis_of, shape_of
+from minimp.operators.naming import methods_naming_themselves
 from minimp.tape import Value
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Shaping"]
 
 
+@methods_naming_themselves
 class Shaping(Value):
     """The same elements in other places."""
 

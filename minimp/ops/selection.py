@@ -172,10 +172,14 @@ def as_operand(x: Any, beside: Value) -> Any:
     if x.__class__ not in (float, int, bool):
         return Value.lift(x, backend)
     if beside.format is not None:
-        return Value.make(backend.xp.asarray(x, beside.format.dtype), backend)
+        wide = backend.xp.asarray(float(x), "float64")
+        return Value.make(backend.cast(wide, beside.format), backend)
     whole = x.__class__ is not float and not (x.__class__ is int and beside.array.dtype.kind == "b")
     dtype = beside.array.dtype if whole else "int64" if x.__class__ is int else float32.dtype
-    return Value.make(backend.xp.asarray(x, dtype), backend)
+    try:
+        return Value.make(backend.xp.asarray(x, dtype), backend)
+    except OverflowError as fault:
+        raise FormatError(f"{x} does not fit in {dtype}", formats=[str(dtype)]) from fault
 
 
 def operands(op: str, a: Any, b: Any) -> tuple[Value, Value]:
