@@ -32,7 +32,8 @@ class Recipe:
 
     Attributes:
         name: how it is called.
-        param_dtype: the format in which the model's parameters are stored.
+        param_dtype: the format in which the model's parameters are stored (running statistics of batch
+            normalisation stay float32 where it is a 16-bit one).
         compute_dtype: the format of products: the autocast region's, or `param_dtype` without a policy.
         master_weights: whether updates accumulate in FP32. With `param_dtype` float32 the parameters are
             the masters, and autocast makes the low copies; with a low `param_dtype` the optimizer keeps them.

@@ -122,7 +122,8 @@ class TrainStep:
     ...     print(stage.name, stage.check())
 
     Args:
-        model: a module; its parameters are converted to the recipe's `param_dtype`.
+        model: a module; its parameters are converted to the recipe's `param_dtype`. Running statistics
+            (batch normalisation) stay in float32 where that is a 16-bit format.
         loss_fn: `loss_fn(model(inputs), targets)` gives a tensor of one element.
         optimizer: over the model's parameters; takes the recipe's `master_weights` and `update`.
         recipe: a Recipe, or the name of one.
@@ -153,7 +154,8 @@ class TrainStep:
         if micro_batches < 1:
             raise SettingError(f"micro_batches must be at least 1, got {micro_batches}")
         optimizer.configure(master_weights=self.recipe.master_weights, update=self.recipe.update)
-        model.to(self.recipe.param_dtype)
+        low = Recipe.low(self.recipe.param_dtype)
+        model.to(self.recipe.param_dtype, keep_statistics=low)
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.max_norm, self.micro_batches = max_norm, micro_batches
 

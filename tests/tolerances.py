@@ -313,6 +313,9 @@ ROWS = (
         1.0,
         "the largest distance between two of torch's own runs, from weights that differ by one rounding",
     ),
+    Tolerance(
+        "fp32_recurrence", "rel", 1e-5, "some hundred float32 roundings in a row, each 2^-24 of the value"
+    ),
 )
 
 TOLERANCES = MappingProxyType({row.name: row for row in ROWS})

@@ -93,6 +93,7 @@ class _Running(_Affine):
     """What layers share that may keep running statistics; `ranks` is what axes an input may have."""
 
     ranks: tuple[int, ...] = (4,)
+    statistics = ("running_mean", "running_var")
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None

@@ -173,12 +173,17 @@ class Module(Tree):
                 param.grad = None if zeros is None else Tensor(zeros, param.backend)
         forget(self.parameters())  # a loss scale that the gradients carried is gone with them
 
-    def to(self, target: Any = None, *, dtype: Any = None) -> Self:
+    statistics: tuple[str, ...] = ()
+    """Names of the buffers that hold running statistics."""
+
+    def to(self, target: Any = None, *, dtype: Any = None, keep_statistics: bool = False) -> Self:
         """Turn all floating parameters and buffers into a format, or move everything to a backend; in place.
 
         Args:
             target: a format in any spelling of `mp.formats.get`, or a backend's name.
             dtype: a format, by keyword.
+            keep_statistics: leave running statistics, of batch normalisation above all, in the format that
+                they have: a mean of small changes stands still in 16 bits. torch has no such switch.
 
         Raises:
             FormatError, SettingError, DeviceError: neither a format nor a backend, or one that cannot store
@@ -192,11 +197,21 @@ class Module(Tree):
                 move(leaf, backend)
             return self
         form = formats.get(wanted)
-        for leaf in leaves:
+        kept = {id(each) for each in self._running_statistics()} if keep_statistics else set()
+        changing = [leaf for leaf in leaves if id(leaf) not in kept]
+        for leaf in changing:
             leaf.backend.require(form)
-        for leaf in leaves:
+        for leaf in changing:
             recast(leaf, form)
         return self
+
+    def _running_statistics(self) -> Iterator[Tensor]:
+        """Yield the buffers that modules name as running statistics."""
+        for module in self.modules():
+            for name in module.statistics:
+                buffer = module._buffers.get(name)
+                if buffer is not None:
+                    yield buffer
 
     def type(self, dst_type: Any) -> Self:
         """Turn all floating parameters and buffers into a format (torch's other name for :meth:`to`)."""
