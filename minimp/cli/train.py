@@ -98,8 +98,8 @@ def _add_choices(add: Callable[..., object]) -> None:
         add(f"--{name}", type=int, metavar="N", help=f"{text} (default: {DEFAULTS[name]})")
     rates = ", ".join(f"{name} {own['lr']:g}" for name, (_, own) in OPTIMIZERS.items())
     add("--lr", type=float, metavar="X", help=f"learning rate (default: {rates})")
-    add("--momentum", type=float, metavar="X", help="of sgd (default: 0)")
-    add("--weight-decay", type=float, metavar="X", help="(default: 0, adamw 0.01)")
+    add("--momentum", type=float, metavar="X", help="of sgd and rmsprop (default: 0)")
+    add("--weight-decay", type=float, metavar="X", help="(default: 0, adamw and lamb 0.01)")
     add("--max-norm", type=float, metavar="X", help="clip the norm of all gradients to this")
 
 

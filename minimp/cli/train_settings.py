@@ -14,7 +14,7 @@ from minimp.data import AnyParts, DataLoader
 from minimp.data.opening import NAMES
 from minimp.data.order import check_seed
 from minimp.errors import CheckpointError, SettingError, unknown_name
-from minimp.optim import SGD, Adam, AdamW, Optimizer
+from minimp.optim import LAMB, SGD, Adagrad, Adam, AdamW, Lion, Optimizer, RMSprop
 from minimp.recipe import recipes
 from minimp.step import TrainStep
 
@@ -24,6 +24,10 @@ OPTIMIZERS: Mapping[str, tuple[type[Optimizer], dict[str, float]]] = {
     "sgd": (SGD, {"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}),
     "adam": (Adam, {"lr": 1e-3, "weight_decay": 0.0}),
     "adamw": (AdamW, {"lr": 1e-3, "weight_decay": 0.01}),
+    "rmsprop": (RMSprop, {"lr": 1e-2, "momentum": 0.0, "weight_decay": 0.0}),
+    "adagrad": (Adagrad, {"lr": 1e-2, "weight_decay": 0.0}),
+    "lion": (Lion, {"lr": 1e-4, "weight_decay": 0.0}),
+    "lamb": (LAMB, {"lr": 1e-3, "weight_decay": 0.01}),
 }
 """Name -> class, and the options that mean something to it, with their defaults (all but lr are torch's)."""
 

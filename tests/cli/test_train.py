@@ -136,6 +136,8 @@ def test_runs_get_folders_of_their_own() -> None:
     "options",
     [
         ["--recipe", "fp32", "--optimizer", "sgd", "--momentum", "0.9", "--weight-decay", "1e-4"],
+        ["--recipe", "bf16-kahan", "--optimizer", "rmsprop", "--momentum", "0.5"],
+        ["--recipe", "mixed-bf16", "--optimizer", "lion", "--weight-decay", "0.1"],
         ["--recipe", "mixed-fp16", "--model", "cnn", "--batch", "32", "--max-norm", "1"],
         ["--recipe", "bf16-stochastic", "--model", "autoencoder", "--seed", "7", "--optimizer", "adamw"],
     ],
