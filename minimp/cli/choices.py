@@ -17,15 +17,16 @@ READING = ("context", "image_size", "colour")
 """Options of the reader that both commands have."""
 
 
-def add_reading(add: Callable[..., object]) -> None:
-    """Add the options of the data and of the model's sizes."""
+def add_reading(add: Callable[..., object], *, sizes: bool = True) -> None:
+    """Add the options of the data, and of the model's sizes if it is not made yet."""
     add("--data", metavar="SOURCE",
         help="'digits', an IDX folder, a folder of pictures (a folder a class), .npz or .csv; for gpt: "
         "'stdlib' or a UTF-8 text file (default: the model's)")  # fmt: skip
     add("--context", type=int, metavar="N", help=f"gpt: characters that the model sees (default: {CONTEXT})")
     add("--image-size", type=int, metavar="S", help="pictures: scale and cut all to S x S")
     add("--colour", metavar="NAME", help=f"pictures: {' or '.join(COLOURS)} (default: gray if all are)")
-    add("--sizes", metavar="A=X,B=Y", help="sizes of the model, see below")
+    if sizes:
+        add("--sizes", metavar="A=X,B=Y", help="sizes of the model, see below")
 
 
 def both_sizes(data: AnyParts) -> str:

@@ -38,6 +38,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "train": Command(
             "minimp.cli.train", "train one model by one recipe; stop and resume without a bit of difference"
         ),
+        "export": Command(
+            "minimp.cli.export",
+            "write the weights of a run in 16 bits; show the size, what was lost, and the accuracy",
+        ),
         "memory": Command(
             "minimp.cli.memory",
             "show the bytes that training would hold, by cause, and check what is said of them",
