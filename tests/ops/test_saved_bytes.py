@@ -35,7 +35,8 @@ CLOSED_FORMS: dict[str, str] = {
     **dict.fromkeys(
         [
             "abs", "log", "log1p", "log2", "log10", "erf", "sin", "cos", "sinh", "cosh", "asin", "acos",
-            "atan", "gelu", "silu", "softplus", "elu", "hardswish", "mish", "log_sigmoid", "glu", "prod", "cumprod", "var",
+            "atan", "gelu", "silu", "softplus", "elu", "hardswish", "mish", "log_sigmoid", "glu", "prod",
+            "cumprod", "var",
         ],
         "x0",
     ),
