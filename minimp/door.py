@@ -103,9 +103,8 @@ class Op:
         if backend is None:  # else they are lifted and cast first
             arrays, edges, backend, format, recording = self._gather_prepared(inputs, options, modes)
         recording = recording and modes.grad_enabled and self.backward_rule is not None
-        node = (WideNode if format is FLOAT32 else Node)(
-            self, edges, options, backend, format, modes.accumulate, recording
-        )
+        make = WideNode if format is FLOAT32 else Node
+        node = make(self, edges, options, backend, format, modes.accumulate, recording)
         token = hush()
         try:
             result = self.forward(node, *arrays, **options) if options else self.forward(node, *arrays)
@@ -115,10 +114,9 @@ class Op:
             speak(token)
         node.shape = result.shape
         node.ids = [*map(id, arrays), id(result)] if node.saved else ()
-        out = Value.make(result, backend, node if recording else None)
         if modes.listeners:
             _tell(modes, node, arrays, result, inputs)
-        return out
+        return Value.make(result, backend, node if recording else None)
 
     def _gather_prepared(self, inputs: tuple[Any, ...], options: dict[str, Any], modes: Modes) -> _Gathered:
         """Prepare the inputs, then collect them; integers may stand beside a floating format."""
@@ -168,7 +166,13 @@ class Op:
         if self.backward_rule is None:
             raise GradientError("this op has no gradient", op=self.name)
         found = self.backward_rule(node, grad, **node.options)
-        return found if isinstance(found, tuple) else (found,)
+        parts = found if isinstance(found, tuple) else (found,)
+        if len(parts) < len(node.inputs) and any(edge is not None for edge in node.inputs[len(parts) :]):
+            raise GradientError(
+                f"its gradient rule returned {len(parts)} gradients for {len(node.inputs)} inputs",
+                op=self.name, help="return one for each input, None where there is none",
+            )  # fmt: skip
+        return parts
 
 
 def op(

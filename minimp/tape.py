@@ -7,7 +7,7 @@ their creation, on raw arrays, with autocast off, in the formats of the forward.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
@@ -240,27 +240,20 @@ def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
     Raises:
         GradientError: nothing was recorded, or what was saved has been freed by an earlier backward.
     """
-    for leaf, found in _walk(output, grad, keep).items():
+    for leaf, found in gradients([(output, grad)], keep=keep).items():
         if isinstance(leaf, Value):
             total = found if leaf.grad is None else leaf.backend.add(leaf.grad.array, found)
             leaf.grad = Value.make(total, leaf.backend)
 
 
 def gradients(
-    output: Value, grad: Array, inputs: Sequence[Value], *, keep: bool = False
-) -> list[Array | None]:
-    """Return the gradient of each of `inputs`, None where the output does not depend on it.
+    starts: Sequence[tuple[Value, Array]], wanted: frozenset[Edge] = frozenset(), *, keep: bool = False
+) -> dict[Edge, Array]:
+    """Return the gradients of what is wanted, or of all leaves; no `.grad` is touched.
 
-    No `.grad` is touched. Arguments and errors as :func:`backward`.
+    They are read-only: one array may be the gradient of several tensors. Arguments and errors as
+    :func:`backward` and :func:`edge_gradients`.
     """
-    edges = [value.edge for value in inputs]
-    wanted = {edge for edge in edges if edge is not None}
-    found = _walk(output, grad, keep, frozenset(wanted))
-    return [None if edge is None else found.get(edge) for edge in edges]
-
-
-def _walk(output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = frozenset()) -> dict[Edge, Array]:
-    """Carry `grad` back on arrays; return the gradients of the leaves and of `wanted` nodes."""
     modes = MODES.get()
 
     def differentiate(node: Node, grad: Array) -> tuple[Array | None, ...]:
@@ -275,12 +268,15 @@ def _walk(output: Value, grad: Array, keep: bool, wanted: frozenset[Edge] = froz
 
     token = hush()
     try:
-        return edge_gradients(output, grad, wanted, differentiate=differentiate, add=_add)
+        found = edge_gradients(starts, wanted, differentiate=differentiate, add=_add)
     finally:
         speak(token)
+    for edge, array in found.items():
+        edge.backend.freeze((array,))
+    return found
 
 
-def _add(node: Node, held: Any, part: Any) -> Any:
+def _add(node: Edge, held: Any, part: Any) -> Any:
     return held.merged(part, node.backend.add) if isinstance(held, Parts) else node.backend.add(held, part)
 
 
@@ -293,50 +289,67 @@ def tell_backward(node: Node, grad: Any, parts: tuple[Array | None, ...], modes:
 
 
 def edge_gradients(
-    output: Value, grad: Any, wanted: frozenset[Edge] = frozenset(), *,
-    differentiate: Callable[[Node, Any], Sequence[Any]], add: Callable[[Node, Any, Any], Any],
+    starts: Sequence[tuple[Value, Any]], wanted: frozenset[Edge] = frozenset(), *,
+    differentiate: Callable[[Node, Any], Sequence[Any]], add: Callable[[Edge, Any, Any], Any],
     stop: bool = False,
 ) -> dict[Edge, Any]:  # fmt: skip
-    """Carry a gradient from `output` back to the leaves, node by node, newest first.
+    """Carry gradients back, node by node, newest first; return those of what is wanted, or of all leaves.
 
     Args:
-        output: where to begin.
-        grad: its gradient, of whatever kind `differentiate` and `add` take.
-        wanted: nodes whose gradients are returned beside those of the leaves.
+        starts: where to begin, each with its gradient, of whatever kind `differentiate` and `add` take.
+        wanted: if any, only what lies between them and the starts is differentiated, and its hooks called.
         differentiate: from a node and the gradient of its result to those of its inputs.
-        add: the sum of two gradients that meet; the node is the one that the second came from.
-        stop: go no further back than `wanted`.
+        add: the sum of two gradients that meet; the edge is one that they came from.
+        stop: go no further back than `wanted`, and leave the hooks there to the walk that goes on.
 
     Raises:
         GradientError: nothing was recorded.
     """
-    start = output.edge
-    if start is None:
-        raise GradientError(
-            "the tensor does not depend on anything that requires a gradient",
-            help="make a leaf with requires_grad=True, and compute outside mp.no_grad()",
-        )
-    pending: dict[Edge, Any] = {start: grad}
+    pending: dict[Edge, Any] = {}
+    for output, grad in starts:
+        start = _start(output)
+        pending[start] = add(start, pending[start], grad) if start in pending else grad
+    order = _newest_first(pending, wanted if stop else frozenset())
+    between: set[Edge] = set()
+    if wanted and not stop:
+        between = _between(order, wanted)
+        order = [edge for edge in order if edge in wanted or edge in between]
     done: dict[Edge, Any] = {}
-    for node in _newest_first(start, wanted if stop else frozenset()):
+    for node in order:
         here = pending.pop(node, None)
         if here is None:  # every path to this node ended in a gradient of None
             continue
-        if isinstance(node, Value):
-            done[node] = _hooked(node, here) if hasattr(node, "hooks") else here
-            continue
-        if node.hooks is not None:
+        if getattr(node, "hooks", None) and not (stop and node in wanted):
             here = _hooked(node, here)
-        if wanted and node in wanted:
+        if isinstance(node, Value) or (wanted and node in wanted):
             done[node] = here
-            if stop:
+            if node not in between:
                 continue
+            assert isinstance(node, Node)
         for source, part in zip(node.inputs, differentiate(node, here), strict=False):
             if source is None or part is None:
                 continue
             held = pending.get(source)
             pending[source] = part if held is None else add(node, held, part)
     return done
+
+
+def _start(output: Value) -> Edge:
+    if output.edge is None:
+        raise GradientError(
+            "the tensor does not depend on anything that requires a gradient",
+            help="make a leaf with requires_grad=True, and compute outside mp.no_grad()",
+        )
+    return output.edge
+
+
+def _between(order: list[Edge], wanted: frozenset[Edge]) -> set[Edge]:
+    """Return the nodes with something that is wanted behind them."""
+    found: set[Edge] = set()
+    for node in reversed(order):
+        if isinstance(node, Node) and any(s in wanted or s in found for s in node.inputs if s is not None):
+            found.add(node)
+    return found
 
 
 def _hooked(edge: Edge, grad: Any) -> Any:
@@ -363,16 +376,19 @@ def require_saved(node: Node) -> None:
     rerun()
 
 
-def _newest_first(start: Edge, last: frozenset[Edge]) -> list[Edge]:
-    """Return all that `start` depends on, newest first, leaves last; nothing behind `last`; no recursion."""
-    seen: set[Edge] = {start}
-    stack = [start]
+def _newest_first(starts: Iterable[Edge], last: frozenset[Edge]) -> list[Edge]:
+    """Return all that `starts` depend on, newest first, leaves last; nothing behind `last`; no recursion.
+
+    The leaves come in an order of their own, the same in every run, for the sake of their hooks.
+    """
+    seen = dict.fromkeys(starts)
+    stack = list(seen)
     while stack:
         node = stack.pop()
         if isinstance(node, Value) or node in last:
             continue
         for source in node.inputs:
             if source is not None and source not in seen:
-                seen.add(source)
+                seen[source] = None
                 stack.append(source)
     return sorted(seen, key=lambda node: node.number, reverse=True)

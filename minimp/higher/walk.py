@@ -20,26 +20,25 @@ __all__ = ["recorded_gradients"]
 
 
 def recorded_gradients(
-    output: Value, grad: Tensor, wanted: frozenset[Edge] = frozenset()
+    starts: Sequence[tuple[Value, Tensor]], wanted: frozenset[Edge] = frozenset()
 ) -> dict[Edge, Tensor]:
-    """Carry `grad` back from `output`, recording; return the gradients of leaves and of `wanted` nodes.
+    """Carry gradients back, recording; return those of what is wanted, or of all leaves.
 
     What was saved is kept. Each gradient has the values that :func:`minimp.tape.backward` gives, bit for bit,
     but for ops that have a composite: those are differentiated as what they are composed of.
 
     Args:
-        output: the tensor to differentiate.
-        grad: its gradient; it may be recorded too.
-        wanted: nodes whose gradients are to be returned beside those of the leaves.
+        starts: the tensors to differentiate, each with its gradient, which may be recorded too.
+        wanted: as in :func:`minimp.tape.edge_gradients`.
 
     Raises:
         GradientError: nothing was recorded, or an op on the way has no second derivative.
     """
     with setting(grad_enabled=True, autocast=None):
-        return edge_gradients(output, grad, wanted, differentiate=_differentiate, add=_add)
+        return edge_gradients(starts, wanted, differentiate=_differentiate, add=_add)
 
 
-def _add(node: Node, held: Any, part: Any) -> Any:  # noqa: ARG001 - the array's way needs the node
+def _add(node: Edge, held: Any, part: Any) -> Any:  # noqa: ARG001 - the array's way needs the node
     return held.merged(part, ops.add) if isinstance(held, Parts) else ops.add(held, part)
 
 
@@ -84,8 +83,8 @@ def _through_composite(node: Node, grad: Tensor) -> list[Tensor | None]:
         x.edge if isinstance(x, Value) and node.inputs[i] is not None else None for i, x in enumerate(inputs)
     ]
     wanted = frozenset(edge for edge in edges if edge is not None)
-    found = edge_gradients(output, grad, wanted, differentiate=_differentiate, add=_add, stop=True)
-    return [None if edge is None else found.get(edge) for edge in edges]
+    found = edge_gradients([(output, grad)], wanted, differentiate=_differentiate, add=_add, stop=True)
+    return [None if edge is None else found.pop(edge, None) for edge in edges]  # one tensor given twice: once
 
 
 def _input(node: Node, index: int) -> Any:
