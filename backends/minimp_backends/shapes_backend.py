@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from minimp import formats
 from minimp.formats import Format
 from minimp.formats.dice import Source
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
@@ -26,7 +25,6 @@ from minimp_backends.updates_blocks import Room
 
 __all__ = ["ShapesBackend"]
 
-PLAIN = frozenset({"float32", "float64"})
 SMALL = 2048
 """Elements from which on NumPy's backend keeps a twin."""
 
@@ -216,7 +214,7 @@ class ShapesBackend(ArrayBackend):
         self, q: Array, k: Array, v: Array, how: Masking, *, accumulate: str
     ) -> tuple[Array, Array]:
         """(..., L, E), (..., S, E), (..., S, V) -> (..., L, V), (..., L, 1); as q lies in memory."""
-        if accumulate not in PLAIN:
+        if not _is_own(accumulate, q):
             return super().attention(q, k, v, how, accumulate=accumulate)
         self._widen(k, v)
         wide, lead = self.wide(q), self._lead(q, k, v, how)
@@ -229,7 +227,7 @@ class ShapesBackend(ArrayBackend):
         needs_scores: bool, accumulate: str,
     ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
         """Return arrays that lie as q, k and v do, and one of the scores."""
-        if accumulate not in PLAIN:
+        if not _is_own(accumulate, q):
             return super().attention_gradient(
                 grad, q, k, v, log_sum, how, needs_scores=needs_scores, accumulate=accumulate
             )
@@ -289,8 +287,13 @@ class ShapesBackend(ArrayBackend):
 
 
 def _sums(x: Array, accumulate: str) -> np.dtype[Any]:
-    """The dtype of sums over x: float64 where they are accumulated exactly."""
-    return FLOAT64 if x.dtype == formats.float64.dtype or accumulate == "exact" else FLOAT32
+    """The dtype of sums over x: float64 where they are accumulated in it, or exactly."""
+    return FLOAT64 if x.dtype == FLOAT64 or accumulate in ("float64", "exact") else FLOAT32
+
+
+def _is_own(accumulate: str, x: Array) -> bool:
+    """Tell whether the NumPy backend has attention in blocks: else the readable form runs there too."""
+    return accumulate == "float32" or (accumulate == "float64" and bool(x.dtype == FLOAT64))
 
 
 def _pooled(shape: tuple[int, ...], geometry: dict[str, Any]) -> tuple[int, ...]:

@@ -84,6 +84,17 @@ def test_every_optimizer(optimizer: str, recipe: Any) -> None:
     assert_same(forecast_of(work, recipe, make), measure(step_of(work, recipe, make), *work.batch()))
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn", "gpt"])
+@pytest.mark.parametrize("accumulate", ["float64", "exact", "kahan", "float16"])
+def test_every_accumulation(accumulate: str, name: str) -> None:
+    """Oracle: a real step, to the byte; sums in float64 have no twins."""
+    work = SMALL[name]
+    for base in ("fp32", "mixed-bf16") if accumulate != "float16" else ("fp16",):
+        recipe = recipes[base].with_(name="by name", accumulate=accumulate)
+        measured = measure(step_of(work, recipe), *work.batch())  # first: scratch grows with it
+        assert_same(forecast_of(work, recipe), measured)
+
+
 @given(
     widths=st.lists(st.integers(1, 90), min_size=1, max_size=3), rows=st.integers(1, 70),
     features=st.integers(1, 120), recipe=st.sampled_from(["fp32", "mixed-fp16", "bf16", "bf16-kahan"]),
