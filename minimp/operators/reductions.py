@@ -26,9 +26,11 @@ class Reductions(Value):
         """Return the sum over `dim`, an axis or several; all if None."""
         return ops.sum_(self, dim=dims_of(dim), keepdim=keepdim, dtype=format_of(dtype))
 
-    def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        """Return the mean over `dim`."""
-        return ops.mean(self, dim=dims_of(dim), keepdim=keepdim)
+    def mean(self, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+        """Return the mean over `dim`; of the elements cast to `dtype` first, if one is given."""
+        form = format_of(dtype)
+        x = self if form is None or form is self.format else ops.cast(self, format=form)
+        return ops.mean(x, dim=dims_of(dim), keepdim=keepdim)
 
     def var(
         self, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,

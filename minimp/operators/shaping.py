@@ -99,7 +99,11 @@ class Shaping(Value):
             dims[a], dims[b] = dims[b], dims[a]
         return ops.permute(self, dims=tuple(dims))
 
-    swapaxes = swapdims = transpose
+    swapdims = transpose
+
+    def swapaxes(self, axis0: int, axis1: int) -> Tensor:
+        """Exchange two axes."""
+        return self.transpose(axis0, axis1)
 
     def movedim(self, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
         """Move axes to other places; the rest keep their order."""
@@ -173,9 +177,9 @@ class Shaping(Value):
         """Repeat axes of length 1 to the shape of `other`."""
         return ops.expand(self, shape=other.shape)
 
-    def broadcast_to(self, shape: Sequence[int]) -> Tensor:
+    def broadcast_to(self, size: Sequence[int]) -> Tensor:
         """Repeat axes of length 1, and add axes in front."""
-        return ops.expand(self, shape=tuple(shape))
+        return ops.expand(self, shape=tuple(size))
 
     def repeat(self, *repeats: Any) -> Tensor:
         """Repeat the whole tensor along each axis, as often as said; at least one number an axis."""
