@@ -265,3 +265,15 @@ def test_a_step_leaves_no_cycles() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_running_statistics_are_put_back() -> None:
+    """Oracle: every buffer's bits and the count of batches, before and after; a measured step moves them."""
+    model = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.Linear(HIDDEN, CLASSES))
+    step = TrainStep(model, mp.functional.cross_entropy, optim.SGD(model.parameters()), "mixed-bf16")
+    step(*batch())
+    before = everything(step)
+    ledger(step, *batch())
+    assert everything(step) == before
+    measure(step, *batch())
+    assert everything(step)["buffers"] != before["buffers"]
