@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Workload:
 
 def gpt(width: int, layers: int, rows: int, context: int, dropout: float = 0.0) -> Workload:
     """Return a GPT over 96 characters."""
-    make = lambda: build("gpt", ((context,), 96), width=width, layers=layers, dropout=dropout)  # noqa: E731
+    make = partial(build, "gpt", ((context,), 96), width=width, layers=layers, dropout=dropout)
     return Workload(make, (rows, context), (rows, context), 96, True, MODELS["gpt"].loss_fn)
 
 
