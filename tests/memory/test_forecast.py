@@ -139,6 +139,17 @@ def test_a_part_that_is_computed_twice() -> None:
     assert less == 2 * 32 * 256 - 4 * 32 * 64 + 2 * 32 * 64  # the hidden layer; x in FP32 for its cast
 
 
+def test_other_models_do_not_count() -> None:
+    """Oracle: the ledger of the same step while another model's 16-bit weights and their twins are alive."""
+    work = SMALL["mlp"]
+    step = step_of(work, "mixed-bf16")
+    alone = measure(step, *work.batch())
+    other = work.make().half()
+    twins = [parameter.backend.wide(parameter.array) for parameter in other.parameters()]
+    assert any(each.nbytes >= 4 * 2048 for each in twins)
+    assert_same(measure(step, *work.batch()), alone)
+
+
 # ---- tracemalloc ------------------------------------------------------------------------------------------
 
 
