@@ -75,7 +75,14 @@ def forecast(
 
 @contextmanager
 def on_shapes() -> Iterator[None]:
-    """Make new tensors shapes, and random numbers too."""
+    """Make new tensors shapes inside the block, and random numbers too: nothing is drawn, nothing is held.
+
+    >>> from minimp import nn, tensor
+    >>> with on_shapes():
+    ...     model = nn.Linear(10**6, 10**6)  # 4 TB in float32
+    >>> model.weight.shape
+    (1000000, 1000000)
+    """
     with use_backend("shapes"), rng.drawing_from(get_backend("shapes").xp.random):
         yield
 
