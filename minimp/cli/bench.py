@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from minimp.backend import use_backend
 from minimp.benchmarks import Figure, StepTimes, add_overhead, describe_machine, step_times, trajectory_gap
 from minimp.benchmarks.formats import FormatTimes, measure
 from minimp.benchmarks.formats import figures as format_figures
@@ -27,6 +26,7 @@ from minimp.benchmarks.workloads import WORKLOADS
 from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
 from minimp.cli.bench_formats import show as show_formats
 from minimp.cli.bench_formats import thread_counts
+from minimp.cli.choices import computing_on
 from minimp.errors import SettingError, unknown_name
 from minimp.files import check_writable, write_whole
 
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         return subprocess.run(
             [sys.executable, "-m", "minimp", *args.argv], env=pinned, check=False
         ).returncode
-    with use_backend(args.backend):
+    with computing_on(args.backend):
         _bench(args, parts)
     return 0
 

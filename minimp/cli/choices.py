@@ -5,13 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 
+from minimp.backend import use_backend
 from minimp.cli.sizes import sizes_text
 from minimp.data import AnyParts, TextDataset
 from minimp.data.corpus import CONTEXT
 from minimp.data.pictures import COLOURS
+from minimp.errors import SettingError
 from minimp.models import MODELS
 
-__all__ = ["READING", "add_reading", "both_sizes", "models_text"]
+__all__ = ["READING", "add_reading", "both_sizes", "computing_on", "models_text"]
 
 READING = ("context", "image_size", "colour")
 """Options of the reader that both commands have."""
@@ -27,6 +29,19 @@ def add_reading(add: Callable[..., object], *, sizes: bool = True) -> None:
     add("--colour", metavar="NAME", help=f"pictures: {' or '.join(COLOURS)} (default: gray if all are)")
     if sizes:
         add("--sizes", metavar="A=X,B=Y", help="sizes of the model, see below")
+
+
+def computing_on(name: str) -> use_backend:
+    """Use a backend that computes values.
+
+    Raises:
+        SettingError, DeviceError: as `use_backend`; or it is the backend of shapes.
+    """
+    if name == "shapes":
+        raise SettingError(
+            "--backend shapes computes no values, only shapes", help="minimp memory counts with it"
+        )
+    return use_backend(name)
 
 
 def both_sizes(data: AnyParts) -> str:

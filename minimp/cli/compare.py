@@ -13,9 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from minimp import models
-from minimp.backend import use_backend
 from minimp.cli.base import console, examples, json_text, progress_console
-from minimp.cli.choices import READING, add_reading, both_sizes, models_text
+from minimp.cli.choices import READING, add_reading, both_sizes, computing_on, models_text
 from minimp.cli.sizes import parse_sizes
 from minimp.data import AnyParts
 from minimp.errors import SettingError
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = _choose(args)
     if args.json is not None:
         check_writable(args.json)
-    with use_backend(args.backend):
+    with computing_on(args.backend):
         kind = models.MODELS[chosen[0].model]  # the others are of its kind: text or not
         data = kind.load(_source(args, chosen), **{name: getattr(args, name) for name in READING})
         _refuse_misfits(args, chosen, data)

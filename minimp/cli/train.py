@@ -16,9 +16,8 @@ from types import FrameType
 from typing import Any
 
 from minimp import checkpoint, models
-from minimp.backend import use_backend
 from minimp.cli.base import columns, console, examples, json_text, progress_console
-from minimp.cli.choices import add_reading, both_sizes, models_text
+from minimp.cli.choices import add_reading, both_sizes, computing_on, models_text
 from minimp.cli.train_sample import OPTIONS as SAMPLING
 from minimp.cli.train_sample import Sampler, add_sample_options, show_sample
 from minimp.cli.train_settings import DEFAULTS, OPTIMIZERS, TrainSettings
@@ -118,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     folder, state = _saved_run(args)
     settings = _settings(args, state)
-    with use_backend(settings.backend):
+    with computing_on(settings.backend):
         made = _make_run(args, settings, folder, state)
         result, interrupted = _train(made, quiet=args.quiet)
         if interrupted:

@@ -111,3 +111,14 @@ def test_what_cannot_be_is_one_clear_error(words: str, said: str, capsys: pytest
     """Oracle: the exit code, and the words of the error."""
     assert main(["memory", *words.split()]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "bench"])
+def test_shapes_train_nothing(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: an error that names this command, before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--backend", "shapes"]) == 2
+    assert "minimp memory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
