@@ -6,12 +6,13 @@ and may do anything: its forward is not recorded, and its backward is believed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+from weakref import ref
 
 from minimp import ops
-from minimp.backend import default_backend
 from minimp.door import Op
 from minimp.errors import GradientError, SettingError, ShapeError
 from minimp.modes import MODES, setting
@@ -21,7 +22,7 @@ from minimp.tape import Array, Edge, Event, Node, Parts, Value
 if TYPE_CHECKING:
     from minimp.tensors import Tensor
 
-__all__ = ["Function", "FunctionContext", "once_differentiable"]
+__all__ = ["Function", "FunctionContext"]
 
 
 class FunctionContext:
@@ -36,7 +37,7 @@ class FunctionContext:
     def __init__(self, needs_input_grad: tuple[bool, ...]) -> None:
         self.needs_input_grad = needs_input_grad
         self._kept: tuple[Value | None, ...] = ()
-        self._constant: set[int] = set()
+        self._constant: list[Value] = []
         self._zeros = True
         self._again: list[Any] | None = None
 
@@ -62,12 +63,15 @@ class FunctionContext:
             GradientError: read outside of backward.
         """
         if self._again is None:
-            raise GradientError("saved_tensors can be read in backward only", op="ctx.saved_tensors")
+            raise GradientError(
+                "saved_tensors can be read in backward only", op="ctx.saved_tensors",
+                help="in forward, use the tensors themselves",
+            )  # fmt: skip
         return tuple(self._again)
 
     def mark_non_differentiable(self, *outputs: Tensor) -> None:
         """Say which outputs of forward have no gradient (integers never have one)."""
-        self._constant |= {id(each) for each in outputs}
+        self._constant += outputs
 
     def set_materialize_grads(self, value: bool) -> None:
         """Say whether backward gets zeros (the default) or None for an output that nothing depended on."""
@@ -96,9 +100,13 @@ class Function:
     tensor, or a tuple of tensors and other things. Where `setup_context(ctx, inputs, output)` is defined,
     `forward` takes no ctx. `backward` gets one gradient for each output, in its format, and returns one for
     each argument (None where there is none; trailing Nones may be left out), of the argument's shape; another
-    format is cast to the argument's. It runs with autocast off (see :func:`minimp.custom_bwd`). With
-    `create_graph=True` it is recorded: written with differentiable ops on `grad` and `ctx.saved_tensors`, it
-    has second derivatives.
+    format is cast to the argument's. It runs with autocast off (see :func:`minimp.custom_bwd`).
+
+    With `create_graph=True` backward is recorded: written with differentiable ops on `grad` and
+    `ctx.saved_tensors`, it has second derivatives, by its arguments, its outputs and tensors from outside.
+    Arguments and outputs may be attributes of ctx too (inside a container, an output is a constant). As in
+    torch, what forward computed on the way is a constant: for its second derivative, return it as an output
+    or compute it again in backward.
 
     torch's `mark_dirty` does not exist: no tensor is changed in place here.
     """
@@ -146,8 +154,9 @@ class Function:
         outputs = raw if isinstance(raw, tuple) else (raw,)
         if not any(isinstance(each, Value) for each in outputs):
             raise SettingError(
-                f"expected forward to return tensors, got {type(raw).__name__}", op=cls.__name__
-            )
+                f"expected forward to return tensors, got {type(raw).__name__}", op=cls.__name__,
+                help="return a tensor, or a tuple with tensors in it",
+            )  # fmt: skip
         made = _record(cls._op, ctx, edges, args, outputs)
         return made if isinstance(raw, tuple) else made[0]
 
@@ -161,23 +170,50 @@ def _record(
     recording = any(edge is not None for edge in edges)
     node = Node(op, edges, {}, first.backend, first.format, modes.accumulate, recording)
     node.shape = first.shape
-    node.memo = (ctx, _looks(outputs), tuple(getattr(x, "format", None) for x in args))
     kept = ctx._kept if recording else ()
     node.save(*(None if each is None else each.array for each in kept))
     node.ids = tuple(_place(each, args, outputs) for each in kept)
+    node.memo = call = _Call(ctx, _looks(outputs), tuple(getattr(x, "format", None) for x in args))
+    call.outside = {i: x.edge for i, x in enumerate(kept) if x is not None and node.ids[i] == len(args)}
     ctx._kept = ()
     made = []
     for i, each in enumerate(outputs):
-        moving = recording and isinstance(each, Value) and each.format is not None
         if not isinstance(each, Value):
             made.append(each)
-        elif not moving or id(each) in ctx._constant:
+        elif not recording or each.format is None or any(each is x for x in ctx._constant):
             made.append(Value.make(each.array, each.backend))
         else:
-            made.append(Value.make(each.array, each.backend, node if len(outputs) == 1 else _pick(node, i)))
+            call.moving.add(i)
+            made.append(Value.make(each.array, each.backend, _edge_of(node, i)))
+    call.loose = {
+        name: -1 - place for name, x in vars(ctx).items() if (place := _place(x, args, outputs)) < 0
+    }
     if modes.listeners:
         _tell(node, args, outputs)
     return tuple(made)
+
+
+@dataclass(slots=True)
+class _Call:
+    """What a Function's node remembers of the call.
+
+    Attributes:
+        ctx: the context that forward and backward share.
+        looks: of each output, what zeros for it look like.
+        formats: the formats of the arguments.
+        outside: for each saved tensor that is neither argument nor output, where its gradient goes.
+        moving: the outputs that have a gradient.
+        picks: the nodes of several outputs, held weakly: they hold this.
+        loose: the outputs that are attributes of ctx: name -> which.
+    """
+
+    ctx: FunctionContext
+    looks: tuple[Any, ...]
+    formats: tuple[Any, ...]
+    outside: dict[int, Edge | None] = field(default_factory=dict)
+    moving: set[int] = field(default_factory=set)
+    picks: dict[int, ref[Node]] = field(default_factory=dict)
+    loose: dict[str, int] = field(default_factory=dict)
 
 
 def _looks(outputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -187,7 +223,7 @@ def _looks(outputs: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def _place(kept: Value | None, args: Sequence[Any], outputs: Sequence[Any]) -> int:
+def _place(kept: Any, args: Sequence[Any], outputs: Sequence[Any]) -> int:
     """Where a saved tensor is from: i for argument i, -1 - i for output i, and far off for anything else."""
     for i, each in enumerate(args):
         if each is kept:
@@ -198,11 +234,20 @@ def _place(kept: Value | None, args: Sequence[Any], outputs: Sequence[Any]) -> i
     return len(args)
 
 
-def _pick(node: Node, index: int) -> Node:
-    """Return a node for one output of several."""
-    shape, dtype, backend = node.memo[1][index]
-    chosen = Node(PICK, [node], {"index": index}, backend, format_of(dtype), node.accumulate, True)
-    chosen.shape, chosen.ids = shape, ()
+def _edge_of(node: Node, index: int) -> Node | None:
+    """Return the node of one output: of several, one of its own; None if it has no gradient."""
+    call: _Call = node.memo
+    if index not in call.moving:
+        return None
+    if len(call.looks) == 1:
+        return node
+    held = call.picks.get(index)
+    chosen = None if held is None else held()
+    if chosen is None:
+        shape, dtype, backend = call.looks[index]
+        chosen = Node(PICK, [node], {"index": index}, backend, format_of(dtype), node.accumulate, True)
+        chosen.shape, chosen.ids = shape, ()
+        call.picks[index] = ref(chosen)
     return chosen
 
 
@@ -235,21 +280,20 @@ class _FunctionOp(Op):
 
     def on_tensors(self, node: Node, grad: Any) -> list[Tensor | None]:
         """Run backward, recorded or not, as the settings in force say."""
-        ctx, like, formats = node.memo
-        given = dict(grad.by_index) if isinstance(grad, Parts) else {_only(like): grad}
-        grads = [self._gradient(ctx, given.get(i), shape) for i, shape in enumerate(like)]
-        ctx._again = [_again(node, i) for i in range(len(node.saved))]
-        try:
-            found = self.function.backward(ctx, *grads)
-        finally:
-            ctx._again = None
+        call: _Call = node.memo
+        given = dict(grad.by_index) if isinstance(grad, Parts) else {_only(call.looks): grad}
+        grads = [self._gradient(call.ctx, given.get(i), shape) for i, shape in enumerate(call.looks)]
+        with _reconnected(node):
+            found = self.function.backward(call.ctx, *grads)
         parts = found if isinstance(found, tuple) else (found,)
-        if len(parts) > len(node.inputs) and any(part is not None for part in parts[len(node.inputs) :]):
-            raise GradientError(f"expected {len(node.inputs)} gradients, got {len(parts)}", op=self.name)
-        parts = (*parts[: len(node.inputs)], *[None] * (len(node.inputs) - len(parts)))
-        return [
-            self._fitted(i, *each) for i, each in enumerate(zip(node.inputs, parts, formats, strict=True))
-        ]
+        count = len(node.inputs)
+        if any(part is not None for part in parts[count:]):
+            raise GradientError(
+                f"expected {count} gradients, got {len(parts)}", op=self.name,
+                help="return one for each argument of apply, None where there is none",
+            )  # fmt: skip
+        parts = (*parts[:count], *[None] * (count - len(parts)))
+        return [self._fitted(node, i, part) for i, part in enumerate(parts)]
 
     def _gradient(self, ctx: FunctionContext, held: Any, like: Any) -> Tensor | None:
         if held is None:
@@ -259,16 +303,24 @@ class _FunctionOp(Op):
             return Value.make(backend.xp.zeros(shape, dtype), backend)
         return held if isinstance(held, Value) else Value.make(held, like[2])  # type: ignore[return-value]  # every Value is a Tensor
 
-    def _fitted(self, index: int, edge: Edge | None, part: Any, wanted: Any) -> Tensor | None:
+    def _fitted(self, node: Node, index: int, part: Any) -> Tensor | None:
         """Hold a gradient to its argument: shape, then format."""
+        edge, wanted = node.inputs[index], node.memo.formats[index]
         if edge is None or part is None:
             return None
         if not isinstance(part, Value):
-            part = Value.lift(part, default_backend())
+            if MODES.get().grad_enabled:
+                raise GradientError(
+                    f"the gradient of argument {index} is no tensor ({type(part).__name__}), so there is no "
+                    "second derivative", op=f"{self.name}.backward",
+                    help="compute it with tensors, or mark backward as function_casts.once_differentiable",
+                )  # fmt: skip
+            part = Value.lift(part, node.backend)
         if part.shape != edge.shape:
             raise ShapeError(
                 f"expected the gradient of argument {index} in shape {edge.shape}, got {part.shape}",
                 op=f"{self.name}.backward", shapes=[edge.shape, part.shape],
+                help="sum it over the axes that were broadcast",
             )  # fmt: skip
         return part if part.format is wanted else ops.cast(part, format=wanted)
 
@@ -300,16 +352,34 @@ def _only(like: Sequence[Any]) -> int:
     return next(i for i, each in enumerate(like) if each is not None)
 
 
+@contextmanager
+def _reconnected(node: Node) -> Iterator[None]:
+    """Give ctx what it kept, each at its place on the tape, for the time of a backward."""
+    call: _Call = node.memo
+    ctx = call.ctx
+    before = ctx._again
+    held = {name: getattr(ctx, name) for name in call.loose}
+    ctx._again = [_again(node, i) for i in range(len(node.saved))]
+    for name, index in call.loose.items():
+        setattr(ctx, name, Value.make(held[name].array, node.backend, _edge_of(node, index)))
+    try:
+        yield
+    finally:
+        ctx._again = before
+        for name, each in held.items():
+            setattr(ctx, name, each)
+
+
 def _again(node: Node, index: int) -> Any:
     """Return saved tensor `index`, at its place on the tape."""
     array, place = node.saved[index], node.ids[index]
     if array is None:
         return None
-    edge: Edge | None = None
+    edge: Edge | None
     if place < 0:
-        edge = node if len(node.memo[1]) == 1 else _pick(node, -1 - place)
-    elif place < len(node.inputs):
-        edge = node.inputs[place]
+        edge = _edge_of(node, -1 - place)
+    else:
+        edge = node.inputs[place] if place < len(node.inputs) else node.memo.outside.get(index)
     if not isinstance(edge, Value):
         return Value.make(array, node.backend, edge)
     if edge.array is array:
@@ -320,21 +390,3 @@ def _again(node: Node, index: int) -> Any:
             op=node.op.name, help="differentiate before the optimizer's step",
         )  # fmt: skip
     return Value.make(array, node.backend)
-
-
-def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark a Function's backward as one that cannot be differentiated again (torch.autograd.function).
-
-    Without the mark, a backward that computes outside the ops would have second derivatives of 0.
-    """
-
-    @wraps(backward)
-    def guarded(ctx: FunctionContext, *grads: Any) -> Any:
-        if MODES.get().grad_enabled:
-            raise GradientError(
-                "this backward is marked as once differentiable", op=backward.__qualname__,
-                help="write it with differentiable ops, and take the mark away",
-            )  # fmt: skip
-        return backward(ctx, *grads)
-
-    return guarded

@@ -1,4 +1,4 @@
-"""The place of a Function in an autocast region: torch.amp.custom_fwd and custom_bwd."""
+"""Decorators of a Function's methods: its place in an autocast region, and whether it can go twice."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import partial, wraps
 from typing import Any
 
 from minimp import formats, ops
-from minimp.errors import FormatError
+from minimp.errors import FormatError, GradientError
 from minimp.formats import Format
-from minimp.modes import MODES
+from minimp.modes import MODES, setting
 from minimp.policy import FLOATING
 from minimp.policy.region import in_region
 from minimp.tape import Value
 
-__all__ = ["custom_bwd", "custom_fwd"]
+__all__ = ["custom_bwd", "custom_fwd", "once_differentiable"]
 
 
 def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = None) -> Any:
@@ -25,6 +25,8 @@ def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = 
     :func:`custom_bwd` runs in the same state. With `cast_inputs`, in a region, floating tensors (but float64
     ones; also those in lists, tuples and dicts) are cast to that format, and the body and the backward run
     with autocast off. Outside of a region nothing happens. (torch's `device_type` has nothing to say here.)
+    The casts are recorded, so that second derivatives go through what the body saves of them; in torch they
+    are silently 0.
 
     Args:
         forward: the static method.
@@ -50,8 +52,10 @@ def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = 
         if target is None or not inside:
             return forward(ctx, *args, **options)
         with in_region(None):
-            cast = [_cast(each, target) for each in args]
-            return forward(ctx, *cast, **{key: _cast(each, target) for key, each in options.items()})
+            with setting(grad_enabled=any(getattr(ctx, "needs_input_grad", ()))):
+                cast = [_cast(each, target) for each in args]
+                cast_options = {key: _cast(each, target) for key, each in options.items()}
+            return forward(ctx, *cast, **cast_options)
 
     return run
 
@@ -60,15 +64,41 @@ def custom_bwd(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a Function's backward: run it in the autocast state of its forward (torch.amp.custom_bwd).
 
     The forward must be decorated with :func:`custom_fwd`. The region's casts are made anew.
+
+    Raises:
+        GradientError: in backward: the forward was not decorated.
     """
 
     @wraps(backward)
     def run(ctx: Any, *grads: Any) -> Any:
+        if not hasattr(ctx, "_region"):
+            raise GradientError(
+                "the forward of this backward left no autocast state", op="custom_bwd",
+                help="decorate forward with custom_fwd",
+            )  # fmt: skip
         region = ctx._region
         with in_region(None if region is None else replace(region, cache={})):
             return backward(ctx, *grads)
 
     return run
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a Function's backward as one that cannot be differentiated again (torch.autograd.function).
+
+    Without the mark, a backward that computes outside the ops would have second derivatives of 0.
+    """
+
+    @wraps(backward)
+    def guarded(ctx: Any, *grads: Any) -> Any:
+        if MODES.get().grad_enabled:
+            raise GradientError(
+                "this backward is marked as once differentiable", op=backward.__qualname__,
+                help="write it with differentiable ops, and take the mark away",
+            )  # fmt: skip
+        return backward(ctx, *grads)
+
+    return guarded
 
 
 def _cast(x: Any, target: Format) -> Any:

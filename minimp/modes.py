@@ -7,13 +7,16 @@ it is left by an exception; each thread and each async task has its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Self
 
+from minimp.errors import SettingError
 from minimp.formats.accumulation.orders import parse_accumulate
 
 if TYPE_CHECKING:
@@ -70,6 +73,44 @@ class Scope(ContextDecorator):
     def changes(self, now: Modes) -> dict[str, Any]:
         """Return the fields to change, given the record in force on entry."""
         raise NotImplementedError
+
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        """Decorate a function; of a generator function, each step runs in a block of its own.
+
+        Raises:
+            SettingError: an async function: its body would run when the block has been left.
+        """
+        if iscoroutinefunction(function) or isasyncgenfunction(function):
+            raise SettingError(
+                f"{type(self).__name__} cannot decorate an async function", op=function.__name__,
+                help="write the `with` block inside of it",
+            )  # fmt: skip
+        return self._stepwise(function) if isgeneratorfunction(function) else super().__call__(function)
+
+    def _stepwise(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Put the record in force whenever the generator runs, and put it back whenever it waits."""
+
+        @wraps(function)
+        def run(*args: Any, **options: Any) -> Generator[Any, Any, Any]:
+            generator = function(*args, **options)
+            step: Callable[[Any], Any] = generator.send
+            given: Any = None
+            while True:
+                try:
+                    with self._recreate_cm():
+                        found = step(given)
+                except StopIteration as end:
+                    return end.value
+                try:
+                    step, given = generator.send, (yield found)
+                except GeneratorExit:
+                    with self._recreate_cm():
+                        generator.close()
+                    raise
+                except BaseException as fault:  # noqa: BLE001 - whatever is thrown in goes on to the generator
+                    step, given = generator.throw, fault
+
+        return run
 
     def _recreate_cm(self) -> Self:
         """Give each call of a decorated function, and so each thread, a block of its own."""

@@ -15,7 +15,7 @@ from minimp.door import cast_in_region
 from minimp.errors import GradientError
 from minimp.modes import MODES, Modes, listen, setting
 from minimp.policy.region import Region, in_region
-from minimp.tape import Event, Node, Value, require_saved
+from minimp.tape import Array, Event, Node, Value, require_saved
 
 __all__ = ["is_recomputing", "recompute"]
 
@@ -45,7 +45,9 @@ def recompute(
         What the function returned.
 
     Raises:
-        GradientError: in backward: the second run recorded other ops than the first, or of other shapes.
+        GradientError: in backward: the second run recorded other ops than the first, or of other shapes; or a
+            leaf that the first run used has another array now. (Arguments that need no gradient keep the
+            numbers of the first run; what the function finds elsewhere must stay as it is.)
     """
     modes = MODES.get()
     if not modes.grad_enabled:
@@ -66,9 +68,16 @@ class _Part:
         state: Any,
     ) -> None:  # fmt: skip
         self.function, self.args, self.options = function, args, options
-        self.modes, self.state = modes, state
-        self.cached = () if modes.autocast is None else tuple(_cached(modes.autocast))
+        region = modes.autocast
+        self.region = None if region is None else replace(region, cache={})
+        self.modes, self.state = replace(modes, autocast=None), state
+        self.cached = () if region is None else tuple(_cached(region))
         self.nodes: list[tuple[ref[Node], str, tuple[int, ...]]] = []
+        given = [x for x in (*args, *options.values()) if isinstance(x, Value) and not x.requires_grad]
+        self.given = {id(x): x.array for x in given}
+        for x in given:
+            x.backend.freeze((x.array,))  # so that writing to it makes another
+        self.leaves: dict[int, tuple[Value, Array]] = {id(w): (w, w.array) for w, _ in self.cached}
 
     def strip(self, event: Event) -> None:
         """Let go of what an op has just saved (a listener)."""
@@ -76,11 +85,15 @@ class _Part:
         if event.phase != "forward" or not node.recording:
             return
         self.nodes.append((ref(node), node.op.name, node.shape))
+        for edge, array in zip(node.inputs, event.inputs, strict=True):
+            if isinstance(edge, Value):
+                self.leaves.setdefault(id(edge), (edge, array))
         if node.saved:
             node.saved, node.recording, node.rerun = (), False, self.run_again
 
     def run_again(self) -> None:
         """Run the function a second time and give each node what its twin saved."""
+        self._refuse_new_leaves()
         twins: list[Node] = []
 
         def collect(event: Event) -> None:
@@ -92,11 +105,17 @@ class _Part:
             rng.set_rng_state(self.state)
         try:
             with (
-                setting(grad_enabled=True, accumulate=self.modes.accumulate, recomputing=True),
-                in_region(self._region()),
+                setting(
+                    grad_enabled=True,
+                    accumulate=self.modes.accumulate,
+                    backend=self.modes.backend,
+                    recomputing=True,
+                ),  # fmt: skip
+                in_region(self._filled_region()),
                 listen(collect),
             ):
-                self.function(*self.args, **self.options)
+                options = {key: self._as_it_was(x) for key, x in self.options.items()}
+                self.function(*map(self._as_it_was, self.args), **options)
         finally:
             rng.set_rng_state(now)
         self._hand_over(twins)
@@ -117,29 +136,30 @@ class _Part:
         for (held, _, _), twin in zip(self.nodes, twins, strict=True):
             node = held()
             if node is not None and getattr(node, "rerun", None) is not None:
-                _refuse_new_leaves(node, twin)
                 _take(node, twin)
 
-    def _region(self) -> Region | None:
+    def _filled_region(self) -> Region | None:
         """Return the region of the first run, with those weights cast that it had found cast."""
-        region = self.modes.autocast
-        if region is None:
+        if self.region is None:
             return None
-        fresh = replace(region, cache={})
-        with in_region(fresh):
-            for weight, target in self.cached:
-                cast_in_region(weight, target, fresh)
+        fresh = replace(self.region, cache={})
+        for weight, target in self.cached:
+            cast_in_region(weight, target, fresh)
         return fresh
 
+    def _as_it_was(self, x: Any) -> Any:
+        """Return an argument with the array that it had in the first run."""
+        array = self.given.get(id(x))
+        return x if array is None or x.array is array else Value.make(array, x.backend)
 
-def _refuse_new_leaves(node: Node, twin: Node) -> None:
-    """Refuse a second run on other weights: its results would belong to no forward that there was."""
-    for edge, before, now in zip(node.inputs, node.ids, twin.ids, strict=False):
-        if isinstance(edge, Value) and before != now:
-            raise GradientError(
-                f"a leaf of shape {edge.shape} was given another array between forward and backward",
-                op="recompute", help="call backward before the optimizer's step",
-            )  # fmt: skip
+    def _refuse_new_leaves(self) -> None:
+        """Refuse a second run on other weights: its results would belong to no forward that there was."""
+        for leaf, array in self.leaves.values():
+            if leaf.array is not array:
+                raise GradientError(
+                    f"a leaf of shape {leaf.shape} was given another array between forward and backward",
+                    op="recompute", help="call backward before the optimizer's step",
+                )  # fmt: skip
 
 
 def _take(node: Node, twin: Node) -> None:
@@ -157,9 +177,10 @@ def _take(node: Node, twin: Node) -> None:
 
 
 def _cached(region: Region) -> Any:
-    """Yield (weight, format) for each cast that a region holds."""
-    for weight, _, cast in region.cache.values():
-        yield weight, cast.format
+    """Yield (weight, format) for each cast that a region holds and would use."""
+    for weight, array, cast in region.cache.values():
+        if weight.array is array:
+            yield weight, cast.format
 
 
 def is_recomputing() -> bool:

@@ -30,6 +30,10 @@ class Recorded:
     def __init__(self, tensor: Any) -> None:
         self.tensor: Tensor = tensor
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Refuse: as a plain array it would be a constant, with derivatives of 0 that nobody asked for."""
+        raise unknown("gradient rule", "a recorded array as a plain one")
+
     # ---- what it looks like -----------------------------------------------------------------------------
 
     @property
@@ -231,8 +235,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
             "log10", "reciprocal",
         )},
         **{name: _constant(name) for name in (
-            "zeros_like", "ones_like", "full_like", "empty_like", "isfinite", "isnan", "isinf", "floor",
-            "ceil", "rint", "trunc", "argmax", "argmin", "argsort", "max", "min", "any", "all", "signbit",
+            "zeros_like", "ones_like", "empty_like", "isfinite", "isnan", "isinf", "floor",
+            "ceil", "rint", "trunc", "argmax", "argmin", "argsort", "any", "all", "signbit",
         )},
     }
 )  # fmt: skip

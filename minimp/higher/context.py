@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minimp import ops
+from minimp import ops, rng
 from minimp.errors import GradientError
 from minimp.formats import Format
 from minimp.higher.arrays import FUNCTIONS, Recorded, join, unknown, wide_format
 from minimp.policy import format_of
+from minimp.quiet import hush, speak
 from minimp.tape import Array, Edge, Node, Value
 
 __all__ = ["RecordedContext", "reconnect"]
@@ -54,8 +55,9 @@ class RecordedBackend:
         def call(*args: Any, **options: Any) -> Any:
             if not any(isinstance(x, Recorded) for x in args):
                 return plain(*args, **options)
-            if name not in ops.OPS:
-                raise unknown(self._node.op.name, f"the kernel {name}")
+            odd = [key for key in options if key != "accumulate"]  # that is in force already
+            if name not in ops.OPS or odd:
+                raise unknown(self._node.op.name, f"the kernel {' with '.join([name, *odd])}")
             return self._by_its_op(name, args)
 
         return call if callable(plain) else plain
@@ -70,6 +72,8 @@ class RecordedBackend:
                 options["shape"] = each
             elif isinstance(each, dict):
                 options |= each
+            elif each is not None:
+                raise unknown(self._node.op.name, f"the kernel {name} with {each!r}")
         return Recorded(ops.OPS[name](*inputs, **options))
 
     def wide(self, x: Any) -> Any:
@@ -146,7 +150,7 @@ class RecordedContext:
         self.format, self.accumulate, self.shape = node.format, node.accumulate, node.shape
         self.recording = True
         self.memo = getattr(node, "memo", None)
-        self.saved = tuple(reconnect(node, each) for each in node.saved)
+        self.saved = tuple(reconnect(node, index) for index in range(len(node.saved)))
         self.backend = RecordedBackend(node)
         self._node = node
 
@@ -167,19 +171,50 @@ class RecordedContext:
         return self.backend.narrow(x, self.format)
 
 
-def reconnect(node: Node, saved: Any) -> Any:
+def reconnect(node: Node, index: int) -> Any:
     """Return a saved array as a recorded one, if it is an input or the result; a constant as it is.
 
     Raises:
         GradientError: it depends on the inputs in a way that nobody recorded, or a leaf was replaced.
     """
+    saved = node.saved[index]
     if saved is None or format_of(getattr(saved, "dtype", None)) is None:
         return saved
     places = [i for i, known in enumerate(node.ids) if known == id(saved)]
     if not places:
         raise unknown(node.op.name, "an array that its forward computed on the way")
-    edge: Edge | None = node if places[0] == len(node.inputs) else node.inputs[places[0]]
+    if places[0] == len(node.inputs):
+        return Recorded(tensor_at(node, node, saved))
+    edges: set[Edge | None] = {node.inputs[i] for i in places if i < len(node.inputs)}
+    edge = edges.pop() if len(edges) == 1 else node.inputs[_told_apart(node, index)]
     return saved if edge is None else Recorded(tensor_at(node, edge, saved))
+
+
+def _told_apart(node: Node, index: int) -> int:
+    """Tell which input a saved array is, where several tensors share it (x and x.detach()).
+
+    The forward runs again, on views that differ, and shows by what it saves.
+    """
+    known = {id(None): None, **{id(each): each for each in node.saved}}
+    if set(node.ids[:-1]) <= known.keys():
+        inputs = [known[i] for i in node.ids[:-1]]
+        views = [x.view() if hasattr(x, "view") else x for x in inputs]
+        probe = type(node)(
+            node.op, node.inputs, node.options, node.backend, node.format, node.accumulate, True
+        )
+        state, token = rng.get_rng_state(), hush()
+        try:
+            node.op.forward(probe, *views, **node.options)
+        finally:
+            speak(token)
+            rng.set_rng_state(state)
+        for place, each in enumerate(views):
+            if probe.saved[index] is each:
+                return place
+    raise GradientError(
+        "two inputs share their memory, and it cannot be told which of them the gradient reads",
+        op=node.op.name, help="write .detach().clone() in the place of .detach()",
+    )  # fmt: skip
 
 
 def tensor_at(node: Node, edge: Edge, array: Array) -> Any:

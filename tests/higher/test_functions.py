@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import minimp as mp
-from minimp.custom import once_differentiable
 from minimp.errors import FormatError, GradientError, SettingError, ShapeError
+from minimp.function_casts import once_differentiable
 from minimp.memory import saved_arrays
 from minimp.modes import listen
 from minimp.tape import Event
