@@ -9,10 +9,10 @@ from minimp.formats.accumulation.workspace import kept_bytes as sum_scratch
 from minimp.formats.fast.lanes import kept_bytes as cast_scratch
 from minimp.memory.records import Bytes
 from minimp.recipe import Recipe
+from minimp.step import StepState, TrainStep
 from minimp.tape import Array, Node, Value
 
 if TYPE_CHECKING:
-    from minimp.step import StepState, TrainStep
     from minimp_backends.array_backend import ArrayBackend as Backend
 
 __all__ = ["activations_of", "distinct_bytes", "held_by", "logical_of", "saved_arrays", "scratch_bytes"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +17,11 @@ from minimp.memory.measuring import measure
 from minimp.memory.records import Ledger
 from minimp.nn import Module
 from minimp.recipe import Recipe
+from minimp.step import TrainStep
 from minimp.tensors import Tensor
 
 if TYPE_CHECKING:
     from minimp.optim import Optimizer
-    from minimp.step import TrainStep
 
 __all__ = ["forecast", "model_of", "on_shapes", "shape_of"]
 
@@ -66,8 +65,7 @@ def forecast(
     """
     with on_shapes():
         made = model_of(model)
-        train_step: type[TrainStep] = import_module("minimp.step").TrainStep
-        step = train_step(made, loss_fn, optimizer(made.parameters()), recipe, **options)
+        step = TrainStep(made, loss_fn, optimizer(made.parameters()), recipe, **options)
         x, y = shape_of(inputs, "float32"), shape_of(targets, "int64")
         measure(step, x, y)
         return measure(step, x, y)

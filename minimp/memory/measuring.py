@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minimp import rng
 from minimp.memory.counting import activations_of, held_by, logical_of
 from minimp.memory.records import Bytes, Ledger
-
-if TYPE_CHECKING:
-    from minimp.step import TrainStep
+from minimp.step import TrainStep
 
 __all__ = ["ledger", "measure"]
 
