@@ -88,10 +88,10 @@ def held_by(step: TrainStep, state: StepState) -> Bytes:
     cause_of = {key: cause for cause, mine in found.items() for key in mine}
     counts = {cause: sum(array.nbytes for array in mine.values()) for cause, mine in found.items()}
     for low, wide in getattr(state.backend, "twins", ()):
-        twin, cause = _owner(wide), cause_of.get(id(_owner(low)))
-        if cause is not None and id(twin) not in seen:  # others belong to other models
+        twin, held = _owner(wide), cause_of.get(id(_owner(low)))
+        if held is not None and id(twin) not in seen:  # others belong to other models
             seen.add(id(twin))
-            counts[cause] += twin.nbytes
+            counts[held] += twin.nbytes
     counts["workspaces"] += scratch_bytes(state.backend)
     return Bytes(**counts)
 
