@@ -60,8 +60,11 @@ class NumpyBackend(BlockedAttention, BlockedRows, NumpyLayers, ArrayBackend):
         return array
 
     def release(self, array: Array) -> Array:
-        """Return `array` if it is writeable and no view, else a copy; it gets no twin from now on."""
-        free = array if array.flags.writeable and array.base is None else array.copy()
+        """Return `array` if it is writeable and no view, else a copy; it gets no twin from now on.
+
+        Of one element NumPy's functions return a scalar, no array; it becomes one here.
+        """
+        free = array if array.flags.writeable and array.base is None else np.array(array, order="C")
         if free.dtype in LOW:
             self.twins.share(free)
         return free

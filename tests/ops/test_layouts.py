@@ -111,3 +111,20 @@ def test_every_op_keeps_its_contract_on_mixed_layouts(sample: Sample, fmt: str, 
     _, events = _run(sample, arrays)
     found = check_events(events)
     assert found, str(found)
+
+
+SCALARS = [sample for sample in SAMPLES if () in sample.shapes]
+
+
+@pytest.mark.parametrize("fmt", FLOATS)
+@pytest.mark.parametrize("sample", SCALARS, ids=str)
+def test_one_element_is_handed_out_as_an_array(sample: Sample, fmt: str) -> None:
+    """Oracle: numpy() of a result and of gradients without axes: an ndarray that can be written to."""
+    inputs = leaves(sample, fmt, "positive", np.random.default_rng(0))
+    y = sample.call(*inputs)
+    if y.requires_grad:
+        y.backward(np.ones(y.shape))
+    for x in (y.detach(), *(x.grad for x in inputs if x.grad is not None)):
+        found = x.numpy()
+        assert isinstance(found, np.ndarray)
+        assert found.flags.writeable
