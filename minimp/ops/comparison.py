@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minimp.door import op
-from minimp.errors import ShapeError
+from minimp.ops.reductions import check_dims, check_some
 from minimp.policy import CastClass
 from minimp.tape import Array, Node
 
@@ -55,8 +55,6 @@ def isfinite(ctx: Node, x: Array) -> Array:
 @op(bound="exact")
 def argmax(ctx: Node, x: Array, *, dim: int | None = None, keepdim: bool = False) -> Array:
     """The index of the largest element (the first of equal ones) over `dim`, or of the flattened tensor."""
-    if x.size == 0:
-        raise ShapeError(
-            f"there is no largest element of a tensor of shape {x.shape}", op="argmax", shapes=[x.shape]
-        )
+    check_dims("argmax", x, dim)
+    check_some("argmax", x, dim, "largest")
     return ctx.backend.xp.asarray(ctx.backend.xp.argmax(ctx.wide(x), axis=dim, keepdims=keepdim))

@@ -32,7 +32,7 @@ def mse_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "mean") -> 
 def _(ctx: Node, grad: Array, *, reduction: str = "mean") -> tuple[Array | None, ...]:
     x, target = ctx.saved
     gap = ctx.wide(x) - ctx.wide(target)
-    factor = 2.0 / gap.size if reduction == "mean" else 2.0
+    factor = 2.0 / max(gap.size, 1) if reduction == "mean" else 2.0
     slope = gap * (ctx.wide(grad) * factor)
     by_target = ctx.round(-slope) if ctx.needs(1) else None
     return (ctx.round(slope) if ctx.needs(0) else None), by_target

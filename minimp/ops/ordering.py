@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from minimp.door import op
-from minimp.errors import ShapeError
-from minimp.ops.reductions import Dim, check_dims, keep_axes
+from minimp.ops.reductions import Dim, check_dims, check_some, keep_axes
 from minimp.tape import Array, Node
 
 __all__ = ["amin", "argmin", "argsort"]
@@ -14,7 +13,7 @@ __all__ = ["amin", "argmin", "argsort"]
 def amin(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
     """The smallest element over `dim`; NaN wins. Equal minima share the gradient, as in torch.amin."""
     check_dims("amin", x, dim)
-    _check_any("amin", x)
+    check_some("amin", x, dim, "smallest")
     y = ctx.round(ctx.backend.xp.asarray(ctx.backend.xp.min(ctx.wide(x), axis=dim, keepdims=keepdim)))
     ctx.save(x, y)
     return y
@@ -32,14 +31,8 @@ def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 def argmin(ctx: Node, x: Array, *, dim: int | None = None, keepdim: bool = False) -> Array:
     """The index of the smallest element (the first of equal ones) over `dim`, or of the flattened tensor."""
     check_dims("argmin", x, dim)
-    _check_any("argmin", x)
+    check_some("argmin", x, dim, "smallest")
     return ctx.backend.xp.asarray(ctx.backend.xp.argmin(ctx.wide(x), axis=dim, keepdims=keepdim))
-
-
-def _check_any(op: str, x: Array) -> None:
-    if x.size == 0:
-        text = f"there is no smallest element of a tensor of shape {x.shape}"
-        raise ShapeError(text, op=op, shapes=[x.shape])
 
 
 @op(bound="exact")

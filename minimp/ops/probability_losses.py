@@ -121,7 +121,7 @@ def kl_div(ctx: Node, x: Array, target: Array, *, log_target: bool = False, redu
     """t (ln t - x), or e^t (t - x) with log_target, for log-probabilities x; (...), (...) -> () or broadcast.
 
     The divergence of Kullback and Leibler (1951) is the sum; "batchmean" divides it by the first length of
-    the terms, "mean" by their number. 0 ln 0 = 0, and the gradient by such a target is -inf.
+    x, "mean" by the number of terms. 0 ln 0 = 0, and the gradient by such a target is -inf.
     """
     ctx.save(x, target)
     xp = ctx.backend.xp
@@ -130,7 +130,7 @@ def kl_div(ctx: Node, x: Array, target: Array, *, log_target: bool = False, redu
         terms = xp.exp(t) * (t - wide)
     else:
         terms = xp.where(t == 0, xp.zeros_like(t), t * xp.log(t)) - t * wide
-    return reduced(ctx, terms, reduction, count_of(terms.shape, reduction))
+    return reduced(ctx, terms, reduction, count_of(terms.shape, x.shape, reduction))
 
 
 @kl_div.gradient
@@ -141,7 +141,7 @@ def _(
     xp = ctx.backend.xp
     wide, t = ctx.wide(x), ctx.wide(target)
     shape = xp.broadcast_shapes(wide.shape, t.shape)
-    g = spread_over(ctx, grad, reduction, count_of(shape, reduction))
+    g = spread_over(ctx, grad, reduction, count_of(shape, x.shape, reduction))
     by_x = by_target = None
     if ctx.needs(0):
         by_x = ctx.round(over(ctx, -g * (xp.exp(t) if log_target else t), shape))

@@ -55,9 +55,9 @@ def over(ctx: Node, values: Array, shape: tuple[int, ...]) -> Array:
     return values if values.shape == shape else ctx.backend.xp.broadcast_to(values, shape).copy()
 
 
-def count_of(shape: tuple[int, ...], reduction: str) -> int:
-    """Return what a mean divides by: the number of terms, or for "batchmean" their first length."""
-    return math.prod(shape[:1] if reduction == "batchmean" else shape)
+def count_of(terms: tuple[int, ...], input: tuple[int, ...], reduction: str) -> int:
+    """Return what a mean divides by: the number of terms, or for "batchmean" the input's first length."""
+    return math.prod(input[:1] if reduction == "batchmean" else terms)
 
 
 def opposite(ctx: Node, slope: Array) -> tuple[Array | None, Array | None]:

@@ -55,10 +55,7 @@ def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 def amax(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
     """The largest element over `dim`; NaN wins. Equal maxima share the gradient, as in torch.amax."""
     check_dims("amax", x, dim)
-    if x.size == 0:
-        raise ShapeError(
-            f"there is no largest element of a tensor of shape {x.shape}", op="amax", shapes=[x.shape]
-        )
+    check_some("amax", x, dim, "largest")
     y = ctx.round(ctx.backend.xp.max(ctx.wide(x), axis=dim, keepdims=keepdim))
     ctx.save(x, y)
     return y
@@ -128,14 +125,25 @@ def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> 
 def check_dims(name: str, x: Array, dim: Any) -> None:
     """Refuse an axis that the array does not have, or that is named twice."""
     dims = () if dim is None else (dim if isinstance(dim, tuple) else (dim,))
+    count = max(x.ndim, 1)  # a tensor without axes counts as having one
     for d in dims:
-        if not -max(x.ndim, 1) <= d < max(x.ndim, 1):
+        if not -count <= d < count:
             raise ShapeError(
                 f"dim {d} is out of range for shape {x.shape}", op=name, shapes=[x.shape],
-                help=f"use -{x.ndim} to {x.ndim - 1}",
+                help=f"use -{count} to {count - 1}",
             )  # fmt: skip
-    if len({d % max(x.ndim, 1) for d in dims}) != len(dims):
+    if len({d % count for d in dims}) != len(dims):
         raise ShapeError(f"dim {dim} names an axis twice", op=name, shapes=[x.shape])
+
+
+def check_some(name: str, x: Array, dim: Any, which: str) -> None:
+    """Refuse to look for the largest or the smallest of no elements; of no rows there is none to look for."""
+    dims = range(x.ndim) if dim is None or dim == () else dim if isinstance(dim, tuple) else (dim,)
+    if x.size == 0 and any(x.shape[d] == 0 for d in dims):
+        over = "" if dim is None else f" over dim {dim}"
+        raise ShapeError(
+            f"there is no {which} element of a tensor of shape {x.shape}{over}", op=name, shapes=[x.shape]
+        )
 
 
 def keep_axes(reduced: Array, ndim: int, dim: Dim, keepdim: bool) -> Array:

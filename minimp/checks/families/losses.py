@@ -31,7 +31,7 @@ def _of_terms(terms: Callable[..., Array]) -> Callable[..., Array]:
     def loss(*inputs: Any, reduction: str = "mean", **options: Any) -> Array:
         found = np.asarray(terms(*inputs, **options))
         if reduction == "batchmean":
-            return np.asarray(found.sum() / (found.shape[0] if found.ndim else 1))
+            return np.asarray(found.sum() / math.prod(np.shape(inputs[0])[:1]))
         return reduce_loss(found, reduction, found.size)
 
     return loss
@@ -101,13 +101,18 @@ def _running(terms: Callable[..., Running]) -> Callable[..., Running]:
     def loss(*inputs: Any, reduction: str = "mean", **options: Any) -> Running:
         found = terms(*inputs, **options)
         added = found if reduction == "none" else found.sum()
-        return added / float(_count(found.exact.shape, reduction)) if "mean" in reduction else added
+        count = _count(found.exact.shape, np.shape(_exact(inputs[0])), reduction)
+        return added / float(count) if "mean" in reduction else added
 
     return loss
 
 
-def _count(shape: tuple[int, ...], reduction: str) -> int:
-    return math.prod(shape[:1] if reduction == "batchmean" else shape)
+def _exact(x: Any) -> Any:
+    return x.exact if isinstance(x, Running) else x
+
+
+def _count(terms: tuple[int, ...], first: tuple[int, ...], reduction: str) -> int:
+    return math.prod(first[:1] if reduction == "batchmean" else terms)
 
 
 def _log1p(x: Running) -> Running:
@@ -218,10 +223,10 @@ def _rule(index: int, slope: Slope) -> Rule:
 
     def rule(c: Case) -> Running:
         options = {key: value for key, value in c.options.items() if key != "reduction"}
-        inputs = [x.exact if isinstance(x, Running) else x for x in c.inputs[:3] if x is not None]
+        inputs = [_exact(x) for x in c.inputs[:3] if x is not None]
         shape = np.broadcast_shapes(*(np.shape(x) for x in inputs))
         reduction = c.options.get("reduction", "mean")
-        count = _count(shape, reduction)
+        count = _count(shape, np.shape(inputs[0]), reduction)
         g = c.grad / float(count) if "mean" in reduction and count else c.grad
         g = g.move(lambda a: np.broadcast_to(a, shape))
         return c.to(index, slope(g, *c.inputs, **options))
