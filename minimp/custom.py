@@ -185,9 +185,8 @@ def _record(
         else:
             call.moving.add(i)
             made.append(Value.make(each.array, each.backend, _edge_of(node, i)))
-    call.loose = {
-        name: -1 - place for name, x in vars(ctx).items() if (place := _place(x, args, outputs)) < 0
-    }
+    held = {name: _place(x, args, outputs) for name, x in vars(ctx).items() if isinstance(x, Value)}
+    call.loose = {name: -1 - place for name, place in held.items() if place < 0}
     if modes.listeners:
         _tell(node, args, outputs)
     return tuple(made)

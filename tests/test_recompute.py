@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import minimp as mp
 from minimp import functional, nn
 from minimp.errors import GradientError
-from minimp.modes import listen
+from minimp.modes import MODES, listen, setting
 from minimp.tape import Event, Node
 
 Bits = list[Any]
@@ -215,3 +216,148 @@ def test_random_numbers_go_on_after_the_second_run() -> None:
     y.sum().backward()
     assert mp.get_rng_state() == state
     np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())
+
+
+def test_whatever_the_function_returns() -> None:
+    """Oracle: the ordinary run: dicts, tuples, numbers, None and an argument that comes back unchanged."""
+    found = []
+    for way in (lambda f, *a, **k: f(*a, **k), mp.recompute):
+        x, plain = mp.tensor([1.0, 2.0], requires_grad=True), mp.tensor([3.0, 4.0])
+        made = way(
+            lambda x, k, scale: {"a": x * x * k, "b": (x * scale, 3, None), "x": x}, x, plain, scale=plain
+        )
+        assert made["x"] is x
+        assert made["b"][1:] == (3, None)
+        (made["a"].sum() + (made["b"][0] * made["x"]).sum()).backward()
+        found.append(x.grad.tolist())
+    assert found[0] == found[1]
+
+
+def slope_of(way: Any, region: Any) -> Bits:
+    """Return a slope, under a scale, and the gradient of its square."""
+    random = np.random.default_rng(2)
+    w = mp.tensor(random.standard_normal((4, 4)), dtype="float32", requires_grad=True)
+    x = mp.tensor(random.standard_normal((3, 4)), dtype="float32", requires_grad=True)
+    with region:
+        y = way(lambda x: functional.dropout((x @ w).tanh(), 0.4) @ w, x)
+    (slope,) = mp.grad(y.float().sum() * 64.0, x, create_graph=True)
+    (slope * slope).sum().backward()
+    return [slope.detach().numpy(), x.grad.numpy(), w.grad.numpy()]
+
+
+@pytest.mark.parametrize("low", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("cached", [True, False])
+def test_second_derivatives_under_autocast(low: str, cached: bool) -> None:
+    """Oracle: the ordinary run, bit for bit."""
+    found = []
+    for way in (lambda f, *a: f(*a), mp.recompute):
+        mp.manual_seed(5)
+        enabled = low != "float32"
+        region = mp.autocast(low if enabled else "float16", enabled=enabled, cache_enabled=cached)
+        found.append(slope_of(way, region))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_weight_replaced_behind_a_cast_is_refused(before: bool, times: int) -> None:
+    """Oracle: an optimizer's steps after a forward in a region: only the cast saw the weight itself."""
+    w = mp.tensor(np.ones((4, 4)), dtype="float32", requires_grad=True)
+    with mp.autocast("float16"):
+        x = mp.tensor(np.ones((4, 4)), dtype="float32")
+        y = x @ w if before else x
+        y = mp.recompute(lambda y: (y @ w).tanh(), y)
+    for _ in range(times):  # the second array may have the first one's address
+        w.array = w.array + 1
+    with pytest.raises(GradientError, match=r"a leaf of shape \(4, 4\) was given another array"):
+        y.sum().backward()
+    assert w.grad is None
+
+
+def test_a_weight_replaced_inside_the_region_before_the_part() -> None:
+    """Oracle: the ordinary run: the region casts it anew, in both runs."""
+    found = []
+    for way in (lambda f, *a: f(*a), mp.recompute):
+        w = mp.tensor(np.eye(4), dtype="float32", requires_grad=True)
+        with mp.autocast("float16"):
+            x = mp.tensor(np.ones((4, 4)), dtype="float32")
+            first = x @ w
+            w.array = w.array * 2
+            y = way(lambda x, w=w: (x @ w).tanh(), x) + first
+        y.sum().backward()
+        found.append(w.grad.tolist())
+    assert found[0] == found[1]
+
+
+def test_writing_to_an_argument_changes_nothing_recorded() -> None:
+    """Oracle: the gradient without the write; arguments by position and by name, running statistics too."""
+    found = []
+    for write in (False, True):
+        w = mp.tensor(np.eye(3), dtype="float32", requires_grad=True)
+        x, k = (mp.tensor(np.arange(9.0).reshape(3, 3) / 9 + i, dtype="float32") for i in range(2))
+        mean, var = mp.tensor(np.zeros(3), dtype="float32"), mp.tensor(np.ones(3), dtype="float32")
+        y = mp.recompute(lambda x, k, w=w: (x @ w).tanh() * k, x, k=k)
+        y = mp.recompute(functional.batch_norm, y, mean, var, training=True)
+        if write:
+            x.numpy()[...] = 0
+            k.numpy()[...] = 0
+        (y * y * y).sum().backward()
+        found.append(w.grad.tolist())
+        assert not write or not x.numpy().any()
+    assert found[0] == found[1]
+
+
+def test_a_part_keeps_no_low_copies() -> None:
+    """Oracle: bytes that a region's casts of two weights take, which are gone when the region is."""
+    weights = [mp.tensor(np.ones((64, 64)), dtype="float32", requires_grad=True) for _ in range(2)]
+
+    def run() -> tuple[mp.Tensor, list[Any]]:
+        casts: list[Any] = []
+        with (
+            mp.autocast("float16"),
+            listen(lambda e: casts.append(weakref.ref(e.outputs[0])) if e.node.op.name == "cast" else None),
+        ):
+            x = mp.recompute(
+                lambda x: (x @ weights[0]).tanh() @ weights[1], mp.tensor(np.ones((2, 64)), dtype="float32")
+            )
+        return x, casts
+
+    y, casts = run()
+    assert len(casts) >= 2
+    assert [c for c in casts if c() is not None and c().size == 64 * 64] == []
+    y.sum().backward()
+    assert all(w.grad is not None for w in weights)
+
+
+def test_hooks_and_retained_gradients_inside_a_part() -> None:
+    """Oracle: one call with the gradient of the first run's tensor; the second run's are never reached."""
+    seen: list[Any] = []
+    kept: list[mp.Tensor] = []
+
+    def part(x: mp.Tensor) -> mp.Tensor:
+        y = x * x
+        y.register_hook(lambda g: seen.append(g.tolist()))
+        y.retain_grad()
+        kept.append(y)
+        return y * y
+
+    x = mp.tensor([2.0], requires_grad=True)
+    mp.recompute(part, x).backward()
+    assert seen == [[8.0]]
+    assert [None if y.grad is None else y.grad.tolist() for y in kept] == [[8.0], None]
+
+
+def test_the_backend_of_the_first_run() -> None:
+    """Oracle: the name in force in both runs, wherever backward runs."""
+    names: list[str] = []
+
+    def part(x: mp.Tensor) -> mp.Tensor:
+        names.append(MODES.get().backend)
+        return x * x
+
+    x = mp.tensor([2.0], requires_grad=True)
+    y = mp.recompute(part, x)
+    with setting(backend="elsewhere"):
+        y.backward()
+    assert names == ["numpy", "numpy"]

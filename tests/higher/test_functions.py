@@ -364,3 +364,293 @@ def test_what_cannot_be_is_refused() -> None:
         mp.Function.apply(x)
     with pytest.raises(FormatError, match="cast_inputs cannot be float8_e4m3fn"):
         mp.custom_fwd(cast_inputs="float8_e4m3fn")
+
+
+# ---- where second derivatives go ---------------------------------------------------------------------------
+
+
+def output_as_attribute(lib: Any, function: Any) -> Any:
+    """Keep an output on ctx; in setup_context too."""
+
+    class Exp(function):  # type: ignore[misc]  # a base that is passed in
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.x, ctx.y, ctx.nothing = x, x.exp(), None
+            return ctx.y, None
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any, _: Any) -> Any:
+            return grad * ctx.y + 0 * ctx.x
+
+    class Set(function):  # type: ignore[misc]  # a base that is passed in
+        @staticmethod
+        def forward(x: Any) -> Any:
+            return x.exp()
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.y = output
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad * ctx.y
+
+    return lambda x, z: Exp.apply(x)[0] * Set.apply(z)
+
+
+def saved_from_outside(lib: Any, function: Any) -> Any:
+    """Save a tensor that is neither argument nor output."""
+
+    def call(x: Any, z: Any) -> Any:
+        factor = z * z
+
+        class Scaled(function):  # type: ignore[misc]  # a base that is passed in
+            @staticmethod
+            def forward(ctx: Any, x: Any) -> Any:
+                ctx.save_for_backward(x, factor, z)
+                return x * factor
+
+            @staticmethod
+            def backward(ctx: Any, grad: Any) -> Any:
+                _, factor, z = ctx.saved_tensors
+                return grad * factor + 0 * z
+
+        return Scaled.apply(x * x)
+
+    return call
+
+
+def a_saved_output_of_several(lib: Any, function: Any) -> Any:
+    """Save one output of several, one that is marked as constant, and hook an output."""
+
+    class Several(function):  # type: ignore[misc]  # a base that is passed in
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            a, b, c = x.exp(), x * x, x * 2.0
+            ctx.mark_non_differentiable(c)
+            ctx.save_for_backward(x, a, c)
+            return a, b, c
+
+        @staticmethod
+        def backward(ctx: Any, by_a: Any, by_b: Any, _: Any) -> Any:
+            x, a, c = ctx.saved_tensors
+            return by_a * a + by_b * 2 * x + by_b * c * 0.5 - by_b * x
+
+    def call(x: Any, z: Any) -> Any:
+        a, b, c = Several.apply(x * z)
+        a.register_hook(lambda g: g * 3.0)
+        return a * b * c + a
+
+    return call
+
+
+def reversed_gradient(lib: Any, function: Any) -> Any:
+    """Return the argument itself, with another gradient than that of an identity."""
+
+    class Reversed(function):  # type: ignore[misc]  # a base that is passed in
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x.view_as(x) if lib is not mp else x
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return -grad
+
+    return lambda x, z: Reversed.apply(x) * x * Reversed.apply(z) * z
+
+
+def nothing_in_the_middle(lib: Any, function: Any) -> Any:
+    """Return no gradient from the middle of a graph; the first argument is an integer."""
+
+    class Silent(function):  # type: ignore[misc]  # a base that is passed in
+        @staticmethod
+        def forward(ctx: Any, n: Any, x: Any, z: Any) -> Any:
+            ctx.save_for_backward(n, z)
+            return x * z * n
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            n, z = ctx.saved_tensors
+            return None, None, grad * n * z
+
+    return lambda x, z: Silent.apply(lib.tensor([2, 3, 4]), x * x, z) * x
+
+
+WAYS = [
+    output_as_attribute, saved_from_outside, a_saved_output_of_several, reversed_gradient,
+    nothing_in_the_middle,
+]  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_what_backward_reads_is_on_the_tape_as_in_torch(way: Any) -> None:
+    """Oracle: torch 2.13.0 in float64, the same lines: first and second derivatives by both leaves."""
+    torch = pytest.importorskip("torch")
+    found = []
+    for lib, function in ((mp, mp.Function), (torch, torch.autograd.Function)):
+        x, z = (lib.tensor(np.array([0.5, 1.0, 1.5]) + i, requires_grad=True) for i in range(2))
+        y = way(lib, function)(x, z).sum()
+        first = _grad(lib)(y, [x, z], create_graph=True, allow_unused=True)
+        total = sum((g * g).sum() for g in first if g is not None)
+        second = _grad(lib)(total, [x, z], allow_unused=True)
+        found.append([None if t is None else t.detach().numpy() for t in (*first, *second)])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert_close(ours, theirs, "fp64_same_maths")
+
+
+def test_an_output_that_is_saved_is_the_one_that_was_given_out() -> None:
+    """Oracle: the slope of e^x is e^x, an output: its derivative by that output is 1."""
+    functions = written_for(mp, mp.Function)
+    x = mp.tensor([0.5, 1.0], dtype="float64", requires_grad=True)
+    total, product = functions["SumAndProduct"].apply(x, x.detach() * 2.0, 1.0)
+    (slope,) = mp.grad(product.sum(), x, create_graph=True)  # product / x
+    assert_close(mp.grad(slope.sum(), product)[0].numpy(), 1 / x.detach().numpy(), "fp64_same_maths")
+    assert total.requires_grad
+
+
+def test_marks_last_until_the_call_is_recorded() -> None:
+    """Oracle: what was marked and not returned marks nothing else, whatever address comes next."""
+
+    class Marks(mp.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.mark_non_differentiable(x * 2.0)
+            return x * 3.0
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad * 3.0
+
+    x = mp.tensor([1.0], requires_grad=True)
+    assert all(Marks.apply(x).requires_grad for _ in range(50))
+
+
+def test_second_derivatives_go_through_the_casts_of_custom_fwd() -> None:
+    """Oracle: d2/dadb of a b = 1, where torch's is silently missing; bodies saw float16."""
+    a, b = (mp.tensor([[v]], requires_grad=True) for v in (2.0, 3.0))
+    with mp.autocast("bfloat16"):
+        y = decorated("float16").apply(a, b)
+    (slope,) = mp.grad(y.sum(), a, create_graph=True)
+    assert slope.format is mp.float32
+    assert mp.grad(slope.sum(), b)[0].tolist() == [[1.0]]
+    with mp.no_grad(), mp.autocast("float16"):
+        assert not decorated("float16").apply(a, b).requires_grad
+
+
+def test_a_backward_inside_a_backward() -> None:
+    """Oracle: by hand: the same node is differentiated while it is being differentiated."""
+    log: list[Any] = []
+
+    class Nested(mp.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            if not log:
+                log.append(1)
+                log.append(mp.grad(y, x, mp.tensor([1.0]), retain_graph=True)[0].tolist())
+            return grad * 2 * ctx.saved_tensors[0]
+
+    x = mp.tensor([3.0], requires_grad=True)
+    y = Nested.apply(x)
+    y.backward()
+    assert (log, x.grad.tolist()) == ([1, [6.0]], [6.0])
+
+
+def test_a_plain_array_is_a_gradient_once() -> None:
+    """Oracle: NumPy in backward gives the first derivative; the second would be 0, and is refused."""
+
+    class Outside(mp.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return np.cos(ctx.saved_tensors[0].detach().numpy()) * grad.detach().numpy()
+
+    x = mp.tensor([0.0], requires_grad=True)
+    assert mp.grad(Outside.apply(x), x)[0].tolist() == [1.0]
+    with pytest.raises(GradientError, match=r"Outside.backward: .*is no tensor \(ndarray\).*no second deriv"):
+        mp.grad(Outside.apply(x), x, create_graph=True)
+
+
+def test_custom_bwd_needs_its_custom_fwd() -> None:
+    """Oracle: type and words of the error."""
+    methods = {
+        "forward": staticmethod(Product.forward),
+        "backward": staticmethod(mp.custom_bwd(Product.backward)),
+    }
+    half = type("Half", (mp.Function,), methods)
+    a = mp.tensor([[1.0]], requires_grad=True)
+    with pytest.raises(GradientError, match="decorate forward with custom_fwd"):
+        half.apply(a, a).sum().backward()
+
+
+@pytest.mark.parametrize("fmt", ["float16", "bfloat16", "float64"])
+def test_a_gradient_of_another_format_is_cast_to_the_arguments(fmt: str) -> None:
+    """Oracle: torch's rule; a float32 gradient of 1 + 2^-20 rounded once to the argument's format."""
+
+    class Wide(mp.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x.float()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return grad * (1 + 2.0**-20)
+
+    x = mp.tensor([1.0, 2.0], dtype=fmt, requires_grad=True)
+    Wide.apply(x).sum().backward()
+    assert x.grad.format.name == fmt
+    assert x.grad.tolist() == [1 + 2.0**-20 if fmt == "float64" else 1.0] * 2
+
+
+def test_regions_inside_functions_and_parts() -> None:
+    """Oracle: the ordinary run, bit for bit: a Function in a part, a part in a Function, regions in both."""
+
+    def inner(x: Any, w: Any) -> Any:
+        with mp.autocast("bfloat16"):
+            y = x @ w
+            with mp.autocast("bfloat16", enabled=False):
+                y = y.float() @ w
+        return y
+
+    def made(way: Any) -> type[mp.Function]:
+        class Holds(mp.Function):
+            @staticmethod
+            def forward(ctx: Any, x: Any, w: Any) -> Any:
+                ctx.save_for_backward(x, w)
+                return way(inner, x, w)
+
+            @staticmethod
+            def backward(ctx: Any, grad: Any) -> Any:
+                x, w = ctx.saved_tensors
+                with mp.enable_grad():
+                    x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+                    return mp.grad(way(inner, x, w), [x, w], grad)
+
+        return Holds
+
+    found = []
+    for outer in (lambda f, *a: f(*a), mp.recompute):
+        for way in (lambda f, *a: f(*a), mp.recompute):
+            random = np.random.default_rng(0)
+            x, w = (
+                mp.tensor(random.standard_normal((4, 4)), dtype="float32", requires_grad=True) for _ in "xw"
+            )
+            with mp.autocast("float16"):
+                y = outer(lambda x, w, way=way: (made(way).apply(x @ w, w) @ w).tanh(), x, w)
+            y.float().sum().backward()
+            assert not mp.is_autocast_enabled()
+            found.append([y.detach().numpy(), x.grad.numpy(), w.grad.numpy()])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
