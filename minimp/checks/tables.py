@@ -20,6 +20,7 @@ from minimp.checks.families import (
     losses,
     norms,
     places,
+    recurrent,
     resampling,
     scans,
     selection,
@@ -40,7 +41,7 @@ __all__ = [
 
 FILES: tuple[Any, ...] = (
     activations, adaptive, attention, contractions, convolution, elementary, indexing, losses, norms,
-    places, resampling, scans, selection, statistics,
+    places, recurrent, resampling, scans, selection, statistics,
 )  # fmt: skip
 """The modules of :mod:`minimp.checks.families`."""
 

@@ -1,16 +1,8 @@
-r"""Recurrent cells, one step each; gates in torch's order, keys and shapes as torch's.
+"""Recurrent cells, one step each; gates in torch's order, keys and shapes as torch's.
 
-With x the input, h the state before, W the rows of a weight and s the logistic function::
-
-    RNN   h' = tanh(W_ih x + b_ih + W_hh h + b_hh)                      or relu of it
-    LSTM  i, f, g, o = W_ih x + b_ih + W_hh h + b_hh                    (Hochreiter and Schmidhuber 1997,
-          c' = s(f) c + s(i) tanh(g)                                     with a forget gate: Gers et al. 2000)
-          h' = s(o) tanh(c')
-    GRU   r, z = s(...), n = tanh(W_in x + b_in + r (W_hn h + b_hn))    (Cho et al. 2014)
-          h' = (h - n) z + n
-
-Each is written with ops of the engine, so each rounds where they round, and has every derivative. PyTorch's
-fused CUDA cells keep the gates of one step in float32 between the product and the new state.
+The formulas are in :mod:`minimp.ops.cells`, written with ops of the engine: each rounds where they round.
+PyTorch's fused CUDA cells keep the gates of one step in float32 between the product and the new state, as
+the layers of :mod:`minimp.nn.recurrent` do.
 """
 
 from __future__ import annotations
@@ -19,13 +11,14 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from minimp import functional
+from minimp import functional, ops
 from minimp.errors import SettingError, ShapeError, unknown_name
 from minimp.functional.common import as_the_policy_asks
 from minimp.nn import init
 from minimp.nn.making import empty, optional, whole, zeros_beside
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
+from minimp.ops.cells import Weights, gru_step, lstm_step, rnn_relu_step, rnn_tanh_step
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
@@ -35,56 +28,12 @@ State = tuple[Tensor, ...]
 """What a cell carries on: (h,), or (h, c) for LSTM."""
 
 
-class Weights(NamedTuple):
-    """The parameters of one direction of one layer."""
-
-    ih: Any
-    hh: Any
-    b_ih: Any = None
-    b_hh: Any = None
-    hr: Any = None
-
-
-def _parts(gates: Tensor, count: int) -> list[Tensor]:
-    """Split the last axis into equal parts."""
-    size = gates.shape[-1] // count
-    return [gates[..., k * size : (k + 1) * size] for k in range(count)]
-
-
-def rnn_tanh_step(inputs: Tensor, state: State, w: Weights) -> State:
-    """Return the next state from W_ih x + b_ih."""
-    return ((functional.linear(state[0], w.hh, w.b_hh) + inputs).tanh(),)
-
-
-def rnn_relu_step(inputs: Tensor, state: State, w: Weights) -> State:
-    """Return the next state from W_ih x + b_ih."""
-    return ((functional.linear(state[0], w.hh, w.b_hh) + inputs).relu(),)
-
-
-def lstm_step(inputs: Tensor, state: State, w: Weights) -> State:
-    """Return the next (h, c) from W_ih x + b_ih; h is projected by W_hr if there is one."""
-    h, c = state
-    i, f, g, o = _parts(functional.linear(h, w.hh, w.b_hh) + inputs, 4)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    h = o.sigmoid() * c.tanh()
-    return (h if w.hr is None else functional.linear(h, w.hr)), c
-
-
-def gru_step(inputs: Tensor, state: State, w: Weights) -> State:
-    """Return the next state from W_ih x + b_ih."""
-    (h,) = state
-    i_r, i_z, i_n = _parts(inputs, 3)
-    h_r, h_z, h_n = _parts(functional.linear(h, w.hh, w.b_hh), 3)
-    r, z = (h_r + i_r).sigmoid(), (h_z + i_z).sigmoid()
-    n = (i_n + h_n * r).tanh()
-    return ((h - n) * z + n,)
-
-
 class Step(NamedTuple):
     """One kind of recurrence.
 
     Attributes:
         step: from W_ih x + b_ih, the state and the weights to the next state.
+        sequence: the op that takes all steps of a sequence.
         gates: how many rows of weights a hidden unit has.
         states: how many tensors a state is.
         cell_op: PyTorch's name of one step, whose autocast class rules the states of a cell.
@@ -92,6 +41,7 @@ class Step(NamedTuple):
     """
 
     step: Callable[[Tensor, State, Weights], State]
+    sequence: Callable[..., Tensor]
     gates: int
     states: int
     cell_op: str
@@ -99,10 +49,10 @@ class Step(NamedTuple):
 
 
 STEPS = {
-    "RNN_TANH": Step(rnn_tanh_step, 1, 1, "rnn_tanh_cell", ("rnn_tanh_cell",)),
-    "RNN_RELU": Step(rnn_relu_step, 1, 1, "rnn_relu_cell", ("rnn_relu_cell",)),
-    "LSTM": Step(lstm_step, 4, 2, "lstm_cell", ("lstm_cell", "mkldnn_rnn_layer")),
-    "GRU": Step(gru_step, 3, 1, "gru_cell", ("gru_cell",)),
+    "RNN_TANH": Step(rnn_tanh_step, ops.rnn_tanh, 1, 1, "rnn_tanh_cell", ("rnn_tanh_cell",)),
+    "RNN_RELU": Step(rnn_relu_step, ops.rnn_relu, 1, 1, "rnn_relu_cell", ("rnn_relu_cell",)),
+    "LSTM": Step(lstm_step, ops.lstm, 4, 2, "lstm_cell", ("lstm_cell", "mkldnn_rnn_layer")),
+    "GRU": Step(gru_step, ops.gru, 3, 1, "gru_cell", ("gru_cell",)),
 }
 """By torch's name of the mode. On CUDA the states of all are in the lower precision of an autocast region; on
 the CPU those of a whole LSTM are, and the others keep the format that they are given."""

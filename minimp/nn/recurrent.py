@@ -1,8 +1,9 @@
 """Recurrent layers: the cells of :mod:`minimp.nn.cells` over a sequence, in layers and both directions.
 
-The products with the inputs, W_ih x + b_ih, are one product for all steps of a layer; what is left for each
-step is the product with its state. Under autocast the states are in the format that the policy asks for
-(CUDA: the lower precision; CPU: that for LSTM, and the input's format for the others), as in PyTorch 2.13.
+A recurrence is one op for all steps (:mod:`minimp.ops.recurrent`): the products with the inputs are one
+product, what is left for each step is the product with its state, and gradients of weights are one product
+each. Under autocast the states are in the format that the policy asks for (CUDA: the lower precision; CPU:
+that for LSTM, and the input's format for the others), as in PyTorch 2.13.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from typing import Any
 
 from minimp import functional
 from minimp.errors import SettingError, ShapeError, unknown_name
+from minimp.modes import MODES
 from minimp.nn import init
-from minimp.nn.cells import STEPS, State, Weights, as_policy
+from minimp.nn.cells import STEPS, State, Step, as_policy
 from minimp.nn.making import empty, probability, whole, zeros_beside
 from minimp.nn.module import Module
+from minimp.ops.cells import Weights, along, side_by_side
+from minimp.policy import CastClass
 from minimp.tensors import Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "RNNBase"]
@@ -132,13 +136,15 @@ class RNNBase(Module):
             sides = []
             for direction in range(1 + self.bidirectional):
                 weights = self._weights(layer, direction)
-                outputs, last = _run(self.mode, x, states[len(ended)], weights, backwards=direction == 1)
+                outputs, last = _run(
+                    kind, x, states[len(ended)], weights, self._ruled_by(), backwards=direction == 1
+                )
                 sides.append(outputs)
                 ended.append(last)
             x = sides[0] if len(sides) == 1 else functional.cat(sides, dim=-1)  # (T, N, directions H)
             if self.dropout and layer < self.num_layers - 1:
                 x = functional.dropout(x, self.dropout, self.training)
-        final = [_stack([state[k] for state in ended]) for k in range(kind.states)]
+        final = [side_by_side([state[k] for state in ended]) for k in range(kind.states)]
         if not batched:
             x, final = x.squeeze(1), [each.squeeze(1) for each in final]
         elif self.batch_first:
@@ -253,25 +259,26 @@ class GRU(RNNBase):
         )  # fmt: skip
 
 
-def _run(mode: str, x: Tensor, state: State, w: Weights, *, backwards: bool) -> tuple[Tensor, State]:
-    """Run one recurrence over (T, N, in); return its outputs, (T, N, H), and the state at the end."""
-    step = STEPS[mode].step
-    inputs = _steps(functional.linear(x, w.ih, w.b_ih))  # T of (N, gates H)
-    outputs: list[Tensor] = []
-    for each in reversed(inputs) if backwards else inputs:
-        state = step(each, state, w)
-        outputs.append(state[0])
-    return _stack(outputs[::-1] if backwards else outputs), state
+def _run(
+    kind: Step, x: Tensor, state: State, w: Weights, names: tuple[str, ...], *, backwards: bool
+) -> tuple[Tensor, State]:
+    """Run one recurrence over (T, N, in); return its outputs, (T, N, H), and the state at the end.
+
+    It is one op for all steps, unless h is projected, or products are to be in a lower format than states.
+    """
+    if w.hr is not None or not _ruled_alike(names):
+        states, last = along(kind.step, x, state, w, reverse=backwards)
+        return states[0], last
+    weights = (None if each is None else as_policy(names, each) for each in w[:4])
+    y = kind.sequence(x, *state, *weights, reverse=backwards)
+    each_state = [y[k] for k in range(kind.states)] if kind.states > 1 else [y]
+    end = 0 if backwards else -1
+    return each_state[0], tuple(each[end] for each in each_state)
 
 
-def _steps(x: Tensor) -> list[Tensor]:
-    """Return x[0], x[1], ...: halves of halves, so that gradients add up in T log T and not in T^2 steps."""
-    length = x.shape[0]
-    if length == 1:
-        return [x.squeeze(0)]
-    return [*_steps(x[: length // 2]), *_steps(x[length // 2 :])]
-
-
-def _stack(tensors: list[Tensor]) -> Tensor:
-    """Lay tensors of one shape side by side along a new first axis."""
-    return functional.cat([each.unsqueeze(0) for each in tensors])
+def _ruled_alike(names: tuple[str, ...]) -> bool:
+    """Tell whether a region has states in the format of products: not, on the CPU, those of RNN and GRU."""
+    region = MODES.get().autocast
+    if region is None or not region.enabled:
+        return True
+    return any(region.policy.rules.get(name) is CastClass.LOWER for name in names)

@@ -62,6 +62,7 @@ from minimp.ops.piecewise import elu, hardsigmoid, hardswish, hardtanh, leaky_re
 from minimp.ops.pooling import avg_pool2d, avg_pool2d_input, max_pool2d, max_pool2d_input
 from minimp.ops.probability_losses import binary_cross_entropy, binary_cross_entropy_with_logits, kl_div
 from minimp.ops.products import conv2d, linear, matmul
+from minimp.ops.recurrent import gru, lstm, rnn_relu, rnn_tanh
 from minimp.ops.reductions import amax, log_softmax, mean, softmax, sum_
 from minimp.ops.regression_losses import huber_loss, l1_loss, poisson_nll_loss, smooth_l1_loss
 from minimp.ops.resampling import resample, resample_input
@@ -80,15 +81,16 @@ __all__ = [
     "bitwise_xor", "cast", "cat", "ceil", "clamp", "clone", "constant_pad_nd", "conv1d", "conv2d",
     "conv2d_input", "conv2d_weight", "conv_transpose1d", "conv_transpose2d", "cos", "cosh", "count_nonzero",
     "cumprod", "cumsum", "div", "dropout", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1",
-    "floor", "gather", "ge", "gelu", "getitem", "glu", "group_norm", "gt", "hardsigmoid", "hardswish",
-    "hardtanh", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy", "index_put",
-    "index_select", "isfinite", "isinf", "isnan", "kl_div", "l1_loss", "layer_norm", "le", "leaky_relu",
-    "lerp", "linalg_vector_norm", "linear", "log", "log1p", "log2", "log10", "log_sigmoid", "log_softmax",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "lt", "margin_ranking_loss",
-    "masked_fill", "matmul", "max_pool2d", "max_pool2d_input", "max_unpool2d", "maximum", "mean", "minimum",
-    "mish", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute", "poisson_nll_loss", "pow_",
-    "prelu", "prod", "reciprocal", "relu", "remainder", "resample", "resample_input", "reshape", "rms_norm",
-    "round_", "rsqrt", "scaled_dot_product_attention", "scatter", "scatter_add", "sigmoid", "sign", "silu",
-    "sin", "sinh", "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus", "sqrt", "stack", "std",
-    "sub", "sum_", "tan", "tanh", "tril", "triu", "trunc", "unindex", "var", "where",
+    "floor", "gather", "ge", "gelu", "getitem", "glu", "group_norm", "gru", "gt", "hardsigmoid", "hardswish",
+    "hardtanh", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy", "index_put", "index_select",
+    "isfinite", "isinf", "isnan", "kl_div", "l1_loss", "layer_norm", "le", "leaky_relu", "lerp",
+    "linalg_vector_norm", "linear", "log", "log1p", "log2", "log10", "log_sigmoid", "log_softmax",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "lstm", "lt",
+    "margin_ranking_loss", "masked_fill", "matmul", "max_pool2d", "max_pool2d_input", "max_unpool2d",
+    "maximum", "mean", "minimum", "mish", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute",
+    "poisson_nll_loss", "pow_", "prelu", "prod", "reciprocal", "relu", "remainder", "resample",
+    "resample_input", "reshape", "rms_norm", "rnn_relu", "rnn_tanh", "round_", "rsqrt",
+    "scaled_dot_product_attention", "scatter", "scatter_add", "sigmoid", "sign", "silu", "sin", "sinh",
+    "smooth_l1_loss", "soft_margin_loss", "softmax", "softplus", "sqrt", "stack", "std", "sub", "sum_",
+    "tan", "tanh", "tril", "triu", "trunc", "unindex", "var", "where",
 ]  # fmt: skip

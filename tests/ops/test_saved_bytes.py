@@ -90,15 +90,28 @@ CLOSED_FORMS: dict[str, str] = {
     "rms_norm": "x0 x1 row",
     "batch_norm": "x0 x1 x2 channel channel",
     "group_norm": "x0 x1 x2 group group",
+    # all inputs, for second derivatives; the states; the gates, and what a GRU adds to one of them
+    "lstm": "x0 x1 x2 x3 x4 x5 x6 y gates",
+    "gru": "x0 x1 x2 x3 x4 x5 y gates state",
+    **dict.fromkeys(["rnn_tanh", "rnn_relu"], "x0 x1 x2 x3 x4 x5 y"),
     "scaled_dot_product_attention": "x0 x1 x2 x3 x4 query",  # ln sum e^score of each query
 }  # fmt: skip
 """Op -> what is kept: `x0`, `x1`: the inputs, themselves; `y`: the result, itself; `byte`: a byte for each of
 its elements; names of STATISTICS. `/12`: only if the gradient of input 1 or 2 is asked for."""
 
+
+def _stored(node: Node, count: int) -> int:
+    """Return how many numbers of the wide format take the bytes of `count` in the working format."""
+    assert node.format is not None
+    return count * node.format.dtype.itemsize // (8 if node.format.name == "float64" else 4)
+
+
 STATISTICS: dict[str, Callable[[Node, list[Any], Any], int]] = {
     "row": lambda node, x, _: x[0].size // max(math.prod(node.options["normalized_shape"]), 1),
     "channel": lambda _, x, __: x[0].shape[1],
     "group": lambda node, x, _: x[0].shape[0] * node.options["num_groups"],
+    "gates": lambda node, _, y: _stored(node, {"lstm": 2, "gru": 3}[node.op.name] * y.size),
+    "state": lambda node, _, y: _stored(node, y.size),
     "query": lambda _, x, y: math.prod(y.shape[:-1]),
 }
 """How many numbers of the wide format each is."""

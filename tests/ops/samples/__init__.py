@@ -13,6 +13,7 @@ from tests.ops.samples import (
     losses,
     norms,
     places,
+    recurrent,
     resampling,
     scans,
     selection,
@@ -22,7 +23,7 @@ from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, le
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
-    losses, adaptive, resampling, norms, elementary, scans,
+    losses, adaptive, resampling, norms, elementary, scans, recurrent,
 )  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
