@@ -136,7 +136,7 @@ def norms(draw: st.DrawFn) -> Call:
     """Normalisation, with weights and without."""
     name = draw(st.sampled_from(["layer_norm", "rms_norm", "group_norm", "batch_norm", "instance_norm"]))
     if name in ("layer_norm", "rms_norm"):
-        shape = draw(st.tuples(LENGTH, FEW, st.integers(2, 6)))
+        shape = draw(st.tuples(LENGTH, FEW, st.integers(3, 6)))
         normed = shape[-draw(st.integers(1, 2)) :]
         count = draw(st.integers(0, 2 if name == "layer_norm" else 1))
         return Call(name, (shape, *[normed] * count), (normed,), after=1)
