@@ -163,9 +163,12 @@ class Op:
 
     def differentiate(self, node: Node, grad: Array) -> tuple[Array | None, ...]:
         """Return the gradient of each input, given that of the result (raw arrays)."""
-        if self.backward_rule is None:
-            raise GradientError("this op has no gradient", op=self.name)
-        found = self.backward_rule(node, grad, **node.options)
+        rule, options = self.backward_rule, node.options
+        if rule is None:
+            raise GradientError(
+                "this op has no gradient", op=self.name, help="declare one with @the_op.gradient"
+            )
+        found = rule(node, grad, **options) if options else rule(node, grad)
         parts = found if isinstance(found, tuple) else (found,)
         if len(parts) < len(node.inputs) and any(edge is not None for edge in node.inputs[len(parts) :]):
             raise GradientError(

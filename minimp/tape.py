@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from minimp.errors import GradientError, ShapeError
@@ -37,6 +38,7 @@ Hook = Callable[[Any, Edge], Any]
 """From a gradient, and where it is, to the gradient that goes on from there."""
 
 _numbers = itertools.count()
+_age = attrgetter("number")
 
 
 class Value:
@@ -149,14 +151,6 @@ class Node:
             self.saved = arrays
             self.backend.freeze(arrays)
 
-    def free(self) -> None:
-        """Let go of what was saved; the gradient can no longer be asked for.
-
-        An op that saved nothing, as a cast, can go on: losses may share the cached cast of a weight.
-        """
-        if self.saved:
-            self.saved, self.recording = (), False
-
     def needs(self, index: int) -> bool:
         """Tell whether the gradient of positional argument `index` will be asked for."""
         return self.recording and self.inputs[index] is not None
@@ -262,8 +256,8 @@ def gradients(
         parts = node.op.differentiate(node, grad)
         if modes.listeners:
             tell_backward(node, grad, parts, modes)
-        if not keep:
-            node.free()
+        if not keep and node.saved:  # an op that saved nothing can go on: losses may share a weight's cast
+            node.saved, node.recording = (), False
         return parts
 
     token = hush()
@@ -391,4 +385,4 @@ def _newest_first(starts: Iterable[Edge], last: frozenset[Edge]) -> list[Edge]:
             if source is not None and source not in seen:
                 seen[source] = None
                 stack.append(source)
-    return sorted(seen, key=lambda node: node.number, reverse=True)
+    return sorted(seen, key=_age, reverse=True)

@@ -42,11 +42,11 @@ def mul(ctx: Node, a: Array, b: Array) -> Array:
 
 @mul.gradient
 def _(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
-    a, b = ctx.saved
+    a, b = ctx.saved  # None where the other's gradient is not needed
     g = ctx.wide(grad)
-    by_a = ctx.round(g * ctx.wide(b)) if ctx.needs(0) else None
-    by_b = ctx.round(g * ctx.wide(a)) if ctx.needs(1) else None
-    return to_shape_of(ctx, 0, by_a), to_shape_of(ctx, 1, by_b)
+    by_a = None if b is None else to_shape_of(ctx, 0, ctx.round(g * ctx.wide(b)))
+    by_b = None if a is None else to_shape_of(ctx, 1, ctx.round(g * ctx.wide(a)))
+    return by_a, by_b
 
 
 @op(mixed=Mixed.FLOAT, bound="rounded")
