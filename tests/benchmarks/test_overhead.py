@@ -15,7 +15,7 @@ from tests.tolerances import assert_close
 
 @pytest.mark.parametrize("name", list(overhead.OPS))
 def test_the_figure_is_a_ratio_per_op(name: str) -> None:
-    """Oracle: a clock by which 10 chains take 20 s and 100 loops of np.add 4 s: (20 / 10) / (4 / 100) = 50."""
+    """Oracle: a clock: 10 chains take 20 s and 100 loops of np.add 4 s: (20 / 10) / (4 / 100) = 50."""
     ticks = itertools.accumulate(itertools.cycle([0, 20, 0, 4]))
     figure = chain_overhead(name, rounds=3, clock=lambda: float(next(ticks)))
     assert_close(figure.value, 50.0, "fp64_same_maths")
