@@ -43,6 +43,8 @@ class Op:
 
     silent = False
     """Whether its gradient goes without telling the listeners."""
+    piecewise: Callable[[Node, Array], tuple[Any, ...]] | None = None
+    """The gradient again, in pieces (:mod:`minimp.pieces`), for where nobody listens."""
     on_tensors: Callable[[Node, Any], list[Any]] | None = None
     """The gradient on tensors, of an op whose rule is no rule on arrays (:mod:`minimp.custom`)."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Union
 from minimp.errors import GradientError, ShapeError
 from minimp.formats import Format, float32
 from minimp.modes import MODES, Modes
+from minimp.pieces import Pieces, as_array, join
 from minimp.policy import format_of
 from minimp.quiet import hush, speak
 
@@ -253,9 +254,13 @@ def gradients(
     def differentiate(node: Node, grad: Array) -> tuple[Array | None, ...]:
         if not node.recording:
             require_saved(node)
-        parts = node.op.differentiate(node, grad)
-        if modes.listeners:
-            tell_backward(node, grad, parts, modes)
+        op, grad = node.op, as_array(grad, node.backend)
+        if op.piecewise is None or modes.listeners:
+            parts = op.differentiate(node, grad)
+            if modes.listeners:
+                tell_backward(node, grad, parts, modes)
+        else:
+            parts = op.piecewise(node, grad)
         if not keep and node.saved:  # an op that saved nothing can go on: losses may share a weight's cast
             node.saved, node.recording = (), False
         return parts
@@ -263,15 +268,20 @@ def gradients(
     token = hush()
     try:
         found = edge_gradients(starts, wanted, differentiate=differentiate, add=_add)
+        whole = {edge: as_array(grad, edge.backend) for edge, grad in found.items()}
     finally:
         speak(token)
-    for edge, array in found.items():
+    for edge, array in whole.items():
         edge.backend.freeze((array,))
-    return found
+    return whole
 
 
 def _add(node: Edge, held: Any, part: Any) -> Any:
-    return held.merged(part, node.backend.add) if isinstance(held, Parts) else node.backend.add(held, part)
+    if isinstance(held, Parts):
+        return held.merged(part, node.backend.add)
+    if isinstance(held, Pieces) or isinstance(part, Pieces):
+        return join(held, part, node.backend)
+    return node.backend.add(held, part)
 
 
 def tell_backward(node: Node, grad: Any, parts: tuple[Array | None, ...], modes: Modes) -> None:
@@ -348,6 +358,7 @@ def _between(order: list[Edge], wanted: frozenset[Edge]) -> set[Edge]:
 
 def _hooked(edge: Edge, grad: Any) -> Any:
     """Show a gradient to the hooks of its tensor, in the order of registration; each may replace it."""
+    grad = as_array(grad, edge.backend)
     for hook in list((edge.hooks or {}).values()):
         grad = hook(grad, edge)
     return grad

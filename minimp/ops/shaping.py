@@ -7,6 +7,7 @@ from typing import Any
 from minimp.door import op
 from minimp.errors import ShapeError
 from minimp.ops.broadcasting import to_shape_of
+from minimp.pieces import Pieces
 from minimp.tape import Array, Node
 
 __all__ = ["cat", "clone", "expand", "getitem", "permute", "reshape", "unindex"]
@@ -82,10 +83,24 @@ def _(ctx: Node, grad: Array, *, index: Any) -> Array:
     return ctx.round(total)
 
 
+def _in_pieces(ctx: Node, grad: Array) -> tuple[Any, ...]:
+    """The gradient of a slice, as that slice."""
+    index = ctx.options["index"]
+    if _takes_once(index):
+        return (Pieces(ctx.shape_of(0), [(index, grad)]),)
+    return getitem.differentiate(ctx, grad)
+
+
+getitem.piecewise = _in_pieces
+
+
 def _takes_once(index: Any) -> bool:
     """Tell whether an index takes no element twice: slices and numbers; then nothing is summed."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(part is None or part is ... or isinstance(part, slice | int) for part in parts)
+    return all(
+        part is None or part is ... or (isinstance(part, slice | int) and not isinstance(part, bool))
+        for part in parts
+    )
 
 
 @op(bound="sum")
