@@ -99,8 +99,8 @@ def max_pool2d(c: Case) -> Running:
     x, options = c.number(0).exact, c.options
     seen = reference.pool_windows(x, options, -np.inf)
     real = reference.pool_windows(np.ones((1, 1, *x.shape[2:])), options, 0.0) == 1.0
-    flat = np.where(real, seen, -np.inf).reshape(*seen.shape[:4], -1)
-    order = np.where(real, 0, 1).reshape(*real.shape[:4], -1) * np.ones_like(flat)
+    flat = np.where(real, seen, -np.inf).reshape(*seen.shape[:4], math.prod(seen.shape[4:]))
+    order = np.where(real, 0, 1).reshape(*real.shape[:4], math.prod(real.shape[4:])) * np.ones_like(flat)
     best = flat.max(axis=-1, keepdims=True)
     taken = np.argmax(np.where(order == 1, -1, flat == best), axis=-1)
     nan = np.isnan(flat)

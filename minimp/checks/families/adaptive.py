@@ -94,7 +94,7 @@ def _maxima_back(c: Case) -> Running:
     def put(a: Array) -> Array:
         dx = np.zeros(x.shape)
         for i, j, where in _windows(x.shape, size):
-            seen = x[where].reshape(*x.shape[:2], -1)
+            seen = x[where].reshape(*x.shape[:2], math.prod(x[where].shape[2:]))
             nan = np.isnan(seen)
             hit = np.where(nan.any(-1, keepdims=True), nan[..., ::-1], seen == seen.max(-1, keepdims=True))
             at = np.argmax(hit, axis=-1)
