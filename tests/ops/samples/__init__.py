@@ -8,6 +8,7 @@ from tests.ops.samples import (
     contractions,
     convolution,
     core,
+    edges,
     elementary,
     indexing,
     losses,
@@ -23,7 +24,7 @@ from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, le
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
-    losses, adaptive, resampling, norms, elementary, scans, recurrent,
+    losses, adaptive, resampling, norms, elementary, scans, recurrent, edges,
 )  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
