@@ -19,10 +19,11 @@ from minimp.errors import FormatError
 from minimp.formats import Format
 from minimp.formats.dice import Source
 from minimp_backends.attention import AttentionKernels
+from minimp_backends.choosing import Choosing
 from minimp_backends.layers import LayerKernels
 from minimp_backends.recurrent import RecurrentKernels
 from minimp_backends.rows import RowKernels
-from minimp_backends.special import erf
+from minimp_backends.special import erf, logistic
 from minimp_backends.updates import Updates
 
 __all__ = ["ArrayBackend"]
@@ -32,7 +33,7 @@ LOW = frozenset({formats.float16.dtype, formats.bfloat16.dtype})
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-class ArrayBackend(AttentionKernels, LayerKernels, RecurrentKernels, RowKernels, Updates, ABC):
+class ArrayBackend(AttentionKernels, Choosing, LayerKernels, RecurrentKernels, RowKernels, Updates, ABC):
     """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
 
     name: str
@@ -152,6 +153,10 @@ class ArrayBackend(AttentionKernels, LayerKernels, RecurrentKernels, RowKernels,
     def erf(self, x: Array) -> Array:
         """Return the error function of a wide array, elementwise."""
         return erf(self.xp, x)
+
+    def logistic(self, x: Array) -> Array:
+        """Return 1 / (1 + e^-x) of a wide array, elementwise."""
+        return logistic(self.xp, x)
 
     def _format(self, array: Array) -> Format:
         return formats.get(array.dtype)

@@ -23,6 +23,7 @@ from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBac
 from minimp_backends.attention_blocks import BlockedAttention
 from minimp_backends.block_rounding import kept_bytes
 from minimp_backends.casts import casts, use_casts
+from minimp_backends.choosing import BitChoosing
 from minimp_backends.numpy_layers import NumpyLayers
 from minimp_backends.row_blocks import BlockedRows, memory_order
 from minimp_backends.twins import Twins
@@ -40,7 +41,7 @@ SMALL = 2048
 """Elements below which a twin costs more than widening again."""
 
 
-class NumpyBackend(BlockedAttention, BlockedRows, NumpyLayers, ArrayBackend):
+class NumpyBackend(BitChoosing, BlockedAttention, BlockedRows, NumpyLayers, ArrayBackend):
     """Arrays are `numpy.ndarray`; kernels are NumPy, with one BLAS call for each product."""
 
     name = "numpy"

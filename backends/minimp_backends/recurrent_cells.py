@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-__all__ = ["CELLS", "Cell", "logistic"]
+from minimp_backends.special import logistic
+
+__all__ = ["CELLS", "Cell"]
 
 Array = Any
 
@@ -37,27 +39,14 @@ class Cell(NamedTuple):
     backward: Callable[..., list[Array]]
 
 
-def logistic(xp: Any, x: Array) -> None:
-    """Overwrite x with 1 / (1 + e^-x); no exponential overflows.
-
-    e^min(x, 0) / (1 + e^-|x|) has the bits of both branches of :func:`minimp.ops.sigmoid`, without a choice.
-    """
-    below = xp.abs(x)
-    xp.negative(below, out=below)
-    xp.exp(below, out=below)
-    below += 1
-    xp.minimum(x, xp.zeros(x.shape[-1:], x.dtype), out=x)  # a row: NumPy is slow beside a single number
-    xp.exp(x, out=x)
-    x /= below
-
-
 def _lstm(xp: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]) -> Sequence[Array]:
     del aside
     gates += product
     i, f, g, o = _parts(gates, 4)
-    logistic(xp, gates[:, : 2 * i.shape[1]])
+    both = gates[:, : 2 * i.shape[1]]
+    both[...] = logistic(xp, both)
     xp.tanh(g, out=g)
-    logistic(xp, o)
+    o[...] = logistic(xp, o)
     c = f * old[1]
     c += i * g
     return o * xp.tanh(c), c
@@ -86,7 +75,7 @@ def _gru(xp: Any, gates: Array, product: Array, aside: Array, old: Sequence[Arra
     r, z, n = _parts(gates, 3)
     both = slice(0, 2 * r.shape[1])
     gates[:, both] += product[:, both]
-    logistic(xp, gates[:, both])
+    gates[:, both] = logistic(xp, gates[:, both])
     aside[...] = _parts(product, 3)[2]
     n += aside * r
     xp.tanh(n, out=n)

@@ -110,6 +110,14 @@ class RecordedBackend:
 
     by_rows = elementwise
 
+    def select(self, mask: Any, a: Any, b: Any) -> Any:
+        """Choose between two arrays."""
+        return self.xp.where(mask, a, b)
+
+    def logistic(self, x: Any) -> Any:
+        """The logistic function."""
+        return Recorded(ops.OPS["sigmoid"](x.tensor)) if isinstance(x, Recorded) else self._plain.logistic(x)
+
     def erf(self, x: Any) -> Any:
         """The error function."""
         return Recorded(ops.OPS["erf"](x.tensor)) if isinstance(x, Recorded) else self._plain.erf(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minimp.door import op
 from minimp.errors import ShapeError
 from minimp.policy import CastClass, Mixed
@@ -19,14 +21,14 @@ def leaky_relu(ctx: Node, x: Array, *, negative_slope: float = 0.01) -> Array:
     wide = ctx.wide(x)
     positive = wide > 0
     ctx.save(positive)
-    return ctx.round(ctx.backend.xp.where(positive, wide, wide * negative_slope))
+    return ctx.round(ctx.backend.elementwise(lambda b, x: b.select(x > 0, x, x * negative_slope), wide))
 
 
 @leaky_relu.gradient
 def _(ctx: Node, grad: Array, *, negative_slope: float = 0.01) -> Array:
     (positive,) = ctx.saved
     g = ctx.wide(grad)
-    return ctx.round(ctx.backend.xp.where(positive, g, g * negative_slope))
+    return ctx.round(ctx.backend.select(positive, g, g * negative_slope))
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
@@ -37,17 +39,23 @@ def elu(ctx: Node, x: Array, *, alpha: float = 1.0, scale: float = 1.0, input_sc
     is that from below, s a c.
     """
     ctx.save(x)
-    xp, wide = ctx.backend.xp, ctx.wide(x)
-    below = xp.expm1(xp.minimum(wide, 0) * input_scale) * (alpha * scale)
-    return ctx.round(xp.where(wide > 0, wide * scale, below))
+
+    def formula(backend: Any, x: Array) -> Array:
+        below = backend.xp.expm1(backend.xp.minimum(x, 0) * input_scale) * (alpha * scale)
+        return backend.select(x > 0, x * scale, below)
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(x)))
 
 
 @elu.gradient
 def _(ctx: Node, grad: Array, *, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Array:
     (x,) = ctx.saved
-    xp, g, wide = ctx.backend.xp, ctx.wide(grad), ctx.wide(x)
-    slope = xp.exp(xp.where(wide > 0, xp.zeros_like(wide), wide) * input_scale)
-    return ctx.round(xp.where(wide > 0, g * scale, g * slope * (alpha * scale * input_scale)))
+
+    def formula(backend: Any, g: Array, x: Array) -> Array:
+        slope = backend.xp.exp(backend.select(x > 0, backend.xp.zeros_like(x), x) * input_scale)
+        return backend.select(x > 0, g * scale, g * slope * (alpha * scale * input_scale))
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
 
 
 @op(bound="exact")
@@ -82,7 +90,7 @@ def hardsigmoid(ctx: Node, x: Array) -> Array:
 def _(ctx: Node, grad: Array) -> Array:
     (inside,) = ctx.saved
     g = ctx.wide(grad)
-    return ctx.round(ctx.backend.xp.where(inside, g / 6, ctx.backend.xp.zeros_like(g)))
+    return ctx.round(ctx.backend.select(inside, g / 6, ctx.backend.xp.zeros_like(g)))
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
@@ -92,16 +100,22 @@ def hardswish(ctx: Node, x: Array) -> Array:
     The gradient is 0 for x <= -3, g (x / 3 + 1/2) up to 3, and g from 3 on.
     """
     ctx.save(x)
-    xp, wide = ctx.backend.xp, ctx.wide(x)
-    return ctx.round(wide * (xp.minimum(xp.maximum(wide + 3, 0), 6) / 6))
+
+    def formula(backend: Any, x: Array) -> Array:
+        return x * (backend.xp.minimum(backend.xp.maximum(x + 3, 0), 6) / 6)
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(x)))
 
 
 @hardswish.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (x,) = ctx.saved
-    xp, g, wide = ctx.backend.xp, ctx.wide(grad), ctx.wide(x)
-    rising = xp.where(wide >= 3, g, g * (wide / 3 + 0.5))
-    return ctx.round(xp.where(wide <= -3, xp.zeros_like(g), rising))
+
+    def formula(backend: Any, g: Array, x: Array) -> Array:
+        rising = backend.select(x >= 3, g, g * (x / 3 + 0.5))
+        return backend.select(x <= -3, backend.xp.zeros_like(g), rising)
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
 
 
 @op(cast=CastClass.LOWER, mixed=Mixed.SAME, bound="rounded")
@@ -112,7 +126,7 @@ def prelu(ctx: Node, x: Array, weight: Array) -> Array:
     """
     ctx.save(x, weight)
     wide = ctx.wide(x)
-    return ctx.round(ctx.backend.xp.where(wide > 0, wide, wide * _slopes(ctx, x, weight)))
+    return ctx.round(ctx.backend.select(wide > 0, wide, wide * _slopes(ctx, x, weight)))
 
 
 @prelu.gradient

@@ -7,7 +7,7 @@ from typing import Any
 from minimp.door import op
 from minimp.errors import DataError, ShapeError
 from minimp.ops.broadcasting import to_shape_of
-from minimp.ops.reducing import check_one_shape, count_of, over, reduced, spread_over
+from minimp.ops.reducing import check_one_shape, count_of, over, reduced, spread_over, times_slope
 from minimp.policy import CastClass
 from minimp.tape import Array, Node
 
@@ -34,9 +34,12 @@ def binary_cross_entropy(
     _check_unit("targets", ctx.wide(target))
     _check_weight(ctx, x, 2, weight)
     ctx.save(x, target, weight)
-    p, t = ctx.wide(x), ctx.wide(target)
-    log_p, log_rest = _logarithms(ctx, p)
-    terms = -(t * log_p + (1 - t) * log_rest)
+
+    def term(backend: Any, p: Array, t: Array) -> Array:
+        log_p, log_rest = _logarithms(backend, p)
+        return -(t * log_p + (1 - t) * log_rest)
+
+    terms = ctx.backend.elementwise(term, ctx.wide(x), ctx.wide(target))
     return reduced(ctx, terms if weight is None else terms * ctx.wide(weight), reduction)
 
 
@@ -51,14 +54,14 @@ def _(ctx: Node, grad: Array, *, reduction: str = "mean") -> tuple[Array | None,
         spread = p * (1 - p)
         by_x = ctx.round(g * (p - t) / ctx.backend.xp.where(spread < LEAST_SPREAD, LEAST_SPREAD, spread))
     if ctx.needs(1):
-        log_p, log_rest = _logarithms(ctx, p)
+        log_p, log_rest = _logarithms(ctx.backend, p)
         by_target = ctx.round(g * (log_rest - log_p))
     return by_x, by_target, None
 
 
-def _logarithms(ctx: Node, p: Array) -> tuple[Array, Array]:
+def _logarithms(backend: Any, p: Array) -> tuple[Array, Array]:
     """Return ln p and ln(1 - p), held above -100."""
-    xp = ctx.backend.xp
+    xp = backend.xp
     log_p, log_rest = xp.log(p), xp.log1p(-p)
     return (
         xp.where(log_p < LOWEST_LOG, LOWEST_LOG, log_p),
@@ -81,39 +84,51 @@ def binary_cross_entropy_with_logits(
     _check_weight(ctx, x, 2, weight)
     _check_weight(ctx, x, 3, pos_weight)
     ctx.save(x, target, weight, pos_weight)
-    wide, t = ctx.wide(x), ctx.wide(target)
-    terms = (1 - t) * wide + _positive_share(ctx, t, pos_weight) * _softplus(ctx, -wide)
+
+    def term(backend: Any, x: Array, t: Array, *v: Array) -> Array:
+        return (1 - t) * x + _positive_share(t, *v) * _softplus(backend, -x)
+
+    terms = ctx.backend.elementwise(term, ctx.wide(x), ctx.wide(target), *_spread(ctx, pos_weight, x))
     return reduced(ctx, terms if weight is None else terms * ctx.wide(weight), reduction)
 
 
 @binary_cross_entropy_with_logits.gradient
 def _(ctx: Node, grad: Array, *, reduction: str = "mean") -> tuple[Array | None, ...]:
     x, target, weight, pos_weight = ctx.saved
-    xp = ctx.backend.xp
-    wide, t = ctx.wide(x), ctx.wide(target)
-    g = spread_over(ctx, grad, reduction, wide.size)
+    arrays = (ctx.wide(x), ctx.wide(target), *_spread(ctx, pos_weight, x))
+    g = spread_over(ctx, grad, reduction, x.size)
     g = g if weight is None else g * ctx.wide(weight)
-    by_x = by_target = None
-    if ctx.needs(0):
-        small = xp.exp(-abs(wide))
-        sigmoid = xp.where(wide >= 0, 1 / (1 + small), small / (1 + small))
-        positive = t if pos_weight is None else t * ctx.wide(pos_weight)
-        by_x = ctx.round(g * (_positive_share(ctx, t, pos_weight) * sigmoid - positive))
-    if ctx.needs(1):
-        slope = -wide if pos_weight is None else (ctx.wide(pos_weight) - 1) * _softplus(ctx, -wide) - wide
-        by_target = ctx.round(g * slope)
-    return by_x, by_target, None, None
+    g = g if g.ndim == 0 or g.shape == x.shape else over(ctx, g, x.shape)
+
+    def by_logit(backend: Any, x: Array, t: Array, *v: Array) -> Array:
+        return _positive_share(t, *v) * backend.logistic(x) - (t * v[0] if v else t)
+
+    def by_share(backend: Any, x: Array, t: Array, *v: Array) -> Array:
+        del t
+        return (v[0] - 1) * _softplus(backend, -x) - x if v else -x
+
+    return (
+        ctx.round(times_slope(ctx, g, by_logit, *arrays)) if ctx.needs(0) else None,
+        ctx.round(times_slope(ctx, g, by_share, *arrays)) if ctx.needs(1) else None,
+        None,
+        None,
+    )
 
 
-def _positive_share(ctx: Node, t: Array, pos_weight: Array | None) -> Any:
+def _spread(ctx: Node, pos_weight: Array | None, x: Array) -> tuple[Array, ...]:
+    """Return the weight of positives for each element, if there is one."""
+    return () if pos_weight is None else (ctx.backend.xp.broadcast_to(ctx.wide(pos_weight), x.shape),)
+
+
+def _positive_share(t: Array, *v: Array) -> Any:
     """1 + (v - 1) t."""
-    return 1 if pos_weight is None else 1 + (ctx.wide(pos_weight) - 1) * t
+    return 1 + (v[0] - 1) * t if v else 1
 
 
-def _softplus(ctx: Node, x: Array) -> Array:
+def _softplus(backend: Any, x: Array) -> Array:
     """ln(1 + e^x), without overflow."""
-    xp = ctx.backend.xp
-    return xp.where(x > 0, x, xp.zeros_like(x)) + xp.log1p(xp.exp(-abs(x)))
+    xp = backend.xp
+    return backend.select(x > 0, x, xp.zeros_like(x)) + xp.log1p(xp.exp(-abs(x)))
 
 
 @op(cast=CastClass.FP32, bound="sum")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from minimp.errors import SettingError, ShapeError, unknown_name
 from minimp.ops.broadcasting import to_shape_of
@@ -10,7 +11,7 @@ from minimp.tape import Array, Node
 
 __all__ = [
     "REDUCTIONS", "check_one_shape", "check_reduction", "count_of", "opposite", "over", "reduced",
-    "spread_over",
+    "spread_over", "times_slope",
 ]  # fmt: skip
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -48,6 +49,13 @@ def spread_over(ctx: Node, grad: Array, reduction: str, count: int) -> Array:
     if reduction in ("none", "sum"):
         return g
     return g / count if count else g  # of no terms there is no gradient
+
+
+def times_slope(ctx: Node, g: Array, slope: Callable[..., Array], *arrays: Array) -> Array:
+    """Return g times ``slope(backend, *arrays)``, elementwise; g is one number, or one for each element."""
+    if g.shape != arrays[0].shape:
+        return ctx.backend.elementwise(lambda b, *xs: g * slope(b, *xs), *arrays)
+    return ctx.backend.elementwise(lambda b, g, *xs: g * slope(b, *xs), g, *arrays)
 
 
 def over(ctx: Node, values: Array, shape: tuple[int, ...]) -> Array:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from minimp.door import op
 from minimp.errors import SettingError
 from minimp.ops.broadcasting import to_shape_of
-from minimp.ops.reducing import check_one_shape, opposite, over, reduced, spread_over
+from minimp.ops.reducing import check_one_shape, opposite, over, reduced, spread_over, times_slope
 from minimp.policy import CastClass
 from minimp.tape import Array, Node
 
@@ -22,14 +23,15 @@ def l1_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "mean") -> A
     """
     check_one_shape("l1_loss", x, target)
     ctx.save(x, target)
-    return reduced(ctx, abs(ctx.wide(x) - ctx.wide(target)), reduction)
+    terms = ctx.backend.elementwise(lambda _, x, t: abs(x - t), ctx.wide(x), ctx.wide(target))
+    return reduced(ctx, terms, reduction)
 
 
 @l1_loss.gradient
 def _(ctx: Node, grad: Array, *, reduction: str = "mean") -> tuple[Array | None, ...]:
     x, target = ctx.saved
-    gap = ctx.wide(x) - ctx.wide(target)
-    return opposite(ctx, spread_over(ctx, grad, reduction, gap.size) * ctx.backend.xp.sign(gap))
+    g = spread_over(ctx, grad, reduction, x.size)
+    return opposite(ctx, times_slope(ctx, g, lambda b, x, t: b.xp.sign(x - t), ctx.wide(x), ctx.wide(target)))
 
 
 @op(cast=CastClass.FP32, bound="sum")
@@ -43,20 +45,25 @@ def smooth_l1_loss(
     check_one_shape("smooth_l1_loss", x, target)
     _check_positive("smooth_l1_loss", "beta", beta)
     ctx.save(x, target)
-    gap = ctx.wide(x) - ctx.wide(target)
-    size = abs(gap)
-    return reduced(
-        ctx, ctx.backend.xp.where(size < beta, 0.5 * gap * gap / beta, size - 0.5 * beta), reduction
-    )
+
+    def term(backend: Any, x: Array, t: Array) -> Array:
+        gap = x - t
+        size = abs(gap)
+        return backend.select(size < beta, 0.5 * gap * gap / beta, size - 0.5 * beta)
+
+    return reduced(ctx, ctx.backend.elementwise(term, ctx.wide(x), ctx.wide(target)), reduction)
 
 
 @smooth_l1_loss.gradient
 def _(ctx: Node, grad: Array, *, beta: float = 1.0, reduction: str = "mean") -> tuple[Array | None, ...]:
     x, target = ctx.saved
-    xp = ctx.backend.xp
-    gap = ctx.wide(x) - ctx.wide(target)
-    slope = xp.where(abs(gap) < beta, gap / beta, xp.sign(gap))
-    return opposite(ctx, spread_over(ctx, grad, reduction, gap.size) * slope)
+
+    def slope(backend: Any, x: Array, t: Array) -> Array:
+        gap = x - t
+        return backend.select(abs(gap) < beta, gap / beta, backend.xp.sign(gap))
+
+    g = spread_over(ctx, grad, reduction, x.size)
+    return opposite(ctx, times_slope(ctx, g, slope, ctx.wide(x), ctx.wide(target)))
 
 
 @op(cast=CastClass.FP32, bound="sum")
@@ -68,19 +75,25 @@ def huber_loss(ctx: Node, x: Array, target: Array, *, delta: float = 1.0, reduct
     check_one_shape("huber_loss", x, target)
     _check_positive("huber_loss", "delta", delta)
     ctx.save(x, target)
-    gap = ctx.wide(x) - ctx.wide(target)
-    size = abs(gap)
-    terms = ctx.backend.xp.where(size < delta, 0.5 * gap * gap, delta * (size - 0.5 * delta))
-    return reduced(ctx, terms, reduction)
+
+    def term(backend: Any, x: Array, t: Array) -> Array:
+        gap = x - t
+        size = abs(gap)
+        return backend.select(size < delta, 0.5 * gap * gap, delta * (size - 0.5 * delta))
+
+    return reduced(ctx, ctx.backend.elementwise(term, ctx.wide(x), ctx.wide(target)), reduction)
 
 
 @huber_loss.gradient
 def _(ctx: Node, grad: Array, *, delta: float = 1.0, reduction: str = "mean") -> tuple[Array | None, ...]:
     x, target = ctx.saved
-    xp = ctx.backend.xp
-    gap = ctx.wide(x) - ctx.wide(target)
-    slope = xp.where(abs(gap) < delta, gap, xp.sign(gap) * delta)
-    return opposite(ctx, spread_over(ctx, grad, reduction, gap.size) * slope)
+
+    def slope(backend: Any, x: Array, t: Array) -> Array:
+        gap = x - t
+        return backend.select(abs(gap) < delta, gap, backend.xp.sign(gap) * delta)
+
+    g = spread_over(ctx, grad, reduction, x.size)
+    return opposite(ctx, times_slope(ctx, g, slope, ctx.wide(x), ctx.wide(target)))
 
 
 @op(cast=CastClass.FP32, bound="sum")

@@ -16,30 +16,25 @@ from minimp.tape import Array, Node
 if TYPE_CHECKING:
     from minimp.tensors import Tensor
 
-__all__ = ["glu", "log_sigmoid", "logistic", "mish", "silu", "softplus"]
-
-
-def logistic(ctx: Node, x: Array) -> Array:
-    """1 / (1 + e^-x) of wide values, without overflow for large |x|."""
-    xp = ctx.backend.xp
-    small = xp.exp(xp.where(x >= 0, -x, x))  # in (0, 1]; unlike -|x|, it has its derivative at 0
-    return xp.where(x >= 0, xp.ones_like(x), small) / (1 + small)
+__all__ = ["glu", "log_sigmoid", "mish", "silu", "softplus"]
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
 def silu(ctx: Node, x: Array) -> Array:
     """x s, with s = 1 / (1 + e^-x); y' = s (1 + x (1 - s)) (Elfwing, Uchibe and Doya 2018, equation 8)."""
     ctx.save(x)
-    wide = ctx.wide(x)
-    return ctx.round(wide * logistic(ctx, wide))
+    return ctx.round(ctx.backend.elementwise(lambda b, x: x * b.logistic(x), ctx.wide(x)))
 
 
 @silu.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (x,) = ctx.saved
-    wide = ctx.wide(x)
-    s = logistic(ctx, wide)
-    return ctx.round(ctx.wide(grad) * (s * (1 + wide * (1 - s))))
+
+    def formula(backend: Any, g: Array, x: Array) -> Array:
+        s = backend.logistic(x)
+        return g * (s * (1 + x * (1 - s)))
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
 
 
 @op(cast=CastClass.FP32, mixed=Mixed.FLOAT, bound="function")
@@ -51,54 +46,65 @@ def softplus(ctx: Node, x: Array, *, beta: float = 1.0, threshold: float = 20.0)
     if beta == 0:
         raise SettingError("softplus: expected a beta other than 0, got 0")
     ctx.save(x)
-    xp, wide = ctx.backend.xp, ctx.wide(x)
-    scaled = wide * beta
-    curved = xp.log1p(xp.exp(xp.minimum(scaled, threshold))) / beta
-    return ctx.round(xp.where(scaled > threshold, wide, curved))
+
+    def formula(backend: Any, x: Array) -> Array:
+        scaled = x * beta
+        curved = backend.xp.log1p(backend.xp.exp(backend.xp.minimum(scaled, threshold))) / beta
+        return backend.select(scaled > threshold, x, curved)
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(x)))
 
 
 @softplus.gradient
 def _(ctx: Node, grad: Array, *, beta: float = 1.0, threshold: float = 20.0) -> Array:
     (x,) = ctx.saved
-    xp, g = ctx.backend.xp, ctx.wide(grad)
-    scaled = ctx.wide(x) * beta
-    e = xp.exp(xp.minimum(scaled, threshold))
-    return ctx.round(xp.where(scaled > threshold, g, g * (e / (1 + e))))
+
+    def formula(backend: Any, g: Array, x: Array) -> Array:
+        scaled = x * beta
+        e = backend.xp.exp(backend.xp.minimum(scaled, threshold))
+        return backend.select(scaled > threshold, g, g * (e / (1 + e)))
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
 def log_sigmoid(ctx: Node, x: Array) -> Array:
     """-ln(1 + e^-x), as min(x, 0) - ln(1 + e^-|x|); y' = 1 / (1 + e^x)."""
     ctx.save(x)
-    xp, wide = ctx.backend.xp, ctx.wide(x)
-    return ctx.round(xp.minimum(wide, 0) - xp.log1p(xp.exp(-abs(wide))))
+
+    def formula(backend: Any, x: Array) -> Array:
+        return backend.xp.minimum(x, 0) - backend.xp.log1p(backend.xp.exp(-abs(x)))
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(x)))
 
 
 @log_sigmoid.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (x,) = ctx.saved
-    return ctx.round(ctx.wide(grad) * logistic(ctx, -ctx.wide(x)))
+    return ctx.round(ctx.backend.elementwise(lambda b, g, x: g * b.logistic(-x), ctx.wide(grad), ctx.wide(x)))
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
 def mish(ctx: Node, x: Array) -> Array:
     """x tanh(ln(1 + e^x)) (Misra 2019, arXiv 1908.08681); y' = t + x s (1 - t^2), s = 1 / (1 + e^-x)."""
     ctx.save(x)
-    wide = ctx.wide(x)
-    return ctx.round(wide * _tanh_softplus(ctx, wide))
+    return ctx.round(ctx.backend.elementwise(lambda b, x: x * _tanh_softplus(b, x), ctx.wide(x)))
 
 
 @mish.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (x,) = ctx.saved
-    wide = ctx.wide(x)
-    t = _tanh_softplus(ctx, wide)
-    return ctx.round(ctx.wide(grad) * (t + wide * logistic(ctx, wide) * (1 - t * t)))
+
+    def formula(backend: Any, g: Array, x: Array) -> Array:
+        t = _tanh_softplus(backend, x)
+        return g * (t + x * backend.logistic(x) * (1 - t * t))
+
+    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
 
 
-def _tanh_softplus(ctx: Node, x: Array) -> Array:
+def _tanh_softplus(backend: Any, x: Array) -> Array:
     """tanh(ln(1 + e^x)); beyond 20 it is 1 in every format."""
-    xp = ctx.backend.xp
+    xp = backend.xp
     return xp.tanh(xp.log1p(xp.exp(xp.minimum(x, 20))))
 
 
@@ -113,14 +119,14 @@ def glu(ctx: Node, x: Array, *, dim: int = -1) -> Array:
         raise ShapeError(f"expected an even length to halve, got {x.shape}", op="glu", shapes=[x.shape])
     ctx.save(x)
     a, b = _halves(ctx.wide(x), dim)
-    return ctx.round(a * logistic(ctx, b))
+    return ctx.round(a * ctx.backend.logistic(b))
 
 
 @glu.gradient
 def _(ctx: Node, grad: Array, *, dim: int = -1) -> Array:
     (x,) = ctx.saved
     a, b = _halves(ctx.wide(x), dim)
-    g, s = ctx.wide(grad), logistic(ctx, b)
+    g, s = ctx.wide(grad), ctx.backend.logistic(b)
     return ctx.round(ctx.backend.xp.concatenate([g * s, g * a * s * (1 - s)], axis=dim))
 
 

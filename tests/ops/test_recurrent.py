@@ -13,7 +13,6 @@ from minimp.checks import check_events
 from minimp.errors import FormatError, ShapeError
 from minimp.modes import listen
 from minimp.tape import Event
-from minimp_backends.recurrent_cells import logistic
 from tests.tolerances import assert_close
 
 KINDS = {"lstm": (4, 2), "gru": (3, 1), "rnn_tanh": (1, 1), "rnn_relu": (1, 1)}
@@ -78,18 +77,6 @@ def test_sums_by_name_keep_their_bounds(kind: str, name: str) -> None:
         y.backward(mp.tensor(np.ones(y.shape), dtype="float16"))
     found = check_events(events)
     assert found, str(found)
-
-
-@pytest.mark.parametrize("fmt", ["float16", "float32"])
-def test_the_logistic_function_is_sigmoid(fmt: str) -> None:
-    """Oracle: the op of that name, bit for bit, on every float16 number and on wide float32 ones."""
-    x = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    if fmt == "float32":
-        x = np.random.default_rng(0).uniform(-120, 120, 1 << 16).astype(np.float32)
-    wanted = np.asarray(ops.sigmoid(mp.tensor(x)))
-    with np.errstate(all="ignore"):
-        logistic(np, x)
-    np.testing.assert_array_equal(x, wanted)
 
 
 def test_gradients_that_nobody_needs_are_not_made() -> None:
