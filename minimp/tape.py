@@ -254,7 +254,7 @@ def gradients(
     def differentiate(node: Node, grad: Array) -> tuple[Array | None, ...]:
         if not node.recording:
             require_saved(node)
-        op, grad = node.op, as_array(grad, node.backend)
+        op, grad = node.op, as_array(grad, node.backend) if grad.__class__ is Pieces else grad
         if op.piecewise is None or modes.listeners:
             parts = op.differentiate(node, grad)
             if modes.listeners:

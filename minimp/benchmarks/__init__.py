@@ -2,9 +2,10 @@
 
 from minimp.benchmarks.figure import Figure
 from minimp.benchmarks.machine import describe_machine
-from minimp.benchmarks.suite import StepTimes, add_overhead, step_times, trajectory_gap
+from minimp.benchmarks.overhead import tape_figures
+from minimp.benchmarks.suite import StepTimes, step_times, trajectory_gap
 from minimp.benchmarks.timing import interleave
 
 __all__ = [
-    "Figure", "StepTimes", "add_overhead", "describe_machine", "interleave", "step_times", "trajectory_gap",
+    "Figure", "StepTimes", "describe_machine", "interleave", "step_times", "tape_figures", "trajectory_gap",
 ]  # fmt: skip

@@ -11,9 +11,11 @@ import numpy as np
 
 from minimp import tensor
 from minimp.benchmarks.figure import Figure
+from minimp.benchmarks.listening import listening_cost
+from minimp.benchmarks.suite import add_overhead
 from minimp.benchmarks.timing import Clock, interleave, processor_time, quiet_collector, repeated
 
-__all__ = ["CHAIN", "chain_overhead"]
+__all__ = ["CHAIN", "chain_overhead", "tape_figures"]
 
 CHAIN = 100
 """Ops in a row, so that what a backward costs once is spread over them."""
@@ -58,3 +60,11 @@ def chain_overhead(name: str = "add", rounds: int = 31, *, clock: Clock = proces
     pairs = zip(seconds["recorded"], seconds["bare"], strict=True)
     ratio = statistics.median(10.0 * ours / theirs for ours, theirs in pairs)
     return Figure(f"forward and backward of a tiny {name} / np.add", ratio, most)
+
+
+def tape_figures() -> list[Figure]:
+    """Return what recording costs: per tiny op, and what asking for listeners adds to a step."""
+    return [
+        add_overhead(), chain_overhead("add"), chain_overhead("mul"),
+        listening_cost("mlp"), listening_cost("gpt", 7, steps=1),
+    ]  # fmt: skip

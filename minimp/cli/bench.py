@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from minimp.benchmarks import Figure, StepTimes, add_overhead, describe_machine, step_times, trajectory_gap
+from minimp.benchmarks import Figure, StepTimes, describe_machine, step_times, tape_figures, trajectory_gap
 from minimp.benchmarks.formats import FormatTimes, measure
 from minimp.benchmarks.formats import figures as format_figures
 from minimp.benchmarks.formats.data import whole_size
@@ -32,7 +32,7 @@ from minimp.files import check_writable, write_whole
 
 __all__ = ["add_parser", "run"]
 
-PARTS = (*WORKLOADS, "add", "formats")
+PARTS = (*WORKLOADS, "tape", "formats")
 ROUNDS = 15
 SIZE, THREADS = "2^24", "1"
 DESCRIPTION = """\
@@ -43,7 +43,8 @@ what they take on a core of 2020 with PyTorch and mygrad beside:
   cnn      one training step, two 3x3 convolutions on 28x28, batch 64       45 s
   gpt      one training step, 4 layers of width 128 over 128 tokens,
            batch 16, and its memory                                        120 s
-  add      a recorded add of four numbers                                    5 s
+  tape     what recording costs: a recorded add of four numbers, tiny ops
+           forward and backward, a step with and without its hooks          20 s
   formats  rounding, storing, reading back, stochastic rounding of 2^24
            values beside NumPy, ml_dtypes and PyTorch; 256^3 products by
            each accumulation; extra memory (takes 800 MiB itself)           60 s"""
@@ -57,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         description=DESCRIPTION,
         epilog=examples(
             "minimp bench",
-            "minimp bench mlp add --rounds 41",
+            "minimp bench mlp tape --rounds 41",
             "minimp bench formats --threads 1,2",
             "minimp bench --json bench.json",
         ),
@@ -127,8 +128,8 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     content: dict[str, Any] = {"machine": machine, "rounds": args.rounds, "seconds": {}, "peak_bytes": {}}
     figures: list[Figure] = []
     for part in parts:
-        if part == "add":
-            figures.append(add_overhead())
+        if part == "tape":
+            figures += tape_figures()
             continue
         if part == "formats":
             found = _formats(args, with_torch=with_torch)

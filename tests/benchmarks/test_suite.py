@@ -15,7 +15,6 @@ from minimp.backend import default_backend
 from minimp.benchmarks import (
     Figure,
     StepTimes,
-    add_overhead,
     describe_machine,
     step_times,
     suite,
@@ -23,7 +22,7 @@ from minimp.benchmarks import (
 )  # fmt: skip
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.mygrad_steps import mygrad_is_there, mygrad_step
-from minimp.benchmarks.suite import TARGETS, step_peak, torch_is_there, trajectory_gap
+from minimp.benchmarks.suite import TARGETS, add_overhead, step_peak, torch_is_there, trajectory_gap
 from minimp.benchmarks.workloads import WORKLOADS, batch_of, minimp_step, torch_step, weights_of
 from minimp.modes import listen
 from minimp.tape import Event

@@ -50,9 +50,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append(("gap", name))
         return [Figure(f"{name}: gap", 2e-4, 1e-4)]
 
-    def add_overhead() -> Figure:
-        asked.append("add")
-        return Figure("recorded add of 4 elements / np.add", 4.5, 6.0)
+    def tape_figures() -> list[Figure]:
+        asked.append("tape")
+        return [Figure("recorded add of 4 elements / np.add", 4.5, 6.0)]
 
     def measure(size: int, rounds: int, *, threads: Any, with_torch: bool, watch: Any) -> FormatTimes:
         asked.append(("formats", size, rounds, threads, with_torch))
@@ -63,7 +63,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(bench, "measure", measure)
     monkeypatch.setattr(bench, "step_times", step_times)
     monkeypatch.setattr(bench, "trajectory_gap", trajectory_gap)
-    monkeypatch.setattr(bench, "add_overhead", add_overhead)
+    monkeypatch.setattr(bench, "tape_figures", tape_figures)
     monkeypatch.setattr(bench, "torch_is_there", lambda: True)
     monkeypatch.setattr(bench, "mygrad_is_there", lambda: True)
     return asked
@@ -75,13 +75,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], [*STEPS, "add", ("formats", 2**24, 15, (1,), True)]),
+        ([], [*STEPS, "tape", ("formats", 2**24, 15, (1,), True)]),
         (["formats"], [("formats", 2**24, 15, (1,), True)]),
         (["formats", "--rounds", "3", "--size", "2^13", "--no-torch"], [("formats", 2**13, 3, (1,), False)]),
-        (["add", "formats", "--size", "5000"], ["add", ("formats", 5000, 15, (1,), True)]),
-        (["add"], ["add"]),
+        (["tape", "formats", "--size", "5000"], ["tape", ("formats", 5000, 15, (1,), True)]),
+        (["tape"], ["tape"]),
         (["cnn", "--rounds", "4"], [("cnn", 4, True, True), ("gap", "cnn")]),
-        (["add", "mlp", "--no-torch"], ["add", ("mlp", 15, False, True)]),
+        (["tape", "mlp", "--no-torch"], ["tape", ("mlp", 15, False, True)]),
         (["gpt", "--no-torch", "--no-mygrad"], [("gpt", 15, False, False)]),
     ],
 )
@@ -106,7 +106,7 @@ def test_torch_that_is_not_installed(
 
 def test_the_tables(calls: list[Any], capsys: Capture) -> None:
     """Oracle: milliseconds and quotients of the made-up times by hand, the fastest first; 100 columns."""
-    assert main(["bench", "mlp", "add", "--rounds", "4"]) == 0
+    assert main(["bench", "mlp", "tape", "--rounds", "4"]) == 0
     shown = capsys.readouterr()
     lines = [" ".join(line.split()) for line in shown.out.splitlines()]
     assert "mlp: one training step (0.41 GFLOP in products), medians of 4 rounds" in lines
@@ -143,7 +143,7 @@ def test_the_json(calls: list[Any]) -> None:
     """Oracle: every figure that was made up, and the machine; an old file is replaced, not written into."""
     Path("made.json").write_text("before")
     os.link("made.json", "kept.json")
-    assert main(["bench", "mlp", "cnn", "add", "--quiet", "--rounds", "4", "--json", "made.json"]) == 0
+    assert main(["bench", "mlp", "cnn", "tape", "--quiet", "--rounds", "4", "--json", "made.json"]) == 0
     made = json.loads(Path("made.json").read_text("utf-8"))
     assert set(made) == {"machine", "rounds", "seconds", "peak_bytes", "figures"}
     assert Path("kept.json").read_text() == "before"
@@ -173,7 +173,7 @@ def test_help_says_what_each_part_takes(capsys: Capture) -> None:
     ("arguments", "said"),
     [
         (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, gpt, add, formats)"),
-        (["mlp", "add", "mlp"], "part 'mlp' is named twice"),
+        (["mlp", "tape", "mlp"], "part 'mlp' is named twice"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--rounds", "-3"], "--rounds must be at least 1, got -3"),
         (["formats", "--size", "100"], "--size must be a whole number from 4096 (2^12) to 1073741824 (2^30)"),
@@ -191,7 +191,7 @@ def test_help_says_what_each_part_takes(capsys: Capture) -> None:
         (["formats", "--threads", "1,65536"], "--threads 65536 cannot act: this process may use"),
         (["mlp", "--size", "2^20"], "--size acts on the part formats alone, which is not among mlp"),
         (
-            ["add", "cnn", "--threads", "1"],
+            ["tape", "cnn", "--threads", "1"],
             "--threads acts on the part formats alone, which is not among add, cnn",
         ),
         (
@@ -218,12 +218,12 @@ def test_a_fault_leaves_the_old_file(
 ) -> None:
     """Oracle: Ctrl-C in the last part: exit code 130, and the file as it was."""
 
-    def stopped() -> Figure:
+    def stopped() -> list[Figure]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench, "add_overhead", stopped)
+    monkeypatch.setattr(bench, "tape_figures", stopped)
     Path("made.json").write_text("before")
-    assert main(["bench", "mlp", "add", "--quiet", "--json", "made.json"]) == 130
+    assert main(["bench", "mlp", "tape", "--quiet", "--json", "made.json"]) == 130
     assert capsys.readouterr().err == "minimp: interrupted\n"
     assert {path.name: path.read_text() for path in Path().iterdir()} == {"made.json": "before"}
 
@@ -241,8 +241,8 @@ def test_it_starts_again_with_its_threads_pinned(calls: list[Any], monkeypatch: 
 
     monkeypatch.delenv(THREAD_VARIABLES[0])
     monkeypatch.setattr(subprocess, "run", run)
-    assert main(["bench", "add", "--quiet"]) == 7
-    words = [sys.executable, "-m", "minimp", "bench", "add", "--quiet"]
+    assert main(["bench", "tape", "--quiet"]) == 7
+    words = [sys.executable, "-m", "minimp", "bench", "tape", "--quiet"]
     assert started == [(words, dict.fromkeys(THREAD_VARIABLES, "1"), False)]
     assert calls == []
 
