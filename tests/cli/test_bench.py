@@ -172,7 +172,7 @@ def test_help_says_what_each_part_takes(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, gpt, add, formats)"),
+        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, gpt, tape, formats)"),
         (["mlp", "tape", "mlp"], "part 'mlp' is named twice"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--rounds", "-3"], "--rounds must be at least 1, got -3"),
