@@ -192,7 +192,7 @@ def test_help_says_what_each_part_takes(capsys: Capture) -> None:
         (["mlp", "--size", "2^20"], "--size acts on the part formats alone, which is not among mlp"),
         (
             ["tape", "cnn", "--threads", "1"],
-            "--threads acts on the part formats alone, which is not among add, cnn",
+            "--threads acts on the part formats alone, which is not among tape, cnn",
         ),
         (
             ["formats", "--backend", "cupy"],
