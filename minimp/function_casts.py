@@ -48,7 +48,7 @@ def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = 
     def run(ctx: Any, *args: Any, **options: Any) -> Any:
         region = MODES.get().autocast
         inside = region is not None and region.enabled
-        ctx._region = region if inside and target is None else None
+        ctx._region = replace(region, cache={}) if region and inside and target is None else None
         if target is None or not inside:
             return forward(ctx, *args, **options)
         with in_region(None):
