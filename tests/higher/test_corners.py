@@ -35,7 +35,7 @@ def test_recorded_arrays_compute_as_arrays(call: Callable[..., Any], other: Any)
     ]:
         assert found.dtype == np.float32
         assert found.tensor.requires_grad
-        assert_close(found.tensor.detach().numpy(), wanted, "fp32_transcendental")
+        assert_close(found.tensor.detach().numpy(), wanted, "parity_op_fp32")
 
 
 @pytest.mark.parametrize("call", COMPARISONS, ids=lambda f: f.__name__)
