@@ -26,6 +26,7 @@ from minimp_backends.casts import casts, use_casts
 from minimp_backends.choosing import BitChoosing
 from minimp_backends.numpy_layers import NumpyLayers
 from minimp_backends.row_blocks import BlockedRows, memory_order
+from minimp_backends.scattering import FlatScatter, add_rows
 from minimp_backends.twins import Twins
 
 __all__ = ["NumpyBackend"]
@@ -41,7 +42,7 @@ SMALL = 2048
 """Elements below which a twin costs more than widening again."""
 
 
-class NumpyBackend(BitChoosing, BlockedAttention, BlockedRows, NumpyLayers, ArrayBackend):
+class NumpyBackend(BitChoosing, BlockedAttention, BlockedRows, NumpyLayers, FlatScatter, ArrayBackend):
     """Arrays are `numpy.ndarray`; kernels are NumPy, with one BLAS call for each product."""
 
     name = "numpy"
@@ -215,12 +216,7 @@ class NumpyBackend(BitChoosing, BlockedAttention, BlockedRows, NumpyLayers, Arra
         if not whole or values.size < LONG * index.size or not values.size:
             super()._add_at(out, index, values)
             return
-        rows = values.reshape(index.size, -1)
-        places = index.reshape(-1) % len(out)
-        order = np.argsort(places, kind="stable")
-        places = places[order]
-        starts = np.flatnonzero(np.diff(places, prepend=-1))
-        out.reshape(len(out), -1)[places[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+        add_rows(out.reshape(len(out), -1), index.reshape(-1) % len(out), values.reshape(index.size, -1))
 
     # ---- kernels that sum -------------------------------------------------------------------------------
 
