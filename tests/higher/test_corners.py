@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minimp as mp
-from minimp import functional, rng
+from minimp import functional, rng, tape
 from minimp.errors import GradientError
 from minimp.higher.arrays import Recorded
 from minimp.modes import MODES, setting
@@ -286,3 +286,26 @@ def test_custom_fwd_keeps_no_low_copies_and_records_only_where_asked() -> None:
         forward(type("Ctx", (), {"needs_input_grad": (False,)})(), w)
         forward(type("Ctx", (), {"needs_input_grad": (True,)})(), w)
     assert seen == [False, True]
+
+
+def test_a_composites_own_walk_ends_at_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: edges visited: all of a chain of 200 once, and a few for each composite at its end."""
+    visited: list[int] = []
+    plain = tape._newest_first
+
+    def spy(*args: Any) -> Any:
+        found = plain(*args)
+        visited.append(len(found))
+        return found
+
+    monkeypatch.setattr(tape, "_newest_first", spy)
+    x = mp.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    y = x
+    for _ in range(200):
+        y = y * 1.0
+    for _ in range(3):
+        y = functional.layer_norm(y, (3,))
+    mp.grad(y[0], x, create_graph=True)
+    assert visited[0] > 200
+    assert len(visited) == 4
+    assert max(visited[1:]) < 30
