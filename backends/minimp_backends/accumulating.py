@@ -109,6 +109,7 @@ def _require(fmt: Format, accumulate: str) -> None:
 def sum_terms(x: Array, axis: Any, fmt: Format, accumulate: str, *, keepdims: bool = False) -> Array:
     """Sum over `axis` (None: all) by name; float32 (float64 for "exact")."""
     _require(fmt, accumulate)
+    axis = axis if x.ndim else None  # a number has an axis of length 1, as NumPy sees it
     if accumulate != "exact" or fmt is formats.float64:
         total = sum_of(x, axis, fmt=fmt, accumulate=accumulate, output=formats.float64, keepdims=keepdims)
         return total if accumulate == "exact" else total.astype(np.float32)
@@ -212,7 +213,8 @@ def _whole_sums(x: Array, grads: Array, geometry: Geometry, fmt: Format, accumul
     for group, c in itertools.product(range(groups), range(0, channels, step_c)):
         columns = _channel_columns(images[:, group, c : c + step_c], geometry)
         for o in range(0, filters, step_o):
-            part = grads[:, group, o : o + step_o].swapaxes(0, 1).reshape(-1, length)
+            part = grads[:, group, o : o + step_o].swapaxes(0, 1)
+            part = part.reshape(len(part), length)
             found = product(part, columns, fmt, accumulate)
             dw[group, o : o + step_o, c : c + step_c] = found.reshape(len(part), -1, taps)
     return dw
@@ -237,7 +239,8 @@ def _channel_columns(images: Array, geometry: Geometry) -> Array:
     (ph, pw) = geometry.padding
     padded = np.pad(images, [(0, 0), (0, 0), (ph, ph), (pw, pw)])
     seen = windows_of(padded, geometry)  # (N, c, kh, kw, OH, OW)
-    return seen.transpose(0, 4, 5, 1, 2, 3).reshape(geometry.images * geometry.positions, -1)
+    length = math.prod(seen.shape[1:4])
+    return seen.transpose(0, 4, 5, 1, 2, 3).reshape(geometry.images * geometry.positions, length)
 
 
 def _correlated(grad: Array, geometry: Geometry, full: Geometry) -> Iterator[tuple[Tile, Array]]:
