@@ -46,8 +46,8 @@ def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepd
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """Sum of x1 x2 / (max(|x1|, eps) max(|x2|, eps)) over `dim` of their broadcast shape.
 
-    Under autocast it is computed in float32. In float16, an eps below its smallest number counts as 0. Of a norm between 0 and eps, torch's gradient
-    goes on as if eps did not act; here it is 0.
+    Under autocast it is computed in float32. In float16, an eps below its smallest number counts as 0. Of a
+    norm between 0 and eps, torch's gradient goes on as if eps did not act; here it is 0.
     """
     a, b = (as_the_policy_asks("cosine_similarity", tensor_of(x)) for x in (x1, x2))
     if not math.isfinite(eps) or eps < 0:
