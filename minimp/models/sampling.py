@@ -48,8 +48,8 @@ class Drawing:
             return np.arange(len(scores)) == scores.argmax()  # type: ignore[no-any-return]  # a mask is 0 or 1
         kept = scores - scores.max()
         if self.top_k is not None and self.top_k < len(kept):
-            least = np.partition(kept, -self.top_k)[-self.top_k]
-            kept = np.where(kept >= least, kept, -np.inf)
+            least = np.partition(scores, -self.top_k)[-self.top_k]
+            kept = np.where(scores >= least, kept, -np.inf)
         weights = np.exp(kept / self.temperature)
         return weights / weights.sum()  # type: ignore[no-any-return]  # an array
 
