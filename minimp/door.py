@@ -27,6 +27,8 @@ __all__ = ["OPS", "Op", "cast", "cast_in_region", "op"]
 FLOAT32 = formats.float32
 _Gathered = tuple[list[Array], list[Edge | None], "Backend", Format | None, bool]
 
+FAULTS = (ValueError, IndexError, TypeError, AttributeError, OverflowError, ZeroDivisionError)
+"""What array libraries and Python complain with about inputs that an op cannot take."""
 OPS: dict[str, Op] = {}
 """Every op by name, in the order of definition."""
 
@@ -110,7 +112,7 @@ class Op:
         token = hush()
         try:
             result = self.forward(node, *arrays, **options) if options else self.forward(node, *arrays)
-        except (ValueError, IndexError, TypeError) as fault:
+        except FAULTS as fault:
             raise self._explain(fault, arrays, options) from fault
         finally:
             speak(token)

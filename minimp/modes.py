@@ -192,6 +192,8 @@ class accumulate(Scope):  # noqa: N801 - reads as a statement: `with accumulate(
       tap (u, v), or times 0 where there is none. conv1d is conv2d on images of height 1; a transposed
       convolution sums as conv2d's gradient by its input, and its gradients as conv2d and conv2d's weight
       gradient.
+    * **recurrences** (LSTM, GRU, RNN): each step's products as matmul's, over the inputs or over the states;
+      the gradients of weights over steps and rows in C order.
     * **sums of terms**, over the axes summed in C order: sum, mean, softmax and log_softmax, the losses (over
       classes, over rows, and of the weights), layer_norm, rms_norm, vector_norm, batch_norm and group_norm
       (over images and places, their gradients too), average pooling (over a window's elements; its gradient,

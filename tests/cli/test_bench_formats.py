@@ -103,7 +103,7 @@ def test_the_tables_of_formats(asked: Asked, capsys: Capture) -> None:
             "storage e5m2 16.4 20.5 1.25",
         ],
         [
-            "ratio measured aim", "fp16 grid: minimp's speed / numpy astype there and back 5 >= 4 reached",
+            "figure measured aim", "fp16 grid: minimp's speed / numpy astype there and back 5 >= 4 reached",
             "fp16: speed of stochastic rounding / nearest even 2.5 >= 0.333 reached",
             "fp16 nearest even: speed / memcpy (aim: CPFloat in C, Zen 3) 0.25 >= 0.12 reached",
             "fp16 stochastic: speed / memcpy (aim: CPFloat in C, Zen 3) 0.625 >= 0.0306 reached",
