@@ -76,6 +76,13 @@ def paths(name: str, dtype: str, again: int = AGAIN) -> tuple[Run, list[Run], di
     return train(ours, recipe, begin, STEPS, dtype), others, begin
 
 
+def other_seed(name: str, dtype: str) -> Run:
+    """Return torch's run from weights of another seed."""
+    _, theirs = libraries()
+    with plain_kernels():
+        return train(theirs, RECIPES[name], start(RECIPES[name], 1), STEPS, dtype)
+
+
 def apart(a: Run, b: Run) -> float:
     """Return the distance of two paths: the root of the mean square of the differences of their losses."""
     return float(np.sqrt(np.mean((a.losses - b.losses) ** 2)))
@@ -95,15 +102,21 @@ def distance(mine: Run, others: list[Run]) -> float:
 @pytest.mark.parametrize("dtype", list(UNIT))
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_hundred_steps_in_16_bits(name: str, dtype: str) -> None:
-    """Oracle: torch's CPU autocast, with a GradScaler for float16: losses and weights in its own spread."""
+    """Oracle: torch's CPU autocast, with a GradScaler for float16: losses and weights in its own spread.
+
+    Another seed of torch's is farther away than we are, and so are, but for the LSTM, its runs from weights
+    that were nudged: of the LSTM ours rounds the states alone in 16 bits, torch's kernels the gates too.
+    """
     mine, others, begin = paths(name, dtype)
+    allowed = tolerance("torch_spread_elsewhere" if name == "lstm" else "torch_spread", "bound").value
+    assert distance(mine, others) < apart(others[0], other_seed(name, dtype)) / 2
     assert all(np.isfinite(run.losses).all() for run in (mine, *others))
     assert mine.scales == others[0].scales
-    assert distance(mine, others) <= tolerance("torch_spread", "bound").value * spread(others)
+    assert distance(mine, others) <= allowed * spread(others)
     ends = [movement(run, begin) for run in others]
     widest = max(np.linalg.norm(a - b) for i, a in enumerate(ends) for b in ends[:i])
     ours = np.median([np.linalg.norm(movement(mine, begin) - end) for end in ends])
-    assert ours <= tolerance("torch_spread", "bound").value * widest
+    assert ours <= allowed * widest
 
 
 @pytest.mark.slow
