@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from minimp.door import op
-from minimp.errors import DataError, SettingError, ShapeError, unknown_name
+from minimp.errors import DataError, ShapeError
+from minimp.ops.reducing import check_reduction
 from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
 
 __all__ = ["mse_loss", "nll_loss"]
 
-REDUCTIONS = ("mean", "sum", "none")
-
 
 @op(cast=CastClass.FP32, bound="sum")
 def mse_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "mean") -> Array:
     """mean (x - t)^2 over all elements; both (...), of one shape; reduction mean, sum or none."""
-    _check_reduction(reduction, "mse_loss")
+    check_reduction("mse_loss", reduction)
     if x.shape != target.shape:
         raise ShapeError(
             f"expected input and target of one shape, got {x.shape} and {target.shape}",
@@ -47,7 +46,7 @@ def nll_loss(
 
     label_smoothing e takes the target distribution (1 - e) onehot + e / C, as torch's cross_entropy.
     """
-    _check_reduction(reduction, "nll_loss")
+    check_reduction("nll_loss", reduction)
     _check_labels(log_p, target, ignore_index)
     ctx.save(target, weight)
     if label_smoothing == 0 and ctx.accumulate in ("float32", "float64"):  # one term a row, so no sum
@@ -120,11 +119,6 @@ def _reduce(ctx: Node, terms: Array, reduction: str, count: Any) -> Array:
         return ctx.round(terms)
     total = ctx.backend.sum(terms, accumulate=ctx.accumulate)
     return ctx.round(total / ctx.backend.xp.asarray(count, total.dtype) if reduction == "mean" else total)
-
-
-def _check_reduction(reduction: str, name: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise SettingError(f"{name}: {unknown_name('reduction', reduction, REDUCTIONS)}")
 
 
 def _check_labels(log_p: Array, target: Array, ignore_index: int) -> None:

@@ -120,6 +120,15 @@ def test_a_hundred_steps_in_16_bits(name: str, dtype: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_spread_of_the_lstm_tells_coarse_sums() -> None:
+    """Oracle: sums in bfloat16, which lie some seventy spreads away."""
+    _, others, begin = paths("lstm", "bfloat16", again=2)
+    with mp.accumulate("bfloat16"):
+        coarse = train(libraries()[0], RECIPES["lstm"], begin, STEPS, "bfloat16")
+    assert distance(coarse, others) > 2 * tolerance("torch_spread_elsewhere", "bound").value * spread(others)
+
+
+@pytest.mark.slow
 def test_the_spread_is_narrow() -> None:
     """Oracle: engines that are a little wrong lie far outside: float16 sums, a larger epsilon, bfloat16."""
     mine, others, begin = paths("gpt", "float16", again=2)
