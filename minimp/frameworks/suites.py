@@ -1,0 +1,122 @@
+"""Which sections a comparison with each framework has, and running them."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from minimp.errors import SettingError, unknown_name
+from minimp.frameworks.results import Comparison, Section
+from minimp.named import Named
+
+__all__ = ["SUITES", "Part", "Suite", "run_suite", "sections_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One section: its name, and the module whose `compare(seed)` returns it."""
+
+    name: str
+    module: str
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """All sections of one framework.
+
+    Attributes:
+        name: what `minimp check` takes: ``"torch"``.
+        install: the command that installs what it needs.
+        packages: the distributions whose versions a report names.
+        parts: the sections, in the order in which they run.
+    """
+
+    name: str
+    install: str
+    packages: tuple[str, ...]
+    parts: tuple[Part, ...]
+
+
+SUITES = Named(
+    "framework",
+    Suite(
+        "torch", 'pip install "minimp[torch]"', ("torch",),
+        (),
+    ),
+    Suite(
+        "jax", 'pip install "minimp[jax]"', ("jax", "jmp", "flax"),
+        (),
+    ),
+    Suite(
+        "keras", 'pip install "minimp[keras]"', ("keras", "jax"),
+        (),
+    ),
+)  # fmt: skip
+"""The suites by framework."""
+
+
+def sections_of(suite: Suite, only: tuple[str, ...] = ()) -> tuple[Part, ...]:
+    """Return the parts of a suite, all or those named.
+
+    Raises:
+        SettingError: an unknown part; or what the chosen ones need is not installed.
+    """
+    known = [part.name for part in suite.parts]
+    for name in only:
+        if name not in known:
+            raise SettingError(unknown_name(f"section of the comparison with {suite.name}", name, known))
+    chosen = tuple(part for part in suite.parts if not only or part.name in only)
+    missing = sorted({need for part in chosen for need in part.needs if find_spec(need) is None})
+    if missing:
+        raise SettingError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
+            op=f"minimp check {suite.name}", help=suite.install,
+        )  # fmt: skip
+    return chosen
+
+
+def run_suite(
+    suite: Suite, only: tuple[str, ...] = (), *, seed: int = 0, begin: Callable[[str], None] | None = None
+) -> Comparison:
+    """Run a suite and return what it found.
+
+    Args:
+        suite: a row of :data:`SUITES`.
+        only: names of sections to run; none: all.
+        seed: of the random inputs, scaler traces and the training run.
+        begin: called with the name of each section before it runs.
+
+    Raises:
+        SettingError: as :func:`sections_of`.
+    """
+    start = time.perf_counter()
+    sections = tuple(_run(part, seed, begin) for part in sections_of(suite, only))
+    return Comparison(suite.name, dict(_versions(suite)), _machine(), sections, time.perf_counter() - start)
+
+
+def _run(part: Part, seed: int, begin: Callable[[str], None] | None) -> Section:
+    if begin is not None:
+        begin(part.name)
+    start = time.perf_counter()
+    found: Section = import_module(part.module).compare(seed)
+    return replace(found, seconds=time.perf_counter() - start)
+
+
+def _versions(suite: Suite) -> Iterator[tuple[str, str]]:
+    for name in ("minimp", *suite.packages, "numpy"):
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            yield name, "not installed"
+    yield "python", platform.python_version()
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, {sys.implementation.name}"
