@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from minimp.benchmarks.machine import describe_machine
 from minimp.errors import SettingError, unknown_name
 from minimp.frameworks.results import Comparison, Section
 from minimp.named import Named
@@ -20,11 +20,12 @@ __all__ = ["SUITES", "Part", "Suite", "run_suite", "sections_of"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One section: its name, and the module whose `compare(seed)` returns it."""
+    """One section: its name, the module whose `compare(seed)` returns it, what it needs, and a line on it."""
 
     name: str
     module: str
     needs: tuple[str, ...]
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ def sections_of(suite: Suite, only: tuple[str, ...] = ()) -> tuple[Part, ...]:
     missing = sorted({need for part in chosen for need in part.needs if find_spec(need) is None})
     if missing:
         raise SettingError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
-            op=f"minimp check {suite.name}", help=suite.install,
-        )  # fmt: skip
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
+            f"install with: {suite.install}"
+        )
     return chosen
 
 
@@ -110,7 +111,8 @@ def _run(part: Part, seed: int, begin: Callable[[str], None] | None) -> Section:
 
 
 def _versions(suite: Suite) -> Iterator[tuple[str, str]]:
-    for name in ("minimp", *suite.packages, "numpy"):
+    yield "minimp", import_module("minimp").__version__
+    for name in (*suite.packages, "numpy"):
         try:
             yield name, version(name)
         except PackageNotFoundError:
@@ -119,4 +121,5 @@ def _versions(suite: Suite) -> Iterator[tuple[str, str]]:
 
 
 def _machine() -> str:
-    return f"{platform.system()} {platform.machine()}, {sys.implementation.name}"
+    facts = describe_machine()
+    return f"{facts['processor']}, {facts['system']}"
