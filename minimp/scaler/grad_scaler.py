@@ -8,18 +8,18 @@ from typing import Any, NoReturn, Self
 
 from minimp.errors import ScalerError, SettingError
 from minimp.scaler.gradients import Names, find_nonfinite, listing, named_parameters, skip, unscale_gradients
-from minimp.scaler.machine import ScaleRule, ScaleState, next_state
+from minimp.scaler.machine import ScaleRule, next_state
 from minimp.scaler.marks import forget
+from minimp.scaler.moving import MovingScale
 from minimp.scaler.outputs import one_number, times_scale
 from minimp.scaler.presets import preset_rule
 from minimp.scaler.records import Record, ScalerStep, Stage
-from minimp.scaler.saving import from_state_dict, to_state_dict
 from minimp.tensors import Tensor
 
 __all__ = ["GradScaler"]
 
 
-class GradScaler:
+class GradScaler(MovingScale):
     """Scale the loss so that small FP16 gradients are not flushed to zero (torch.amp.GradScaler 2.13.0).
 
     An iteration calls ``scaler.scale(loss).backward()``, ``scaler.step(optimizer)``, ``scaler.update()``.
@@ -79,10 +79,8 @@ class GradScaler:
         self._begin(rule)
 
     def _begin(self, rule: ScaleRule) -> None:
-        self.rule = rule
+        super()._begin(rule)
         self.last_step: ScalerStep | None = None
-        self._state = ScaleState(rule.init_scale)
-        self._started = False
         self._records: dict[int, Record] = {}
         self._names = Names()
 
@@ -238,47 +236,9 @@ class GradScaler:
 
     # ---- what it knows ------------------------------------------------------------------------------------
 
-    @property
-    def scale_value(self) -> float:
-        """S, as a Python number; 1 where scaling is disabled."""
-        return self.get_scale()
-
-    def get_scale(self) -> float:
-        """Return S, as a Python number; 1 where scaling is disabled."""
-        return self._state.scale
-
-    @property
-    def state(self) -> ScaleState:
-        """All that the next scale depends on, beside the rule."""
-        return self._state
-
     def is_enabled(self) -> bool:
         """Tell whether scaling is enabled."""
         return True
-
-    def get_growth_factor(self) -> float:
-        """Return what S is multiplied by when it grows."""
-        return self.rule.growth_factor
-
-    def set_growth_factor(self, new_factor: float) -> None:
-        """Set what S is multiplied by when it grows."""
-        self.rule = replace(self.rule, growth_factor=new_factor)
-
-    def get_backoff_factor(self) -> float:
-        """Return what S is multiplied by when it backs off."""
-        return self.rule.backoff_factor
-
-    def set_backoff_factor(self, new_factor: float) -> None:
-        """Set what S is multiplied by when it backs off."""
-        self.rule = replace(self.rule, backoff_factor=new_factor)
-
-    def get_growth_interval(self) -> int:
-        """Return how many good steps in a row it takes to grow."""
-        return self.rule.growth_interval
-
-    def set_growth_interval(self, new_interval: int) -> None:
-        """Set how many good steps in a row it takes to grow."""
-        self.rule = replace(self.rule, growth_interval=new_interval)
 
     def name_parameters(self, model: Any) -> Self:
         """Learn what the parameters are called, for reports and messages.
@@ -293,49 +253,15 @@ class GradScaler:
         self._names.learn(named)
         return self
 
-    def __repr__(self) -> str:
-        """Show the scale and the rest of the state."""
-        s = self._state
-        return f"GradScaler(scale={s.scale:g}, growth_tracker={s.growth_tracker}, skips={s.skips})"
-
-    # ---- saving -------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return PyTorch's five entries; under a rule that PyTorch does not have, the rest of it as well.
-
-        Save it after update(), between iterations. :attr:`last_step` is not saved.
-        """
-        return to_state_dict(self.rule, self._state)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a state that :meth:`state_dict`, or PyTorch's, returned; its settings are taken over.
-
-        Settings that it lacks stay as they are; entries that nobody knows are left out.
-
-        Raises:
-            ScalerError: it is empty, as that of a disabled scaler.
-            SettingError: one of PyTorch's five entries is missing, or one cannot be used. Nothing is changed.
-        """
-        self.rule, self._state = from_state_dict(self.rule, state_dict)
-        if self._started:
-            self._state = replace(self._state, scale=self.rule.rounded(self._state.scale))
-
     def __getstate__(self) -> dict[str, Any]:
         """Copy between iterations only (copy.deepcopy); the copy rounds its scale anew, as PyTorch's."""
         if self._records:
             raise ScalerError(
                 "a scaler can be copied between iterations only", op="GradScaler", help="call update() first"
             )
-        return self.__dict__ | {"_started": False}
+        return super().__getstate__()
 
     # ---- inside -------------------------------------------------------------------------------------------
-
-    def _start(self) -> float:
-        """Round S to the precision it is kept in, on first use, and return it."""
-        if not self._started:
-            self._started = True
-            self._state = replace(self._state, scale=self.rule.rounded(self._state.scale))
-        return self._state.scale
 
     def _require_scale(self, call: str) -> None:
         if not self._started:
@@ -374,6 +300,10 @@ class _NoScaling(GradScaler):
     def is_enabled(self) -> bool:
         """Tell that scaling is disabled."""
         return False
+
+    def __repr__(self) -> str:
+        """Say that it does nothing."""
+        return "GradScaler(enabled=False)"
 
     def _refuse(self) -> NoReturn:
         raise ScalerError(
