@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from types import CodeType, FunctionType
 from typing import Any
 
-from minimp import door, tape
+from minimp import door
 from minimp.benchmarks.figure import Figure
 from minimp.benchmarks.timing import interleave
 from minimp.benchmarks.workloads import WORKLOADS, minimp_step
+from minimp.tape import walk
 
 __all__ = ["deaf_codes", "listening_cost", "running"]
 
@@ -50,13 +51,13 @@ def deaf_codes() -> dict[FunctionType, CodeType]:
     """
     functions = [
         each
-        for holder in (door, door.Op, tape)
+        for holder in (door, door.Op, walk)
         for each in vars(holder).values()
-        if isinstance(each, FunctionType) and each.__module__ in (door.__name__, tape.__name__)
+        if isinstance(each, FunctionType) and each.__module__ in (door.__name__, walk.__name__)
     ]
     found = {function: code for function in functions if (code := _deaf(function)) is not None}
     homes = {function.__module__ for function in found}
-    if homes != {door.__name__, tape.__name__}:
+    if homes != {door.__name__, walk.__name__}:
         raise RuntimeError(f"hooks for listeners were found in {', '.join(sorted(homes)) or 'nothing'} alone")
     return found
 

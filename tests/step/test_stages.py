@@ -12,7 +12,8 @@ import pytest
 import minimp as mp
 from minimp import ops
 from minimp.step import STAGES, Stage, TrainStep
-from minimp.tape import Edge, _newest_first
+from minimp.tape import Edge
+from minimp.tape.walk import _newest_first
 from minimp_backends.numpy_backend import NumpyBackend
 
 RECIPES = list(mp.recipes)
@@ -219,7 +220,7 @@ def test_backward_notices_an_op_that_was_passed_over(monkeypatch: pytest.MonkeyP
     def short(start: Edge, last: frozenset[Edge]) -> list[Edge]:
         return _newest_first(start, last)[:-3]
 
-    monkeypatch.setattr("minimp.tape._newest_first", short)
+    monkeypatch.setattr("minimp.tape.walk._newest_first", short)
     assert not run_to(make_step("fp32"), "backward").check()
 
 
