@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from minimp import formats
 from minimp.errors import DeviceError, GradientError, MinimpError, ShapeError
 from minimp.formats import Format
-from minimp.modes import MODES, Modes, enable_grad
+from minimp.modes import MODES, Modes, setting
 from minimp.policy import CastClass, Mixed, Region, common_format, compute_formats
 from minimp.quiet import hush, speak
 from minimp.tape import Array, Edge, Event, Node, Value, WideNode
@@ -252,17 +252,14 @@ def _kind(x: Any) -> tuple[Format | None, bool] | None:
 
 
 def cast_in_region(x: Value, target: Format, region: Region) -> Tensor:
-    """Cast under autocast; the cast of an FP32 leaf to the region's format is one node per region.
-
-    The cached cast is recorded even under no_grad, so that a later use in the region keeps its gradient
-    (as PyTorch 2.13; pytorch#165068). A weight whose array was replaced meanwhile is cast anew.
-    """
-    if not (region.cache_enabled and target is region.format and _cacheable(x)):
+    """Cast under autocast; what becomes of the cast of an FP32 leaf to the region's format, `casts` says."""
+    rule = region.casts
+    if not (rule.held and target is region.format and _cacheable(x)):
         return cast(x, format=target)
-    key = (id(x), target.name)
+    key = (rule.name, id(x), target.name) if rule.per_format else (rule.name, id(x))
     held = region.cache.get(key)
-    if held is None or held[1] is not x.array:
-        with enable_grad():
+    if held is None or (rule.checked and (held[1] is not x.array or held[2].format is not target)):
+        with setting(grad_enabled=rule.recorded or MODES.get().grad_enabled):
             held = region.cache[key] = (x, x.array, cast(x, format=target))
     return held[2]
 

@@ -1,4 +1,4 @@
-"""Every error that minimp raises on purpose.
+"""Every error that minimp raises on purpose, and what it warns of.
 
 The tree (the built-in parent in brackets, so that ``except ValueError`` keeps working)::
 
@@ -11,6 +11,9 @@ The tree (the built-in parent in brackets, so that ``except ValueError`` keeps w
     ├── DataError           [ValueError]    input data that cannot be used
     ├── CheckpointError     [ValueError]    a checkpoint that cannot be written, or not be trusted
     └── SettingError        [ValueError]    an option or name that does not exist, or cannot act
+
+Two warnings [UserWarning]: :class:`ScaleWarning`, of a loss scale that skipping does not help, and
+:class:`FrameworkWarning`, of what a framework that is imitated would warn of.
 
 A message says what was expected, what came, and, after ``help:``, what to do next.
 """
@@ -25,8 +28,10 @@ __all__ = [
     "DataError",
     "DeviceError",
     "FormatError",
+    "FrameworkWarning",
     "GradientError",
     "MinimpError",
+    "ScaleWarning",
     "ScalerError",
     "SettingError",
     "ShapeError",
@@ -71,12 +76,20 @@ class DeviceError(MinimpError, RuntimeError):
     """A backend that is missing or cannot run, or arrays of two backends in one operation."""
 
 
+class FrameworkWarning(UserWarning):
+    """What a framework warns of where it does something else than asked: autocast(faithful=True)."""
+
+
 class GradientError(MinimpError, RuntimeError):
     """A gradient was asked for where there is none."""
 
 
 class ScalerError(MinimpError, RuntimeError):
     """Loss scaling was called out of order, or on gradients it cannot serve."""
+
+
+class ScaleWarning(UserWarning):
+    """The loss scale is stuck, collapsing or dead: steps are skipped, and skipping more will not help."""
 
 
 class DataError(MinimpError, ValueError):

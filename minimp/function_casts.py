@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
+
+import numpy as np
 
 from minimp import formats, ops
 from minimp.errors import FormatError, GradientError
@@ -25,8 +27,8 @@ def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = 
     :func:`custom_bwd` runs in the same state. With `cast_inputs`, in a region, floating tensors (but float64
     ones; also those in lists, tuples and dicts) are cast to that format, and the body and the backward run
     with autocast off. Outside of a region nothing happens. (torch's `device_type` has nothing to say here.)
-    The casts are recorded, so that second derivatives go through what the body saves of them; in torch they
-    are silently 0.
+    The casts are recorded, so that second derivatives go through what the body saves of them. What torch does
+    (second derivatives silently 0, containers spoilt) is in `minimp.policy.defects`, for faithful regions.
 
     Args:
         forward: the static method.
@@ -47,14 +49,17 @@ def custom_fwd(forward: Callable[..., Any] | None = None, *, cast_inputs: Any = 
     @wraps(forward)
     def run(ctx: Any, *args: Any, **options: Any) -> Any:
         region = MODES.get().autocast
-        inside = region is not None and region.enabled
-        ctx._region = replace(region, cache={}) if region and inside and target is None else None
-        if target is None or not inside:
+        if region is not None and not region.enabled:
+            region = None
+        ctx._region = replace(region, cache={}) if region is not None and target is None else None
+        if target is None or region is None:
             return forward(ctx, *args, **options)
         with in_region(None):
-            with setting(grad_enabled=any(getattr(ctx, "needs_input_grad", ()))):
-                cast = [_cast(each, target) for each in args]
-                cast_options = {key: _cast(each, target) for key, each in options.items()}
+            lost = region.has("custom-fwd-loses-derivatives")
+            into = _cast_as_torch if region.has("custom-fwd-spoils-containers") else _cast
+            with setting(grad_enabled=not lost and any(getattr(ctx, "needs_input_grad", ()))):
+                cast = [into(each, target) for each in args]
+                cast_options = {key: into(each, target) for key, each in options.items()}
             return forward(ctx, *cast, **cast_options)
 
     return run
@@ -111,4 +116,21 @@ def _cast(x: Any, target: Format) -> Any:
     if isinstance(x, list | tuple):
         cast = [_cast(each, target) for each in x]
         return type(x)(*cast) if hasattr(x, "_fields") else type(x)(cast)
+    return x
+
+
+def _cast_as_torch(x: Any, target: Format) -> Any:
+    """Cast containers as PyTorch 2.13 does: the defect custom-fwd-spoils-containers."""
+    if isinstance(x, Value | str | bytes | np.ndarray):
+        return _cast(x, target)
+    if isinstance(x, Mapping):
+        return {_cast_as_torch(key, target): _cast_as_torch(each, target) for key, each in x.items()}
+    if hasattr(x, "_fields"):
+        raise FormatError(
+            f"PyTorch cannot cast inside a named tuple ({type(x).__name__})", op="custom_fwd",
+            help="pass a plain tuple, or leave faithful=True out",
+        )  # fmt: skip
+    if isinstance(x, Iterable):
+        cast = (_cast_as_torch(each, target) for each in x)
+        return type(x)(cast) if isinstance(x, list | tuple) else cast
     return x

@@ -208,7 +208,7 @@ class TrainStep:
             )  # fmt: skip
         recipe = self.recipe
         policy = policies[recipe.policy] if isinstance(recipe.policy, str) else recipe.policy
-        region = None if policy is None else Region(policy, recipe.compute_dtype, True, True, {})
+        region = None if policy is None else Region(policy, recipe.compute_dtype)
         if region is None:  # everything in one format, targets that are values too
             x, targets = (_in_format(each, recipe.compute_dtype) for each in (x, targets))
         parameters = dict(self.model.named_parameters())

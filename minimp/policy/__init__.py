@@ -5,6 +5,7 @@ The rule is a pure function of the op's cast class, the formats of its inputs, a
 name follows its own declaration, which for minimp's ops is that of ``policies["torch-cuda"]``.
 """
 
+from minimp.policy.cast_caches import CastCache, caches
 from minimp.policy.classes import (
     BANNED_ADVICE,
     FLOATING,
@@ -14,12 +15,22 @@ from minimp.policy.classes import (
     compute_formats,
     format_of,
 )
-from minimp.policy.region import Region, autocast, get_autocast_dtype, in_region, is_autocast_enabled
+from minimp.policy.known_defects import Defect, defects
+from minimp.policy.region import (
+    Region,
+    autocast,
+    clear_autocast_cache,
+    get_autocast_dtype,
+    in_region,
+    is_autocast_cache_enabled,
+    is_autocast_enabled,
+)
 from minimp.policy.table import Policies, Policy, PolicyDiff
 from minimp.policy.torch213 import policies
 
 __all__ = [
-    "BANNED_ADVICE", "FLOATING", "CastClass", "Mixed", "Policies", "Policy", "PolicyDiff", "Region",
-    "autocast", "common_format", "compute_formats", "format_of", "get_autocast_dtype", "in_region",
+    "BANNED_ADVICE", "FLOATING", "CastCache", "CastClass", "Defect", "Mixed", "Policies", "Policy",
+    "PolicyDiff", "Region", "autocast", "caches", "clear_autocast_cache", "common_format", "compute_formats",
+    "defects", "format_of", "get_autocast_dtype", "in_region", "is_autocast_cache_enabled",
     "is_autocast_enabled", "policies",
 ]  # fmt: skip

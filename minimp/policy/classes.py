@@ -81,10 +81,11 @@ def compute_formats(
         op: the op's name, for messages.
 
     Raises:
-        FormatError: a banned op, or a promote op with a format that is neither float32 nor `low`.
+        FormatError: a banned op, whatever its inputs are; or a promote op with a format that is neither
+            float32 nor `low`.
     """
     eligible = [f for f in given if f in FLOATING and f is not formats.float64]
-    if rule is CastClass.BANNED and eligible:
+    if rule is CastClass.BANNED:
         advice = BANNED_ADVICE.get(
             op, "compute it outside the region, or edit the policy with policy.with_(...)"
         )
