@@ -1,0 +1,61 @@
+"""Known differences of loss scalers, of autocast's cache and of training runs."""
+
+from __future__ import annotations
+
+from minimp.frameworks.difference import Difference
+
+__all__ = ["SCALER_DIFFERENCES"]
+
+IN_TORCH = "torch 2.13.0, torch/amp/grad_scaler.py"
+
+
+def _scaler(name: str, subject: str, cases: str, reason: str, source: str = IN_TORCH) -> Difference:
+    return Difference(name, "torch", "scaler", (subject,), cases, reason, source)
+
+
+SCALER_DIFFERENCES: tuple[Difference, ...] = (
+    _scaler(
+        "a-scale-of-nan", "constructor", "init_scale=nan",
+        "torch takes NaN, after which every gradient is NaN and every step is skipped; here NaN is refused",
+    ),
+    _scaler(
+        "a-scale-of-nan", "update", "to NaN",
+        "torch takes NaN, after which every gradient is NaN and every step is skipped; here NaN is refused",
+    ),
+    _scaler(
+        "no-device", "constructor", "device=*",
+        "torch's scaler is made for a device, and one for CUDA warns and is disabled where there is none; "
+        "ours is where the gradients are, and has no such argument",
+    ),
+    _scaler(
+        "named-tuples", "scale", "a named tuple",
+        "torch hands the type one iterator, which a named tuple does not take; here it comes back as one",
+    ),
+    _scaler(
+        "mappings-and-strings", "scale", "a [ds][it][cr]*",
+        "torch wraps a dict or a string in a lazy map, which fails when it is used; here scale() refuses it",
+    ),
+    _scaler(
+        "unscaled-out-of-place", "unscale_", "another name on the gradient",
+        "torch writes into the gradient tensor, and other names on it see that; here .grad becomes a new "
+        "tensor, since arrays are not changed once others can see them",
+    ),
+    _scaler(
+        "no-sparse-tensors", "unscale_", "sparse gradients",
+        "minimp has no sparse tensors, so there are no sparse gradients to unscale",
+    ),
+    _scaler(
+        "half-loaded-states", "state_dict", "one without a tracker",
+        "torch has taken four entries over when it finds the fifth missing; here a state dict that is "
+        "refused changes nothing",
+    ),
+    _scaler(
+        "factors-set-later", "settings", "set_growth_factor(0.5)",
+        "torch's constructor refuses growth that shrinks, its setter does not; here both do",
+    ),
+    _scaler(
+        "factors-set-later", "settings", "set_backoff_factor(2)",
+        "torch's constructor refuses backing off that grows, its setter does not; here both do",
+    ),
+)  # fmt: skip
+"""Each known difference of these sections."""
