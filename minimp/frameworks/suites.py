@@ -49,7 +49,9 @@ SUITES = Named(
     "framework",
     Suite(
         "torch", 'pip install "minimp[torch]"', ("torch",),
-        (),
+        (
+            Part("formats", "minimp.frameworks.torch_formats", ("torch",)),
+        ),
     ),
     Suite(
         "jax", 'pip install "minimp[jax]"', ("jax", "jmp", "flax"),

@@ -12,23 +12,18 @@ import numpy as np
 import pytest
 
 import minimp as mp
-from minimp import ops
 from minimp.errors import MinimpError
+from minimp.frameworks.cases import CASES, Case, minimp_library, torch_library
 from tests.ops.test_torch_parity import to_torch
-from tests.parity import autocast_cases, autocast_elementwise, autocast_families, autocast_layers
-from tests.parity.autocast_cases import Case, Minimp, Torch
 from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytestmark = pytest.mark.torch
 Shape = tuple[int, ...]
 Shapes = tuple[Shape, ...]
-FILES = (autocast_cases, autocast_elementwise, autocast_families, autocast_layers)
-CASES = [case for file in FILES for case in file.CASES] + list(autocast_families.CPU_ONLY)
 FORMATS = ("float64", "float32", "float16", "bfloat16")  # from fine to coarse
 ROWS = {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-OURS = Minimp(mp.functional, mp, ops)
-THEIRS = Torch(torch.nn.functional, torch, torch.linalg)
+OURS, THEIRS = minimp_library(), torch_library()
 
 EDGES: dict[str, Callable[[Shapes], Shapes]] = {
     "as it is": lambda shapes: shapes,
@@ -45,7 +40,8 @@ SIGNS = {"hinge_embedding_loss", "soft_margin_loss", "margin_ranking_loss", "mul
 STRICTER: dict[str, str] = {
     "linear": "a bias must have a number for each output",
     **dict.fromkeys(
-        ("mse_loss", "l1_loss", "smooth_l1_loss"), "input and target of two shapes, where torch warns"
+        ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"),
+        "input and target of two shapes, where torch warns",
     ),
     "matmul-vecdot": "needs axes, as torch's documentation says",
 }

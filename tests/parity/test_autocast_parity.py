@@ -16,28 +16,24 @@ import pytest
 
 import minimp as mp
 from minimp.door import OPS
+from minimp.frameworks.cases import CASES, NO_COUNTERPART, Case
+from minimp.frameworks.documented import known_difference
+from minimp.frameworks.torch_formats import (
+    DEVICES,
+    KERNEL_MIXES,
+    LOW,
+    MIXES,
+    both_formats,
+    row_case,
+    tensors_of,
+)
 from minimp.modes import listen
 from minimp.policy import CastClass
 from minimp.tape import Event
-from tests.parity import autocast_cases, autocast_elementwise, autocast_families, autocast_layers
-from tests.parity.autocast_cases import (
-    MIXES,
-    MIXES_THAT_KERNELS_REFUSE,
-    Case,
-    formats_of,
-    our_format,
-    their_format,
-)
 from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytestmark = pytest.mark.torch
-LOW = ("float16", "bfloat16")
-FILES = (autocast_cases, autocast_families, autocast_elementwise, autocast_layers)
-CASES = tuple(case for file in FILES for case in file.CASES)
-CPU_CASES = (*CASES, *autocast_families.CPU_ONLY)
-CUDA_CASES = (*CASES, *autocast_families.CUDA_ONLY)
-
 # What is registered for CUDA outside the lists of the header (aten/src/ATen/autocast_mode.cpp, READ).
 CUDA_ONLY = {
     "cudnn_convolution": CastClass.LOWER,
@@ -82,42 +78,25 @@ def test_the_tables_have_the_dispatchers_ops(policy: str, key: str) -> None:
 
 def test_every_op_has_a_case() -> None:
     """Oracle: minimp's own list of ops; `cast` is what the others are compared by."""
-    assert {case.op for case in (*CPU_CASES, *CUDA_CASES)} >= set(OPS) - {"cast"} - NO_COUNTERPART - BANNED
+    built_in = {name for name, op in OPS.items() if op.forward.__module__.startswith("minimp.")}
+    assert {case.op for case in CASES} | set(NO_COUNTERPART) == built_in
 
 
-NO_COUNTERPART = {
-    "adaptive_avg_pool2d_input", "avg_pool2d_input", "conv2d_input", "conv2d_weight", "max_pool2d_input",
-    "resample", "resample_input", "unindex",
-    "gru", "lstm", "rnn_relu", "rnn_tanh",
-}  # fmt: skip
-"""Ops of minimp for which PyTorch has no single op: gradients that have gradients themselves; and whole
-recurrences, which torch.nn's layers hand to ops that differ by device, and ours in formats settled before:
-tests/nn/test_parity.py and test_recurrent.py have those."""
-BANNED = {"binary_cross_entropy"}
-"""Refused under torch-cuda, as in PyTorch, with an error of another kind; tests/ops/test_losses.py has it."""
-
-
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("case", CUDA_CASES, ids=str)
-def test_result_formats_are_cudas(case: Case, low: str) -> None:
-    """Oracle: PyTorch's CUDA autocast on fake tensors, for every mix of input formats."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    given = {mix: formats_of(mix, len(case.shapes), low) for mix in MIXES}
-    with FakeTensorMode():
-        theirs = {mix: their_format(case, names, low, "cuda") for mix, names in given.items()}
-    ours = {mix: our_format(case, names, low, "torch-cuda") for mix, names in given.items()}
-    assert ours == theirs
-
-
-@pytest.mark.parametrize("low", LOW)
-@pytest.mark.parametrize("case", CPU_CASES, ids=str)
-def test_result_formats_are_the_cpus(case: Case, low: str) -> None:
-    """Oracle: PyTorch's CPU autocast, run for real, for every mix of input formats."""
-    given = {mix: formats_of(mix, len(case.shapes), low) for mix in MIXES | MIXES_THAT_KERNELS_REFUSE}
-    theirs = {mix: their_format(case, names, low, "cpu") for mix, names in given.items()}
-    ours = {mix: our_format(case, names, low, "torch-cpu") for mix, names in given.items()}
-    assert ours == theirs
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_result_formats_are_torchs(case: Case, low: str, device: str) -> None:
+    """Oracle: PyTorch's autocast for every mix: on the CPU run for real, for CUDA on fake tensors."""
+    mixes = {**MIXES, **KERNEL_MIXES} if device == "cpu" else MIXES
+    with tensors_of(device):
+        met = {mix: both_formats(case, mix, low, device) for mix in mixes}
+    differing = {mix: pair for mix, pair in met.items() if pair[0] != pair[1]}
+    known = {
+        mix
+        for mix in mixes
+        if known_difference("torch", "formats", case.op, row_case(case, mix, low, device))
+    }
+    assert set(differing) <= known, differing
 
 
 # --- the weight-cast cache: a program in both libraries, and the gradient that it gives --------------------

@@ -1,11 +1,13 @@
-"""Calls of convolutions, pools, pads, resampling, norms and attention, to compare formats under autocast."""
+"""Calls of convolutions, pools, pads, resampling, norms and attention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from tests.parity.autocast_cases import IMAGE, ONE, Case, Shapes
+from minimp.frameworks.cases.base import IMAGE, ONE, Case, Shapes
+
+__all__ = ["CASES"]
 
 LINE: Shapes = ((1, 2, 4),)
 SOLID: Shapes = ((1, 2, 3, 3, 3),)
