@@ -1,8 +1,18 @@
 """Loss scaling: the rule by which the scale moves, and the scaler that follows it."""
 
 from minimp.scaler.grad_scaler import GradScaler
+from minimp.scaler.health import ScaleHealth
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
 from minimp.scaler.presets import PRESETS, Preset
 from minimp.scaler.records import ScalerStep
 
-__all__ = ["PRESETS", "GradScaler", "Preset", "ScaleRule", "ScaleState", "ScalerStep", "next_state"]
+__all__ = [
+    "PRESETS",
+    "GradScaler",
+    "Preset",
+    "ScaleHealth",
+    "ScaleRule",
+    "ScaleState",
+    "ScalerStep",
+    "next_state",
+]

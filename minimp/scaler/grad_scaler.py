@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from minimp.errors import ScalerError, SettingError
 from minimp.scaler.gradients import Names, find_nonfinite, listing, named_parameters, skip, unscale_gradients
-from minimp.scaler.machine import ScaleRule, next_state
+from minimp.scaler.machine import ScaleRule
 from minimp.scaler.marks import forget
-from minimp.scaler.moving import MovingScale
+from minimp.scaler.moving import MovingScale, warn
 from minimp.scaler.outputs import one_number, times_scale
 from minimp.scaler.presets import preset_rule
 from minimp.scaler.records import Record, ScalerStep, Stage
 from minimp.tensors import Tensor
 
 __all__ = ["GradScaler"]
+
+REPORTS_KEPT = 100
+"""As many steps as :attr:`GradScaler.reports` goes back."""
 
 
 class GradScaler(MovingScale):
@@ -27,9 +31,14 @@ class GradScaler(MovingScale):
     FP32, looks for infinities and NaN, and runs the optimizer only if there are none; `update` moves S by
     :func:`minimp.scaler.next_state`. See Micikevicius et al. 2018, arXiv 1710.03740, section 3.2.
 
-    Differences from PyTorch: `unscale_` puts new tensors in `.grad`, where PyTorch writes into the old
-    ones; strings, mappings and NumPy arrays are refused by `scale` at once, where PyTorch fails when the
-    result is used; there are no sparse gradients; errors are :class:`ScalerError` and
+    A scale that skipping does not help says so: a :class:`minimp.errors.ScaleWarning`, once an episode, when
+    S stays at its floor, falls below 1 without one, is 0 or infinite, or 25 steps in a row are bad
+    (:mod:`minimp.scaler.health` has the thresholds and their reasons; :attr:`health` is the word for it).
+
+    Differences from PyTorch: `step` returns a :class:`minimp.scaler.ScalerStep`, whose field `returned` is
+    what PyTorch returns; `unscale_` puts new tensors in `.grad`, where PyTorch writes into the old ones;
+    strings, mappings and NumPy arrays are refused by `scale` at once, where PyTorch fails when the result is
+    used; there are no sparse gradients; errors are :class:`ScalerError` and
     :class:`SettingError`, and a state dict that is refused changes nothing.
 
     Args:
@@ -38,6 +47,7 @@ class GradScaler(MovingScale):
         min_scale: the floor of backing off, or None.
         max_scale: the ceiling of growing, or None.
         hysteresis: back off on this many bad steps in a row, and on each further one.
+        max_consecutive_skips: raise an error rather than skip more than so many steps in a row; None: go on.
 
     Raises:
         SettingError: growth_factor is not above 1, backoff_factor not below 1, or a setting cannot act
@@ -63,10 +73,12 @@ class GradScaler(MovingScale):
         min_scale: float | None = None,
         max_scale: float | None = None,
         hysteresis: int = 1,
+        max_consecutive_skips: int | None = None,
     ) -> None:
         rule = ScaleRule(
-            init_scale, growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis
-        )
+            init_scale, growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis,
+            max_consecutive_skips=max_consecutive_skips,
+        )  # fmt: skip
         for name, side, fits in [
             ("growth_factor", "above", rule.growth_factor > 1),
             ("backoff_factor", "below", rule.backoff_factor < 1),
@@ -78,9 +90,10 @@ class GradScaler(MovingScale):
                 )  # fmt: skip
         self._begin(rule)
 
-    def _begin(self, rule: ScaleRule) -> None:
-        super()._begin(rule)
+    def _begin(self, rule: ScaleRule, label: str = "GradScaler") -> None:
+        super()._begin(rule, label)
         self.last_step: ScalerStep | None = None
+        self._reports: deque[ScalerStep] = deque(maxlen=REPORTS_KEPT)
         self._records: dict[int, Record] = {}
         self._names = Names()
 
@@ -139,22 +152,25 @@ class GradScaler(MovingScale):
         named = list(named_parameters(optimizer, self._names))
         record.nonfinite = unscale_gradients(named, self._state.scale)
         forget(param for _, param in named)
-        record.checked = any(p.grad is not None for _, p in named)
+        record.checked = sum(p.grad is not None for _, p in named)
         record.stage = Stage.UNSCALED
 
-    def step(self, optimizer: Any, *args: Any, **options: Any) -> Any:
+    def step(self, optimizer: Any, *args: Any, **options: Any) -> ScalerStep:
         """Unscale if that was not done, then run `optimizer.step(*args, **options)` or skip it.
 
-        It is skipped if a gradient is infinite or NaN; :attr:`last_step` says what happened. An optimizer
-        with `_step_supports_amp_scaling` unscales and skips by itself: it is always run, with its
-        attributes `grad_scale` (None if unscaled already) and `found_inf` set meanwhile.
+        It is skipped if a gradient is infinite or NaN. An optimizer with `_step_supports_amp_scaling`
+        unscales and skips by itself: it is always run, with its attributes `grad_scale` (None if unscaled
+        already) and `found_inf` set meanwhile.
 
         Returns:
-            What `optimizer.step` returned; None if it was skipped.
+            What happened; kept as :attr:`last_step`, in :attr:`reports`, and for :meth:`report_of`. Its field
+            `returned` is what `optimizer.step` returned, None if it was skipped.
 
         Raises:
             ScalerError: nothing was scaled yet, step() was called since the last update(), no parameter has
-                a gradient, or a closure was given (it would be run with unscaled gradients only once).
+                a gradient, a closure was given (it would be run with unscaled gradients only once), or the
+                step is bad and max_consecutive_skips were skipped before it (its gradients are unscaled by
+                then; nothing else has changed).
         """
         if "closure" in options:
             raise ScalerError("a closure cannot be used with loss scaling", op="GradScaler.step")
@@ -172,11 +188,21 @@ class GradScaler(MovingScale):
                 self.unscale_(optimizer)
             if not record.checked:
                 raise self._nothing_to_check(optimizer)
+            if record.nonfinite:
+                self._require_patience(record.nonfinite)
             result = skip(optimizer) if record.nonfinite else optimizer.step(*args, **options)
         record.stage = Stage.STEPPED
+        return self._report(record, result)
+
+    def _report(self, record: Record, returned: Any) -> ScalerStep:
         skips = self._state.skips + 1 if record.nonfinite else 0
-        self.last_step = ScalerStep(bool(record.nonfinite), record.nonfinite, skips, self._state.scale)
-        return result
+        told = ScalerStep(
+            bool(record.nonfinite), record.nonfinite, skips, self.get_scale(), record.checked,
+            type(record.optimizer).__name__, record.place, returned,
+        )  # fmt: skip
+        self.last_step = record.report = told
+        self._reports.append(replace(told, returned=None))  # what was returned may hold a whole tape
+        return told
 
     def _step_fused(self, record: Record, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         optimizer = record.optimizer
@@ -185,8 +211,10 @@ class GradScaler(MovingScale):
         if record.stage is Stage.READY:
             named = list(named_parameters(optimizer, self._names))
             record.nonfinite = find_nonfinite(named)
-            record.checked = any(p.grad is not None for _, p in named)
+            record.checked = sum(p.grad is not None for _, p in named)
             scale = self._state.scale * (1.0 if own is None else own)
+        if record.nonfinite:
+            self._require_patience(record.nonfinite)
         optimizer.grad_scale, optimizer.found_inf = scale, float(bool(record.nonfinite))
         try:
             return optimizer.step(*args, **options)
@@ -210,7 +238,8 @@ class GradScaler(MovingScale):
                 stays as it is, and no check is needed.
 
         Raises:
-            ScalerError: nothing was scaled yet, or no gradients were checked.
+            ScalerError: nothing was scaled yet, no gradients were checked, or the step is bad and
+                max_consecutive_skips were skipped before it; nothing is changed.
             SettingError: `new_scale` is something else, or out of the rule's range.
         """
         self._require_scale("update")
@@ -220,21 +249,43 @@ class GradScaler(MovingScale):
                     "no inf checks were recorded prior to update()",
                     op="GradScaler.update", help="call step(optimizer), or unscale_(optimizer), first",
                 )  # fmt: skip
-            self.advance(any(record.nonfinite for record in self._records.values()))
+            names = [name for record in self._records.values() for name in record.nonfinite]
+            self._finish(bool(names), names)
             return
         scale = self.rule.check_scale(one_number(new_scale), "new_scale")
         self._state = replace(self._state, scale=self.rule.rounded(scale))
         self._records = {}
         forget(scaler=self)
 
-    def advance(self, found_inf: bool) -> None:
-        """Move S by a verdict reached elsewhere: what :meth:`update` does with its own."""
-        self._start()
-        self._state = next_state(self.rule, self._state, bool(found_inf))
+    def advance(self, found_inf: bool, nonfinite: Iterable[str] = ()) -> None:
+        """Move S by a verdict reached elsewhere: what :meth:`update` does with its own.
+
+        Args:
+            found_inf: whether any gradient was infinite or NaN.
+            nonfinite: the parameters whose gradients were, for messages.
+
+        Raises:
+            ScalerError: it was, and max_consecutive_skips were skipped before it; nothing is changed.
+        """
+        self._finish(bool(found_inf), nonfinite)
+
+    def _finish(self, found_inf: bool, nonfinite: Iterable[str]) -> None:
+        told = self._move(found_inf, tuple(dict.fromkeys(nonfinite)))
         self._records = {}
         forget(scaler=self)
+        warn(told, stacklevel=3)
 
     # ---- what it knows ------------------------------------------------------------------------------------
+
+    @property
+    def reports(self) -> tuple[ScalerStep, ...]:
+        """The last 100 steps, the oldest first, without what was returned; several optimizers one by one."""
+        return tuple(self._reports)
+
+    def report_of(self, optimizer: Any) -> ScalerStep | None:
+        """Return the report of the optimizer's step since the last update, None if there was no step."""
+        record = self._records.get(id(optimizer))
+        return None if record is None else record.report
 
     def is_enabled(self) -> bool:
         """Tell whether scaling is enabled."""
@@ -259,7 +310,8 @@ class GradScaler(MovingScale):
             raise ScalerError(
                 "a scaler can be copied between iterations only", op="GradScaler", help="call update() first"
             )
-        return super().__getstate__()
+        last = self.last_step and replace(self.last_step, returned=None)
+        return super().__getstate__() | {"last_step": last}
 
     # ---- inside -------------------------------------------------------------------------------------------
 
@@ -271,7 +323,7 @@ class GradScaler(MovingScale):
             )  # fmt: skip
 
     def _record(self, optimizer: Any) -> Record:
-        return self._records.setdefault(id(optimizer), Record(optimizer))
+        return self._records.setdefault(id(optimizer), Record(optimizer, place=len(self._records)))
 
 
 class _NoScaling(GradScaler):
@@ -287,15 +339,23 @@ class _NoScaling(GradScaler):
     def unscale_(self, optimizer: Any) -> None:
         """Do nothing."""
 
-    def step(self, optimizer: Any, *args: Any, **options: Any) -> Any:
-        """Run the optimizer."""
-        return optimizer.step(*args, **options)
+    def step(self, optimizer: Any, *args: Any, **options: Any) -> ScalerStep:
+        """Run the optimizer, and report it."""
+        return self._report(self._record(optimizer), optimizer.step(*args, **options))
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
-        """Do nothing."""
+        """Do nothing but begin a new iteration."""
+        del new_scale
+        self._records = {}
 
-    def advance(self, found_inf: bool) -> None:
-        """Do nothing."""
+    def advance(self, found_inf: bool, nonfinite: Iterable[str] = ()) -> None:
+        """Do nothing but begin a new iteration."""
+        del found_inf, nonfinite
+        self._records = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copy at any time."""
+        return self.__dict__ | {"last_step": None, "_reports": deque(maxlen=REPORTS_KEPT), "_records": {}}
 
     def is_enabled(self) -> bool:
         """Tell that scaling is disabled."""

@@ -48,6 +48,7 @@ class ScaleRule:
         smooth: grow a little on every good step, by growth_factor ** (1 / growth_interval).
         until_first_bad: multiply S by this on every good step before the first bad one; None: grow as ever.
         precision: what S is kept in: "float32", or "float64" where it is a Python number.
+        max_consecutive_skips: bad steps in a row that are skipped: one more raises; None: any number.
 
     Raises:
         SettingError: a setting of the wrong type, or one that could not act.
@@ -66,14 +67,17 @@ class ScaleRule:
     smooth: bool = False
     until_first_bad: float | None = None
     precision: str = "float32"
+    max_consecutive_skips: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("init_scale", "growth_factor", "backoff_factor", *_OPTIONAL):
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
                 object.__setattr__(self, name, _number(name, value))
-        for name in ("growth_interval", "hysteresis"):
+        for name in ("growth_interval", "hysteresis", "max_consecutive_skips"):
             value = getattr(self, name)
+            if name == "max_consecutive_skips" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, Integral):
                 raise SettingError(f"{name}: expected a whole number, got {value!r}")
         if self.precision not in PRECISIONS:
@@ -86,6 +90,7 @@ class ScaleRule:
             "backoff_factor": self.backoff_factor > 1 and "at most 1",
             "until_first_bad": (self.until_first_bad or 1) < 1 and "at least 1",
             "hysteresis": self.hysteresis < 1 and "at least 1",
+            "max_consecutive_skips": (self.max_consecutive_skips or 0) < 0 and "at least 0",
             "min_scale": self.min_scale is not None and not self.min_scale > 0 and "above 0",
             "growth_interval": self.smooth and self.growth_interval < 1 and "at least 1 to grow smoothly",
         }

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from minimp.scaler.machine import ScaleRule, ScaleState
+from minimp.errors import ScalerError, ScaleWarning
+from minimp.scaler.gradients import listing
+from minimp.scaler.health import ScaleHealth, Watch, alarm, health_of, watched
+from minimp.scaler.machine import ScaleRule, ScaleState, next_state
 from minimp.scaler.saving import from_state_dict, to_state_dict
 
-__all__ = ["MovingScale"]
+__all__ = ["MovingScale", "warn"]
 
 
 class MovingScale:
@@ -17,14 +21,17 @@ class MovingScale:
 
     Args:
         rule: how it moves.
+        label: what messages call it.
     """
 
-    def __init__(self, rule: ScaleRule) -> None:
-        self._begin(rule)
+    def __init__(self, rule: ScaleRule, label: str = "GradScaler") -> None:
+        self._begin(rule, label)
 
-    def _begin(self, rule: ScaleRule) -> None:
+    def _begin(self, rule: ScaleRule, label: str = "GradScaler") -> None:
         self.rule = rule
+        self._label = label
         self._state = ScaleState(rule.init_scale)
+        self._watch = Watch()
         self._started = False
 
     def _start(self) -> float:
@@ -33,6 +40,31 @@ class MovingScale:
             self._started = True
             self._state = replace(self._state, scale=self.rule.rounded(self._state.scale))
         return self._state.scale
+
+    def _move(self, found_inf: bool, nonfinite: Iterable[str]) -> str | None:
+        """Move S by a verdict; return what is to be told aloud once everything is in order."""
+        self._start()
+        if found_inf:
+            self._require_patience(nonfinite)
+        before, told = self._state, self._watch.told
+        self._state = next_state(self.rule, before, found_inf)
+        self._watch = watched(self._watch, self.rule, before, self._state)
+        if self._watch.told <= told:
+            return None
+        return f"{self._label}: {alarm(self.health, self.rule, nonfinite)}"
+
+    def _require_patience(self, nonfinite: Iterable[str]) -> None:
+        """Refuse to skip one more step than max_consecutive_skips."""
+        most = self.rule.max_consecutive_skips
+        if most is not None and self._state.skips >= most:
+            names = listing(nonfinite)
+            raise ScalerError(
+                f"{most} steps in a row have been skipped, and this one is bad too (loss scale "
+                f"{self._state.scale:g}{f'; not finite in {names}' if names else ''})",
+                op=self._label,
+                help="look for NaN in the data or the loss and lower the learning rate, or raise "
+                "max_consecutive_skips; weights and loss scale are as after the last step",
+            )
 
     # ---- what it knows ------------------------------------------------------------------------------------
 
@@ -49,6 +81,11 @@ class MovingScale:
     def state(self) -> ScaleState:
         """All that the next scale depends on, beside the rule."""
         return self._state
+
+    @property
+    def health(self) -> ScaleHealth:
+        """How the scale fares: "ok", "backing off", or one of the words of :mod:`minimp.scaler.health`."""
+        return health_of(self.rule, self._state, self._watch.floor_skips)
 
     def get_growth_factor(self) -> float:
         """Return what S is multiplied by when it grows."""
@@ -75,9 +112,10 @@ class MovingScale:
         self.rule = replace(self.rule, growth_interval=new_interval)
 
     def __repr__(self) -> str:
-        """Show the scale and the rest of the state."""
-        s = self._state
-        return f"{type(self).__name__}(scale={s.scale:g}, growth_tracker={s.growth_tracker}, skips={s.skips})"
+        """Show the scale, the rest of the state, and how it fares."""
+        s, name = self._state, type(self).__name__
+        counts = f"growth_tracker={s.growth_tracker}, skips={s.skips}"
+        return f"{name}(scale={s.scale:g}, {counts}, health={self.health.word!r})"
 
     # ---- saving -------------------------------------------------------------------------------------------
 
@@ -100,7 +138,14 @@ class MovingScale:
         self.rule, self._state = from_state_dict(self.rule, state_dict)
         if self._started:
             self._state = replace(self._state, scale=self.rule.rounded(self._state.scale))
+        self._watch = Watch()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy (copy.deepcopy); the copy rounds its scale anew, as PyTorch's does."""
         return self.__dict__ | {"_started": False}
+
+
+def warn(told: str | None, stacklevel: int) -> None:
+    """Say aloud what :meth:`MovingScale._move` returned; `stacklevel` counts from the caller."""
+    if told is not None:
+        warnings.warn(told, ScaleWarning, stacklevel=stacklevel + 1)

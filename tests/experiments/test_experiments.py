@@ -14,7 +14,7 @@ import pytest
 import minimp as mp
 from minimp import experiments, models, optim
 from minimp.data import AnyParts, ArrayDataset, DataLoader, TrainTest, digits, split_text
-from minimp.errors import SettingError
+from minimp.errors import ScaleWarning, SettingError
 from minimp.evaluation import evaluate
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment, run_recipe
 from minimp.recipe import Recipe, recipes
@@ -303,7 +303,11 @@ def test_bytes_are_those_of_a_batch(data: TrainTest) -> None:
 def test_a_scale_backs_off_to_nothing_and_the_run_goes_on(data: TrainTest) -> None:
     """Oracle: S halves at each bad step; 2^16 is 0 in float32 after 166 of them (2^-149 is the least)."""
     experiment = SMALL.with_(lr=1e3, steps=180, batch=8)
-    made = run_recipe(experiment, recipes["mixed-fp16"], data)
+    with pytest.warns(ScaleWarning) as told:
+        made = run_recipe(experiment, recipes["mixed-fp16"], data)
+    assert [str(each.message).split(",")[0] for each in told] == [
+        "GradScaler: collapsing: loss scale 0.5", "GradScaler: dead: loss scale 0"
+    ]  # fmt: skip
     assert made.diverged_at == 2
     assert made.skipped_steps == 179
     assert made.loss_scales[1:167] == tuple(2.0 ** (16 - k) for k in range(166))
@@ -316,7 +320,8 @@ def test_a_scale_of_nothing_gives_no_gradient(scale: float, data: TrainTest) -> 
     step, batches = plain_parts(SMALL, recipes["mixed-fp16"], data)
     step.scaler = mp.GradScaler(init_scale=scale, growth_interval=1)
     before = {name: np.asarray(p).tobytes() for name, p in step.model.named_parameters()}
-    reports = [step(*next(batches)) for _ in range(3)]
+    with pytest.warns(ScaleWarning, match="dead: loss scale 0, the last step was bad"):
+        reports = [step(*next(batches)) for _ in range(3)]
     assert all(report.skipped and set(report.nonfinite) == set(before) for report in reports)
     assert {name: np.asarray(p).tobytes() for name, p in step.model.named_parameters()} == before
 

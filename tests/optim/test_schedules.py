@@ -110,7 +110,7 @@ def test_mistakes_are_named() -> None:
 
 def skipping_scaler(param: Any) -> Any:
     """Return a function that runs one scaled step, skipped or not, and says whether it was skipped."""
-    scaler = mp.GradScaler(init_scale=4.0, growth_interval=1000)
+    scaler = mp.GradScaler(init_scale=256.0, growth_interval=1000)
 
     def train(of: optim.Optimizer, value: float) -> bool:
         of.zero_grad()

@@ -128,7 +128,13 @@ class Twins:
     def step(self, index: int) -> None:
         """Step one optimizer: w <- w - g, so that the parameters tell whether it ran."""
         mine, other = self.our_optimizers[index], self.their_optimizers[index]
-        self.both(lambda: self.our_scaler.step(mine), lambda: self.their_scaler.step(other))
+        ends = self.both(
+            lambda: self.our_scaler.step(mine, float), lambda: self.their_scaler.step(other, float)
+        )
+        if ends is not None:
+            record = self.their_scaler._per_optimizer_states[id(other)]
+            found = sum(flag.item() for flag in record["found_inf_per_device"].values())
+            assert (ends[0].skipped, ends[0].returned is None) == (found != 0, ends[1] is None)
 
     def step_with_closure(self, index: int) -> None:
         """Step with a closure given by keyword."""
@@ -194,7 +200,7 @@ class Twins:
     def _our_records(self) -> list[tuple[str, bool, bool]]:
         held = [self.our_scaler._records.get(id(each)) for each in self.our_optimizers]
         return [
-            ("READY", False, False) if r is None else (r.stage.name, r.checked, bool(r.nonfinite))
+            ("READY", False, False) if r is None else (r.stage.name, bool(r.checked), bool(r.nonfinite))
             for r in held
         ]
 

@@ -28,7 +28,11 @@ def test_a_disabled_scaler_does_nothing(make: Any) -> None:
     assert scaler.scale(loss) is loss
     assert scaler.scale("anything") == "anything"
     scaler.unscale_(optimizer)
-    assert [scaler.step(optimizer, value) for value in (1, 2)] == [1, 2]
+    reports = [scaler.step(optimizer, value) for value in (1, 2)]
+    assert [(each.returned, each.skipped, each.scale) for each in reports] == [
+        (1, False, 1.0),
+        (2, False, 1.0),
+    ]
     assert optimizer.calls == 2
     scaler.update()
     scaler.update(4.0)

@@ -12,6 +12,8 @@ from minimp.errors import SettingError
 from minimp.scaler import PRESETS, GradScaler
 from tests.scaler.traces import LIBRARIES, paddle
 
+pytestmark = pytest.mark.filterwarnings("ignore::minimp.errors.ScaleWarning")  # traces go where they go
+
 # Long runs of equal verdicts reach the floors, the ceilings and the intervals; single ones mix them.
 runs = st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=12)
 NEAR_THE_ENDS = {"chainer": (1.0, 1024.0, 65504.0), "jmp": (1.0, 4.0, 2.0**126), "mindspore": (1.0, 2.0**126)}

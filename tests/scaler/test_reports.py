@@ -52,7 +52,9 @@ def test_the_last_step_says_what_happened_and_where() -> None:
         assert scaler.last_step is not None
         assert (scaler.last_step.skipped, scaler.last_step.nonfinite) == (True, names)
     assert (scaler.last_step.consecutive_skips, scaler.last_step.scale) == (3, 2.0)
-    assert str(scaler.last_step) == "skipped (3 in a row) at loss scale 2: not finite in w"
+    assert str(scaler.last_step) == (
+        "PlainSGD skipped (3 in a row) at loss scale 2: 1 of 4 gradients not finite: w"
+    )
     set_grad(w, 1.0, 1.0)
     scaler.step(optimizer)
     assert (scaler.last_step.skipped, scaler.last_step.nonfinite, scaler.last_step.consecutive_skips) == (
@@ -60,7 +62,7 @@ def test_the_last_step_says_what_happened_and_where() -> None:
         (),
         0,
     )
-    assert str(scaler.last_step) == "stepped at loss scale 1"
+    assert str(scaler.last_step) == "PlainSGD stepped at loss scale 1: 4 gradients checked"
 
 
 def test_names_need_parameters() -> None:

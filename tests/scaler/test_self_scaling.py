@@ -30,7 +30,7 @@ def test_a_self_scaling_optimizer_is_given_the_scale_and_the_verdict() -> None:
     """Oracle: PyTorch 2.13.0's contract with fused optimizers: float16 gradients, passing attributes."""
     scaler = begun()
     good, bad = fused(8.0), fused(INF)
-    assert [scaler.step(each, "value") for each in (good, bad)] == ["value", "value"]
+    assert [scaler.step(each, "value").returned for each in (good, bad)] == ["value", "value"]
     assert (good.seen, bad.seen) == ([(8.0, 0.0)], [(8.0, 1.0)])
     assert [params_of(each)[0].item() for each in (good, bad)] == [-1.0, 0.0]
     assert grad_of(good).item() == 8.0

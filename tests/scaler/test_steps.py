@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from minimp.errors import ScalerError, SettingError
+from minimp.errors import ScalerError, ScaleWarning, SettingError
 from minimp.scaler import GradScaler
 from tests.scaler.plain import (
     PlainSGD,
@@ -25,7 +26,7 @@ INF, NAN = math.inf, math.nan
 def test_a_good_step_divides_by_s_and_runs_the_optimizer() -> None:
     """Oracle: w - g / S by hand; the optimizer's return value and arguments pass through."""
     scaler, optimizer = begun(growth_interval=2), with_grads((8.0, -16.0))
-    assert scaler.step(optimizer, "value") == "value"
+    assert scaler.step(optimizer, "value").returned == "value"
     assert params_of(optimizer)[0].tolist() == [-1.0, 2.0]
     assert grad_of(optimizer).tolist() == [1.0, -2.0]
     scaler.update()
@@ -36,7 +37,7 @@ def test_a_good_step_divides_by_s_and_runs_the_optimizer() -> None:
 def test_a_bad_step_is_skipped_and_halves_the_scale(fault: float) -> None:
     """Oracle: PyTorch 2.13.0: parameters untouched, None returned, all gradients multiplied all the same."""
     scaler, optimizer = begun(), with_grads((8.0,), (8.0, fault))
-    assert scaler.step(optimizer, "value") is None
+    assert scaler.step(optimizer, "value").returned is None
     assert optimizer.calls == 0
     assert [p.tolist() for p in params_of(optimizer)] == [[0.0], [0.0, 0.0]]
     assert grad_of(optimizer).tolist() == [1.0]
@@ -57,7 +58,8 @@ def test_a_scale_of_zero_gives_nan_and_stays() -> None:
     """Oracle: PyTorch 2.13.0."""
     scaler, optimizer = begun(init_scale=0.0, growth_interval=1), with_grads((0.0,))
     scaler.step(optimizer)
-    scaler.update()
+    with pytest.warns(ScaleWarning, match="dead: loss scale 0"):
+        scaler.update()
     assert math.isnan(params_of(optimizer)[0].item())
     assert scaler.get_scale() == 0.0
 
@@ -66,11 +68,12 @@ def test_an_infinite_scale_skips_for_ever() -> None:
     """Oracle: PyTorch 2.13.0: S = inf makes every gradient non-finite; backing off leaves it infinite."""
     scaler, w = GradScaler(init_scale=INF), parameter(1.0)
     optimizer = PlainSGD([w])
-    for _ in range(3):
+    for expected in (pytest.warns(ScaleWarning, match="dead: loss scale inf"), nullcontext(), nullcontext()):
         w.grad = None
         scaler.scale((w * 2.0).sum()).backward()
         scaler.step(optimizer)
-        scaler.update()
+        with expected:
+            scaler.update()
     assert (optimizer.calls, scaler.get_scale()) == (0, INF)
 
 
@@ -188,7 +191,7 @@ def test_a_closure_is_refused_as_keyword_and_passed_on_by_place() -> None:
     def closure() -> float:
         return 1.0
 
-    assert scaler.step(optimizer, closure) is closure
+    assert scaler.step(optimizer, closure).returned is closure
 
 
 def test_two_optimizers_skip_apart_and_back_off_together() -> None:
