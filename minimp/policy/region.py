@@ -168,15 +168,10 @@ class autocast(Scope):  # noqa: N801 - torch's name
     def changes(self, now: Modes) -> dict[str, Any]:
         """Open a region; nested regions share the outermost one's casts, and they die with that one."""
         outer = now.autocast
+        if self.faithful:
+            self._found = outer
         held = outer.cache if outer is not None else SHARED if self.faithful else {}
         return {"autocast": Region(self.policy, self.format, self.enabled, self.casts, self.faithful, held)}
-
-    def __enter__(self) -> Self:
-        """Open the region."""
-        if self.faithful:
-            self._found = MODES.get().autocast
-        super().__enter__()
-        return self
 
     def __exit__(self, *exc: object) -> None:
         """Put back what was in force on entry (faithful: on the last entry, reentry-leaves-region-on)."""
