@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from minimp.cli.base import console, examples, json_text, progress_console
 from minimp.cli.choices import READING, add_reading, both_sizes, computing_on, models_text
 from minimp.cli.sizes import parse_sizes
 from minimp.data import AnyParts
-from minimp.errors import SettingError
+from minimp.errors import ScaleWarning, SettingError
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
 from minimp.recipe import recipes
@@ -174,7 +175,11 @@ def _run_with_progress(experiment: Experiment, data: AnyParts, *, quiet: bool) -
                     tasks[name], completed=number, loss=f"{report.loss:8.4f}", scale=f"{report.loss_scale:g}"
                 )
 
-        outcomes = list(run_experiment(experiment, data, None if unseen else advance))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ScaleWarning
+            )  # a scale that collapses is a result: it has a verdict
+            outcomes = list(run_experiment(experiment, data, None if unseen else advance))
     reference = next(each for each in outcomes if each.recipe == experiment.reference)
     return [(outcome, verdict(outcome, reference)) for outcome in outcomes]
 
