@@ -6,11 +6,16 @@ from minimp.frameworks.difference import Difference
 
 __all__ = ["SCALER_DIFFERENCES"]
 
+OF_CASTS = "torch 2.13.0, aten/src/ATen/autocast_mode.cpp, cached_cast"
 IN_TORCH = "torch 2.13.0, torch/amp/grad_scaler.py"
 
 
 def _scaler(name: str, subject: str, cases: str, reason: str, source: str = IN_TORCH) -> Difference:
     return Difference(name, "torch", "scaler", (subject,), cases, reason, source)
+
+
+def _cache(name: str, subject: str, cases: str, reason: str, source: str = OF_CASTS) -> Difference:
+    return Difference(name, "torch", "cache", (subject,), cases, reason, source)
 
 
 SCALER_DIFFERENCES: tuple[Difference, ...] = (
@@ -56,6 +61,27 @@ SCALER_DIFFERENCES: tuple[Difference, ...] = (
     _scaler(
         "factors-set-later", "settings", "set_backoff_factor(2)",
         "torch's constructor refuses backing off that grows, its setter does not; here both do",
+    ),
+    _cache(
+        "no-grad-before-2.13", "First used under no_grad", "*, cache='torch-before-2.13'",
+        "torch's way up to 2.12, as chosen: a cast first made under no_grad is kept without a gradient, and "
+        "the weight gets none from its later uses",
+        "pytorch#165068, which changed it",
+    ),
+    _cache(
+        "cache-ignores-format", "An inner region in the other low format", "*, cache='torch'",
+        "torch hands the inner region the outer one's cast, whose product with a fresh one fails; here casts "
+        "are handed out only in the format asked for, unless faithful=True",
+    ),
+    _cache(
+        "cache-ignores-format", "The weight's square in such an inner region", "*, cache='torch'",
+        "torch computes the square in the outer region's format, from its casts; here in the inner one's, "
+        "unless faithful=True",
+    ),
+    _cache(
+        "cache-ignores-changes", "The weight changed inside the region", "*, cache='torch'",
+        "torch goes on with the cast of the old values; here a weight whose array was replaced is cast anew, "
+        "unless faithful=True",
     ),
 )  # fmt: skip
 """Each known difference of these sections."""

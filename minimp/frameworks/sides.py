@@ -42,6 +42,10 @@ class Side(ABC):
         """Return a tensor in the format of that name."""
 
     @abstractmethod
+    def assign(self, tensor: Any, values: Values) -> None:
+        """Give a leaf other values, as an optimizer would."""
+
+    @abstractmethod
     def labels(self, values: np.ndarray[Any, Any]) -> Any:
         """Return whole numbers as losses and embeddings take them."""
 
@@ -80,6 +84,10 @@ class Minimp(Side):
     def tensor(self, values: Values, dtype: str = "float32", requires_grad: bool = False) -> Any:
         """Return a tensor."""
         return tensors.tensor(values, dtype=dtype, requires_grad=requires_grad)
+
+    def assign(self, tensor: Any, values: Values) -> None:
+        """Give it another array."""
+        tensor.array = tensors.tensor(values, dtype=tensor.format).array
 
     def labels(self, values: np.ndarray[Any, Any]) -> Any:
         """Return the array."""
@@ -130,6 +138,11 @@ class Torch(Side):
         """Return a tensor; the values are rounded once, from float64."""
         made = self.torch.tensor(np.asarray(values)).to(getattr(self.torch, dtype))
         return made.requires_grad_() if requires_grad else made
+
+    def assign(self, tensor: Any, values: Values) -> None:
+        """Write into it."""
+        with self.torch.no_grad():
+            tensor.copy_(self.torch.tensor(np.asarray(values)))
 
     def labels(self, values: np.ndarray[Any, Any]) -> Any:
         """Return a tensor of int64."""
