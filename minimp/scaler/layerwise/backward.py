@@ -37,7 +37,7 @@ class LayerwiseWalk:
         keep: keep what was saved (torch's `retain_graph`).
 
     Attributes:
-        exponents: where a gradient has arrived -> log2 of its scale.
+        exponents: where a gradient has arrived -> log2 of the scale that it has there.
         origins: the same -> the layers through which it came since it was last known to be finite.
     """
 
@@ -69,21 +69,23 @@ class LayerwiseWalk:
             require_saved(node)
         if isinstance(grad, Pieces):
             grad = as_array(grad, node.backend)
+        exponent, origin = self.exponents[node], self.origins[node]
         use = self.names.at(node, grad)
-        if use is not None:
-            factor = self.layers.choose(use, node, grad, self.exponents[node])
-            if factor is None:
-                self.layers.overflowed |= self.origins[node]
-            else:
-                grad = shifted(grad, factor, node.backend)
-                self.exponents[node] += factor
-                self.origins[node] = frozenset([use[0]])
+        factor = None if use is None else self.layers.choose(use, node, grad, exponent)
+        if use is not None and factor is None:
+            self.layers.overflowed |= origin
+        if use is not None and factor is not None:
+            grad = shifted(grad, factor, node.backend)
+            exponent, origin = exponent + factor, frozenset([use[0]])
         parts = self._parts(node, grad)
-        if use is not None and self.layers.settings.measure and is_narrow(node.format):
-            self._measure(use[0], node, grad, parts)
+        if use is not None and factor is not None and self.layers.settings.measure and is_narrow(node.format):
+            self.layers.measured(use[0], *flushed_shares(node, grad, exponent, parts))
         if not self.keep and node.saved:
             node.saved, node.recording = (), False
-        return [self._arriving(node, source, part) for source, part in zip(node.inputs, parts, strict=False)]
+        return [
+            self._arriving(source, part, exponent, origin)
+            for source, part in zip(node.inputs, parts, strict=False)
+        ]
 
     def _parts(self, node: Node, grad: Any) -> tuple[Any, ...]:
         modes = MODES.get()
@@ -94,14 +96,14 @@ class LayerwiseWalk:
             tell_backward(node, grad, parts, modes)
         return parts
 
-    def _arriving(self, node: Node, source: Edge | None, part: Any) -> Any:
+    def _arriving(self, source: Edge | None, part: Any, exponent: int, origin: frozenset[str]) -> Any:
         """Write down the scale of what goes to `source`; what meets another gradient there says so itself."""
         if source is None or part is None:
             return part
         if source in self.exponents:
-            self.origins[source] |= self.origins[node]
-            return _Meeting(source, part, self.exponents[node])
-        self.exponents[source], self.origins[source] = self.exponents[node], self.origins[node]
+            self.origins[source] |= origin
+            return _Meeting(source, part, exponent)
+        self.exponents[source], self.origins[source] = exponent, origin
         return part
 
     def _add(self, edge: Edge, held: Any, part: _Meeting) -> Any:
@@ -120,19 +122,29 @@ class LayerwiseWalk:
         leaf.backend.freeze((array,))
         return array
 
-    def _measure(self, name: str, node: Node, grad: Array, parts: tuple[Any, ...]) -> None:
-        """Compute the first result again in float32, and count what is zero only because it was rounded."""
-        form, backend = node.format, node.backend
-        index = next((i for i, part in enumerate(parts) if part is not None), None)
-        if index is None or form is None:
-            return
-        twin = copy(node)
-        twin.format = float32
-        exact = as_array(node.op.differentiate(twin, grad)[index], backend)
-        alive = exact != 0
-        count = max(int(alive.sum()), 1)
-        bare = backend.cast(shifted(exact, -self.exponents[node], backend), form)
-        lost = [
-            int((alive & (backend.wide(as_array(low, backend)) == 0)).sum()) for low in (bare, parts[index])
-        ]
-        self.layers.measured(name, lost[0] / count, lost[1] / count)
+
+def flushed_shares(node: Node, grad: Array, exponent: int, parts: tuple[Any, ...]) -> tuple[float, float]:
+    """Return the shares of a layer's first result that its rounding made zero: with S = 1, and as it is.
+
+    The result is computed again in float32: what is not zero there is what can be lost.
+
+    Args:
+        node: the layer.
+        grad: what it differentiated: 2^exponent times the true gradient.
+        exponent: log2 of S.
+        parts: its results in its own format.
+    """
+    form, backend = node.format, node.backend
+    index = next((i for i, part in enumerate(parts) if part is not None), None)
+    if index is None or form is None:
+        return 0.0, 0.0
+    twin = copy(node)
+    twin.format = float32
+    exact = as_array(node.op.differentiate(twin, grad)[index], backend)
+    alive = exact != 0
+    count = max(int(alive.sum()), 1)
+    bare = backend.cast(shifted(exact, -exponent, backend), form)
+    before, after = (
+        int((alive & (backend.wide(as_array(low, backend)) == 0)).sum()) for low in (bare, parts[index])
+    )
+    return before / count, after / count

@@ -101,6 +101,7 @@ class LayerwiseScaler:
         self._steps: GradScaler = GradScaler.preset("static", init_scale=1.0)
         self._named: list[tuple[str, Value]] = []
         self._scales: dict[int, tuple[ref[Edge], int]] = {}
+        self._walk: LayerwiseWalk | None = None
         self._backwards = 0
         self._overflowed: tuple[str, ...] = ()
 
@@ -146,11 +147,14 @@ class LayerwiseScaler:
         walk = LayerwiseWalk(self._layers, names, keep=bool(retain_graph))
         seed = seed_of(loss, grad)
         wide = loss.backend.times(seed, settings.init_scale)
-        found = walk.run(loss, loss.backend.narrow(wide, loss.format), start)
+        self._layers.latest, self._walk = {}, walk
+        try:
+            found = walk.run(loss, loss.backend.narrow(wide, loss.format), start)
+        finally:
+            self._scales, self._walk = walk.scales(), None
         for leaf, array in found.items():
             total = array if leaf.grad is None else leaf.backend.add(leaf.grad.array, array)
             leaf.grad = Tensor(total, leaf.backend)
-        self._scales = walk.scales()
         self._backwards += 1
 
     def _check(self, loss: Tensor, parameters: Mapping[int, str]) -> None:
@@ -257,7 +261,7 @@ class LayerwiseScaler:
 
     @property
     def overflowed(self) -> tuple[str, ...]:
-        """The layers that the last finished step was skipped for; each may take half of its factor now."""
+        """The layers that overflowed in the last finished step; those not fixed take half of their factors."""
         return self._overflowed
 
     @property
@@ -273,14 +277,15 @@ class LayerwiseScaler:
     scale_value = property(get_scale)
 
     def scale_of(self, x: Tensor) -> float:
-        """Return S, the scale with which a gradient arrived at `x` in the last backward.
+        """Return S, the scale with which a gradient arrived at `x` in the last backward, or in this one.
 
-        Hooks of `x`, and `.grad` of a tensor that is no leaf (`retain_grad`), have that scale.
+        What hooks of `x` are shown, and `.grad` of a tensor that is no leaf (`retain_grad`), has that scale.
 
         Raises:
             GradientError: no gradient arrived there.
         """
-        held = None if x.edge is None else self._scales.get(id(x.edge))
+        scales = self._scales if self._walk is None else self._walk.scales()
+        held = None if x.edge is None else scales.get(id(x.edge))
         if held is None or held[0]() is not x.edge:
             raise GradientError(
                 "no gradient arrived here in the last backward", op="LayerwiseScaler.scale_of"
@@ -310,8 +315,7 @@ class LayerwiseScaler:
 
     def report(self) -> LayerwiseReport:
         """Return what each layer did in the last backward; print it for a table."""
-        rows = tuple(layer.row for layer in self._layers.table.values() if layer.row is not None)
-        return LayerwiseReport(rows, self._overflowed, self._steps.state.skips)
+        return LayerwiseReport(self._layers.rows(), self._overflowed, self._steps.state.skips)
 
     def __repr__(self) -> str:
         """Show the settings that matter, and how many layers there are."""
