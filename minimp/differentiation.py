@@ -12,6 +12,7 @@ from minimp.handles import RemovableHandle
 from minimp.higher import recorded_gradients
 from minimp.modes import setting
 from minimp.tape import Array, Value, backward, gradients
+from minimp.tape.scales import PLAIN, mark, mark_shown, mark_sum, marks_behind, showing
 
 if TYPE_CHECKING:
     from minimp.tensors import Tensor
@@ -25,9 +26,15 @@ def run_backward(output: Value, given: Any, *, retain_graph: bool | None, create
         backward(output, _seed(output, given).array, keep=bool(retain_graph))
         return
     _refuse_freeing(retain_graph)
-    for leaf, found in recorded_gradients([(output, _seed(output, given))]).items():
+    marks = marks_behind([output])
+    with showing(marks):
+        recorded = recorded_gradients([(output, _seed(output, given))])
+    for leaf, found in recorded.items():
         if isinstance(leaf, Value):
-            leaf.grad = found if leaf.grad is None else ops.add(leaf.grad, found)
+            held = leaf.grad
+            made = found if held is None else ops.add(held, found)
+            mark_sum(made, held, PLAIN if marks is None else marks(leaf))
+            leaf.grad = made
 
 
 def grad(
@@ -42,7 +49,7 @@ def grad(
     (tensor(18.),)
 
     Only what lies between the inputs and the outputs is differentiated: nothing else is freed, and no other
-    hooks are called.
+    hooks are called. The gradients of a loss that a scaler has multiplied carry its scale, and are marked so.
 
     Args:
         outputs: the tensor to differentiate; of several, the sum is differentiated.
@@ -69,21 +76,25 @@ def grad(
     edges = [x.edge for x in wanted]
     only = frozenset(edge for edge in edges if edge is not None)
     found: Sequence[Tensor | None]
-    if create_graph:
-        _refuse_freeing(retain_graph)
-        recorded = recorded_gradients(starts, only)
-        found = [None if edge is None else recorded.get(edge) for edge in edges]
-    else:
-        arrays = gradients([(y, seed.array) for y, seed in starts], only, keep=bool(retain_graph))
-        found = [
-            None if edge is None or edge not in arrays else Value.make(arrays[edge], x.backend)
-            for edge, x in zip(edges, wanted, strict=True)
-        ]
-    for i, each in enumerate(found):
+    marks = marks_behind([y for y, _ in starts])
+    with showing(marks):
+        if create_graph:
+            _refuse_freeing(retain_graph)
+            recorded = recorded_gradients(starts, only)
+            found = [None if edge is None else recorded.get(edge) for edge in edges]
+        else:
+            arrays = gradients([(y, seed.array) for y, seed in starts], only, keep=bool(retain_graph))
+            found = [
+                None if edge is None or edge not in arrays else Value.make(arrays[edge], x.backend)
+                for edge, x in zip(edges, wanted, strict=True)
+            ]
+    for i, (edge, each) in enumerate(zip(edges, found, strict=True)):
         if each is None and not allow_unused:
             raise GradientError(
                 f"the output does not depend on input {i}", op="grad", help="pass allow_unused=True"
             )
+        if marks is not None and edge is not None and each is not None:
+            mark(each, marks(edge))
     return tuple(found)
 
 
@@ -156,13 +167,15 @@ def register_hook(x: Value, hook: Callable[[Tensor], Tensor | None]) -> Removabl
         )  # fmt: skip
     backend = x.backend
 
-    def show(grad: Any, _: Any) -> Any:
+    def show(grad: Any, edge: Any) -> Any:
         """Bring an array into a tensor and back; a recorded gradient is one already."""
         if isinstance(grad, Value):
             found: Any = hook(grad)  # type: ignore[arg-type]  # every Value is a Tensor
             return grad if found is None else _checked(grad.array, found)
+        shown = Value.make(grad, backend)
+        mark(shown, mark_shown(edge))
         with setting(grad_enabled=False, autocast=None):
-            found = hook(Value.make(grad, backend))
+            found = hook(shown)
         return grad if found is None else _checked(grad, found).array
 
     hooks = _hooks_of(x)
@@ -204,12 +217,15 @@ class _Keeper:
     def __init__(self, x: Value) -> None:
         self.held = ref(x)
 
-    def __call__(self, grad: Any, _: Any) -> Any:
+    def __call__(self, grad: Any, edge: Any) -> Any:
         target = self.held()
         if target is not None:
             with setting(grad_enabled=isinstance(grad, Value), autocast=None):
-                found = grad if isinstance(grad, Value) else Value.make(grad, target.backend)
-                target.grad = found if target.grad is None else ops.add(target.grad, found)  # type: ignore[assignment]  # every Value is a Tensor
+                found: Any = grad if isinstance(grad, Value) else Value.make(grad, target.backend)
+                held = target.grad
+                made = found if held is None else ops.add(held, found)
+                mark_sum(made, held, mark_shown(edge))
+                target.grad = made
         return grad
 
 

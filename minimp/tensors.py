@@ -19,6 +19,7 @@ from minimp.handles import RemovableHandle
 from minimp.operators import Operators, einops_backend
 from minimp.policy import FLOATING
 from minimp.tape import Value
+from minimp.tape.scales import PLAIN, mark, mark_of, shown
 
 __all__ = ["Tensor", "from_dlpack", "tensor"]
 
@@ -80,7 +81,7 @@ class Tensor(Operators):
             parts.append(f"op={self.node.op.name}")
         elif self.requires_grad:
             parts.append("requires_grad=True")
-        return f"tensor({', '.join(parts)})"
+        return f"tensor({', '.join([*parts, *_scale_shown(self)])})"
 
     # ---- the way out ------------------------------------------------------------------------------------
 
@@ -245,6 +246,8 @@ class Tensor(Operators):
         copied = Tensor(self.array.copy(), self.backend)
         copied.requires_grad = self.requires_grad
         copied.grad = None if self.grad is None else Tensor(self.grad.array.copy(), self.backend)
+        if copied.grad is not None:
+            mark(copied.grad, mark_of(self.grad))
         memo[id(self)] = copied
         return copied
 
@@ -259,6 +262,14 @@ class Tensor(Operators):
 
 
 Value.make = Tensor
+
+
+def _scale_shown(gradient: Tensor) -> list[str]:
+    """Return what is to be said of a gradient that carries a loss scale, or several."""
+    carried = mark_of(gradient)
+    if carried is None or carried.factors == PLAIN.factors:
+        return []
+    return ["scale=" + " and ".join(map(shown, sorted(carried.factors)))]
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, backend: str | None = None) -> Tensor:

@@ -15,7 +15,6 @@ from minimp.nn.hooks import call_hooked
 from minimp.nn.parameter import copy_leaf, move, recast
 from minimp.nn.states import LoadResult, load_state, read_state
 from minimp.nn.tree import Tree, count_parameters, join
-from minimp.scaler.marks import forget
 from minimp.tensors import Tensor
 
 __all__ = ["Module", "count_parameters", "indent"]
@@ -171,7 +170,6 @@ class Module(Tree):
             if param.grad is not None:
                 zeros = None if set_to_none else param.backend.xp.zeros_like(param.grad.array)
                 param.grad = None if zeros is None else Tensor(zeros, param.backend)
-        forget(self.parameters())  # a loss scale that the gradients carried is gone with them
 
     statistics: tuple[str, ...] = ()
     """Names of the buffers that hold running statistics."""

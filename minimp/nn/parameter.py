@@ -6,6 +6,7 @@ from typing import Any
 
 from minimp.errors import GradientError
 from minimp.formats import Format
+from minimp.tape.scales import mark, mark_of
 from minimp.tensors import Tensor, tensor
 
 __all__ = ["Parameter", "copy_leaf", "move", "recast"]
@@ -56,7 +57,7 @@ def copy_leaf(source: Any) -> Any:
     Tensor.__init__(made, source.array.copy(), source.backend)
     made.requires_grad = source.requires_grad
     if source.grad is not None:
-        made.grad = Tensor(source.grad.array.copy(), source.backend)
+        made.grad = _marked(Tensor(source.grad.array.copy(), source.backend), source.grad)
     return made
 
 
@@ -71,7 +72,7 @@ def recast(leaf: Tensor, format: Format) -> None:
     leaf.array = leaf.backend.cast(leaf.array, format)
     leaf.format = format
     if grad is not None:
-        leaf.grad = Tensor(leaf.backend.cast(grad.array, format), leaf.backend)
+        leaf.grad = _marked(Tensor(leaf.backend.cast(grad.array, format), leaf.backend), grad)
 
 
 def move(leaf: Tensor, backend: Any) -> None:
@@ -81,4 +82,10 @@ def move(leaf: Tensor, backend: Any) -> None:
     grad, leaf.grad = leaf.grad, None
     leaf.array, leaf.backend = backend.from_host(leaf.backend.to_host(leaf.array)), backend
     if grad is not None:
-        leaf.grad = Tensor(backend.from_host(grad.backend.to_host(grad.array)), backend)
+        leaf.grad = _marked(Tensor(backend.from_host(grad.backend.to_host(grad.array)), backend), grad)
+
+
+def _marked(made: Tensor, grad: Tensor) -> Tensor:
+    """Return the copy of a gradient, which carries the loss scale that the gradient carries."""
+    mark(made, mark_of(grad))
+    return made

@@ -2,7 +2,7 @@
 
 Under loss scaling a gradient is S times what it should be until it is unscaled: clipping it then compares S
 times its norm with the limit, and training crawls without an error. So gradients that still carry a scale
-are refused here, or corrected for where the scaler is given.
+are refused here, corrected for where the scaler is given, and taken as they are by ``allow_scaled=True``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from minimp.errors import GradientError, ScalerError, SettingError
+from minimp.errors import GradientError, SettingError
 from minimp.quiet import hush, speak
 from minimp.scaler import GradScaler
-from minimp.scaler.marks import scale_of
+from minimp.scaler.marks import called, factors_within
 from minimp.tape import Array, Value
+from minimp.tape.scales import mark, mark_of
 from minimp.tensors import Tensor
 
 __all__ = [
@@ -33,7 +34,7 @@ Parameters = Value | Iterable[Value]
 
 def get_total_norm(
     tensors: Parameters, norm_type: float = 2.0, error_if_nonfinite: bool = False, *,
-    scaler: GradScaler | None = None,
+    scaler: GradScaler | None = None, allow_scaled: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Return the norm of several tensors taken as one vector: (sum |x|^p)^(1/p), or max |x|.
 
@@ -45,21 +46,24 @@ def get_total_norm(
         norm_type: p, greater than 0; ``math.inf`` takes the largest magnitude.
         error_if_nonfinite: refuse a norm that is infinite or NaN.
         scaler: whose scale S gradients among the tensors may still carry; those are divided by S.
+        allow_scaled: take gradients as they are, whatever they carry: the norm is then S times the unscaled
+            one.
 
     Returns:
         A tensor of one element: float64 if a tensor is, else float32; 0 for no tensors.
 
     Raises:
-        SettingError: p is not greater than 0.
+        SettingError: p is not greater than 0; or `scaler` stands beside `allow_scaled`.
         ScalerError: a tensor is a gradient that still carries a loss scale, and no scaler, or another one,
-            was given.
+            was given; or that was unscaled twice, or added up under several scales.
         GradientError: the norm is not finite, and that was to be an error.
     """
     p = float(norm_type)
     if not p > 0.0:
         raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="get_total_norm")
     listed = _as_list(tensors)
-    return _total(listed, _scales("get_total_norm", listed, scaler), p, error_if_nonfinite)
+    scales = _scales("get_total_norm", listed, None, scaler, allow_scaled)
+    return _total(listed, scales, p, error_if_nonfinite)
 
 
 def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
@@ -75,7 +79,7 @@ def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
 
 def clip_grad_norm_(
     parameters: Parameters, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False, *,
-    scaler: GradScaler | None = None,
+    scaler: GradScaler | None = None, allow_scaled: bool = False,
 ) -> Tensor:  # fmt: skip
     r"""Scale all gradients by min(1, max_norm / (norm + 1e-6)), so that their norm is at most `max_norm`.
 
@@ -88,6 +92,9 @@ def clip_grad_norm_(
         clip_grad_norm_(model.parameters(), 1.0)
 
     or pass the scaler: the norm is then that of the unscaled gradients, and the gradients go on carrying S.
+    Or clip to a limit that is scaled, too::
+
+        clip_grad_norm_(model.parameters(), 1.0 * scaler.get_scale(), allow_scaled=True)
 
     Args:
         parameters: one parameter or several; those without gradient are passed over.
@@ -96,15 +103,17 @@ def clip_grad_norm_(
         error_if_nonfinite: refuse a norm that is infinite or NaN; no gradient has changed then.
         scaler: whose scale the gradients may still carry; one that does nothing, and gradients that were
             unscaled already, make no difference.
+        allow_scaled: take gradients as they are, whatever they carry.
 
     Returns:
-        The norm of the unscaled gradients before clipping, as :func:`get_total_norm` does.
+        The norm of the unscaled gradients before clipping, as :func:`get_total_norm` does; with
+        `allow_scaled`, that of the gradients as they are.
 
     Raises:
         SettingError, ScalerError, GradientError: as :func:`get_total_norm`; no gradient has changed.
     """
     listed, grads = _with_gradients(parameters)
-    scales = _scales("clip_grad_norm_", grads, scaler)
+    scales = _scales("clip_grad_norm_", grads, listed, scaler, allow_scaled)
     p = float(norm_type)
     if not p > 0.0:
         raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="clip_grad_norm_")
@@ -114,25 +123,29 @@ def clip_grad_norm_(
 
 
 def clip_grads_with_norm_(
-    parameters: Parameters, max_norm: float, total_norm: Tensor, *, scaler: GradScaler | None = None
-) -> None:
+    parameters: Parameters, max_norm: float, total_norm: Tensor, *,
+    scaler: GradScaler | None = None, allow_scaled: bool = False,
+) -> None:  # fmt: skip
     """Scale all gradients by min(1, max_norm / (total_norm + 1e-6)), a norm that was computed elsewhere.
 
     Source: torch.nn.utils.clip_grads_with_norm_ 2.13.
 
     Args:
-        parameters, max_norm, scaler: as :func:`clip_grad_norm_`.
+        parameters, max_norm, scaler, allow_scaled: as :func:`clip_grad_norm_`.
         total_norm: the norm of the unscaled gradients, from :func:`get_total_norm`.
 
     Raises:
-        ScalerError: as :func:`get_total_norm`; no gradient has changed.
+        SettingError, ScalerError: as :func:`get_total_norm`; no gradient has changed.
     """
     listed, grads = _with_gradients(parameters)
-    _scales("clip_grads_with_norm_", grads, scaler)
+    _scales("clip_grads_with_norm_", grads, listed, scaler, allow_scaled)
     _multiply(listed, clip_coefficient(total_norm, float(max_norm)))
 
 
-def clip_grad_value_(parameters: Parameters, clip_value: float, *, scaler: GradScaler | None = None) -> None:
+def clip_grad_value_(
+    parameters: Parameters, clip_value: float, *,
+    scaler: GradScaler | None = None, allow_scaled: bool = False,
+) -> None:  # fmt: skip
     """Clamp every element of every gradient to [-clip_value, clip_value]; NaN stays.
 
     The limit is rounded to the format of each gradient. Source: torch.nn.utils.clip_grad_value_ 2.13.
@@ -141,16 +154,18 @@ def clip_grad_value_(parameters: Parameters, clip_value: float, *, scaler: GradS
         parameters: one parameter or several; those without gradient are passed over.
         clip_value: the largest magnitude of an unscaled gradient.
         scaler: whose scale S the gradients may still carry; those are clamped at S clip_value.
+        allow_scaled: take gradients as they are, whatever they carry: `clip_value` is a limit for those.
 
     Raises:
-        SettingError: the limit is negative or NaN.
+        SettingError: the limit is negative or NaN; or `scaler` stands beside `allow_scaled`.
         ScalerError: as :func:`get_total_norm`; no gradient has changed.
     """
     limit = float(clip_value)
     if not limit >= 0.0:
         raise SettingError(f"expected clip_value of at least 0, got {clip_value!r}", op="clip_grad_value_")
     listed, grads = _with_gradients(parameters)
-    for param, scale in zip(listed, _scales("clip_grad_value_", grads, scaler), strict=True):
+    scales = _scales("clip_grad_value_", grads, listed, scaler, allow_scaled)
+    for param, scale in zip(listed, scales, strict=True):
         xp, edge = param.backend.xp, limit * scale
         _replace(param, lambda wide, xp=xp, edge=edge: xp.clip(wide, -edge, edge))
 
@@ -169,22 +184,20 @@ def _with_gradients(parameters: Parameters) -> tuple[list[Value], list[Value]]:
     return [param for param, _ in kept], [grad for _, grad in kept]
 
 
-def _scales(op: str, gradients: list[Value], scaler: GradScaler | None) -> list[float]:
-    """Return the loss scale that each gradient still carries, 1 for most; refuse one that nobody knows of."""
-    found = scale_of(gradients)
-    strange = [scale for scale, owner in found if scale != 1.0 and owner is not scaler]
-    if strange and scaler is not None:
-        raise ScalerError(
-            f"{len(strange)} of {len(found)} gradients carry the loss scale {strange[0]:g} of another scaler",
-            op=op, help="pass the scaler that scaled the loss",
+def _scales(
+    op: str, gradients: list[Value], params: list[Value] | None, scaler: GradScaler | None, allow: bool
+) -> list[float]:
+    """Return what each gradient is to be divided by, 1 for most; refuse what nobody knows of."""
+    if scaler is not None and allow:
+        raise SettingError(
+            "scaler= cannot act beside allow_scaled=True, which takes gradients as they are",
+            op=op, help="leave one of the two out",
         )  # fmt: skip
-    if strange:
-        raise ScalerError(
-            f"{len(strange)} of {len(found)} gradients are still multiplied by the loss scale "
-            f"{strange[0]:g}, and would be compared with a limit for unscaled ones",
-            op=op, help="call scaler.unscale_(optimizer) first, or pass scaler=scaler",
-        )  # fmt: skip
-    return [scale for scale, _ in found]
+    names = called(gradients, "tensor") if params is None else called(params)
+    consequence = "and the norm would be {} times too large" if params is None else (
+        "and would be compared with a limit for unscaled ones"
+    )  # fmt: skip
+    return factors_within(op, gradients, names, consequence, scaler, allow)
 
 
 def _total(tensors: list[Value], scales: list[float], p: float, error_if_nonfinite: bool) -> Tensor:
@@ -236,4 +249,6 @@ def _replace(param: Value, change: Any) -> None:
         new = backend.narrow(backend.xp.asarray(change(backend.wide(grad.array))), grad.format)
     finally:
         speak(token)
-    param.grad = Tensor(new, backend)
+    made = Tensor(new, backend)
+    mark(made, mark_of(grad))
+    param.grad = made

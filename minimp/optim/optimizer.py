@@ -16,7 +16,8 @@ from minimp.optim.storage import UPDATES
 from minimp.optim.torch_states import to_torch
 from minimp.optim.work import Job, State, drop_idle, jobs_of
 from minimp.quiet import hush, speak
-from minimp.scaler.marks import forget
+from minimp.scaler.marks import refuse_scaled
+from minimp.scaler.naming import Names, named_parameters
 from minimp.tape import Array, Value
 
 if TYPE_CHECKING:
@@ -194,7 +195,6 @@ class Optimizer(ABC):
             if param.grad is not None:
                 zeros = None if set_to_none else param.backend.xp.zeros_like(param.grad.array)
                 param.grad = None if zeros is None else Value.make(zeros, param.backend)
-        forget(param for _, param in self._pairs())
 
     # ---- the rule ---------------------------------------------------------------------------------------
 
@@ -227,8 +227,9 @@ class Optimizer(ABC):
     # ---- the step ---------------------------------------------------------------------------------------
 
     def step(
-        self, closure: Callable[[], Any] | None = None, *, gradients: Mapping[Any, Any] | None = None
-    ) -> Any:
+        self, closure: Callable[[], Any] | None = None, *, gradients: Mapping[Any, Any] | None = None,
+        allow_scaled: bool = False,
+    ) -> Any:  # fmt: skip
         """Update every parameter that has a gradient; others stay as they are, their state too.
 
         Everything is checked before the first parameter changes. Non-finite gradients are not looked for:
@@ -238,6 +239,7 @@ class Optimizer(ABC):
             closure: computes the loss anew, with gradients; called first.
             gradients: parameter -> array or tensor to use in the place of every `.grad`: unscaled, float32
                 (float64 for float64 parameters); 16-bit ones are widened exactly.
+            allow_scaled: take gradients as they are, whatever loss scale they carry.
 
         Returns:
             What the closure returned, or None.
@@ -246,11 +248,15 @@ class Optimizer(ABC):
             SettingError: `update` cannot act on these parameters; a gradient for an unknown parameter; or a
                 master that no longer belongs to its parameter.
             ShapeError, FormatError, DeviceError: a gradient that does not fit its parameter.
+            ScalerError: a gradient still carries a loss scale, was unscaled twice, or was added up under
+                several scales (not where the optimizer unscales by itself: `_step_supports_amp_scaling`).
         """
         loss = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        if not (allow_scaled or getattr(self, "_step_supports_amp_scaling", False)):
+            self._refuse_scaled(gradients)
         jobs = jobs_of(self, gradients)
         token = hush()
         try:
@@ -260,6 +266,16 @@ class Optimizer(ABC):
         self.last_update = UpdateReport(tuple(rows)) if self.measure_updates else None
         self.steps_taken += 1
         return loss
+
+    def _refuse_scaled(self, gradients: Mapping[Any, Any] | None) -> None:
+        """Refuse gradients that carry a loss scale, before anything changes."""
+        found = [p.grad if gradients is None else gradients.get(p) for _, p in self._pairs()]
+        refuse_scaled(
+            f"{self._name()}.step", found, lambda i: list(named_parameters(self, Names()))[i][0],
+            "and the update would be by {} times the gradient",
+            "call scaler.step(optimizer) in the place of optimizer.step(), or scaler.unscale_(optimizer) "
+            "before; where scaled gradients are meant, pass allow_scaled=True",
+        )  # fmt: skip
 
     def skip_step(self) -> None:
         """Take note that a step was left out, its gradients not being finite; schedulers ask for it."""

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from minimp.errors import ScalerError, SettingError
-from minimp.scaler.gradients import Names, find_nonfinite, listing, named_parameters, skip, unscale_gradients
+from minimp.scaler.gradients import find_nonfinite, skip, unscale_gradients
 from minimp.scaler.machine import ScaleRule
-from minimp.scaler.marks import forget
+from minimp.scaler.marks import marks_unscaled
 from minimp.scaler.moving import MovingScale, warn
+from minimp.scaler.naming import Names, WithNames, listing, named_parameters
 from minimp.scaler.outputs import one_number, times_scale
+from minimp.scaler.penalties import unscaled
 from minimp.scaler.presets import preset_rule
 from minimp.scaler.records import Record, ScalerStep, Stage
 from minimp.tensors import Tensor
@@ -23,7 +25,7 @@ REPORTS_KEPT = 100
 """As many steps as :attr:`GradScaler.reports` goes back."""
 
 
-class GradScaler(MovingScale):
+class GradScaler(MovingScale, WithNames):
     """Scale the loss so that small FP16 gradients are not flushed to zero (torch.amp.GradScaler 2.13.0).
 
     An iteration calls ``scaler.scale(loss).backward()``, ``scaler.step(optimizer)``, ``scaler.update()``.
@@ -120,17 +122,37 @@ class GradScaler(MovingScale):
 
     # ---- a training step ----------------------------------------------------------------------------------
 
-    def scale(self, outputs: Any) -> Any:
+    def scale(self, outputs: Any, *, allow_scaled: bool = False) -> Any:
         """Return S * outputs: of a tensor, or of each tensor in a list or tuple, however nested.
 
         A list or tuple comes back as the same type; another iterable as a generator. A float16 tensor
         with dimensions stays float16, and may overflow; one without becomes float32, as bfloat16 and
-        integers do.
+        integers do. What backward makes of the result is marked: it carries S.
+
+        Args:
+            outputs: what to scale.
+            allow_scaled: take outputs that depend on gradients which still carry a scale.
 
         Raises:
             SettingError: neither a tensor nor an iterable of tensors.
+            ScalerError: a penalty in the outputs was built from gradients that still carry a scale.
         """
-        return times_scale(outputs, self._start, self)
+        return times_scale(outputs, self._start, self, allow_scaled=allow_scaled)
+
+    def unscaled(self, gradients: Any) -> Any:
+        """Return gradients of a scaled loss divided by the scale they carry, to build a penalty from.
+
+        >>> scaled = mp.grad(scaler.scale(loss), params, create_graph=True)  # doctest: +SKIP
+        >>> penalty = sum((g**2).sum() for g in scaler.unscaled(scaled)) ** 0.5  # doctest: +SKIP
+        >>> scaler.scale(loss + penalty).backward()  # doctest: +SKIP
+
+        A list or tuple comes back as the same type, None as None; 16-bit gradients become float32 first, so
+        that dividing flushes nothing. Infinities stay: look for them after backward, as ever.
+
+        Raises:
+            ScalerError: a tensor carries no scale, or is a sum under several.
+        """
+        return unscaled(gradients, self)
 
     def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of the optimizer's parameters by S, once, before clipping for example.
@@ -138,8 +160,8 @@ class GradScaler(MovingScale):
         A parameter that two optimizers share is unscaled by each of them.
 
         Raises:
-            ScalerError: nothing was scaled yet, the optimizer was unscaled or stepped already, or a
-                gradient is in float16.
+            ScalerError: nothing was scaled yet, the optimizer was unscaled or stepped already, a
+                gradient is in float16, was scaled by another scale than S, or added up under several.
         """
         self._require_scale("unscale_")
         record = self._record(optimizer)
@@ -151,7 +173,6 @@ class GradScaler(MovingScale):
             )  # fmt: skip
         named = list(named_parameters(optimizer, self._names))
         record.nonfinite = unscale_gradients(named, self._state.scale)
-        forget(param for _, param in named)
         record.checked = sum(p.grad is not None for _, p in named)
         record.stage = Stage.UNSCALED
 
@@ -210,6 +231,7 @@ class GradScaler(MovingScale):
         scale = own
         if record.stage is Stage.READY:
             named = list(named_parameters(optimizer, self._names))
+            marks_unscaled([(name, p, p.grad) for name, p in named if p.grad is not None], self._state.scale)
             record.nonfinite = find_nonfinite(named)
             record.checked = sum(p.grad is not None for _, p in named)
             scale = self._state.scale * (1.0 if own is None else own)
@@ -255,7 +277,6 @@ class GradScaler(MovingScale):
         scale = self.rule.check_scale(one_number(new_scale), "new_scale")
         self._state = replace(self._state, scale=self.rule.rounded(scale))
         self._records = {}
-        forget(scaler=self)
 
     def advance(self, found_inf: bool, nonfinite: Iterable[str] = ()) -> None:
         """Move S by a verdict reached elsewhere: what :meth:`update` does with its own.
@@ -272,7 +293,6 @@ class GradScaler(MovingScale):
     def _finish(self, found_inf: bool, nonfinite: Iterable[str]) -> None:
         told = self._move(found_inf, tuple(dict.fromkeys(nonfinite)))
         self._records = {}
-        forget(scaler=self)
         warn(told, stacklevel=3)
 
     # ---- what it knows ------------------------------------------------------------------------------------
@@ -290,19 +310,6 @@ class GradScaler(MovingScale):
     def is_enabled(self) -> bool:
         """Tell whether scaling is enabled."""
         return True
-
-    def name_parameters(self, model: Any) -> Self:
-        """Learn what the parameters are called, for reports and messages.
-
-        Args:
-            model: an object with `named_parameters()`, or (name, parameter) pairs.
-
-        Raises:
-            SettingError: neither.
-        """
-        named = model.named_parameters() if hasattr(model, "named_parameters") else model
-        self._names.learn(named)
-        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy between iterations only (copy.deepcopy); the copy rounds its scale anew, as PyTorch's."""
@@ -332,7 +339,7 @@ class _NoScaling(GradScaler):
     def __init__(self, *settings: Any, **options: Any) -> None:
         """Ignore the settings: __new__ has made the object."""
 
-    def scale(self, outputs: Any) -> Any:
+    def scale(self, outputs: Any, *, allow_scaled: bool = False) -> Any:  # noqa: ARG002 - as everywhere
         """Return `outputs` itself."""
         return outputs
 

@@ -1,71 +1,19 @@
-"""The gradients of an optimizer's parameters: their names, and unscaling them."""
+"""The gradients of an optimizer's parameters: looking for what is not finite, and unscaling them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 from minimp import formats
-from minimp.errors import ScalerError, SettingError
+from minimp.errors import ScalerError
 from minimp.quiet import hush, speak
+from minimp.scaler.marks import marks_unscaled
+from minimp.scaler.naming import Names, listing, named_parameters
 from minimp.tape import Value
+from minimp.tape.scales import mark
 from minimp.tensors import Tensor
 
-__all__ = ["Names", "find_nonfinite", "named_parameters", "skip", "unscale_gradients"]
-
-MOST_NAMES = 5
-"""As many names a message gives before it counts the rest."""
-
-
-class Names:
-    """What the parameters are called: as told by :meth:`learn`, by the optimizer, or by their place."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[Value, str]] = {}  # the parameter is held, so that its id stays its own
-
-    def learn(self, named: Iterable[tuple[str, Any]]) -> None:
-        """Take (name, parameter) pairs."""
-        for name, param in named:
-            if not isinstance(param, Value):
-                raise SettingError(
-                    f"expected (name, parameter) pairs, got {type(param).__name__} for {name!r}"
-                )
-            self._known[id(param)] = (param, str(name))
-
-    def of(self, param: Value, group: dict[str, Any], place: tuple[int, int]) -> str:
-        """Return the name of the parameter at (group, index) of an optimizer."""
-        if id(param) in self._known:
-            return self._known[id(param)][1]
-        given = group.get("param_names")
-        if given is not None:
-            return str(given[place[1]])
-        return f"parameter {place[1]} of group {place[0]} {param.shape}"
-
-
-def listing(names: Iterable[str]) -> str:
-    """Join names for a message: the first few, and how many more there are."""
-    all_names = list(names)
-    more = len(all_names) - MOST_NAMES
-    return ", ".join(all_names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def named_parameters(optimizer: Any, names: Names) -> Iterator[tuple[str, Value]]:
-    """Yield (name, parameter) for everything that the optimizer updates.
-
-    Raises:
-        SettingError: it has no `param_groups`, or something in them is no tensor.
-    """
-    groups = getattr(optimizer, "param_groups", None)
-    if groups is None:
-        raise SettingError(
-            f"expected an optimizer with param_groups, got {type(optimizer).__name__}",
-            help="pass an optimizer of mp.optim",
-        )
-    for g, group in enumerate(groups):
-        for i, param in enumerate(group["params"]):
-            if not isinstance(param, Value):
-                raise SettingError(f"expected tensors in group {g}, got {type(param).__name__}")
-            yield names.of(param, group, (g, i)), param
+__all__ = ["Names", "find_nonfinite", "listing", "named_parameters", "skip", "unscale_gradients"]
 
 
 def skip(optimizer: Any) -> Any:
@@ -93,7 +41,8 @@ def unscale_gradients(named: list[tuple[str, Value]], scale: float) -> tuple[str
     without a gradient are skipped. Nothing is changed when an error is raised.
 
     Raises:
-        ScalerError: a gradient is in float16, where dividing by S would flush what scaling had saved.
+        ScalerError: a gradient is in float16, where dividing by S would flush what scaling had saved; or
+            backward marked it with another scale than S, or with several.
     """
     with_grad = [(name, p, p.grad) for name, p in named if p.grad is not None]
     half = [name for name, _, grad in with_grad if grad.format is formats.float16]
@@ -103,12 +52,15 @@ def unscale_gradients(named: list[tuple[str, Value]], scale: float) -> tuple[str
             op="GradScaler.unscale_", formats=["float16"],
             help="keep master weights: parameters in float32, computing under mp.autocast('float16')",
         )  # fmt: skip
+    marks = marks_unscaled(with_grad, scale)
     token = hush()
     try:
         results = [p.backend.unscale(grad.array, scale) for _, p, grad in with_grad]
         arrays = [p.backend.narrow(a, p.format) for (_, p, _), (a, _) in zip(with_grad, results, strict=True)]
     finally:
         speak(token)
-    for (_, p, _), array in zip(with_grad, arrays, strict=True):
-        p.grad = Tensor(array, p.backend)
+    for (_, p, _), array, carried in zip(with_grad, arrays, marks, strict=True):
+        made = Tensor(array, p.backend)
+        mark(made, carried)
+        p.grad = made
     return tuple(name for (name, _, _), (_, found) in zip(with_grad, results, strict=True) if found)

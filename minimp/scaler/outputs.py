@@ -10,23 +10,29 @@ import numpy as np
 from minimp import formats, ops
 from minimp.errors import SettingError
 from minimp.scaler.marks import watch
+from minimp.scaler.penalties import refuse_scaled_penalty
 from minimp.tensors import Tensor
 
 __all__ = ["one_number", "times_scale"]
 
 
-def times_scale(outputs: Any, scale: Callable[[], float], scaler: Any) -> Any:
+def times_scale(
+    outputs: Any, scale: Callable[[], float], scaler: Any, *, allow_scaled: bool = False
+) -> Any:  # fmt: skip
     """Return S times a tensor, or times each tensor of an iterable; `scale` is asked once a tensor.
 
     What backward makes of a result is marked as a gradient that carries the scale of `scaler`.
 
     Raises:
         SettingError: neither a tensor nor an iterable of tensors.
+        ScalerError: a tensor depends on gradients that carry a scale, and `allow_scaled` is False.
     """
     if isinstance(outputs, Tensor):
         # The scale is a float32 without axes: it promotes a tensor without axes, and no other.
         promoted = outputs.ndim == 0 and outputs.format in (formats.float16, formats.bfloat16)
         factor = scale()
+        if not allow_scaled:
+            refuse_scaled_penalty(outputs, factor)
         product = ops.mul(outputs.float() if promoted else outputs, factor)
         watch(product, factor, scaler)
         return product
@@ -35,7 +41,7 @@ def times_scale(outputs: Any, scale: Callable[[], float], scaler: Any) -> Any:
             f"expected a tensor, or an iterable of tensors, got {type(outputs).__name__}",
             op="GradScaler.scale", help="wrap numbers with mp.tensor(...)",
         )  # fmt: skip
-    scaled = (times_scale(each, scale, scaler) for each in outputs)
+    scaled = (times_scale(each, scale, scaler, allow_scaled=allow_scaled) for each in outputs)
     if not isinstance(outputs, list | tuple):
         return scaled
     kind: Any = type(outputs)

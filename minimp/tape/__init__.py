@@ -4,8 +4,9 @@ Each recorded op leaves one :class:`Node`. :func:`backward` walks the nodes in t
 their creation, on raw arrays, with autocast off, in the formats of the forward.
 """
 
+from minimp.tape.leaves import backward
 from minimp.tape.records import Array, Edge, Event, Node, Parts, Value, WideNode
-from minimp.tape.walk import backward, edge_gradients, gradients, require_saved, tell_backward
+from minimp.tape.walk import edge_gradients, gradients, require_saved, tell_backward
 
 __all__ = [
     "Array", "Edge", "Event", "Node", "Parts", "Value", "WideNode", "backward", "edge_gradients", "gradients",

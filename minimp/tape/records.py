@@ -14,6 +14,7 @@ from minimp.policy import format_of
 
 if TYPE_CHECKING:
     from minimp.door import Op
+    from minimp.tape.scales import Mark
     from minimp.tensors import Tensor
     from minimp_backends.array_backend import ArrayBackend as Backend
 
@@ -38,7 +39,9 @@ class Value:
     keep an array for backward without a copy.
     """
 
-    __slots__ = ("__weakref__", "_grad", "array", "backend", "format", "hooks", "node", "requires_grad")
+    __slots__ = (
+        "__weakref__", "_grad", "array", "backend", "format", "hooks", "mark", "node", "requires_grad",
+    )  # fmt: skip
 
     make: ClassVar[Callable[..., Tensor]]
     """What ops return, and what plain arrays are turned into; :mod:`minimp.tensors` sets both."""
@@ -51,6 +54,7 @@ class Value:
     node: Node | None
     number: ClassVar[int] = -1  # a leaf is older than every node
     hooks: dict[int, Hook]  # there only where one was registered
+    mark: Mark  # there only on a gradient that carries a loss scale, or did
     _grad: Tensor | None
 
     def __init__(self, array: Array, backend: Backend, node: Node | None = None) -> None:

@@ -12,26 +12,9 @@ from minimp.pieces import Pieces, as_array, join
 from minimp.quiet import hush, speak
 from minimp.tape.records import Array, Edge, Event, Node, Parts, Value
 
-__all__ = ["backward", "edge_gradients", "gradients", "require_saved", "tell_backward"]
+__all__ = ["edge_gradients", "gradients", "newest_first", "require_saved", "tell_backward"]
 
 _age = attrgetter("number")
-
-
-def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
-    """Add d(output)/d(leaf), weighted by `grad`, to the `.grad` of each leaf that requires a gradient.
-
-    Args:
-        output: a result of recorded ops.
-        grad: the gradient of the output: an array of its shape and format.
-        keep: keep what was saved, so that backward can run again (torch's `retain_graph`).
-
-    Raises:
-        GradientError: nothing was recorded, or what was saved has been freed by an earlier backward.
-    """
-    for leaf, found in gradients([(output, grad)], keep=keep).items():
-        if isinstance(leaf, Value):
-            total = found if leaf.grad is None else leaf.backend.add(leaf.grad.array, found)
-            leaf.grad = Value.make(total, leaf.backend)
 
 
 def gradients(
@@ -40,7 +23,7 @@ def gradients(
     """Return the gradients of what is wanted, or of all leaves; no `.grad` is touched.
 
     They are read-only: one array may be the gradient of several tensors. Arguments and errors as
-    :func:`backward` and :func:`edge_gradients`.
+    :func:`minimp.tape.backward` and :func:`edge_gradients`.
     """
     modes = MODES.get()
 
@@ -106,7 +89,7 @@ def edge_gradients(
     for output, grad in starts:
         start = _start(output)
         pending[start] = add(start, pending[start], grad) if start in pending else grad
-    order = _newest_first(pending, wanted if stop else frozenset())
+    order = newest_first(pending, wanted if stop else frozenset())
     between: set[Edge] = set()
     if wanted and not stop:
         between = _between(order, wanted)
@@ -174,7 +157,7 @@ def require_saved(node: Node) -> None:
     rerun()
 
 
-def _newest_first(starts: Iterable[Edge], last: frozenset[Edge]) -> list[Edge]:
+def newest_first(starts: Iterable[Edge], last: frozenset[Edge]) -> list[Edge]:
     """Return all that `starts` depend on, newest first, leaves last; nothing behind `last`; no recursion.
 
     The leaves come in an order of their own, the same in every run, for the sake of their hooks.

@@ -292,14 +292,14 @@ def test_custom_fwd_keeps_no_low_copies_and_records_only_where_asked() -> None:
 def test_a_composites_own_walk_ends_at_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: edges visited: all of a chain of 200 once, and a few for each composite at its end."""
     visited: list[int] = []
-    plain = walk._newest_first
+    plain = walk.newest_first
 
     def spy(*args: Any) -> Any:
         found = plain(*args)
         visited.append(len(found))
         return found
 
-    monkeypatch.setattr(walk, "_newest_first", spy)
+    monkeypatch.setattr(walk, "newest_first", spy)
     x = mp.tensor([1.0, 2.0, 4.0], requires_grad=True)
     y = x
     for _ in range(200):

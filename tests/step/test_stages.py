@@ -13,7 +13,7 @@ import minimp as mp
 from minimp import ops
 from minimp.step import STAGES, Stage, TrainStep
 from minimp.tape import Edge
-from minimp.tape.walk import _newest_first
+from minimp.tape.walk import newest_first
 from minimp_backends.numpy_backend import NumpyBackend
 
 RECIPES = list(mp.recipes)
@@ -218,9 +218,9 @@ def test_backward_notices_an_op_that_was_passed_over(monkeypatch: pytest.MonkeyP
     """Fault: the walk leaves an op out, with all that lies behind it."""
 
     def short(start: Edge, last: frozenset[Edge]) -> list[Edge]:
-        return _newest_first(start, last)[:-3]
+        return newest_first(start, last)[:-3]
 
-    monkeypatch.setattr("minimp.tape.walk._newest_first", short)
+    monkeypatch.setattr("minimp.tape.walk.newest_first", short)
     assert not run_to(make_step("fp32"), "backward").check()
 
 

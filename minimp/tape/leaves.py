@@ -1,0 +1,32 @@
+"""Backward: gradients are added to the leaves they belong to, and marked with the scale they carry."""
+
+from __future__ import annotations
+
+from minimp.tape.records import Array, Value
+from minimp.tape.scales import PLAIN, mark_of, mark_sum, marks_behind, showing
+from minimp.tape.walk import gradients
+
+__all__ = ["backward"]
+
+
+def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
+    """Add d(output)/d(leaf), weighted by `grad`, to the `.grad` of each leaf that requires a gradient.
+
+    Args:
+        output: a result of recorded ops.
+        grad: the gradient of the output: an array of its shape and format.
+        keep: keep what was saved, so that backward can run again (torch's `retain_graph`).
+
+    Raises:
+        GradientError: nothing was recorded, or what was saved has been freed by an earlier backward.
+    """
+    marks = marks_behind([output])
+    with showing(marks):
+        found = gradients([(output, grad)], keep=keep)
+    for leaf, array in found.items():
+        if isinstance(leaf, Value):
+            held = leaf.grad
+            made = Value.make(array if held is None else leaf.backend.add(held.array, array), leaf.backend)
+            if marks is not None or mark_of(held) is not None:
+                mark_sum(made, held, PLAIN if marks is None else marks(leaf))
+            leaf.grad = made
