@@ -35,7 +35,7 @@ class Region:
     """An autocast region in force.
 
     Attributes:
-        policy: which cast class each op has.
+        policy: which cast class each op has, as it stands in this format.
         format: the low format.
         enabled: whether it acts.
         casts: what becomes of the casts of weights.
@@ -49,6 +49,9 @@ class Region:
     casts: CastCache = caches["torch"]
     faithful: bool = False
     cache: dict[Any, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.policy = self.policy.in_format(self.format)
 
     @property
     def defects(self) -> tuple[Defect, ...]:
