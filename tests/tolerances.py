@@ -333,6 +333,12 @@ ROWS = (
         "parity_gradient_fp64", "peak", 1e-12, "one float64 gradient against torch's: terms may cancel"
     ),
     Tolerance("layout_fp32", "peak", 64 * 2.0**-24, "as layout_fp64, in float32: sums in another order"),
+    Tolerance(
+        "normal_model",
+        "rel",
+        0.05,
+        "240,000 sums of 48 normal products taken for normal ones, in shares of 0.03 to 0.3: within 0.022",
+    ),
 )
 
 TOLERANCES = MappingProxyType({row.name: row for row in ROWS})
