@@ -150,7 +150,9 @@ class Op:
         region = modes.autocast
         if region is not None and region.enabled:
             rule = region.policy.rule(self)
-            targets = compute_formats(rule, formats, region.format, options, op=self.name)
+            targets = compute_formats(
+                rule, formats, region.format, options, op=self.name, in_order=region.faithful
+            )
             values = [
                 x if target is None or target is formats[i] else cast_in_region(x, target, region)
                 for i, (x, target) in enumerate(zip(values, targets, strict=True))

@@ -70,6 +70,7 @@ def compute_formats(
     options: Mapping[str, Any] | None = None,
     *,
     op: str = "op",
+    in_order: bool = False,
 ) -> list[Format | None]:
     """Return the format that autocast asks for, one per input; None leaves an input as it is.
 
@@ -79,6 +80,7 @@ def compute_formats(
         low: the region's format.
         options: the op's keyword arguments; only `dtype` matters (SET_FP32).
         op: the op's name, for messages.
+        in_order: a promote op takes any format after a float32 one (promotion-goes-by-order, a known defect).
 
     Raises:
         FormatError: a banned op, whatever its inputs are; or a promote op with a format that is neither
@@ -95,14 +97,21 @@ def compute_formats(
         target = low
     elif rule is CastClass.FP32 or (rule is CastClass.SET_FP32 and (options or {}).get("dtype") is None):
         target = formats.float32
-    elif rule is CastClass.PROMOTE and eligible:
-        _check_promotable(op, eligible, low)
+    elif rule is CastClass.PROMOTE:
+        _check_promotable(op, eligible, low, in_order)
         target = formats.float32 if formats.float32 in eligible else low
     return [target if f in FLOATING and f is not formats.float64 else None for f in given]
 
 
-def _check_promotable(op: str, eligible: Sequence[Format | None], low: Format) -> None:
+def _check_promotable(op: str, eligible: Sequence[Format | None], low: Format, in_order: bool) -> None:
+    if low is formats.float64:
+        raise FormatError(
+            "autocast cannot promote to float64", op=op, formats=[low.name],
+            help="a region's format is float16 or bfloat16",
+        )  # fmt: skip
     for f in eligible:
+        if in_order and formats.float32 in (low, f):
+            return
         if f is not low and f is not formats.float32:
             raise FormatError(
                 f"autocast promotes float32 and {low.name} only, and met {f}",

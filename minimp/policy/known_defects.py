@@ -118,10 +118,18 @@ defects = Defects(
     Defect(
         "dtype-unchecked", TORCH,
         "A region may be in any dtype: in float32 what is listed for the low format is computed in float32, "
-        "in float64 in float64, and in an integer format in that.",
-        "FormatError. (With faithful=True, only for formats that tensors here can have.)",
+        "in float64 in float64 (where promotion raises), and in an integer format in that.",
+        "FormatError. (With faithful=True, too, for formats that tensors here cannot have.)",
         "torch/amp/autocast_mode.py, autocast.__init__",
         policies=(CUDA,),
+    ),
+    Defect(
+        "promotion-goes-by-order", TORCH,
+        "An op that promotes refuses formats that are neither float32 nor the region's, but only up to the "
+        "first float32 input: in a bfloat16 region cat([float32, float16]) is float32, and "
+        "cat([float16, float32]) raises.",
+        "FormatError, in either order.",
+        "aten/src/ATen/autocast_mode.h, prioritize; pytorch#132715 on what it refuses",
     ),
     Defect(
         "reentry-leaves-region-on", TORCH,
