@@ -69,8 +69,9 @@ class autocast(Scope):  # noqa: N801 - torch's name
     Eligible are tensors in float32, float16 and bfloat16; float64 and integers stay as they are. An op that
     is listed for the low format and meets float64 beside it raises. Regions nest, the innermost one rules,
     and what a region computed stays as it is when the region ends. Each thread and each async task has
-    regions of its own. (A generator that waits inside a `with` block leaves the region in force for who
-    called it, as Python's context variables have it: decorate the generator.)
+    regions of its own. A thread starts outside; what starts with a copy of the context (a task,
+    `asyncio.to_thread`) starts in the region, and with the casts, that were in force there. (A generator that
+    waits inside a `with` block leaves the region in force for who called it: decorate the generator.)
 
     minimp has no ops in place and no `out=`, which PyTorch leaves out of autocast: `w += x` is `w = w + x`.
     An op's `dtype=`, where it has one, wins over a rule that asks for float32.
