@@ -170,6 +170,7 @@ def register_hook(x: Value, hook: Callable[[Tensor], Tensor | None]) -> Removabl
     def show(grad: Any, edge: Any) -> Any:
         """Bring an array into a tensor and back; a recorded gradient is one already."""
         if isinstance(grad, Value):
+            mark(grad, mark_shown(edge))
             found: Any = hook(grad)  # type: ignore[arg-type]  # every Value is a Tensor
             return grad if found is None else _checked(grad.array, found)
         shown = Value.make(grad, backend)
