@@ -11,7 +11,7 @@ from typing import Any
 from weakref import ref
 
 from minimp import rng
-from minimp.door import cast_in_region
+from minimp.door import cast
 from minimp.errors import GradientError
 from minimp.modes import MODES, Modes, listen, setting
 from minimp.policy.region import Region, in_region
@@ -77,7 +77,7 @@ class _Part:
         self.given = {id(x): x.array for x in given}
         for x in given:
             x.backend.freeze((x.array,))  # so that writing to it makes another
-        self.leaves: dict[int, tuple[Value, Array]] = {id(w): (w, w.array) for w, _ in self.cached}
+        self.leaves: dict[int, tuple[Value, Array]] = {id(w): (w, w.array) for _, w, *_ in self.cached}
 
     def strip(self, event: Event) -> None:
         """Let go of what an op has just saved (a listener)."""
@@ -143,8 +143,9 @@ class _Part:
         if self.region is None:
             return None
         fresh = replace(self.region, cache={})
-        for weight, target in self.cached:
-            cast_in_region(weight, target, fresh)
+        for key, weight, low, recorded in self.cached:
+            with setting(grad_enabled=recorded):
+                fresh.cache[key] = (weight, weight.array, cast(weight, format=low))
         return fresh
 
     def _as_it_was(self, x: Any) -> Any:
@@ -177,10 +178,10 @@ def _take(node: Node, twin: Node) -> None:
 
 
 def _cached(region: Region) -> Any:
-    """Yield (weight, format) for each cast that a region holds and would use."""
-    for weight, array, cast in region.cache.values():
+    """Yield (key, weight, its format, whether recorded) for each cast that a region holds and would use."""
+    for key, (weight, array, held) in region.cache.items():
         if weight.array is array:
-            yield weight, cast.format
+            yield key, weight, held.format, held.requires_grad
 
 
 def is_recomputing() -> bool:

@@ -118,6 +118,8 @@ class autocast(Scope):  # noqa: N801 - torch's name
             :attr:`defects` lists.
 
     Attributes:
+        policy, format, enabled, cache_enabled, faithful: as settled from the arguments.
+        casts: the row of `minimp.policy.caches` that was chosen.
         defects: what is reproduced: () unless `faithful`.
 
     Raises:

@@ -259,3 +259,31 @@ def test_the_examples_of_the_docstring() -> None:
     ran = doctest.testmod(region, extraglobs={"mp": mp})
     assert ran.attempted >= 4
     assert not ran.failed
+
+
+@pytest.mark.parametrize(("outer", "inner"), NESTED)
+@pytest.mark.parametrize("low", ["float16", "bfloat16"])
+def test_a_part_that_runs_again_finds_the_casts_that_it_found(outer: str, inner: str, low: str) -> None:
+    """Oracle: the same program without `recompute`: the same bits, whichever casts were kept before it."""
+
+    def gradients(looks: int, run: Any) -> list[float | None]:
+        w, x = weight(1.5), weight(256.0)
+
+        def part(x: Any) -> Any:
+            with mp.autocast(low, cache=inner):
+                y = x @ w
+            return y + x @ w
+
+        with mp.autocast("bfloat16", cache=outer):
+            if looks:
+                with mp.no_grad():
+                    x @ w
+            if looks > 1:
+                with mp.autocast(low, cache=inner):
+                    x @ w
+            y = run(part, x) + ONE @ w + x
+        y.sum().backward()
+        return [w.grad and w.grad.item(), x.grad and x.grad.item()]
+
+    for looks in range(3):
+        assert gradients(looks, mp.recompute) == gradients(looks, lambda part, x: part(x))
