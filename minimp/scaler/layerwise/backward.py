@@ -74,12 +74,13 @@ class LayerwiseWalk:
         factor = None if use is None else self.layers.choose(use, node, grad, exponent)
         if use is not None and factor is None:
             self.layers.overflowed |= origin
+        scaled = grad
         if use is not None and factor is not None:
-            grad = shifted(grad, factor, node.backend)
+            scaled = shifted(grad, factor, node.backend)
             exponent, origin = exponent + factor, frozenset([use[0]])
-        parts = self._parts(node, grad)
+        parts = self._parts(node, scaled)
         if use is not None and factor is not None and self.layers.settings.measure and is_narrow(node.format):
-            self.layers.measured(use[0], *flushed_shares(node, grad, exponent, parts))
+            self.layers.measured(use[0], *flushed_shares(node, grad, self.exponents[node], parts))
         if not self.keep and node.saved:
             node.saved, node.recording = (), False
         return [
@@ -130,9 +131,9 @@ def flushed_shares(node: Node, grad: Array, exponent: int, parts: tuple[Any, ...
 
     Args:
         node: the layer.
-        grad: what it differentiated: 2^exponent times the true gradient.
-        exponent: log2 of S.
-        parts: its results in its own format.
+        grad: what arrived at it: 2^exponent times the true gradient.
+        exponent: log2 of the scale before the layer's own factor.
+        parts: its results, with that factor, in its own format.
     """
     form, backend = node.format, node.backend
     index = next((i for i, part in enumerate(parts) if part is not None), None)

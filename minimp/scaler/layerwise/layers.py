@@ -93,6 +93,7 @@ class Layers:
         overflowed: names of the uses after which a gradient of this step was infinite or NaN.
         seen: names of the uses that were met in this step.
         latest: those of them that were met in the last backward, in its order.
+        missing: layers with a fixed factor that were not met yet.
     """
 
     def __init__(self, settings: LayerwiseSettings) -> None:
@@ -102,6 +103,7 @@ class Layers:
         self.overflowed: set[str] = set()
         self.seen: dict[str, None] = {}
         self.latest: dict[str, None] = {}
+        self.missing = set(settings.fixed)
 
     def rows(self) -> tuple[LayerRow, ...]:
         """Return what the report says of the last backward."""
@@ -120,6 +122,7 @@ class Layers:
         name, layer_name = use
         layer = self.table.setdefault(name, Layer(ScaleState(self.settings.ceilings.init_scale)))
         self.seen[name] = self.latest[name] = None
+        self.missing.discard(layer_name)
         gradient = moments_of(grad, node.backend)
         if gradient is None:
             layer.row = None

@@ -185,7 +185,9 @@ class LayerwiseScaler:
             )  # fmt: skip
         if fixed:
             here = {layer_name(node, parameters) for node in layers} - {None}
-            known = here | {name.removesuffix(".weight") for name in parameters.values()}
+            known = here | {
+                name[: -len(".weight")] for name in parameters.values() if name.endswith(".weight")
+            }
             for name in fixed:
                 if name not in known and not BY_PLACE.fullmatch(name):
                     raise SettingError(
@@ -216,15 +218,27 @@ class LayerwiseScaler:
 
         Raises:
             ScalerError: as :meth:`minimp.GradScaler.update`.
+            SettingError: at the first step: a layer with a fixed factor was not met.
         """
         self._require_backward("update")
+        self._require_fixed()
         self._steps.update()
         self._finish()
 
     def advance(self, found_inf: bool) -> None:
         """End an iteration by a verdict reached elsewhere."""
+        self._require_fixed()
         self._steps.advance(found_inf)
         self._finish()
+
+    def _require_fixed(self) -> None:
+        """Refuse to end the first step if a factor that was given had nothing to act on."""
+        missing = sorted(self._layers.missing)
+        if missing and not self._layers.steps and self._backwards:
+            raise SettingError(
+                f"fixed: {listing(missing)} took no part in this step as a layer", op="LayerwiseScaler",
+                help="report() lists those that did; embeddings and normalisations pass the scale on",
+            )  # fmt: skip
 
     def _finish(self) -> None:
         self._overflowed = self._layers.finish(bool(self._steps.state.skips))
@@ -261,7 +275,7 @@ class LayerwiseScaler:
 
     @property
     def overflowed(self) -> tuple[str, ...]:
-        """The layers that overflowed in the last finished step; those not fixed take half of their factors."""
+        """The layers that overflowed in the last finished step; those not fixed take half as much now."""
         return self._overflowed
 
     @property
