@@ -59,7 +59,8 @@ for _step in (sign, floor, ceil, round_, trunc):
 def remainder(ctx: Node, a: Array, b: Array) -> Array:
     """a - b floor(a / b), which has the sign of b; NaN for b = 0. (...), (...) -> broadcast shape.
 
-    da = g, db = -g floor(a / b).
+    da = g, db = -g floor(a / b), the whole number that was taken: -1 for a small a of the other sign, however
+    large b is.
     """
     ctx.save(a if ctx.needs(1) else None, b if ctx.needs(1) else None)
     return ctx.round(ctx.backend.xp.remainder(ctx.wide(a), ctx.wide(b)))
@@ -70,5 +71,5 @@ def _(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
     by_b = None
     if ctx.needs(1):
         a, b = (ctx.wide(each) for each in ctx.saved)
-        by_b = ctx.round(-ctx.wide(grad) * ctx.backend.xp.floor(a / b))
+        by_b = ctx.round(-ctx.wide(grad) * ctx.backend.xp.floor_divide(a, b))
     return to_shape_of(ctx, 0, grad), to_shape_of(ctx, 1, by_b)

@@ -104,12 +104,13 @@ def _nothing(c: Case) -> Running:
 
 
 def _remainder_b(c: Case) -> Running:
-    """-g floor(a / b); nothing is claimed where a rounded quotient may have reached the next whole number."""
-    quotient = c.number(0) / c.number(1)
-    whole = np.floor(quotient.exact)
-    unsure = np.floor(quotient.exact + quotient.error) != np.floor(quotient.exact - quotient.error)
-    steps = Running(whole, np.where(unsure & np.isfinite(whole), np.inf, 0.0), c.at)
-    return c.to(1, -c.grad * steps)
+    """-g floor(a / b), the quotient rounded; nothing is claimed where the inputs are not known exactly."""
+    a, b = c.number(0), c.number(1)
+    whole = np.floor_divide(a.exact, b.exact)
+    size = np.where(np.isfinite(whole), np.abs(whole), 0.0)
+    rounded = np.where(whole.astype(np.float32) == whole, 0.0, 2 * c.at.unit * size)
+    known = (a.error == 0) & (b.error == 0)
+    return c.to(1, -c.grad * Running(whole, np.where(known, rounded, np.inf), c.at))
 
 
 def _atan2_a(c: Case) -> Running:
