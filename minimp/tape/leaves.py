@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minimp.tape.records import Array, Value
-from minimp.tape.scales import PLAIN, mark_of, mark_sum, marks_behind, showing
+from minimp.tape.scales import PLAIN, SOURCES, mark_of, mark_sum, marks_behind, showing
 from minimp.tape.walk import gradients
 
 __all__ = ["backward"]
@@ -20,13 +20,16 @@ def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
     Raises:
         GradientError: nothing was recorded, or what was saved has been freed by an earlier backward.
     """
-    marks = marks_behind([output])
-    with showing(marks):
-        found = gradients([(output, grad)], keep=keep)
+    if not SOURCES:  # the usual case without loss scaling, kept short
+        marks, found = None, gradients([(output, grad)], keep=keep)
+    else:
+        marks = marks_behind([output])
+        with showing(marks):
+            found = gradients([(output, grad)], keep=keep)
     for leaf, array in found.items():
         if isinstance(leaf, Value):
             held = leaf.grad
             made = Value.make(array if held is None else leaf.backend.add(held.array, array), leaf.backend)
-            if marks is not None or mark_of(held) is not None:
+            if marks is not None or (held is not None and mark_of(held) is not None):
                 mark_sum(made, held, PLAIN if marks is None else marks(leaf))
             leaf.grad = made
