@@ -20,6 +20,7 @@ from minimp.errors import SettingError
 from minimp.formats.accumulation.orders import parse_accumulate
 
 if TYPE_CHECKING:
+    from minimp.fp8 import Fp8Region
     from minimp.policy import Region
     from minimp.tape import Event
 
@@ -49,6 +50,7 @@ class Modes:
         accumulate: how sums are accumulated, a name of :func:`minimp.formats.matmul`.
         listeners: called with one :class:`minimp.tape.Event` for each op and each gradient.
         backend: the name of the backend on which new tensors are made.
+        fp8: the FP8 region in force, or None.
         recomputing: whether a forward runs a second time, for backward (:func:`minimp.recompute`).
     """
 
@@ -57,6 +59,7 @@ class Modes:
     accumulate: str = "float32"
     listeners: tuple[Listener, ...] = ()
     backend: str = "numpy"
+    fp8: Fp8Region | None = None
     recomputing: bool = False
 
 

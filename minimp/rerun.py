@@ -109,6 +109,7 @@ class _Part:
                     grad_enabled=True,
                     accumulate=self.modes.accumulate,
                     backend=self.modes.backend,
+                    fp8=self.modes.fp8,
                     recomputing=True,
                 ),  # fmt: skip
                 in_region(self._filled_region()),

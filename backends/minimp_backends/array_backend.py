@@ -20,6 +20,7 @@ from minimp.formats import Format
 from minimp.formats.dice import Source
 from minimp_backends.attention import AttentionKernels
 from minimp_backends.choosing import Choosing
+from minimp_backends.eight_bits import EightBits
 from minimp_backends.layers import LayerKernels
 from minimp_backends.recurrent import RecurrentKernels
 from minimp_backends.rows import RowKernels
@@ -33,7 +34,9 @@ LOW = frozenset({formats.float16.dtype, formats.bfloat16.dtype})
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-class ArrayBackend(AttentionKernels, Choosing, LayerKernels, RecurrentKernels, RowKernels, Updates, ABC):
+class ArrayBackend(
+    AttentionKernels, Choosing, EightBits, LayerKernels, RecurrentKernels, RowKernels, Updates, ABC
+):
     """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
 
     name: str

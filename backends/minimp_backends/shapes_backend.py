@@ -140,6 +140,24 @@ class ShapesBackend(ArrayBackend):
             self.twins.put(kept, twin.copy())
         return kept
 
+    def to_eight_bits(self, wide: Array, format: Format) -> Array:
+        """Return an array of the shape, a byte an element."""
+        return ShapeArray(wide.shape, format.dtype)
+
+    def from_eight_bits(self, codes: Array, dtype: Any) -> Array:
+        """Return an array of the shape in `dtype`."""
+        return ShapeArray(codes.shape, dtype)
+
+    def largest(self, wide: Array) -> float:
+        """Return 0: there are no values."""
+        del wide
+        return 0.0
+
+    def power_scales(self, amax: Array, format: Format) -> Array:
+        """Return an array of the shape in float32."""
+        del format
+        return ShapeArray(amax.shape, FLOAT32)
+
     def scratch_bytes(self) -> int:
         """Return what the NumPy backend keeps."""
         return kept_bytes()

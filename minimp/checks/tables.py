@@ -15,6 +15,7 @@ from minimp.checks.families import (
     attention,
     contractions,
     convolution,
+    eight_bits,
     elementary,
     indexing,
     losses,
@@ -40,8 +41,8 @@ __all__ = [
 ]
 
 FILES: tuple[Any, ...] = (
-    activations, adaptive, attention, contractions, convolution, elementary, indexing, losses, norms,
-    places, recurrent, resampling, scans, selection, statistics,
+    activations, adaptive, attention, contractions, convolution, eight_bits, elementary, indexing, losses,
+    norms, places, recurrent, resampling, scans, selection, statistics,
 )  # fmt: skip
 """The modules of :mod:`minimp.checks.families`."""
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minimp import functional
+from minimp.modes import MODES
 from minimp.nn import init
 from minimp.nn.making import draw, empty, optional, whole
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
+from minimp.ops import linear_fp8
 from minimp.tensors import Tensor
+
+if TYPE_CHECKING:
+    from minimp.fp8 import LinearState
 
 __all__ = ["Bilinear", "Identity", "Linear"]
 
@@ -34,6 +39,8 @@ class Linear(Module):
 
     weight: Parameter
     bias: Parameter | None
+    fp8_state: LinearState | None = None
+    """What delayed scaling remembers of the layer (:mod:`minimp.fp8`)."""
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None,
@@ -51,7 +58,10 @@ class Linear(Module):
         draw(self.weight, self.bias)
 
     def forward(self, input: Any) -> Tensor:
-        """Return x W^T + b."""
+        """Return x W^T + b; inside an FP8 region that takes the layer, by FP8 products."""
+        region = MODES.get().fp8
+        if region is not None and region.takes(self):
+            return linear_fp8(input, self.weight, self.bias, **region.options(self))
         return functional.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:

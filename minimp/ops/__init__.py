@@ -17,6 +17,7 @@ from minimp.ops.blends import addcdiv, addcmul, lerp
 from minimp.ops.comparison import argmax, eq, ge, gt, isfinite, le, lt, ne
 from minimp.ops.contractions import addmm, baddbmm
 from minimp.ops.convolution import conv1d, conv2d_input, conv2d_weight, conv_transpose1d, conv_transpose2d
+from minimp.ops.eight_bits import linear_fp8
 from minimp.ops.elementary import (
     acos,
     asin,
@@ -84,8 +85,8 @@ __all__ = [
     "floor", "gather", "ge", "gelu", "getitem", "glu", "group_norm", "gru", "gt", "hardsigmoid", "hardswish",
     "hardtanh", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy", "index_put", "index_select",
     "isfinite", "isinf", "isnan", "kl_div", "l1_loss", "layer_norm", "le", "leaky_relu", "lerp",
-    "linalg_vector_norm", "linear", "log", "log1p", "log2", "log10", "log_sigmoid", "log_softmax",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "lstm", "lt",
+    "linalg_vector_norm", "linear", "linear_fp8", "log", "log1p", "log2", "log10", "log_sigmoid",
+    "log_softmax", "logical_and", "logical_not", "logical_or", "logical_xor", "logsumexp", "lstm", "lt",
     "margin_ranking_loss", "masked_fill", "matmul", "max_pool2d", "max_pool2d_input", "max_unpool2d",
     "maximum", "mean", "minimum", "mish", "mse_loss", "mul", "ne", "neg", "nll_loss", "op", "permute",
     "poisson_nll_loss", "pow_", "prelu", "prod", "reciprocal", "relu", "remainder", "resample",

@@ -79,7 +79,7 @@ UNLISTED = """
     bitwise_and bitwise_not bitwise_or bitwise_xor cast ceil clamp clone complex constant_pad_nd
     conv2d_input conv2d_weight cos count_nonzero div dropout elu embedding eq erf expand floor
     gather ge gelu getitem glu gru gt hardsigmoid hardswish hardtanh index_add index_select
-    instance_norm isfinite isinf isnan le leaky_relu lerp log_sigmoid logical_and logical_not
+    instance_norm isfinite isinf isnan le leaky_relu lerp linear_fp8 log_sigmoid logical_and logical_not
     logical_or logical_xor lstm lt masked_fill max max_pool1d max_pool2d max_pool2d_input maximum
     mean minimum mish mul ne neg nll_loss_nd outer permute reflection_pad3d relu remainder resample
     resample_input reshape rnn_relu rnn_tanh round scatter sigmoid sign silu sin sqrt std sub tanh

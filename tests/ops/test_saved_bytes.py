@@ -94,10 +94,11 @@ CLOSED_FORMS: dict[str, str] = {
     "lstm": "x0 x1 x2 x3 x4 x5 x6 y gates",
     "gru": "x0 x1 x2 x3 x4 x5 y gates state",
     **dict.fromkeys(["rnn_tanh", "rnn_relu"], "x0 x1 x2 x3 x4 x5 y"),
+    "linear_fp8": "x8/1 w8/0",  # FP8 copies, each for the gradient of the other
     "scaled_dot_product_attention": "x0 x1 x2 x3 x4 query",  # ln sum e^score of each query
 }  # fmt: skip
 """Op -> what is kept: `x0`, `x1`: the inputs, themselves; `y`: the result, itself; `byte`: a byte for each of
-its elements; names of STATISTICS. `/12`: only if the gradient of input 1 or 2 is asked for."""
+its elements; names of STATISTICS and COPIES. `/12`: only if the gradient of input 1 or 2 is asked for."""
 
 
 def _stored(node: Node, count: int) -> int:
@@ -117,6 +118,23 @@ STATISTICS: dict[str, Callable[[Node, list[Any], Any], int]] = {
 """How many numbers of the wide format each is."""
 
 
+def _eight_bits(node: Node, x: Any, whole: tuple[int, int]) -> int:
+    """Return a byte for each element, and those of the scales of blocks that lie along the rows."""
+    recipe, rows = node.options["recipe"], math.prod(x.shape[:-1])
+    if type(recipe).__name__ not in ("MXFP8BlockScaling", "Float8BlockScaling"):
+        return int(x.size)
+    mx = type(recipe).__name__ == "MXFP8BlockScaling"
+    down, across = (32, 1) if mx else whole
+    return int(x.size + -(-rows // down) * -(-x.shape[-1] // across) * (1 if mx else 4))
+
+
+COPIES: dict[str, Callable[[Node, list[Any]], int]] = {
+    "x8": lambda node, x: _eight_bits(node, x[0], (128, 1)),
+    "w8": lambda node, x: _eight_bits(node, x[1], (128, 128)),
+}
+"""How many bytes an FP8 copy takes."""
+
+
 def _expected(node: Node, inputs: list[Any], y: Any) -> tuple[list[Any], int]:
     """Return the arrays that must be kept themselves, and the bytes of what is kept beside them."""
     same, beside = [], 0
@@ -129,6 +147,8 @@ def _expected(node: Node, inputs: list[Any], y: Any) -> tuple[list[Any], int]:
             same.append(y)
         elif what == "byte":
             beside += y.size
+        elif what in COPIES:
+            beside += COPIES[what](node, inputs)
         elif what in STATISTICS:
             beside += wide * STATISTICS[what](node, inputs, y)
         else:

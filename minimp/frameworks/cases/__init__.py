@@ -26,6 +26,7 @@ NO_COUNTERPART: Mapping[str, str] = MappingProxyType(
             ("adaptive_avg_pool2d_input", "avg_pool2d_input", "conv2d_input", "conv2d_weight",
              "max_pool2d_input", "resample", "resample_input", "unindex"), _PART,
         ),
+        "linear_fp8": "PyTorch has its products alone (_scaled_mm); the recipes are Transformer Engine's",
         **dict.fromkeys(("gru", "lstm", "rnn_relu", "rnn_tanh"), _RECURRENCE),
     }
 )  # fmt: skip

@@ -9,6 +9,7 @@ from tests.ops.samples import (
     convolution,
     core,
     edges,
+    eight_bits,
     elementary,
     indexing,
     losses,
@@ -24,10 +25,12 @@ from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, le
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
-    losses, adaptive, resampling, norms, elementary, scans, recurrent, edges,
+    losses, adaptive, resampling, norms, elementary, scans, recurrent, edges, eight_bits,
 )  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
+STRAIGHT_THROUGH = frozenset({"linear_fp8"})
+"""Ops whose gradient is another than the derivative by definition, and has none itself."""
 
 __all__ = [
     "DIFFERENTIABLE",
@@ -35,6 +38,7 @@ __all__ = [
     "KINDS",
     "LABELS",
     "SAMPLES",
+    "STRAIGHT_THROUGH",
     "WEIGHTS",
     "S",
     "Sample",
