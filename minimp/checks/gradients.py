@@ -46,7 +46,7 @@ def _cast_back(c: Case) -> Running:
 
 def _div_b(c: Case) -> Running:
     a, b = c.number(0), c.number(1)
-    return c.to(1, -c.grad * a / (b * b))
+    return c.to(1, -c.grad * (a / b / b))
 
 
 def _pow_x(c: Case) -> Running:

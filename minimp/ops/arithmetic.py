@@ -61,7 +61,7 @@ def _(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
     a, b = ctx.saved
     g, wide_b = ctx.wide(grad), ctx.wide(b)
     by_a = ctx.round(g / wide_b) if ctx.needs(0) else None
-    by_b = ctx.round(-g * ctx.wide(a) / (wide_b * wide_b)) if ctx.needs(1) else None
+    by_b = ctx.round(-g * (ctx.wide(a) / wide_b / wide_b)) if ctx.needs(1) else None  # b^2 may overflow
     return to_shape_of(ctx, 0, by_a), to_shape_of(ctx, 1, by_b)
 
 

@@ -61,5 +61,5 @@ def _(ctx: Node, grad: Array, *, value: float = 1) -> tuple[Array | None, ...]:
     a, b = ctx.saved
     g, below = ctx.wide(grad) * value, ctx.wide(b)
     by_a = ctx.round(g / below) if ctx.needs(1) else None
-    by_b = ctx.round(-g * ctx.wide(a) / (below * below)) if ctx.needs(2) else None
+    by_b = ctx.round(-g * (ctx.wide(a) / below / below)) if ctx.needs(2) else None  # b^2 may overflow
     return to_shape_of(ctx, 0, grad), to_shape_of(ctx, 1, by_a), to_shape_of(ctx, 2, by_b)

@@ -130,7 +130,7 @@ def _scaled(c: Case) -> Running:
 
 def _addcdiv_b(c: Case) -> Running:
     a, b = c.number(1), c.number(2)
-    return c.to(2, -_scaled(c) * a / (b * b))
+    return c.to(2, -_scaled(c) * (a / b / b))
 
 
 def _beyond(x: Any) -> bool:
