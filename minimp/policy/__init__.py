@@ -15,6 +15,8 @@ from minimp.policy.classes import (
     compute_formats,
     format_of,
 )
+from minimp.policy.explaining import Explanation, InputExplanation, explain
+from minimp.policy.history import Change, History
 from minimp.policy.known_defects import Defect, defects
 from minimp.policy.region import (
     Region,
@@ -29,8 +31,8 @@ from minimp.policy.table import Policies, Policy, PolicyDiff
 from minimp.policy.torch213 import policies
 
 __all__ = [
-    "BANNED_ADVICE", "FLOATING", "CastCache", "CastClass", "Defect", "Mixed", "Policies", "Policy",
-    "PolicyDiff", "Region", "autocast", "caches", "clear_autocast_cache", "common_format", "compute_formats",
-    "defects", "format_of", "get_autocast_dtype", "in_region", "is_autocast_cache_enabled",
-    "is_autocast_enabled", "policies",
+    "BANNED_ADVICE", "FLOATING", "CastCache", "CastClass", "Change", "Defect", "Explanation", "History",
+    "InputExplanation", "Mixed", "Policies", "Policy", "PolicyDiff", "Region", "autocast", "caches",
+    "clear_autocast_cache", "common_format", "compute_formats", "defects", "explain", "format_of",
+    "get_autocast_dtype", "in_region", "is_autocast_cache_enabled", "is_autocast_enabled", "policies",
 ]  # fmt: skip

@@ -148,7 +148,7 @@ def release_of(policy: str, text: str, known: tuple[str, ...]) -> str:
     if not known:
         raise SettingError(f"policy {policy} has no history", help="those of PyTorch as they are have one")
     nearest = ".".join(version.split(".")[:2])
-    advice = f"the build of {nearest} that was read is {RELEASES[nearest]}; write .at({nearest!r})"
+    advice = f"the build of {nearest} that was read is {RELEASES.get(nearest)}; write .at({nearest!r})"
     raise SettingError(
         f"policy {policy}: the rules of {version!r} were not read; known are {known[0]} to {known[-1]}",
         help=advice if nearest in known else f"one of: {', '.join(known)}",

@@ -12,7 +12,7 @@ from minimp.errors import SettingError, unknown_name
 from minimp.named import Named
 from minimp.policy.catalogue import ACTING
 from minimp.policy.classes import CastClass
-from minimp.policy.explain import Explanation, explained
+from minimp.policy.explaining import Explanation, explained
 from minimp.policy.history import RELEASES, Change, History, release_of, rules_as_of
 from minimp.policy.plain import from_plain, to_plain
 from minimp.policy.printed import PolicyDiff, as_text, class_named, difference
@@ -73,12 +73,12 @@ class Policy:
         if self.default is not None:
             missing = [op for op in ACTING if op not in rules and op != UNTOUCHABLE]
             object.__setattr__(self, "filled", frozenset(missing))
-            rules = dict(sorted({**rules, **dict.fromkeys(missing, self.default)}.items()))
-            rules.setdefault(UNTOUCHABLE, CastClass.KEEP)
+            rules = {UNTOUCHABLE: CastClass.KEEP, **rules, **dict.fromkeys(missing, self.default)}
         for low in self.by_format:
             if low not in LOW:
                 raise SettingError(unknown_name("low format", low, LOW), op=f"policy {self.name}")
         by_format = {low: MappingProxyType(dict(edits)) for low, edits in self.by_format.items() if edits}
+        rules = dict(sorted(rules.items()))
         views: dict[str, Mapping[str, Any]]
         views = {"rules": rules, "by_format": by_format, "remarks": self.remarks, "settings": self.settings}
         for key, value in views.items():
@@ -198,9 +198,10 @@ class Policy:
         if named == self.releases[-1]:
             return self
         rules = rules_as_of(self.rules, self.changes, named, self.releases)
+        first = self.name.partition("@")[0]
         kept = self.releases[: self.releases.index(named) + 1]
         return replace(
-            self, name=f"{self.name}@{named}", rules=rules, releases=kept,
+            self, name=f"{first}@{named}", rules=rules, releases=kept,
             source=self.source.replace(RELEASES[self.releases[-1]], RELEASES[named]), note="",
             lacking=self.lacking | {op for op in rules if op not in ACTING},
             changes=tuple(row for row in self.changes if row.release in kept),
