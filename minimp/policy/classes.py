@@ -59,7 +59,10 @@ class Mixed(Enum):
 
 
 BANNED_ADVICE = {
-    "binary_cross_entropy": "use binary_cross_entropy_with_logits, which is safe to autocast",
+    "binary_cross_entropy": (
+        "leave out the sigmoid before it and use binary_cross_entropy_with_logits (nn.BCEWithLogitsLoss), "
+        "which is safe to autocast; or compute it in float32, inside `with mp.autocast(enabled=False):`"
+    ),
 }
 
 
