@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from minimp import formats
 from minimp.errors import DeviceError, GradientError, MinimpError, ShapeError
 from minimp.formats import Format
-from minimp.modes import MODES, Modes, setting
+from minimp.modes import MODES, Modes, enable_grad
 from minimp.policy import CastClass, Mixed, Region, common_format, compute_formats
 from minimp.quiet import hush, speak
 from minimp.tape import Array, Edge, Event, Node, Value, WideNode
@@ -261,7 +262,7 @@ def cast_in_region(x: Value, target: Format, region: Region) -> Tensor:
     key = (rule.name, id(x), target.name) if rule.per_format else (rule.name, id(x))
     held = region.cache.get(key)
     if held is None or (rule.checked and (held[1] is not x.array or held[2].format is not target)):
-        with setting(grad_enabled=rule.recorded or MODES.get().grad_enabled):
+        with enable_grad() if rule.recorded and not MODES.get().grad_enabled else nullcontext():
             held = region.cache[key] = (x, x.array, cast(x, format=target))
     return held[2]
 

@@ -180,7 +180,7 @@ def test_tasks_have_regions_of_their_own() -> None:
 
 
 def test_backward_runs_in_the_forwards_formats_whatever_region_it_is_in() -> None:
-    """Oracle: PyTorch: a float32 leaf gets a float32 gradient; a gradient op never meets autocast."""
+    """Oracle: the contract: no gradient op meets autocast (in PyTorch it does: backward-obeys-region)."""
     w = mp.tensor(np.eye(2), dtype="float32", requires_grad=True)
     events: list[Event] = []
     with mp.autocast("float16"):
