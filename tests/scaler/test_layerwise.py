@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -328,12 +329,33 @@ def test_an_overflow_is_skipped_and_halves_the_layer_it_came_from() -> None:
         if not scaler.last_step.skipped:
             break
         assert scaler.overflowed == ("second",)
+        ceilings = {name: layer["scale"] for name, layer in scaler.state_dict()["layers"].items()}
+        assert {name for name, ceiling in ceilings.items() if ceiling < 2.0**24} == {"second"}
         assert "overflowed, and halved: second" in str(scaler.report())
         assert scaler.last_step.nonfinite == ("first.weight",)
     assert 2 <= len(factors) < 8
     assert factors == [factors[0] / 2**i for i in range(len(factors))]
     assert (optimizer.calls, scaler.overflowed) == (1, ())
     assert scaler.report().skips == 0
+
+
+def test_an_overflow_on_the_way_to_a_leaf_names_all_that_came_that_way() -> None:
+    """Oracle: two layers, one of them behind a growth of 2^28; behind both there is a parameter, no layer."""
+    weights = {name: mp.tensor(np.full((8, 8), 0.5, np.float32), requires_grad=True) for name in "ab"}
+    start = mp.tensor(np.full((4, 8), 2.0**-23, np.float32), requires_grad=True)
+    for both in (False, True):
+        start.grad = None
+        scaler = LayerwiseScaler().name_parameters([(f"{name}.weight", w) for name, w in weights.items()])
+        with mp.autocast("float16"):
+            low = start.half()
+            y = F.linear(low * 2.0**14 * 2.0**14, weights["a"])
+            y = y + F.linear(low, weights["b"]) if both else y
+            loss = y.float().sum() * 2.0**-24
+        scaler.scale(loss).backward()
+        assert start.grad is not None
+        assert not np.isfinite(np.asarray(start.grad)).any()
+        scaler.advance(True)
+        assert sorted(scaler.overflowed) == (["a", "b"] if both else ["a"])
 
 
 def test_a_halved_layer_grows_back_after_good_steps() -> None:
@@ -356,11 +378,13 @@ def test_a_fault_before_any_layer_blames_none() -> None:
     scaler = LayerwiseScaler()
     first, second, loss = trap(scaler)
     optimizer = PlainSGD([first, second])
-    scaler.scale(loss() * float("nan")).backward()
-    scaler.step(optimizer)
-    scaler.update()
-    assert scaler.last_step is not None
-    assert (scaler.last_step.skipped, scaler.overflowed, optimizer.calls) == (True, (), 0)
+    for factor, overflowed in [(1.0, ("second",)), (float("nan"), ())]:
+        first.grad = second.grad = None
+        scaler.scale(loss() * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert scaler.last_step is not None
+        assert (scaler.last_step.skipped, scaler.overflowed, optimizer.calls) == (True, overflowed, 0)
 
 
 def test_limits_and_the_interval_of_updates_hold() -> None:
@@ -398,6 +422,9 @@ def test_layers_are_named_by_their_weights_or_their_place() -> None:
     assert [row.name for row in rows if row.op in ("linear", "conv2d")] == [
         "linear-1", "conv2d-1", "linear-2", "linear-3", "linear-4",
     ]  # fmt: skip
+    other = nn.Linear(64, 10)
+    unnamed.scale(deep_loss(other)).backward()
+    assert {row.name for row in unnamed.report().rows if row.op == "linear"} == {"linear-1"}
 
 
 def test_the_report_is_a_table_within_100_columns() -> None:
@@ -426,7 +453,7 @@ def test_measured_shares_are_those_of_the_products() -> None:
     """Oracle: the layer's result in float64, and its roundings to float16 with and without the scale."""
     g, w = RNG.normal(0, 2.0**-14, (64, 32)), RNG.normal(0, 2.0**-12, (32, 48))
     x, weight = mp.tensor(np.ones((64, 48), np.float32), requires_grad=True), mp.tensor(w, dtype="float32")
-    scaler = LayerwiseScaler(measure=True)
+    scaler = LayerwiseScaler(measure=True, init_scale=4.0)
     with mp.autocast("float16"):
         y = F.linear(x, weight)
     scaler.scale(y).backward(mp.tensor(g, dtype="float16"))
@@ -435,11 +462,18 @@ def test_measured_shares_are_those_of_the_products() -> None:
     assert row.measured_before == np.mean(exact.astype(np.float16) == 0)
     assert row.measured_after == np.mean((exact * row.total).astype(np.float16) == 0)
     assert row.measured_before > 0.1 > row.measured_after
+    sigma = math.sqrt(
+        32
+        * np.mean(g.astype(np.float16).astype(np.float64) ** 2)
+        * np.mean(w.astype(np.float16).astype(np.float64) ** 2)
+    )
+    for scale, share in [(1.0, row.expected_before), (row.total, row.expected_after)]:
+        assert_close(share, math.erf(2.0**-24 / (math.sqrt(2) * sigma * scale)), "parity_first_loss")
 
 
 def test_the_state_goes_through_json_and_back() -> None:
     """Oracle: a scaler that went on without a break: the same factors, ceilings and steps."""
-    going, loaded = LayerwiseScaler(update_every=3, threshold=0.01, fixed={"first": 2.0}), LayerwiseScaler()
+    going, loaded = LayerwiseScaler(update_every=3, threshold=5e-4, fixed={"first": 2.0}), LayerwiseScaler()
     first, _, loss = trap(going)
     loaded.name_parameters(going._named)
     for _ in range(2):
@@ -448,6 +482,7 @@ def test_the_state_goes_through_json_and_back() -> None:
     loaded.load_state_dict(json.loads(json.dumps(going.state_dict())))
     assert loaded.state_dict() == going.state_dict()
     assert loaded.settings == going.settings
+    assert loaded.state_dict()["layers"]["second"]["met_bad"]
     for _ in range(3):
         for scaler in (going, loaded):
             first.grad = None
@@ -573,3 +608,7 @@ def test_calls_out_of_order_are_refused() -> None:
     scaler.unscale_(optimizer)
     with pytest.raises(ScalerError, match="has been called on this optimizer since the last update"):
         scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    with pytest.raises(ScalerError, match="no backward went through this scaler since the last update"):
+        scaler.update()

@@ -185,6 +185,7 @@ CASES = {
     "matmul of one by many": (lambda x, w: x @ w, (3, 4), (4, 2)),
     "conv1d, stride": (lambda x, w: F.conv1d(x, w, stride=2), (2, 4, 11), (6, 4, 3)),
     "conv2d": (F.conv2d, (2, 3, 6, 6), (5, 3, 3, 2)),
+    "conv2d, groups": (lambda x, w: F.conv2d(x, w, groups=2), (2, 4, 6, 6), (6, 2, 3, 3)),
     "conv2d, stride, groups, dilation": (
         lambda x, w: F.conv2d(x, w, stride=2, groups=2, dilation=2), (2, 4, 9, 9), (6, 2, 3, 3),
     ),

@@ -72,8 +72,6 @@ class LayerwiseWalk:
         exponent, origin = self.exponents[node], self.origins[node]
         use = self.names.at(node, grad)
         factor = None if use is None else self.layers.choose(use, node, grad, exponent)
-        if use is not None and factor is None:
-            self.layers.overflowed |= origin
         scaled = grad
         if use is not None and factor is not None:
             scaled = shifted(grad, factor, node.backend)
