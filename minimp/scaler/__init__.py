@@ -3,7 +3,7 @@
 from minimp.scaler.grad_scaler import GradScaler
 from minimp.scaler.health import ScaleHealth
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
-from minimp.scaler.presets import PRESETS, Preset
+from minimp.scaler.presets import PRESETS, Preset, presets_table, replay
 from minimp.scaler.records import ScalerStep
 
 __all__ = [
@@ -15,4 +15,6 @@ __all__ = [
     "ScaleState",
     "ScalerStep",
     "next_state",
+    "presets_table",
+    "replay",
 ]

@@ -18,8 +18,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from minimp.scaler.gradients import listing
 from minimp.scaler.machine import ScaleRule, ScaleState
+from minimp.scaler.naming import listing
 
 __all__ = ["STUCK_AFTER", "STUCK_ANYWHERE", "ScaleHealth", "Watch", "alarm", "health_of", "watched"]
 

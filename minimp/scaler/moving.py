@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from minimp.errors import ScalerError, ScaleWarning
-from minimp.scaler.gradients import listing
 from minimp.scaler.health import ScaleHealth, Watch, alarm, health_of, watched
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
+from minimp.scaler.naming import listing
 from minimp.scaler.saving import from_state_dict, to_state_dict
 
 __all__ = ["MovingScale", "warn"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from minimp.scaler.gradients import listing
+from minimp.scaler.naming import listing
 
 __all__ = ["Record", "ScalerStep", "Stage"]
 

@@ -113,6 +113,38 @@ def chainer(bad: Iterable[bool], scale: float = 1.0, interval: int = 1000) -> It
         yield scale
 
 
+def apex_fp16_optimizer(bad: Iterable[bool], scale: float = 2.0**32, interval: int = 1000) -> Iterator[float]:
+    """NVIDIA apex, fp16_utils.DynamicLossScaler: the distance to the last bad step, modulo the window."""
+    last_bad = -1
+    for step, is_bad in enumerate(bad):
+        if is_bad:
+            scale, last_bad = max(scale / 2.0, 1.0), step
+        elif (step - last_bad) % interval == 0:
+            scale *= 2.0
+        yield scale
+
+
+def tf_keras(bad: Iterable[bool], scale: float = 2.0**15, interval: int = 2000) -> Iterator[float]:
+    """tf-keras: grows when the counter and one reach the interval, if that is finite; never below 1."""
+    counter, now = 0, F32(scale)
+    with np.errstate(over="ignore"):
+        for is_bad in bad:
+            if is_bad:
+                counter, now = 0, max(now / F32(2.0), F32(1.0))
+            elif counter + 1 >= interval:
+                counter, now = 0, (now * F32(2.0) if np.isfinite(now * F32(2.0)) else now)
+            else:
+                counter += 1
+            yield float(now)
+
+
+def paddle_ampscaler(
+    bad: Iterable[bool], scale: float = 2.0**15, interval: int = 1000, patience: int = 1
+) -> Iterator[float]:
+    """Paddle's AmpScaler: GradScaler's rule with older defaults."""
+    return paddle(bad, scale, interval, patience)
+
+
 def static(bad: Iterable[bool], scale: float = 2.0**16, interval: int = 2000) -> Iterator[float]:
     """A scale that stays."""
     return (scale for _ in bad)
@@ -135,5 +167,9 @@ def hysteresis_kernel(
 
 
 LIBRARIES: dict[str, Trace] = {
-    each.__name__: each for each in (torch, apex, keras, flax, jmp, paddle, mindspore, chainer, static)
-}
+    each.__name__.replace("_", "-"): each
+    for each in (
+        torch, apex, apex_fp16_optimizer, keras, tf_keras, flax, jmp, paddle, paddle_ampscaler, mindspore,
+        chainer, static,
+    )
+}  # fmt: skip
