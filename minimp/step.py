@@ -299,7 +299,7 @@ class TrainStep:
         return {name: p.detach() for name, p in state.parameters.items()}, {"skipped": state.skipped}
 
     def _update_scale(self, state: StepState) -> _Result:
-        self.scaler.advance(bool(state.nonfinite))
+        self.scaler.advance(bool(state.nonfinite), state.nonfinite)
         return {}, {"loss_scale": self.scaler.get_scale()}
 
     def _unscaled(self, state: StepState) -> dict[str, Tensor]:

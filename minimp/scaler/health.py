@@ -78,8 +78,12 @@ class ScaleHealth:
 
     def __str__(self) -> str:
         """Say it in one line."""
+        return self.told("")
+
+    def told(self, about: str) -> str:
+        """Say it in one line, with more about the scale."""
         steps = f"the last {self.skips} steps were" if self.skips > 1 else "the last step was"
-        return f"{self.word}: loss scale {self.scale:g}" + (f", {steps} bad" if self.skips else "")
+        return f"{self.word}: loss scale {self.scale:g}{about}" + (f"; {steps} bad" if self.skips else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +124,10 @@ def health_of(rule: ScaleRule, state: ScaleState, floor_skips: int) -> ScaleHeal
 
 def alarm(health: ScaleHealth, rule: ScaleRule, nonfinite: Iterable[str]) -> str:
     """Return the text of a warning: what happened, where, and what to do next."""
-    where = {
-        "stuck at the floor": f", which is as low as min_scale={rule.min_scale!r} lets it go",
-        "collapsing": ", and nothing stops it on the way to 0",
+    about = {
+        "stuck at the floor": f", as low as min_scale={rule.min_scale!r} lets it go",
+        "collapsing": ", with nothing to stop it on the way to 0",
     }
     names = listing(nonfinite)
-    seen = f"; not finite in {names}" if names else ""
-    return f"{health}{where.get(health.word, '')}{seen}\n  help: {HELP[health.word]}"
+    seen = f": not finite in {names}" if names else ""
+    return f"{health.told(about.get(health.word, ''))}{seen}\n  help: {HELP[health.word]}"
