@@ -225,10 +225,15 @@ class LayerwiseScaler:
         self._steps.update()
         self._finish()
 
-    def advance(self, found_inf: bool) -> None:
-        """End an iteration by a verdict reached elsewhere."""
+    def advance(self, found_inf: bool, nonfinite: Iterable[str] = ()) -> None:
+        """End an iteration by a verdict reached elsewhere.
+
+        Args:
+            found_inf: whether any gradient was infinite or NaN.
+            nonfinite: the parameters whose gradients were, for messages.
+        """
         self._require_fixed()
-        self._steps.advance(found_inf)
+        self._steps.advance(found_inf, nonfinite)
         self._finish()
 
     def _require_fixed(self) -> None:
