@@ -127,7 +127,7 @@ def _(ctx: Node, grad: Array, *, dim: int = -1) -> Array:
     (x,) = ctx.saved
     a, b = _halves(ctx.wide(x), dim)
     g, s = ctx.wide(grad), ctx.backend.logistic(b)
-    return ctx.round(ctx.backend.xp.concatenate([g * s, g * a * s * (1 - s)], axis=dim))
+    return ctx.round(ctx.backend.xp.concatenate([g * s, g * (s * (1 - s) * a)], axis=dim))
 
 
 def _halves(x: Array, dim: int) -> tuple[Array, Array]:

@@ -180,7 +180,7 @@ def _glu_x(c: Case) -> Running:
     dim = c.options.get("dim", -1)
     a, b = _halves(c.number(0), dim)
     s = sigmoid(b)
-    by_a, by_b = c.grad * s, c.grad * a * s * (1.0 - s)
+    by_a, by_b = c.grad * s, c.grad * (s * (1.0 - s) * a)
     exact, error = (
         np.concatenate([getattr(by_a, name), getattr(by_b, name)], axis=dim) for name in ("exact", "error")
     )
