@@ -23,8 +23,9 @@ def _torch(device: str, table: Table, low: str, note: str) -> Policy:
         lacking=LACKING,
         remarks=REMARKS if device == "cuda" else {},
         settings={
-            "param_dtype": "float32", "dtype by default": low, "master weights": "the parameters themselves",
-            "loss scale": "torch.amp.GradScaler, from 65536, for float16",
+            "param_dtype": "float32", "dtype": f"{low} by default",
+            "master_weights": "the parameters themselves",
+            "loss_scale": "torch.amp.GradScaler, from 65536, for float16",
         },
         changes=tuple(row for row in CHANGES if row.device == device),
         releases=tuple(RELEASES),
