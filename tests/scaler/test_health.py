@@ -123,8 +123,8 @@ def test_a_warning_says_what_where_and_what_to_do() -> None:
     assert only.filename == __file__
     names = ", ".join(f"layer{i}.weight" for i in range(5))
     assert re.fullmatch(
-        r"GradScaler: stuck at the floor: loss scale 1, as low as min_scale=1\.0 lets it go; the last 5 steps "
-        rf"were bad: not finite in {names} and 2 more\n  help: a lower scale would not help: .*",
+        r"GradScaler: stuck at the floor: loss scale 1, as low as min_scale=1\.0 lets it go; the last 5 "
+        rf"steps were bad: not finite in {names} and 2 more\n  help: a lower scale would not help: .*",
         str(only.message),
     )
     with pytest.warns(ScaleWarning, match="dead: loss scale inf") as caught:

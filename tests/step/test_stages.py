@@ -280,11 +280,11 @@ def test_a_skipped_update_must_leave_every_bit(monkeypatch: pytest.MonkeyPatch) 
     assert not run_to(make_step(), "update", x, y).check()
 
 
-@pytest.mark.parametrize("fault", [lambda self, found: None, None])
+@pytest.mark.parametrize("fault", [lambda self, found, names: None, None])
 def test_update_scale_is_checked(monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None] | None) -> None:
     """Faults: the scale never moves; a good step counts as a bad one."""
     honest = mp.GradScaler.advance
-    planted = fault or (lambda self, found: honest(self, not found))
+    planted = fault or (lambda self, found, names: honest(self, not found, names))
     monkeypatch.setattr(mp.GradScaler, "advance", planted)
     assert not run_to(make_step(), "update_scale").check()
 
