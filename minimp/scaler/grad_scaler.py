@@ -16,16 +16,13 @@ from minimp.scaler.naming import Names, WithNames, listing, named_parameters
 from minimp.scaler.outputs import one_number, times_scale
 from minimp.scaler.penalties import unscaled
 from minimp.scaler.presets import preset_rule
-from minimp.scaler.records import Record, ScalerStep, Stage
+from minimp.scaler.records import REPORTS_KEPT, Record, ScalerStep, Stage, WithReports
 from minimp.tensors import Tensor
 
 __all__ = ["GradScaler"]
 
-REPORTS_KEPT = 100
-"""As many steps as :attr:`GradScaler.reports` goes back."""
 
-
-class GradScaler(MovingScale, WithNames):
+class GradScaler(MovingScale, WithNames, WithReports):
     """Scale the loss so that small FP16 gradients are not flushed to zero (torch.amp.GradScaler 2.13.0).
 
     An iteration calls ``scaler.scale(loss).backward()``, ``scaler.step(optimizer)``, ``scaler.update()``.
@@ -90,13 +87,17 @@ class GradScaler(MovingScale, WithNames):
                     f"{name}: expected a number {side} 1, got {getattr(rule, name)!r}",
                     op="GradScaler", help="for a scale that stays: GradScaler.preset('static')",
                 )  # fmt: skip
+        if max_scale is not None and rule.growth_interval < 1:
+            raise SettingError(
+                f"max_scale: {max_scale!r} cannot act on a scale that never grows (growth_interval="
+                f"{rule.growth_interval})",
+                op="GradScaler", help="leave max_scale out, or let the scale grow",
+            )  # fmt: skip
         self._begin(rule)
 
     def _begin(self, rule: ScaleRule, label: str = "GradScaler") -> None:
         super()._begin(rule, label)
-        self.last_step: ScalerStep | None = None
-        self._reports: deque[ScalerStep] = deque(maxlen=REPORTS_KEPT)
-        self._records: dict[int, Record] = {}
+        self._forget_steps()
         self._names = Names()
 
     @classmethod
@@ -213,17 +214,7 @@ class GradScaler(MovingScale, WithNames):
                 self._require_patience(record.nonfinite)
             result = skip(optimizer) if record.nonfinite else optimizer.step(*args, **options)
         record.stage = Stage.STEPPED
-        return self._report(record, result)
-
-    def _report(self, record: Record, returned: Any) -> ScalerStep:
-        skips = self._state.skips + 1 if record.nonfinite else 0
-        told = ScalerStep(
-            bool(record.nonfinite), record.nonfinite, skips, self.get_scale(), record.checked,
-            type(record.optimizer).__name__, record.place, returned,
-        )  # fmt: skip
-        self.last_step = record.report = told
-        self._reports.append(replace(told, returned=None))  # what was returned may hold a whole tape
-        return told
+        return self._report(record, self._state.scale, self._state.skips, result)
 
     def _step_fused(self, record: Record, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         optimizer = record.optimizer
@@ -297,16 +288,6 @@ class GradScaler(MovingScale, WithNames):
 
     # ---- what it knows ------------------------------------------------------------------------------------
 
-    @property
-    def reports(self) -> tuple[ScalerStep, ...]:
-        """The last 100 steps, the oldest first, without what was returned; several optimizers one by one."""
-        return tuple(self._reports)
-
-    def report_of(self, optimizer: Any) -> ScalerStep | None:
-        """Return the report of the optimizer's step since the last update, None if there was no step."""
-        record = self._records.get(id(optimizer))
-        return None if record is None else record.report
-
     def is_enabled(self) -> bool:
         """Tell whether scaling is enabled."""
         return True
@@ -329,9 +310,6 @@ class GradScaler(MovingScale, WithNames):
                 op=f"GradScaler.{call}", help="call scaler.scale(loss).backward() earlier in the iteration",
             )  # fmt: skip
 
-    def _record(self, optimizer: Any) -> Record:
-        return self._records.setdefault(id(optimizer), Record(optimizer, place=len(self._records)))
-
 
 class _NoScaling(GradScaler):
     """A disabled scaler: S = 1, and nothing is checked or skipped."""
@@ -348,7 +326,7 @@ class _NoScaling(GradScaler):
 
     def step(self, optimizer: Any, *args: Any, **options: Any) -> ScalerStep:
         """Run the optimizer, and report it."""
-        return self._report(self._record(optimizer), optimizer.step(*args, **options))
+        return self._report(self._record(optimizer), 1.0, 0, optimizer.step(*args, **options))
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Do nothing but begin a new iteration."""

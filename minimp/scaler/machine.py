@@ -94,6 +94,8 @@ class ScaleRule:
             "min_scale": self.min_scale is not None and not self.min_scale > 0 and "above 0",
             "growth_interval": self.smooth and self.growth_interval < 1 and "at least 1 to grow smoothly",
         }
+        if self.smooth and self.grows_late:
+            raise SettingError("grows_late cannot act where S grows smoothly, on every good step")
         for name, expected in wrong.items():
             if expected:
                 raise SettingError(f"{name}: expected {expected}, got {getattr(self, name)!r}")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from minimp.scaler.naming import listing
 
-__all__ = ["Record", "ScalerStep", "Stage"]
+__all__ = ["Record", "ScalerStep", "Stage", "WithReports"]
+
+REPORTS_KEPT = 100
+"""As many steps as :attr:`WithReports.reports` goes back."""
 
 
 class Stage(Enum):
@@ -73,3 +77,42 @@ class ScalerStep:
             return f"{who} stepped at loss scale {self.scale:g}: {self.checked} gradients checked"
         bad = f"{len(self.nonfinite)} of {self.checked} gradients not finite: {listing(self.nonfinite)}"
         return f"{who} skipped ({self.consecutive_skips} in a row) at loss scale {self.scale:g}: {bad}"
+
+
+class WithReports:
+    """What a scaler remembers of its optimizers since the last update, and of its last steps.
+
+    Attributes:
+        last_step: the report of the last step, None before the first.
+    """
+
+    last_step: ScalerStep | None
+    _reports: deque[ScalerStep]
+    _records: dict[int, Record]
+
+    def _forget_steps(self) -> None:
+        self.last_step, self._reports, self._records = None, deque(maxlen=REPORTS_KEPT), {}
+
+    @property
+    def reports(self) -> tuple[ScalerStep, ...]:
+        """The last 100 steps, the oldest first, without what was returned; several optimizers one by one."""
+        return tuple(self._reports)
+
+    def report_of(self, optimizer: Any) -> ScalerStep | None:
+        """Return the report of the optimizer's step since the last update, None if there was no step."""
+        record = self._records.get(id(optimizer))
+        return None if record is None else record.report
+
+    def _record(self, optimizer: Any) -> Record:
+        return self._records.setdefault(id(optimizer), Record(optimizer, place=len(self._records)))
+
+    def _report(self, record: Record, scale: float, skips: int, returned: Any) -> ScalerStep:
+        """Make and keep the report of a step; `skips`: how many in a row were skipped before it."""
+        bad = bool(record.nonfinite)
+        told = ScalerStep(
+            bad, record.nonfinite, skips + 1 if bad else 0, scale, record.checked,
+            type(record.optimizer).__name__, record.place, returned,
+        )  # fmt: skip
+        self.last_step = record.report = told
+        self._reports.append(replace(told, returned=None))  # what was returned may hold a whole tape
+        return told

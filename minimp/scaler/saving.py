@@ -38,6 +38,8 @@ def to_state_dict(rule: ScaleRule, state: ScaleState) -> dict[str, Any]:
 def from_state_dict(rule: ScaleRule, entries: Mapping[str, Any]) -> tuple[ScaleRule, ScaleState]:
     """Return the rule and the state that `entries` describe; settings that they lack stay those of `rule`.
 
+    An array or tensor without axes, of any library, counts as its number.
+
     Raises:
         ScalerError: there are no entries, as from a disabled scaler.
         SettingError: one of PyTorch's five is missing, or one cannot be used.
@@ -53,10 +55,15 @@ def from_state_dict(rule: ScaleRule, entries: Mapping[str, Any]) -> tuple[ScaleR
             f"the state dict lacks {', '.join(missing)}",
             op="GradScaler.load_state_dict", help=f"expected at least {', '.join(TORCH_ENTRIES)}",
         )  # fmt: skip
+    entries = {name: value.item() if _has_no_axes(value) else value for name, value in entries.items()}
     settings = {name: entries[name] for name in (*TORCH_SETTINGS, *OWN_SETTINGS) if name in entries}
     loaded = replace(rule, init_scale=entries["scale"], **settings)
     counts = {name: _count(f"_{name}", entries.get(f"_{name}", 0)) for name in ("growth_tracker", "skips")}
     return loaded, ScaleState(loaded.init_scale, **counts, met_bad=bool(entries.get("_met_bad", False)))
+
+
+def _has_no_axes(value: Any) -> bool:
+    return getattr(value, "ndim", None) == 0 and hasattr(value, "item")
 
 
 def _count(name: str, value: Any) -> int:

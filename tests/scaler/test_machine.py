@@ -155,6 +155,7 @@ def test_hysteresis_rides_out_fewer_bad_steps(bad: list[bool], hysteresis: int, 
         ({"growth_interval": 2.5}, "growth_interval: expected a whole number, got 2.5"),
         ({"growth_interval": 0, "smooth": True}, "growth_interval: expected at least 1 to grow smoothly"),
         ({"hysteresis": 0}, "hysteresis: expected at least 1, got 0"),
+        ({"smooth": True, "grows_late": True}, "grows_late cannot act where S grows smoothly"),
         ({"precision": "float23"}, "unknown precision 'float23'; did you mean 'float32'"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,14 @@ import pytest
 
 import minimp as mp
 from minimp.errors import SettingError
-from minimp.scaler import GradScaler
+from minimp.scaler import GradScaler, ScalerStep
 from minimp.tensors import Tensor
 from tests.scaler.plain import (
     PlainSGD,
     begun,
     parameter,
     set_grad,
+    with_grads,
 )
 
 INF, NAN = math.inf, math.nan
@@ -63,6 +66,67 @@ def test_the_last_step_says_what_happened_and_where() -> None:
         0,
     )
     assert str(scaler.last_step) == "PlainSGD stepped at loss scale 1: 4 gradients checked"
+
+
+def test_reports_of_several_optimizers_are_kept_until_the_update() -> None:
+    """Oracle: the faults planted in the second and third of three; what each returned."""
+    optimizers = [with_grads((1.0,), (2.0,)), with_grads((INF,)), with_grads((1.0,), (NAN,), (NAN,))]
+    scaler = begun()
+    made = [scaler.step(each, i) for i, each in enumerate(optimizers[:2])]
+    assert [scaler.report_of(each) for each in optimizers] == [*made, None]
+    made.append(scaler.step(optimizers[2]))
+    assert [(r.skipped, r.place, r.checked, r.returned) for r in made] == [
+        (False, 0, 2, 0), (True, 1, 1, None), (True, 2, 3, None)
+    ]  # fmt: skip
+    assert made[2].nonfinite == ("parameter 1 of group 0 (1,)", "parameter 2 of group 0 (1,)")
+    assert str(made[1]) == (
+        "PlainSGD (number 2) skipped (1 in a row) at loss scale 8: 1 of 1 gradients not finite: "
+        "parameter 0 of group 0 (1,)"
+    )
+    assert scaler.last_step is made[2]
+    scaler.update()
+    assert [scaler.report_of(each) for each in optimizers] == [None] * 3
+    assert scaler.last_step is made[2]
+    assert scaler.reports == tuple(replace(each, returned=None) for each in made)
+
+
+def test_reports_go_back_a_hundred_steps_and_hold_nothing() -> None:
+    """Oracle: the scales of 30 good and 20 bad steps by hand; only the last report holds what came back."""
+    scaler, optimizer = begun(init_scale=2.0**120), with_grads((1.0,))
+    for step in range(50):
+        scaler.step(optimizer, object())
+        scaler.advance(step >= 30)
+    assert [r.scale for r in scaler.reports] == [2.0**120] * 31 + [2.0 ** (120 - k) for k in range(1, 20)]
+    for _ in range(60):
+        scaler.step(optimizer, object())
+        scaler.update()
+    assert [r.scale for r in scaler.reports][:30] == [2.0**120] * 21 + [
+        2.0 ** (120 - k) for k in range(1, 10)
+    ]
+    assert (len(scaler.reports), {r.returned for r in scaler.reports}) == (100, {None})
+    assert scaler.last_step is not None
+    assert scaler.last_step.returned is not None
+    assert copy.deepcopy(scaler).last_step == replace(scaler.last_step, returned=None)
+
+
+def test_a_long_report_names_the_first_few() -> None:
+    """Oracle: by hand."""
+    report = begun().step(with_grads(*[(INF,)] * 8))
+    assert str(report).endswith("8 of 8 gradients not finite: " + ", ".join(
+        f"parameter {i} of group 0 (1,)" for i in range(5)) + " and 3 more")  # fmt: skip
+    assert "\n" not in str(report)
+
+
+def test_a_disabled_scaler_reports_too() -> None:
+    """Oracle: the contract: never skipped, S = 1, nothing checked; kept as elsewhere."""
+    scaler, optimizer = GradScaler(enabled=False), with_grads((INF,))
+    report = scaler.step(optimizer, 3)
+    assert report == ScalerStep(False, (), 0, 1.0, 0, "PlainSGD", 0, 3)
+    assert (scaler.last_step, scaler.report_of(optimizer)) == (report, report)
+    assert scaler.reports == (replace(report, returned=None),)
+    assert copy.deepcopy(scaler).reports == ()
+    scaler.update()
+    assert scaler.report_of(optimizer) is None
 
 
 def test_names_need_parameters() -> None:

@@ -86,12 +86,66 @@ def test_getters_and_setters() -> None:
         ({"min_scale": 2.0**20}, "init_scale: expected a scale from 1048576.0 to inf, got 65536.0"),
         ({"hysteresis": 0}, "hysteresis: expected at least 1"),
         ({"growth_interval": "2000"}, "growth_interval: expected a whole number, got '2000'"),
+        ({"max_consecutive_skips": 1.5}, "max_consecutive_skips: expected a whole number, got 1.5"),
+        ({"max_consecutive_skips": -1}, "max_consecutive_skips: expected at least 0, got -1"),
+        (
+            {"max_scale": 2.0**20, "growth_interval": 0},
+            r"max_scale: 1048576\.0 cannot act on a scale that never",
+        ),
     ],
 )
 def test_settings_that_cannot_act_are_refused(settings: dict[str, Any], message: str) -> None:
     """Oracle: PyTorch 2.13.0's two checks, and the ranges of the settings that it lacks."""
     with pytest.raises(SettingError, match=message):
         GradScaler(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdicts", "scales"),
+    [
+        ({"min_scale": 2.0}, [True] * 4, [4.0, 2.0, 2.0, 2.0]),
+        ({"max_scale": 16.0, "growth_interval": 1}, [False] * 3, [16.0, 16.0, 16.0]),
+        ({"max_scale": 12.0, "growth_interval": 1}, [False, True], [12.0, 6.0]),
+        ({"min_scale": 3.0}, [True, True, False], [4.0, 3.0, 3.0]),
+        ({"hysteresis": 3}, [True, True, False, True, True, True, True], [8.0] * 5 + [4.0, 2.0]),
+        ({"hysteresis": 2, "min_scale": 4.0}, [True] * 4, [8.0, 4.0, 4.0, 4.0]),
+    ],
+)
+def test_each_option_acts_also_after_it_was_saved_and_loaded(
+    settings: dict[str, Any], verdicts: list[bool], scales: list[float]
+) -> None:
+    """Oracle: by hand; the loaded scaler began without the option, and is saved and loaded at each step."""
+    scaler, loaded = GradScaler(init_scale=8.0, **settings), GradScaler()
+    for verdict, scale in zip(verdicts, scales, strict=True):
+        loaded.load_state_dict(scaler.state_dict())
+        for each in (scaler, loaded):
+            each.advance(verdict)
+            assert each.get_scale() == scale
+
+
+def test_a_floor_and_a_ceiling_hold_on_loading_too() -> None:
+    """Oracle: the contract: a state out of the scaler's own range is refused, and changes nothing."""
+    torch_like = GradScaler(init_scale=0.25).state_dict()
+    scaler = GradScaler(init_scale=8.0, min_scale=1.0, max_scale=16.0)
+    for scale in (0.25, 32.0):
+        with pytest.raises(
+            SettingError, match=rf"init_scale: expected a scale from 1\.0 to 16\.0, got {scale}"
+        ):
+            scaler.load_state_dict({**torch_like, "scale": scale})
+        with pytest.raises(SettingError, match="new_scale: expected a scale from 1"):
+            GradScaler.update(begun(min_scale=1.0, max_scale=16.0), scale)
+    assert scaler.get_scale() == 8.0
+
+
+@pytest.mark.parametrize("make", [np.asarray, mp.tensor])
+def test_numbers_without_axes_can_be_loaded(make: Any) -> None:
+    """Oracle: the same numbers as Python's; PyTorch 2.13.0 fills its scale from them too."""
+    plain = {**GradScaler(init_scale=4.0, growth_interval=7).state_dict(), "_growth_tracker": 3}
+    scaler = GradScaler()
+    scaler.load_state_dict({name: make(value) for name, value in plain.items()})
+    assert scaler.state_dict() == plain
+    with pytest.raises(SettingError, match="init_scale: expected a number"):
+        scaler.load_state_dict({**plain, "scale": make([4.0])})
 
 
 def test_the_scale_is_rounded_to_float32_when_it_is_first_used() -> None:
