@@ -18,6 +18,7 @@ from minimp.policy.classes import (
 from minimp.policy.explaining import Explanation, InputExplanation, explain
 from minimp.policy.history import Change, History
 from minimp.policy.known_defects import Defect, defects
+from minimp.policy.presets import policies
 from minimp.policy.region import (
     Region,
     autocast,
@@ -28,7 +29,6 @@ from minimp.policy.region import (
     is_autocast_enabled,
 )
 from minimp.policy.table import Policies, Policy, PolicyDiff
-from minimp.policy.torch213 import policies
 
 __all__ = [
     "BANNED_ADVICE", "FLOATING", "CastCache", "CastClass", "Change", "Defect", "Explanation", "History",

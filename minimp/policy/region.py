@@ -15,8 +15,8 @@ from minimp.modes import MODES, Modes, Scope
 from minimp.policy.cast_caches import CastCache, caches
 from minimp.policy.classes import FLOATING
 from minimp.policy.known_defects import Defect, defects, defects_in_force, original_name
+from minimp.policy.presets import policies
 from minimp.policy.table import Policy
-from minimp.policy.torch213 import policies
 
 __all__ = [
     "Region", "autocast", "clear_autocast_cache", "get_autocast_dtype", "in_region",
