@@ -74,6 +74,13 @@ def computed(call: Callable[[], object], name: str) -> tuple[Any, ...]:
     call=("softmax", ["float16"] * 3), policy="torch-cuda", low="bfloat16", dtype="float16", where="region"
 )
 @example(call=("addcmul", ["bfloat16"] * 3), policy="torch-cuda", low="float16", dtype=None, where="region")
+@example(
+    call=("add", ["integers", "float", "float"]),
+    policy="torch-cuda",
+    low="float16",
+    dtype=None,
+    where="region",
+)
 @example(call=("add", ["no axes", "float32", "float"]), policy="torch-cuda", low="float16", dtype=None,
          where="outside")  # fmt: skip
 def test_what_is_told_is_what_happens(
@@ -170,6 +177,7 @@ def test_a_report_reads_well() -> None:
         "  rules: PyTorch 2.13.0, CUDA"
     )
     assert [each.cached for each in told.inputs] == [True, False]
+    assert not CUDA.explain("exp", [w], low="float16").inputs[0].cached
 
 
 @pytest.mark.parametrize(
