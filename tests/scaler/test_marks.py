@@ -361,9 +361,8 @@ def test_unscaling_by_another_scale_than_that_of_backward_is_refused(change: str
 def test_scaled_and_unscaled_parts_do_not_mix(first: bool) -> None:
     """Oracle: whichever comes first; what is meant passes, as in PyTorch."""
     p, scaler = parameter(1.0), scaler_at()
-    loss = [scaler.scale((p * 3.0).sum()), (p * 3.0).sum()]
-    for each in loss if first else reversed(loss):
-        each.backward()
+    for scaled in (first, not first):
+        (scaler.scale((p * 3.0).sum()) if scaled else (p * 3.0).sum()).backward()
     with pytest.raises(ScalerError, match="of parts with the loss scale 1024 and parts without"):
         scaler.step(optim.SGD([p]))
     p.grad = p.grad.detach()  # type: ignore[union-attr]

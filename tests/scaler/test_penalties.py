@@ -32,6 +32,7 @@ TAKEN: dict[str, Penalty] = {
     "squares after": lambda g, s, _: (g[0] * g[0]).sum() / (s * s),
     "squares, twice": lambda g, s, _: (g[0] ** 2).sum() / s / s,
     "the root's way": lambda g, s, _: (g[0] ** 2 + g[0] ** 2).sum().sqrt() * (1.0 / s),
+    "a weight before": lambda g, s, _: (0.3 * g[0]).abs().sum() / s,
     "a ratio": lambda g, _, __: (g[0] / (g[0] * g[0]).sum().sqrt()).sum(),
     "joined": lambda g, s, _: functional.relu(ops.cat(*[x.reshape(-1) for x in g]).abs()).sum() / s,
     "not linear, after": lambda g, s, _: functional.softplus(g[0] / s).exp().mean(),
@@ -132,6 +133,15 @@ def test_the_power_of_the_scale_is_followed(scale: float, path: list[str]) -> No
     else:
         with pytest.raises(ScalerError, match="still multiplied"):
             refuse_scaled_penalty(x.sum(), scale)
+
+
+def test_weights_at_a_small_scale_are_not_taken_for_it() -> None:
+    """Oracle: at S = 2, a weight of 2 or a half is no scale: S is divided out once, beside it."""
+    for weight in (2.0, 4.0, 0.5):
+        params, scaler = weights(), GradScaler(init_scale=2.0)
+        grads = gradients(params, scaler)
+        scaler.scale((weight * grads[0]).abs().sum() / 2.0)
+        scaler.scale(weight * (grads[0] / 2.0).abs().sum())
 
 
 def test_gradients_in_grad_are_followed_too() -> None:
