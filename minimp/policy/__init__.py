@@ -2,7 +2,8 @@
 
 The rule is a pure function of the op's cast class, the formats of its inputs, and the region's format:
 :func:`compute_formats`. A :class:`Policy` says which class each op has; an op that the policy does not
-name follows its own declaration, which for minimp's ops is that of ``policies["torch-cuda"]``.
+name follows its own declaration, which for minimp's ops is that of ``policies["torch-cuda"]``. What a policy
+does to one call, and why, :func:`explain` tells.
 """
 
 from minimp.policy.cast_caches import CastCache, caches

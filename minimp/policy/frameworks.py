@@ -116,8 +116,8 @@ PADDLE_O1 = _policy(
     "PaddlePaddle 3.3.1, paddle.amp.auto_cast(level='O1'): paddle/amp/amp_lists.py",
     "White ops compute in the low format, black ones in float32, the rest (grey) in float32 if an input has "
     "it. custom_white_list and custom_black_list are with_(op='lower') and with_(op='fp32'); an op on both "
-    "is refused here as there. A grey op that meets the other 16-bit format is refused here and cast there. "
-    "On a CPU Paddle switches AMP off.",
+    "is refused here as there. A grey op that meets the other 16-bit format is refused here. On a CPU Paddle "
+    "warns and switches AMP off.",
     low={"float16": {
         KEEP: "batch_norm",
         LOWER: "fake_quantize_dequantize_abs_max fake_quantize_dequantize_moving_average_abs_max "
@@ -127,6 +127,7 @@ PADDLE_O1 = _policy(
         "batch_norm": "in float16 x alone decides, and weights stay float32 (paddle/fluid/eager/amp_utils.h)",
         "conv1d": "which Paddle runs for it; depthwise ones are another op there, and grey",
         "index_copy": "writes whole rows",
+        "scaled_dot_product_attention": "the flash kernel; made of matmul and softmax it follows those",
         "mul_of_matrices": "a product; elementwise it is elementwise_mul, and grey",
     },
     library="Paddle", param_dtype="float32", master_weights="the parameters themselves",
@@ -144,7 +145,7 @@ MINDSPORE_O2 = _policy(
         "log_softmax": IN_CROSS_ENTROPY,
     },
     param_dtype="float32", keep_batchnorm_fp32=True, output_dtype="float32",
-    loss_scale="DynamicLossScaleManager",
+    loss_scale="DynamicLossScaleManager, from 2^24",
 )  # fmt: skip
 CHAINER_MIXED16 = _policy(
     "chainer-mixed16", {KEEP: "batch_norm group_norm"}, LOWER,

@@ -381,7 +381,7 @@ def test_a_policy_is_a_collection_of_ops() -> None:
 
 
 def test_a_third_format_is_refused_by_promote_as_ever() -> None:
-    """Oracle: compute_formats; Paddle casts there, which its note says."""
+    """Oracle: compute_formats, and the note of the policy."""
     x = mp.tensor([1.0], dtype="bfloat16")
     with mp.autocast("float16", policy="paddle-o1"), pytest.raises(FormatError, match="promotes float32 and"):
         x.relu()
