@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from minimp import formats
@@ -13,7 +14,15 @@ from minimp.tape import Value
 from minimp.tape.scales import mark
 from minimp.tensors import Tensor
 
-__all__ = ["Names", "find_nonfinite", "listing", "named_parameters", "skip", "unscale_gradients"]
+__all__ = [
+    "Names",
+    "find_nonfinite",
+    "listing",
+    "named_parameters",
+    "skip",
+    "unscale_each",
+    "unscale_gradients",
+]
 
 
 def skip(optimizer: Any) -> Any:
@@ -36,9 +45,20 @@ def find_nonfinite(named: list[tuple[str, Value]]) -> tuple[str, ...]:
 def unscale_gradients(named: list[tuple[str, Value]], scale: float) -> tuple[str, ...]:
     """Replace each gradient g by g * float32(1 / S), and return the names of the non-finite ones.
 
-    The product is taken in float32 (float64 for a float64 gradient) and stored in the parameter's format.
-    Finiteness is judged before multiplying, and non-finite gradients are multiplied too. Parameters
-    without a gradient are skipped. Nothing is changed when an error is raised.
+    As :func:`unscale_each`, where nothing is added.
+    """
+    bad = unscale_each(named, scale, [None] * len(named))
+    return tuple(name for (name, _), is_bad in zip(named, bad, strict=True) if is_bad)
+
+
+def unscale_each(
+    named: list[tuple[str, Value]], scale: float, onto: Sequence[Tensor | None]
+) -> tuple[bool, ...]:
+    """Replace each gradient g by h + g * float32(1 / S), h that of `onto`; return which g were not finite.
+
+    Product and sum are taken in float32 (float64 for a float64 gradient) and rounded once to the parameter's
+    format. Finiteness is judged before multiplying, and non-finite gradients are multiplied too. A parameter
+    without a gradient gets that of `onto`. Nothing is changed when an error is raised.
 
     Raises:
         ScalerError: a gradient is in float16, where dividing by S would flush what scaling had saved; or
@@ -52,15 +72,27 @@ def unscale_gradients(named: list[tuple[str, Value]], scale: float) -> tuple[str
             op="GradScaler.unscale_", formats=["float16"],
             help="keep master weights: parameters in float32, computing under mp.autocast('float16')",
         )  # fmt: skip
-    marks = marks_unscaled(with_grad, scale)
+    marks = iter(marks_unscaled(with_grad, scale))
     token = hush()
     try:
-        results = [p.backend.unscale(grad.array, scale) for _, p, grad in with_grad]
-        arrays = [p.backend.narrow(a, p.format) for (_, p, _), (a, _) in zip(with_grad, results, strict=True)]
+        made = [_unscaled(p, scale, held) for (_, p), held in zip(named, onto, strict=True)]
     finally:
         speak(token)
-    for (_, p, _), array, carried in zip(with_grad, arrays, marks, strict=True):
-        made = Tensor(array, p.backend)
-        mark(made, carried)
-        p.grad = made
-    return tuple(name for (name, _, _), (_, found) in zip(with_grad, results, strict=True) if found)
+    for (_, p), (grad, _), held in zip(named, made, onto, strict=True):
+        if grad is None:
+            p.grad = held
+        else:
+            mark(grad, next(marks))
+            p.grad = grad
+    return tuple(bad for _, bad in made)
+
+
+def _unscaled(param: Value, scale: float, held: Tensor | None) -> tuple[Tensor | None, bool]:
+    """Return the new gradient of a parameter, None where it has none, and whether it was not finite."""
+    if param.grad is None:
+        return None, False
+    backend = param.backend
+    array, bad = backend.unscale(param.grad.array, scale)
+    if held is not None:
+        array = backend.add(array, held.array)
+    return Tensor(backend.narrow(array, param.format), backend), bad
