@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from minimp import functional
 from minimp.data import AnyDataset, TextDataset
+from minimp.fp8 import fp8_autocast
 from minimp.modes import accumulate, no_grad
-from minimp.nn import Module
+from minimp.nn import Linear, Module
 from minimp.policy import autocast, in_region
 from minimp.recipe import Recipe, recipes
 from minimp.tensors import Tensor
@@ -35,6 +36,7 @@ def evaluate(
     *,
     loss_fn: Callable[[Any, Any], Tensor] | None = None,
     batch_size: int | None = None,
+    fp8_layers: Iterable[Linear] | None = None,
 ) -> dict[str, float]:
     """Return how a model does on data that it is not trained on.
 
@@ -48,6 +50,8 @@ def evaluate(
         loss_fn: a mean over the batch; None takes cross-entropy for classes and for the characters of a text,
             mean squared error for values.
         batch_size: rows computed at a time; None takes 256, of a text 32 windows.
+        fp8_layers: the layers that compute in FP8, where the recipe has it; None: every `nn.Linear`. Under
+            delayed scaling they read by the scales that training left with them.
 
     Returns:
         ``"test_loss"``, the mean over all rows, and for data with classes ``"test_accuracy"``: the share of
@@ -64,7 +68,7 @@ def evaluate(
     loss_of = loss_fn or _loss_of(dataset)
     size = batch_size or (TEXT_BATCH if text else BATCH)
     total, right = 0.0, 0
-    with judging(model), formats_of(chosen):
+    with judging(model), formats_of(chosen, fp8_layers):
         for start in range(0, len(dataset), size):
             inputs, targets = dataset[start : start + size]
             output = output_of(model, inputs, chosen)
@@ -104,11 +108,12 @@ def judging(model: Module) -> Iterator[None]:
 
 
 @contextmanager
-def formats_of(recipe: Recipe) -> Iterator[None]:
-    """Put the autocast region and the accumulation of a recipe in force."""
+def formats_of(recipe: Recipe, fp8_layers: Iterable[Linear] | None = None) -> Iterator[None]:
+    """Put the autocast region, the FP8 region and the accumulation of a recipe in force."""
     policy = recipe.policy
     region = in_region(None) if policy is None else autocast(recipe.compute_dtype, policy=policy)
-    with region, accumulate(recipe.accumulate):
+    fp8 = fp8_autocast(recipe.fp8 is not None, recipe.fp8, layers=fp8_layers if recipe.fp8 else None)
+    with region, fp8, accumulate(recipe.accumulate):
         yield
 
 

@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from minimp.checks.shadow import Fate, fate_of, float64_gradients
 from minimp.data import AnyParts, DataLoader
 from minimp.errors import SettingError
 from minimp.evaluation import evaluate
+from minimp.fp8 import Losses, TensorLosses, watch
 from minimp.memory import ledger
 from minimp.named import Named
 from minimp.optim import Adam
@@ -120,6 +122,18 @@ EXPERIMENTS = Named(
         steps=300, batch=256, lr=1e-3, accumulate_steps=4096,
     ),
     Experiment(
+        "fp8-scaling",
+        "what the scales of FP8 are worth",
+        "A classifier with the batch spread over 1024 accumulation steps: the gradients of a micro-batch are "
+        "below 2^-17, where e5m2, FP8's format for them, rounds to zero. A scale for each tensor (from the "
+        "steps before, or from the tensor itself) or for each 32 numbers (MXFP8) brings them back. Seeds "
+        "alone move the score by half a point. What is saved is more than in bfloat16, where a layer and the "
+        "ReLU before it keep the same array.",
+        "mlp",
+        ("fp32", "mixed-bf16", "mixed-fp8", "mixed-fp8-current", "mixed-mxfp8", "fp8-unscaled"),
+        steps=400, batch=64, lr=1e-3, accumulate_steps=1024,
+    ),
+    Experiment(
         "language-model",
         "what a small GPT holds, and loses, in each recipe",
         "A transformer of one block on characters of the standard library's source. The updates are large "
@@ -159,6 +173,8 @@ class Outcome:
         swallowed_updates: of the weight updates not zero, the share with w + dw == w.
         bytes: cause -> bytes, as :class:`minimp.memory.Ledger`.
         seconds_per_step: the median over the steps on which nothing else was measured.
+        fp8: role ("input", "weight", "grad") -> what quantising to FP8 did to it on the sampled steps; empty
+            without FP8.
     """
 
     recipe: str
@@ -172,6 +188,7 @@ class Outcome:
     swallowed_updates: float
     bytes: dict[str, int]
     seconds_per_step: float
+    fp8: Mapping[str, TensorLosses] = field(default_factory=dict)
 
     @property
     def diverged_at(self) -> int | None:
@@ -235,6 +252,7 @@ class _Meter:
         self.seconds: list[float] = []
         self.fate = Fate(0, 0, 0)
         self.updates = self.swallowed = 0
+        self.quantised: dict[str, TensorLosses] = {}
 
     def run(self, number: int, inputs: Any, targets: Any) -> StepReport:
         """Run a step: timed, or on every so many steps compared with float64."""
@@ -255,8 +273,11 @@ class _Meter:
         low = step.recipe.compute_dtype
         exact = float64_gradients(step.model, step.loss_fn, inputs, targets, weights_in=low)
         step.optimizer.measure_updates = True
-        report = step(inputs, targets)
+        with watch() if step.fp8_layers else nullcontext(Losses()) as seen:
+            report = step(inputs, targets)
         step.optimizer.measure_updates = False
+        for _, role, lost in seen.rows():
+            self.quantised[role] = self.quantised.get(role, TensorLosses()) + lost
         named = {name: p.grad.array for name, p in step.model.named_parameters() if p.grad is not None}
         self.fate += fate_of(named, exact)
         if not report.skipped and step.optimizer.last_update is not None:
@@ -280,4 +301,5 @@ class _Meter:
             swallowed_updates=self.swallowed / self.updates if self.updates else 0.0,
             bytes=ledger(self.step, *batch).as_dict(),
             seconds_per_step=statistics.median(self.seconds),
+            fp8=self.quantised,
         )

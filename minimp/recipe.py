@@ -11,6 +11,7 @@ from minimp import formats
 from minimp.errors import SettingError, unknown_name
 from minimp.formats import Format
 from minimp.formats.accumulation.orders import parse_accumulate
+from minimp.fp8.recipes import recipe_named
 from minimp.named import Named
 from minimp.policy import FLOATING, Policy, policies
 
@@ -42,6 +43,8 @@ class Recipe:
         policy: the autocast policy, by name or as a Policy; None runs every op in the format of its inputs.
         update: how a low-format weight without a master takes its update: rounded to nearest ("fp32":
             the arithmetic is FP32), "stochastic" or "kahan" (Zamirai et al. 2020, arXiv 2010.06192).
+        fp8: how tensors are scaled for FP8 products in `nn.Linear` layers: a recipe of :mod:`minimp.fp8`, or
+            its name; None: no FP8. All else computes as the other choices say.
         note: the recipe in a few words.
 
     Raises:
@@ -56,6 +59,7 @@ class Recipe:
     accumulate: str = "float32"
     policy: str | Policy | None = None
     update: str = "fp32"
+    fp8: Any = None
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -76,6 +80,7 @@ class Recipe:
             raise SettingError(unknown_name("update", self.update, UPDATES))
         self._check_scale()
         self._check_storage()
+        self._check_fp8()
 
     def _refuse(self, why: str) -> SettingError:
         return SettingError(f"recipe {self.name!r}: {why}")
@@ -111,6 +116,15 @@ class Recipe:
         if self.update != "fp32" and (self.master_weights or not low_params):
             raise self._refuse(f"update={self.update!r} acts on low-format weights without masters only")
 
+    def _check_fp8(self) -> None:
+        if self.fp8 is None:
+            return
+        object.__setattr__(self, "fp8", recipe_named(self.fp8))
+        if formats.float64 in (self.param_dtype, self.compute_dtype):
+            raise self._refuse("FP8 operands are made of float32 numbers at most: float64 cannot be kept")
+        if self.accumulate.startswith("tensorcore:"):
+            raise self._refuse(f"FP8 products cannot be accumulated as {self.accumulate!r}")
+
     @staticmethod
     def low(form: Format) -> bool:
         """Tell whether a format is one of the 16-bit ones."""
@@ -139,5 +153,15 @@ recipes = Named(
            note="weights kept in bfloat16, updates rounded stochastically"),
     Recipe("bf16-kahan", _BRAIN, _BRAIN, policy=_TORCH, update="kahan",
            note="weights kept in bfloat16, updates compensated (Kahan)"),
+    Recipe("mixed-fp8", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH, fp8="delayed",
+           note="as mixed-bf16, with linear layers in FP8: one scale a tensor, from the steps before"),
+    Recipe("mixed-fp8-current", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH, fp8="current",
+           note="as mixed-fp8, each scale from the tensor itself"),
+    Recipe("mixed-fp8-block", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH, fp8="block",
+           note="as mixed-fp8, a scale for 128 numbers, and for 128 x 128 of a weight"),
+    Recipe("mixed-mxfp8", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH, fp8="mxfp8",
+           note="as mixed-fp8, a scale for 32 numbers (MXFP8)"),
+    Recipe("fp8-unscaled", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH, fp8="unscaled",
+           note="as mixed-fp8 without scales: what FP8's range loses"),
 )  # fmt: skip
 """The recipes by name."""

@@ -14,6 +14,9 @@ from minimp.checks import stages as proofs
 from minimp.door import cast_in_region
 from minimp.errors import DataError, SettingError
 from minimp.formats import Format
+from minimp.fp8 import DelayedScaling, Fp8Region, advance, linears
+from minimp.fp8.region import region_of
+from minimp.fp8.states import Filter, drop_staged, scales_of
 from minimp.modes import listen, setting
 from minimp.optim import Optimizer
 from minimp.policy import Region, policies
@@ -25,7 +28,7 @@ from minimp.tensors import Tensor
 
 if TYPE_CHECKING:
     from minimp.checks import Findings
-    from minimp.nn import Module, Parameter
+    from minimp.nn import Linear, Module, Parameter
     from minimp_backends.array_backend import ArrayBackend as Backend
 
 __all__ = ["STAGES", "Stage", "StepReport", "StepState", "TrainStep"]
@@ -102,6 +105,7 @@ class StepState:
     targets: Any
     scale: float
     region: Region | None
+    fp8: Fp8Region | None = None
     output: Any = None
     loss: Tensor | None = None
     scaled: Tensor | None = None
@@ -131,6 +135,11 @@ class TrainStep:
         max_norm: clip the norm of all gradients to this.
         micro_batches: n: the loss is divided by n, as for a batch that is accumulated over n equal
             micro-batches. One is computed and stands for all: its unscaled gradient is multiplied by n.
+        fp8_filter_fn: `fp8_filter_fn(module, path)` tells which `nn.Linear` layers compute in FP8, where the
+            recipe has it (torchao's `module_filter_fn`; :func:`minimp.fp8.aligned` is one); None: all.
+
+    Attributes:
+        fp8_layers: path -> layer of those that compute in FP8.
 
     Raises:
         SettingError: a setting that cannot act with this recipe.
@@ -146,6 +155,7 @@ class TrainStep:
         scaler: GradScaler | None = None,
         max_norm: float | None = None,
         micro_batches: int = 1,
+        fp8_filter_fn: Filter | None = None,
     ) -> None:
         self.recipe = recipes[recipe] if isinstance(recipe, str) else recipe
         self.scaler = _make_scaler(self.recipe, scaler)
@@ -156,6 +166,8 @@ class TrainStep:
         optimizer.configure(master_weights=self.recipe.master_weights, update=self.recipe.update)
         low = Recipe.low(self.recipe.param_dtype)
         model.to(self.recipe.param_dtype, keep_statistics=low)
+        self.fp8_layers = _fp8_layers(model, self.recipe, fp8_filter_fn)
+        self._in_fp8 = {id(p) for layer in self.fp8_layers.values() for p in layer.parameters()}
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.max_norm, self.micro_batches = max_norm, micro_batches
 
@@ -213,7 +225,9 @@ class TrainStep:
             x, targets = (_in_format(each, recipe.compute_dtype) for each in (x, targets))
         parameters = dict(self.model.named_parameters())
         backend = next(iter(parameters.values())).backend
-        return StepState(parameters, backend, x, targets, self.scaler.get_scale(), region)
+        drop_staged(self.fp8_layers.values())  # by a step that was dropped half way
+        fp8 = None if recipe.fp8 is None else region_of(recipe.fp8, self.fp8_layers.values())
+        return StepState(parameters, backend, x, targets, self.scaler.get_scale(), region, fp8)
 
     def _recorded(self, state: StepState) -> Iterator[Stage]:
         for name, equation in STAGES.items():
@@ -228,8 +242,8 @@ class TrainStep:
     def _run(self, name: str, state: StepState) -> _Result:
         """Run one stage by the recipe: in its autocast region where the model runs, silently elsewhere."""
         stage: Callable[[StepState], _Result] = getattr(self, f"_{name}")
-        region = state.region if name in _IN_REGION else None
-        with setting(autocast=region, accumulate=self.recipe.accumulate):
+        region, fp8 = (state.region, state.fp8) if name in _IN_REGION else (None, None)
+        with setting(autocast=region, fp8=fp8, accumulate=self.recipe.accumulate):
             if name in _IN_REGION:  # the model is the user's, and may speak
                 return stage(state)
             token = hush()
@@ -241,13 +255,17 @@ class TrainStep:
     # ---- the stages ---------------------------------------------------------------------------------------
 
     def _cast_weights(self, state: StepState) -> _Result:
-        """Cast every FP32 parameter once; the region's cache hands the same node to every op."""
+        """Cast every FP32 parameter once; the region's cache hands the same node to every op.
+
+        Layers in FP8 quantise their weights themselves, from FP32.
+        """
         self.optimizer.zero_grad()
         region = state.region
         if region is None:
             return {name: p.detach() for name, p in state.parameters.items()}, {}
         low = region.format
-        return {name: cast_in_region(p, low, region) for name, p in state.parameters.items()}, {}
+        wanted = {name: p for name, p in state.parameters.items() if id(p) not in self._in_fp8}
+        return {name: cast_in_region(p, low, region) for name, p in wanted.items()}, {}
 
     def _forward(self, state: StepState) -> _Result:
         state.output = self.model(state.inputs)
@@ -300,7 +318,11 @@ class TrainStep:
 
     def _update_scale(self, state: StepState) -> _Result:
         self.scaler.advance(bool(state.nonfinite), state.nonfinite)
-        return {}, {"loss_scale": self.scaler.get_scale()}
+        facts: dict[str, Any] = {"loss_scale": self.scaler.get_scale()}
+        if isinstance(self.recipe.fp8, DelayedScaling):
+            advance(self.fp8_layers.values(), self.recipe.fp8)
+            facts["fp8_scales"] = scales_of(self.fp8_layers)
+        return {}, facts
 
     def _unscaled(self, state: StepState) -> dict[str, Tensor]:
         return {name: Tensor(g, state.backend) for name, g in state.gradients.items()}
@@ -319,6 +341,21 @@ def _in_format(value: Any, form: Format) -> Any:
     """Return floating data as a tensor of `form`; labels and other integers as they are."""
     made = value if isinstance(value, Tensor) else Tensor.lift(value, None)
     return value if made.format is None else made.detach().to(form)
+
+
+def _fp8_layers(model: Module, recipe: Recipe, filter_fn: Filter | None) -> dict[str, Linear]:
+    """Return the layers that compute in FP8."""
+    if recipe.fp8 is None:
+        if filter_fn is not None:
+            raise SettingError(f"recipe {recipe.name!r} has no FP8: fp8_filter_fn cannot act")
+        return {}
+    found = linears(model, filter_fn)
+    if not found:
+        raise SettingError(
+            f"recipe {recipe.name!r} computes nn.Linear layers in FP8, and there is none to compute so",
+            op="TrainStep", help="let fp8_filter_fn take a layer, or choose another recipe",
+        )  # fmt: skip
+    return found
 
 
 def _make_scaler(recipe: Recipe, given: GradScaler | None) -> GradScaler:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minimp import checkpoint as files
+from minimp import fp8
 from minimp.data import AnyDataset, DataLoader
 from minimp.errors import CheckpointError, MinimpError, SettingError
 from minimp.evaluation import evaluate
@@ -56,8 +57,8 @@ class Trainer:
     """Runs training steps over a loader, and can be stopped and resumed without a bit of difference.
 
     The state of a run is: weights and buffers, optimizer state with its masters, the scheduler, the loss
-    scaler, the random generator (dropout, stochastic rounding), the position in the data, the number of the
-    step, and the settings it must be resumed with.
+    scaler, FP8 scales with their histories, the random generator (dropout, stochastic rounding), the position
+    in the data, the number of the step, and the settings it must be resumed with.
 
     A run may be killed at any instant. There is always one checkpoint, the last that was complete; a script
     that makes its trainer, resumes where there is a file, and runs the steps that are left, can be started
@@ -193,7 +194,9 @@ class Trainer:
         """
         if self.test is None:
             raise SettingError("there is no test data to judge by: make the Trainer with test=...")
-        return evaluate(self.step.model, self.test, self.step.recipe, loss_fn=self.step.loss_fn)
+        step = self.step
+        layers = step.fp8_layers.values() if step.fp8_layers else None
+        return evaluate(step.model, self.test, step.recipe, loss_fn=step.loss_fn, fp8_layers=layers)
 
     # ---- state ------------------------------------------------------------------------------------------
 
@@ -212,7 +215,14 @@ class Trainer:
             "scaler": self.step.scaler.state_dict(),
             "rng": get_rng_state(),
             "loader": self.loader.state_dict(),
+            **({"fp8": fp8.state_dict(self.step.model)} if self._scales_last else {}),
         }
+
+    @property
+    def _scales_last(self) -> bool:
+        """Whether FP8 scales are carried from step to step."""
+        rule = self.step.recipe.fp8
+        return rule is not None and rule.has_history
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state; nothing has changed if it is refused.
@@ -224,6 +234,8 @@ class Trainer:
         """
         _check_parts(state)
         _check_settings(state["settings"], self.settings)
+        if self._scales_last != ("fp8" in state):
+            raise CheckpointError("its FP8 scales are missing, or of another run", op="Trainer")
         before = self.state_dict()
         try:
             self._take(state)
@@ -239,6 +251,8 @@ class Trainer:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.step.scaler.load_state_dict(state["scaler"])
+        if self._scales_last:
+            fp8.load_state_dict(self.step.model, state["fp8"])
         set_rng_state(state["rng"])
         self.done, self.skipped = state["step"], state["skipped"]
         self._nonfinite_since = state["nonfinite_since"]
@@ -325,6 +339,7 @@ def _settings_of(step: TrainStep) -> dict[str, Any]:
         "optimizer": type(step.optimizer).__name__,
         "max_norm": step.max_norm,
         "micro_batches": step.micro_batches,
+        **({"fp8_layers": ", ".join(step.fp8_layers)} if step.fp8_layers else {}),
     }
 
 
@@ -343,12 +358,13 @@ def recipe_settings(recipe: Recipe) -> dict[str, Any]:
         "recipe.accumulate": recipe.accumulate,
         "recipe.policy": policy,
         "recipe.update": recipe.update,
+        "recipe.fp8": None if recipe.fp8 is None else repr(recipe.fp8),
     }
 
 
 def _check_parts(state: Any) -> None:
-    """Refuse what is not the state of a run."""
-    if not isinstance(state, Mapping) or set(state) != PARTS:
+    """Refuse what is not the state of a run; one with FP8 scales has a part more."""
+    if not isinstance(state, Mapping) or set(state) - {"fp8"} != PARTS:
         raise CheckpointError(
             "it does not hold the state of a run",
             op="Trainer", help="give the file that Trainer.save wrote; weights alone cannot be resumed from",

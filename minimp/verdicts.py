@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minimp.experiments import Outcome
+from minimp.fp8 import FixedScaling
 from minimp.recipe import Recipe, recipes
 
 __all__ = ["METRICS", "Metric", "as_good", "verdict"]
 
 MUCH = 0.5
 """A share above this is called the cause."""
+FP8_ROLES = ("input", "weight", "grad")
+"""What products read in FP8: inputs, weights, and the gradients of results."""
 MANY = 1000.0
 """Bits a character from which on figures are shown by their leading digits."""
 
@@ -122,7 +125,8 @@ def _overflow(outcome: Outcome) -> str:
 
 def _why_good(outcome: Outcome, recipe: Recipe) -> str:
     """Say what kept small updates and small gradients; or that much was lost, and does not show."""
-    reasons = [_kept_updates(outcome, recipe), _kept_gradients(outcome, recipe)]
+    kept = _kept_in_fp8 if outcome.fp8 else _kept_gradients
+    reasons = [_kept_updates(outcome, recipe), kept(outcome, recipe)]
     return "; ".join(filter(None, reasons)) or "nothing is kept in 16 bits"
 
 
@@ -154,15 +158,32 @@ def _kept_gradients(outcome: Outcome, recipe: Recipe) -> str:
     return ""
 
 
+def _kept_in_fp8(outcome: Outcome, recipe: Recipe) -> str:
+    """Say what became of the numbers that products read in FP8: inputs, weights, and results' gradients."""
+    if outcome.underflow_share > MUCH:
+        return _kept_gradients(outcome, recipe)
+    lost = [outcome.fp8[role] for role in FP8_ROLES if role in outcome.fp8]
+    flushed = ", ".join(f"{100 * each.flushed_share:.1f}" for each in lost)
+    noise = ", ".join(f"{each.sqnr:.0f}" for each in lost)
+    how = "need no scale here" if isinstance(recipe.fp8, FixedScaling) else "are in range by their scales"
+    return f"FP8 inputs, weights and gradients {how} ({flushed} % flushed; {noise} dB)"
+
+
+def _flushed_in_fp8(outcome: Outcome, recipe: Recipe) -> str:
+    """Say where gradients were lost."""
+    lost, form = outcome.fp8["grad"], recipe.fp8.format_of("grad").name
+    scale = "no scale lifts them" if isinstance(recipe.fp8, FixedScaling) else "its scales did not lift them"
+    return f"{lost.flushed_share:.0%} of the results' were too small for {form}; {scale}"
+
+
 def _why_bad(outcome: Outcome, recipe: Recipe) -> str:
     """Name every loss that passes half, else the figures."""
     causes = []
     if outcome.underflow_share > MUCH:
         scaled = "" if recipe.loss_scale is not None else "; no loss scale lifts them"
-        causes.append(
-            f"{outcome.underflow_share:.0%} of the gradients became zero (too small for "
-            f"{recipe.compute_dtype.name}{scaled})"
-        )
+        why = f"too small for {recipe.compute_dtype.name}{scaled}"
+        why = _flushed_in_fp8(outcome, recipe) if "grad" in outcome.fp8 else why
+        causes.append(f"{outcome.underflow_share:.0%} of the gradients became zero ({why})")
     if outcome.swallowed_updates > MUCH:
         causes.append(_lost_updates(outcome, recipe))
     if outcome.skipped_steps > len(outcome.losses) / 2:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minimp as mp
-from minimp import nn, optim
+from minimp import fp8, nn, optim
 from minimp.errors import FormatError, SettingError
 from minimp.modes import listen
 from minimp.recipe import Recipe, recipes
@@ -21,16 +21,21 @@ F32, F16, BF16, F64 = mp.float32, mp.float16, mp.bfloat16, mp.float64
 LOW = (F16, BF16)
 
 NAMED = {
-    # name: (parameters, products, masters, loss scale, policy, update)
-    "fp32": (F32, F32, False, None, None, "fp32"),
-    "fp16": (F16, F16, False, None, None, "fp32"),
-    "fp16-master": (F32, F16, True, None, "torch-cuda", "fp32"),
-    "fp16-scaled": (F16, F16, False, "dynamic", "torch-cuda", "fp32"),
-    "mixed-fp16": (F32, F16, True, "dynamic", "torch-cuda", "fp32"),
-    "mixed-bf16": (F32, BF16, True, None, "torch-cuda", "fp32"),
-    "bf16": (BF16, BF16, False, None, "torch-cuda", "fp32"),
-    "bf16-stochastic": (BF16, BF16, False, None, "torch-cuda", "stochastic"),
-    "bf16-kahan": (BF16, BF16, False, None, "torch-cuda", "kahan"),
+    # name: (parameters, products, masters, loss scale, policy, update, FP8)
+    "fp32": (F32, F32, False, None, None, "fp32", None),
+    "fp16": (F16, F16, False, None, None, "fp32", None),
+    "fp16-master": (F32, F16, True, None, "torch-cuda", "fp32", None),
+    "fp16-scaled": (F16, F16, False, "dynamic", "torch-cuda", "fp32", None),
+    "mixed-fp16": (F32, F16, True, "dynamic", "torch-cuda", "fp32", None),
+    "mixed-bf16": (F32, BF16, True, None, "torch-cuda", "fp32", None),
+    "bf16": (BF16, BF16, False, None, "torch-cuda", "fp32", None),
+    "bf16-stochastic": (BF16, BF16, False, None, "torch-cuda", "stochastic", None),
+    "bf16-kahan": (BF16, BF16, False, None, "torch-cuda", "kahan", None),
+    "mixed-fp8": (F32, BF16, True, None, "torch-cuda", "fp32", fp8.DelayedScaling()),
+    "mixed-fp8-current": (F32, BF16, True, None, "torch-cuda", "fp32", fp8.Float8CurrentScaling()),
+    "mixed-fp8-block": (F32, BF16, True, None, "torch-cuda", "fp32", fp8.Float8BlockScaling()),
+    "mixed-mxfp8": (F32, BF16, True, None, "torch-cuda", "fp32", fp8.MXFP8BlockScaling()),
+    "fp8-unscaled": (F32, BF16, True, None, "torch-cuda", "fp32", fp8.FixedScaling()),
 }
 
 
@@ -55,7 +60,7 @@ def batch() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 def test_the_named_recipes_are_these() -> None:
     """Oracle: the table above, which says in choices what each name promises."""
     found = {
-        name: (r.param_dtype, r.compute_dtype, r.master_weights, r.loss_scale, r.policy, r.update)
+        name: (r.param_dtype, r.compute_dtype, r.master_weights, r.loss_scale, r.policy, r.update, r.fp8)
         for name, r in recipes.items()
     }
     assert found == NAMED

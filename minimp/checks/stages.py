@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minimp import formats
+from minimp import formats, fp8
 from minimp.checks.accumulation import sum_of
 from minimp.checks.contracts import (
     check_cast,
@@ -21,6 +21,7 @@ from minimp.checks.contracts import (
     same_bits,
     snapshot,
 )
+from minimp.checks.eight_bits import check_fp8_scales
 from minimp.checks.findings import Finding, Findings, merge
 from minimp.checks.operations import check_events
 from minimp.checks.running import Arithmetic, arithmetic_of
@@ -47,7 +48,7 @@ def remember(step: TrainStep, state: StepState, name: str) -> dict[str, Any]:
     if name == "update":
         return {"weights": _weights(step), "optimizer": snapshot(step.optimizer.state_dict())}
     if name == "update_scale":
-        return {"scaler": _scaler(step)}
+        return {"scaler": _scaler(step), "fp8": _fp8(step)}
     return {}
 
 
@@ -299,15 +300,29 @@ def _one_update(
 def _update_scale(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
     """The scale moved as the rule allows; without scaling there is nothing to move."""
     old, after, found = before.get("scaler", {}), _scaler(step), bool(state.nonfinite)
-    if not step.scaler.is_enabled():
-        return lambda _: check_unchanged(old, after, "the scaler that does nothing")
-    rule = asdict(step.scaler.rule)
-    return lambda _: check_scale_transition(rule, old, after, found)
+    rule = asdict(step.scaler.rule) if step.scaler.is_enabled() else None
+    recipe, old_fp8, new_fp8 = step.recipe.fp8, before.get("fp8", {}), _fp8(step)
+
+    def prove(_: Stage) -> Findings:
+        if rule is None:
+            moved = check_unchanged(old, after, "the scaler that does nothing")
+        else:
+            moved = check_scale_transition(rule, old, after, found)
+        if not old_fp8:
+            return moved
+        return merge("the loss scale, and FP8 scales", [moved, check_fp8_scales(recipe, old_fp8, new_fp8)])
+
+    return prove
 
 
 def _scaler(step: TrainStep) -> dict[str, Any]:
     """Return the scaler's state: scale, growth_tracker, skips, met_bad; nothing of a disabled one."""
     return asdict(step.scaler.state) if step.scaler.is_enabled() else {}
+
+
+def _fp8(step: TrainStep) -> dict[str, Any]:
+    """Return histories and scales of the layers in FP8 that have some; arrays are replaced, never changed."""
+    return fp8.state_dict(step.model) if step.fp8_layers else {}
 
 
 PROOFS: dict[str, Callable[[Any, Any, dict[str, Any]], Proof]] = {

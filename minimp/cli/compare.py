@@ -21,6 +21,7 @@ from minimp.data import AnyParts
 from minimp.errors import ScaleWarning, SettingError
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
+from minimp.fp8 import TensorLosses
 from minimp.recipe import recipes
 from minimp.step import StepReport
 from minimp.verdicts import METRICS, verdict
@@ -49,9 +50,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    usual = " and ".join(name for name, each in EXPERIMENTS.items() if each.usual)
+    usual = ", ".join(name for name, each in EXPERIMENTS.items() if each.usual)
     add("--experiment", metavar="NAME",
-        help=f"one of {', '.join(EXPERIMENTS)} (default: the model's own, else {usual})")  # fmt: skip
+        help=f"one of {', '.join(EXPERIMENTS)} (default: the model's first, else {usual})")  # fmt: skip
     add("--model", metavar="NAME", help=f"one of {', '.join(models.MODELS)} (default: the experiment's)")
     add_reading(add)
     add("--steps", type=int, help="optimizer steps (default: the experiment's)")
@@ -131,14 +132,15 @@ def _choose(args: argparse.Namespace) -> list[Experiment]:
 
 
 def _names(args: argparse.Namespace) -> list[str]:
-    """Return the names of the experiments to run: that asked for, those of the model, or the usual ones."""
+    """Return the names of the experiments to run: that asked for, the model's first, or the usual ones."""
     if args.experiment is not None:
         return [EXPERIMENTS[args.experiment].name]
     if args.model is None:
         return [name for name, each in EXPERIMENTS.items() if each.usual]
     metric = models.MODELS[args.model].metric
     own = [name for name, each in EXPERIMENTS.items() if each.model == args.model]
-    return own or [name for name, each in EXPERIMENTS.items() if each.usual and each.metric == metric]
+    usual = [name for name, each in EXPERIMENTS.items() if each.usual and each.metric == metric]
+    return own[:1] or usual[:1]
 
 
 def _sizes(args: argparse.Namespace, experiment: Experiment) -> dict[str, Any]:
@@ -193,9 +195,10 @@ def show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str
     fits = out.measure(wide, options=out.options.update(width=1000)).maximum <= out.width
     out.print(wide if fits else table(rows, experiment.reference, narrow=True))
     out.print()
+    first = max(16, *(len(outcome.recipe) for outcome, _ in rows))
     for outcome, sentence in rows:
-        lines = _wrapped(sentence, out.width - 18).split("\n")
-        out.print(f"[bold]{outcome.recipe:16}[/]  " + f"\n{'':18}".join(lines))
+        lines = _wrapped(sentence, out.width - first - 2).split("\n")
+        out.print(f"[bold]{outcome.recipe:{first}}[/]  " + f"\n{'':{first + 2}}".join(lines))
 
 
 def show_legend(out: Console) -> None:
@@ -285,6 +288,12 @@ def as_json(config: dict[str, Any], results: Results) -> dict[str, Any]:
     }
 
 
+def _quantised(lost: TensorLosses) -> dict[str, float]:
+    return {
+        "flushed_share": lost.flushed_share, "saturated_share": lost.saturated_share, "sqnr_db": lost.sqnr,
+    }  # fmt: skip
+
+
 def _figures(outcome: Outcome, sentence: str) -> dict[str, Any]:
     return {
         outcome.metric: outcome.score,
@@ -296,5 +305,6 @@ def _figures(outcome: Outcome, sentence: str) -> dict[str, Any]:
         "swallowed_updates": outcome.swallowed_updates,
         "bytes": outcome.bytes,
         "seconds_per_step": outcome.seconds_per_step,
+        **({"fp8": {role: _quantised(lost) for role, lost in outcome.fp8.items()}} if outcome.fp8 else {}),
         "verdict": sentence,
     }

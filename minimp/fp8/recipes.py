@@ -94,7 +94,9 @@ class DelayedScaling(Fp8Recipe):
     A step reads the tensor with the scale that it finds, and notes its amax in slot 0 of the history. Then
     the scale is computed, and the history rotated (:func:`minimp.fp8.delayed_scale`,
     :func:`minimp.fp8.next_history`). The first step has a history of zeros, and scale 1. A tensor that grows
-    by more than 2^margin beyond all of its history saturates for a step.
+    by more than 2^margin beyond all of its history saturates for a step. One that scale 1 flushes to zero is
+    found by the next step; gradients that small come alive one layer a step, for behind a layer whose dY was
+    lost there is nothing to note.
 
     An infinite amax stays in the history, and holds the scale, until it has been rotated out: under ``"max"``
     for `amax_history_len` steps.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from minimp.nn import Linear, Module
 
 __all__ = [
-    "LinearState", "TensorState", "advance", "aligned", "linears", "load_state_dict", "state_dict", "states",
+    "Filter", "LinearState", "TensorState", "advance", "aligned", "drop_staged", "linears",
+    "load_state_dict", "scales_of", "state_dict", "states",
 ]  # fmt: skip
 
 Filter = Callable[["Linear", str], bool]
@@ -126,10 +127,24 @@ def states(model: Module) -> Iterator[tuple[str, LinearState]]:
             yield path, layer.fp8_state
 
 
-def advance(model: Module, recipe: DelayedScaling) -> None:
-    """Move all states of a model one step on; what was not used since the last time stays as it is."""
-    for _, state in states(model):
-        state.advance(recipe)
+def advance(layers: Iterable[Linear], recipe: DelayedScaling) -> None:
+    """Move the states of layers one step on; what was not used since the last time stays as it is."""
+    for layer in layers:
+        if layer.fp8_state is not None:
+            layer.fp8_state.advance(recipe)
+
+
+def drop_staged(layers: Iterable[Linear]) -> None:
+    """Forget the amaxes of a step that was not finished."""
+    for layer in layers:
+        for each in layer.fp8_state.tensors.values() if layer.fp8_state is not None else ():
+            if each.amax_history[0]:
+                each.drop()
+
+
+def scales_of(layers: Mapping[str, Linear]) -> dict[str, tuple[float, float, float]]:
+    """Return path -> the scales of input, weight and grad that the next step reads."""
+    return {path: each.fp8_state.scales for path, each in layers.items() if each.fp8_state is not None}
 
 
 def state_dict(model: Module) -> dict[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from minimp.formats.accumulation.workspace import kept_bytes as sum_scratch
 from minimp.formats.fast.lanes import kept_bytes as cast_scratch
+from minimp.fp8 import states
 from minimp.memory.records import Bytes
 from minimp.recipe import Recipe
 from minimp.step import StepState, TrainStep
@@ -15,7 +16,7 @@ from minimp.tape import Array, Node, Value
 if TYPE_CHECKING:
     from minimp_backends.array_backend import ArrayBackend as Backend
 
-__all__ = ["activations_of", "distinct_bytes", "held_by", "logical_of", "saved_arrays", "scratch_bytes"]
+__all__ = ["distinct_bytes", "held_by", "logical_of", "saved_arrays", "saved_of", "scratch_bytes"]
 
 Owned = dict[int, Array]
 """id of an array that owns its memory -> the array."""
@@ -46,29 +47,51 @@ def _nodes_behind(results: Iterable[Any]) -> list[Node]:
     return list(seen)
 
 
-def activations_of(step: TrainStep, state: StepState) -> int:
-    """Return the bytes that the forward saved for backward, without weights and their low copies."""
+def saved_of(step: TrainStep, state: StepState) -> tuple[int, int]:
+    """Return bytes that the forward saved for backward: without weights and their low copies, and FP8 copies.
+
+    The second are those of weights.
+    """
     cached = state.region.cache.values() if state.region else ()
+    nodes = _nodes_behind((state.output, state.loss))
+    copies = fp8_copies(nodes)
     weights = [*(p.array for p in step.model.parameters()), *(cast.array for _, _, cast in cached)]
-    saved = saved_arrays(_nodes_behind((state.output, state.loss)))
-    return distinct_bytes(saved.values(), without=weights)
+    saved = saved_arrays(nodes)
+    return distinct_bytes(saved.values(), without=[*weights, *copies]), distinct_bytes(copies, without=[])
 
 
-def logical_of(step: TrainStep, state: StepState, activations: int) -> Bytes:
-    """Return the logical column after a backward; the activations were counted before it."""
+def fp8_copies(nodes: Iterable[Node]) -> list[Array]:
+    """Return the weights in FP8, and the scales of their blocks, that nodes keep for backward."""
+    return [
+        array
+        for node in nodes
+        if node.op.name == "linear_fp8"
+        for array in node.saved[2:]
+        if array is not None
+    ]
+
+
+def logical_of(step: TrainStep, state: StepState, saved: tuple[int, int]) -> Bytes:
+    """Return the logical column after a backward; what was saved for it was counted before."""
     parameters = [*step.model.parameters()]
     held = sum(p.array.nbytes for p in parameters)
     buffers = sum(b.array.nbytes for b in step.model.buffers())
     kept, region = step.optimizer.nbytes(), state.region
     under = _are_masters(step)
     return Bytes(
-        parameters=buffers + (0 if under else held),
+        parameters=buffers + fp8_state_bytes(step) + (0 if under else held),
         masters=kept["master"] + (held if under else 0),
-        low_copies=sum(cast.array.nbytes for _, _, cast in region.cache.values()) if region else 0,
+        low_copies=saved[1]
+        + (sum(cast.array.nbytes for _, _, cast in region.cache.values()) if region else 0),
         gradients=sum(p.grad.array.nbytes for p in parameters if p.grad is not None),
         optimizer=kept["state"],
-        activations=activations,
+        activations=saved[0],
     )
+
+
+def fp8_state_bytes(step: TrainStep) -> int:
+    """Return the bytes of FP8 scales and histories."""
+    return sum(state.nbytes for _, state in states(step.model))
 
 
 def _are_masters(step: TrainStep) -> bool:
@@ -93,6 +116,7 @@ def held_by(step: TrainStep, state: StepState) -> Bytes:
             seen.add(id(twin))
             counts[held] += twin.nbytes
     counts["workspaces"] += scratch_bytes(state.backend)
+    counts["parameters"] += fp8_state_bytes(step)
     return Bytes(**counts)
 
 
@@ -110,12 +134,13 @@ def _causes(step: TrainStep, state: StepState) -> Iterator[tuple[str, list[Array
     under = _are_masters(step)
     kept = [(name, value) for each in step.optimizer.state.values() for name, value in each.items()]
     results = [*_tensors((state.output, state.loss, state.scaled))]
+    nodes = _nodes_behind(results)
     yield "masters", [v for name, v in kept if name == "master"] + (weights if under else [])
     yield "parameters", buffers + ([] if under else weights)
-    yield "low_copies", [cast.array for _, _, cast in cached]
+    yield "low_copies", [*(cast.array for _, _, cast in cached), *fp8_copies(nodes)]
     yield "optimizer", [v for name, v in kept if name != "master"]
     yield "gradients", [*(p.grad.array for p in parameters if p.grad is not None), *state.gradients.values()]
-    yield "activations", [*saved_arrays(_nodes_behind(results)).values()]
+    yield "activations", [*saved_arrays(nodes).values()]
     yield "workspaces", [each.array for each in (*results, *_tensors((state.inputs, state.targets)))]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from minimp import rng
-from minimp.memory.counting import activations_of, held_by, logical_of
+from minimp.fp8.states import drop_staged
+from minimp.memory.counting import held_by, logical_of, saved_of
 from minimp.memory.records import Bytes, Ledger
 from minimp.step import TrainStep
 
@@ -19,9 +20,9 @@ AFTER = {"loss": "forward", "backward": "backward", "update": "update"}
 def ledger(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
     """Run a step up to its backward, and count what it holds; nothing changes.
 
-    Weights, buffers, gradients, optimizer state and the random generator are left as they were. The moment
-    "update" is missing: :func:`measure` has it. Optimizer state is made at an optimizer's first update:
-    before that, its bytes are 0.
+    Weights, buffers, gradients, FP8 scales, optimizer state and the random generator are left as they were.
+    The moment "update" is missing: :func:`measure` has it. Optimizer state is made at an optimizer's first
+    update: before that, its bytes are 0.
 
     Args:
         step: a training step.
@@ -38,6 +39,7 @@ def ledger(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
             p.grad = grad
         for buffer, array in buffers:
             buffer.array = array
+        drop_staged(step.fp8_layers.values())
 
 
 def measure(
@@ -62,13 +64,13 @@ def count(
 ) -> Ledger:
     """Run the stages up to `last`, unrecorded, and count at the moments between them."""
     moments: dict[str, Bytes] = {}
-    logical, activations = Bytes(), 0
+    logical, saved = Bytes(), (0, 0)
     for name, state in step.walk(inputs, targets):
         if name == "loss":
-            activations = activations_of(step, state)
+            saved = saved_of(step, state)
         if name in AFTER:
             moments[AFTER[name]] = held_by(step, state)
-            logical = logical_of(step, state, activations).highest(logical)
+            logical = logical_of(step, state, saved).highest(logical)
             if on_moment is not None:
                 on_moment(AFTER[name])
         if name == last:

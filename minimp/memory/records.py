@@ -9,9 +9,10 @@ from typing import Any
 __all__ = ["CAUSES", "MOMENTS", "Bytes", "Ledger"]
 
 CAUSES: Mapping[str, str] = {
-    "parameters": "the model's weights, where they are no FP32 masters of low copies; and its buffers",
+    "parameters": "the model's weights, where they are no FP32 masters of low copies; its buffers and FP8 "
+    "scales",
     "masters": "FP32 weights that updates accumulate in, beside or under low copies",
-    "low_copies": "16-bit casts of FP32 weights that autocast keeps for one step",
+    "low_copies": "16-bit casts of FP32 weights that autocast keeps for one step, and FP8 copies of weights",
     "gradients": "the parameters' gradients, as backward leaves them and as the update reads them",
     "optimizer": "momentum, moments and compensation terms",
     "activations": "arrays that the forward saved for backward, weights and their casts left out",

@@ -71,7 +71,15 @@ def test_the_defaults_show_what_each_technique_is_worth(capsys: pytest.CaptureFi
     for name in ("fp16", "fp16-master"):
         assert scaling[name]["test_loss"] >= 1.5 * least
         assert scaling[name]["underflow_share"] > 0.5
-    check_json(made, steps={"master-weights": 2000, "loss-scaling": 300})
+    eight = made["experiments"]["fp8-scaling"]["recipes"]
+    assert list(eight) == list(EXPERIMENTS["fp8-scaling"].recipes)
+    best = eight["fp32"]["test_accuracy"]
+    for name in ("mixed-bf16", "mixed-fp8", "mixed-fp8-current", "mixed-mxfp8"):
+        assert abs(eight[name]["test_accuracy"] - best) <= 0.005
+    assert eight["fp8-unscaled"]["test_accuracy"] <= best - 0.5
+    assert eight["fp8-unscaled"]["fp8"]["grad"]["flushed_share"] > 0.5
+    assert eight["mixed-fp8"]["fp8"]["grad"]["flushed_share"] < 0.01
+    check_json(made, steps={"master-weights": 2000, "loss-scaling": 300, "fp8-scaling": 400})
     shown = capsys.readouterr()
     assert max(map(len, shown.out.splitlines())) <= 100
     assert shown.err == ""
@@ -86,7 +94,11 @@ def check_json(made: dict[str, Any], steps: dict[str, int]) -> None:
         assert set(each) == {"metric", "recipes"}
         assert each["metric"] == EXPERIMENTS[name].metric
         for row in each["recipes"].values():
-            assert set(row) == FIGURES | {each["metric"]}
+            eight_bits = {"fp8"} if row.get("fp8") else set()
+            assert set(row) == FIGURES | {each["metric"]} | eight_bits
+            for lost in row.get("fp8", {}).values():
+                assert set(lost) == {"flushed_share", "saturated_share", "sqnr_db"}
+                assert 0.0 <= lost["flushed_share"] <= 1.0
             assert set(row["bytes"]) == CAUSES
             assert all(type(count) is int and count >= 0 for count in row["bytes"].values())
             assert len(row["losses"]) == len(row["loss_scales"]) == steps[name]
@@ -105,7 +117,7 @@ def check_json(made: dict[str, Any], steps: dict[str, int]) -> None:
 def test_a_quick_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Oracle: the form of the JSON, a row and a sentence for each recipe, stderr empty, 100 columns."""
     made = compare(*QUICK)
-    check_json(made, steps={"master-weights": 3, "loss-scaling": 3})
+    check_json(made, steps={"master-weights": 3, "loss-scaling": 3, "fp8-scaling": 3})
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     for (name, recipe), row in figures(made).items():
@@ -113,7 +125,8 @@ def test_a_quick_run(capsys: pytest.CaptureFixture[str]) -> None:
         assert " ".join(row["verdict"].split()) in " ".join(shown.out.split())
     assert (max(map(len, lines)) <= 100, shown.err) == (True, "")
     assert list(Path().iterdir()) == [Path("made.json")]
-    masters, scaling = " ".join(shown.out.split()).split("loss-scaling: what loss scaling is worth")
+    text = " ".join(shown.out.split()).split("fp8-scaling: what the scales of FP8 are worth")[0]
+    masters, scaling = text.split("loss-scaling: what loss scaling is worth")
     assert "Accumulation" not in masters
     assert "Accumulation over 4,096 steps: one computed micro-batch stands for 4,096 equal ones." in scaling
 

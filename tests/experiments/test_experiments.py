@@ -75,6 +75,11 @@ def test_the_experiments_that_there_are() -> None:
         "loss-scaling": (
             ("fp32", "fp16", "fp16-master", "mixed-fp16", "mixed-bf16"), "test_loss", "fp32",
         ),
+        "fp8-scaling": (
+            ("fp32", "mixed-bf16", "mixed-fp8", "mixed-fp8-current", "mixed-mxfp8", "fp8-unscaled"),
+            "test_accuracy",
+            "fp32",
+        ),
         "language-model": (EVERYDAY, "test_bits", "fp32"),
         "residual-net": (EVERYDAY, "test_accuracy", "fp32"),
     }  # fmt: skip

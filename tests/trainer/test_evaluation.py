@@ -12,6 +12,7 @@ import minimp as mp
 from minimp import models, optim
 from minimp.data import ArrayDataset, digits
 from minimp.evaluation import evaluate
+from minimp.fp8 import fp8_autocast
 from minimp.modes import listen
 from minimp.recipe import Recipe, recipes
 from minimp.step import TrainStep
@@ -32,7 +33,8 @@ def made(name: str, recipe: Recipe | str, **sizes: Any) -> tuple[Any, ArrayDatas
 def outputs(model: Any, data: ArrayDataset, recipe: Recipe) -> Array:
     """Return the outputs on all rows at once, by way of the public autocast."""
     x = mp.tensor(data.inputs)
-    with mp.no_grad(), mp.autocast(recipe.compute_dtype if recipe.policy else "float16", bool(recipe.policy)):
+    region = mp.autocast(recipe.compute_dtype if recipe.policy else "float16", bool(recipe.policy))
+    with mp.no_grad(), region, fp8_autocast(recipe.fp8 is not None, recipe.fp8):
         return np.asarray(model(x if recipe.policy else x.to(recipe.param_dtype))).astype(np.float64)
 
 
