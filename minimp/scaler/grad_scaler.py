@@ -195,7 +195,10 @@ class GradScaler(MovingScale, WithNames, WithReports):
                 then; nothing else has changed).
         """
         if "closure" in options:
-            raise ScalerError("a closure cannot be used with loss scaling", op="GradScaler.step")
+            raise ScalerError(
+                "a closure cannot be used with loss scaling", op="GradScaler.step",
+                help="run forward and backward once before, then step(optimizer)",
+            )  # fmt: skip
         self._require_scale("step")
         record = self._record(optimizer)
         if record.stage is Stage.STEPPED:
@@ -265,7 +268,7 @@ class GradScaler(MovingScale, WithNames, WithReports):
             names = [name for record in self._records.values() for name in record.nonfinite]
             self._finish(bool(names), names)
             return
-        scale = self.rule.check_scale(one_number(new_scale), "new_scale")
+        scale = self.rule.check_scale(one_number(new_scale), "new_scale", "GradScaler.update")
         self._state = replace(self._state, scale=self.rule.rounded(scale))
         self._records = {}
 

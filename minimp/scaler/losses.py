@@ -179,7 +179,10 @@ class LossScalers(WithNames, WithReports):
                 block, a closure, or one bad step more than max_consecutive_skips of an overflowing loss.
         """
         if "closure" in options:
-            raise ScalerError("a closure cannot be used with loss scaling", op="LossScalers.step")
+            raise ScalerError(
+                "a closure cannot be used with loss scaling", op="LossScalers.step",
+                help="run each loss once in its block before, then step(optimizer)",
+            )  # fmt: skip
         self._require_closed("step()")
         record = self._record_to_step(optimizer)
         used = [self._scales[i] for i in sorted(self._losses[id(optimizer)])]

@@ -104,19 +104,25 @@ class ScaleRule:
             raise SettingError(f"expected min_scale <= max_scale, got {low!r} and {high!r}")
         self.check_scale(self.init_scale, "init_scale")
 
-    def check_scale(self, scale: float, name: str) -> float:
+    def check_scale(self, scale: float, name: str, op: str | None = None) -> float:
         """Return `scale` as a float if it may become the scale: in range, and not NaN.
 
         Raises:
-            SettingError: otherwise; `name` says what the value is.
+            SettingError: otherwise; `name` says what the value is, `op` who asks.
         """
-        scale = _number(name, scale)
+        scale = _number(name, scale, op)
         low = -math.inf if self.min_scale is None else self.min_scale
         high = math.inf if self.max_scale is None else self.max_scale
         if not low <= scale <= high:
-            raise SettingError(f"{name}: expected a scale from {low!r} to {high!r}, got {scale!r}")
+            raise SettingError(
+                f"{name}: expected a scale from {low!r} to {high!r}, got {scale!r}", op=op,
+                help="min_scale and max_scale are the range; PyTorch's has no ends",
+            )  # fmt: skip
         if math.isfinite(scale) and math.isinf(self.rounded(scale)):
-            raise SettingError(f"{name}: {scale!r} is infinite in {self.precision}")
+            raise SettingError(
+                f"{name}: {scale!r} is infinite in {self.precision}", op=op,
+                help="2**127 is the highest power of two in float32; pass float('inf') if that is meant",
+            )  # fmt: skip
         return scale
 
     def rounded(self, scale: float) -> float:
@@ -182,12 +188,14 @@ def _after_good_step(rule: ScaleRule, state: ScaleState) -> tuple[float, int]:
 _OPTIONAL = ("min_scale", "max_scale", "until_first_bad")
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: Any, op: str | None = None) -> float:
     """Return a real number as a float; refuse everything else, and NaN."""
     try:
         number = float("nan") if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     except OverflowError:
         number = float("nan")
     if math.isnan(number):
-        raise SettingError(f"{name}: expected a number, got {value!r}")
+        raise SettingError(
+            f"{name}: expected a number, got {value!r}", op=op, help="NaN is none: it never recovers"
+        )
     return number

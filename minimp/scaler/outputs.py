@@ -61,5 +61,5 @@ def one_number(value: Any) -> float:
     what = f"a tensor of shape {value.shape}" if isinstance(value, Tensor) else repr(value)
     raise SettingError(
         f"new_scale: expected a float, or a tensor without axes and without gradient, got {what}",
-        op="GradScaler.update",
-    )
+        op="GradScaler.update", help="write 4.0 rather than 4; of a tensor, take one element: t[0].detach()",
+    )  # fmt: skip
