@@ -9,10 +9,11 @@ from __future__ import annotations
 from minimp.frameworks.difference import Difference
 from minimp.frameworks.documented_ops import OP_DIFFERENCES
 from minimp.frameworks.documented_scalers import SCALER_DIFFERENCES
+from minimp.frameworks.documented_values import VALUE_DIFFERENCES
 
 __all__ = ["DIFFERENCES", "Difference", "known_difference"]
 
-DIFFERENCES: tuple[Difference, ...] = (*OP_DIFFERENCES, *SCALER_DIFFERENCES)
+DIFFERENCES: tuple[Difference, ...] = (*OP_DIFFERENCES, *VALUE_DIFFERENCES, *SCALER_DIFFERENCES)
 """Every known difference."""
 
 

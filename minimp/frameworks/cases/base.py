@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -88,12 +89,28 @@ class Case:
         call: the call, given the library and the tensors.
         shapes: of its floating inputs.
         what: what sets it apart from other calls of the op.
+        larger: shapes by which values are compared; (): the usual larger ones for `shapes` (:data:`LARGER`).
+        domain: from random inputs to inputs that the op is defined for; None: it takes all numbers.
+        targets: which inputs have no gradient.
     """
 
     op: str
     call: Callable[..., Any]
     shapes: Shapes
     what: str = ""
+    larger: Shapes = ()
+    domain: Callable[..., Sequence[Any]] | None = None
+    targets: tuple[int, ...] = ()
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether the call takes tensors of any one shape, element by element."""
+        return self.op in POINTWISE and self.shapes in (ONE, TWO, THREE)
+
+    @property
+    def shapes_for_values(self) -> Shapes:
+        """The shapes by which values are compared."""
+        return self.larger or tuple(LARGER.get(shape, shape) for shape in self.shapes)
 
     def __str__(self) -> str:
         """Name it."""
@@ -112,5 +129,37 @@ def method(name: str, *rest: Any, **options: Any) -> Callable[..., Any]:
 
 ONE: Shapes = ((2, 3),)
 TWO: Shapes = ((2, 3), (2, 3))
+THREE: Shapes = ((2, 3), (2, 3), (2, 3))
 NORMED: Shapes = ((2, 3), (3,), (3,))
 IMAGE: Shapes = ((1, 2, 4, 4),)
+LARGER: Mapping[tuple[int, ...], tuple[int, ...]] = MappingProxyType(
+    {
+        (2, 3): (6, 48),
+        (3, 2): (48, 6),
+        (3, 4): (48, 10),
+        (5, 3, 4): (5, 48, 10),
+        (3,): (48,),
+        (2,): (6,),
+        (2, 4): (6, 10),
+        (4, 3): (10, 48),
+        (4,): (10,),
+        (2, 2, 3): (2, 6, 48),
+        (2, 3, 4): (2, 6, 48),
+        (2, 4, 5): (2, 48, 10),
+        (2, 3, 5): (2, 6, 10),
+        (1, 2, 4): (2, 4, 24),
+        (1, 2, 4, 4): (2, 4, 8, 8),
+        (1, 2, 3, 3, 3): (2, 2, 4, 5, 6),
+        (1, 2, 4, 8): (2, 3, 12, 16),
+    }
+)
+"""The shapes that values are compared by: sums of enough terms to tell how they are accumulated."""
+ELEMENTWISE = """
+    abs acos add addcdiv addcmul asin atan atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp
+    clone cos cosh div elu eq erf exp expm1 floor ge gelu gt hardsigmoid hardswish hardtanh isfinite isinf
+    isnan le leaky_relu lerp log log10 log1p log2 log_sigmoid logical_and logical_not logical_or logical_xor
+    lt masked_fill maximum minimum mish mul ne neg pow reciprocal relu remainder round rsqrt sigmoid sign
+    silu sin sinh softplus sqrt sub tan tanh trunc where
+"""
+POINTWISE = frozenset(ELEMENTWISE.split())
+"""Ops that make each element of the result from one element of each input."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minimp.frameworks.cases.base import IMAGE, ONE, TWO, Case, Shapes, method, named
+from minimp.frameworks.cases.base import IMAGE, ONE, THREE, TWO, Case, method, named
 
 __all__ = ["CASES"]
 
-THREE: Shapes = ((2, 3), (2, 3), (2, 3))
 NAMES = (
     "acos", "asin", "atan", "ceil", "cos", "cosh", "elu", "erf", "expm1", "floor", "hardsigmoid", "hardswish",
     "hardtanh", "isinf", "isnan", "leaky_relu", "log10", "log1p", "log2", "logical_not", "mish", "round",

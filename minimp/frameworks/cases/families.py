@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimp.frameworks.cases.base import ONE, TWO, Case, Shapes, named
+import numpy as np
+
+from minimp.frameworks.cases.base import ONE, THREE, TWO, Case, Shapes, named
 
 __all__ = ["CASES"]
 
-THREE: Shapes = ((2, 3), (2, 3), (2, 3))
 MATRICES: Shapes = ((2, 3), (3, 4))
 BATCHES: Shapes = ((2, 3, 4), (2, 4, 5))
 VECTORS: Shapes = ((3,), (3,))
@@ -19,18 +20,38 @@ def _column(lib: Any, a: Any) -> Any:
     return lib.labels(a).reshape(-1, 1)
 
 
+def _signed(*arrays: Any) -> tuple[Any, ...]:
+    """The last input is a target of 1 and -1."""
+    return (*arrays[:-1], np.where(arrays[-1] > 0, 1, -1))
+
+
+def _shares(*arrays: Any) -> tuple[Any, ...]:
+    """All inputs are from 0 to 1."""
+    return tuple(np.clip(np.where(np.isnan(a), 0, abs(a) / 4), 0, 1) for a in arrays)
+
+
 LOSSES = (
     Case("huber_loss", named("huber_loss"), TWO),
     *(Case(name, named(name), TWO) for name in ("l1_loss", "smooth_l1_loss", "poisson_nll_loss")),
-    *(Case(name, named(name), TWO) for name in ("soft_margin_loss", "hinge_embedding_loss")),
+    *(
+        Case(name, named(name), TWO, domain=_signed, targets=(1,))
+        for name in ("soft_margin_loss", "hinge_embedding_loss")
+    ),
     Case("kl_div", named("kl_div", reduction="batchmean"), TWO),
     Case("kl_div", named("kl_div", reduction="sum", log_target=True), TWO, "logs"),
     Case("l1_loss", lambda lib, a, b, w: lib.l1_loss(a, b, weight=w), THREE, "weight"),
     Case("binary_cross_entropy_with_logits", named("binary_cross_entropy_with_logits"), TWO),
-    Case("binary_cross_entropy", named("binary_cross_entropy"), TWO),
-    Case("margin_ranking_loss", named("margin_ranking_loss"), THREE),
+    Case("binary_cross_entropy", named("binary_cross_entropy"), TWO, domain=_shares),
+    Case("margin_ranking_loss", named("margin_ranking_loss"), THREE, domain=_signed, targets=(2,)),
     Case("linalg_vector_norm", named("triplet_margin_loss"), THREE, "triplet_margin_loss"),
-    Case("mul", named("cosine_embedding_loss"), ((2, 3), (2, 3), (2,)), "cosine_embedding_loss"),
+    Case(
+        "mul",
+        named("cosine_embedding_loss"),
+        ((2, 3), (2, 3), (2,)),
+        "cosine_embedding_loss",
+        domain=_signed,
+        targets=(2,),
+    ),
     Case("mul", named("cross_entropy"), TWO, "cross_entropy"),
 )
 
@@ -38,8 +59,13 @@ INDEXING = (
     Case("gather", lambda lib, a: lib.gather(a, 1, _column(lib, a)), ONE),
     Case("gather", lambda lib, a: lib.take_along_dim(a, _column(lib, a), 1), ONE, "take_along_dim"),
     Case("index_select", lambda lib, a: lib.index_select(a, 1, lib.labels(a)), ONE),
-    Case("scatter", lambda lib, a, b: lib.scatter(a, 1, _column(lib, a), b), TWO),
-    Case("scatter_add", lambda lib, a, b: lib.scatter_add(a, 1, _column(lib, a), b), TWO),
+    Case("scatter", lambda lib, a, b: lib.scatter(a, 1, _column(lib, a), b), TWO, larger=((6, 48), (6, 1))),
+    Case(
+        "scatter_add",
+        lambda lib, a, b: lib.scatter_add(a, 1, _column(lib, a), b),
+        TWO,
+        larger=((6, 48), (6, 1)),
+    ),
     Case("index_add", lambda lib, a, b: lib.index_add(a, 0, lib.labels(a), b), TWO),
     Case("index_copy", lambda lib, a, b: lib.index_copy(a, 0, lib.labels(a), b), TWO),
     Case("index_put", lambda lib, a, b: lib.index_put(a, (lib.labels(a),), b), TWO),

@@ -53,9 +53,24 @@ POOLS = (
     Case("max_unpool2d", _unpooled, IMAGE),
 )
 LAYERS = (
-    Case("conv1d", lambda lib, *a: lib.conv1d(*a), ((1, 2, 4), (3, 2, 2), (3,))),
-    Case("conv_transpose1d", lambda lib, *a: lib.conv_transpose1d(*a), ((1, 2, 4), (2, 3, 2), (3,))),
-    Case("conv_transpose2d", lambda lib, *a: lib.conv_transpose2d(*a), ((1, 2, 4, 4), (2, 3, 2, 2), (3,))),
+    Case(
+        "conv1d",
+        lambda lib, *a: lib.conv1d(*a),
+        ((1, 2, 4), (3, 2, 2), (3,)),
+        larger=((2, 4, 9), (5, 4, 3), (5,)),
+    ),
+    Case(
+        "conv_transpose1d",
+        lambda lib, *a: lib.conv_transpose1d(*a),
+        ((1, 2, 4), (2, 3, 2), (3,)),
+        larger=((2, 4, 9), (4, 5, 3), (5,)),
+    ),
+    Case(
+        "conv_transpose2d",
+        lambda lib, *a: lib.conv_transpose2d(*a),
+        ((1, 2, 4, 4), (2, 3, 2, 2), (3,)),
+        larger=((2, 4, 5, 5), (4, 5, 3, 3), (5,)),
+    ),
     Case("batch_norm", lambda lib, a: lib.batch_norm(a, None, None, training=True), IMAGE),
     Case("group_norm", lambda lib, a: lib.group_norm(a, 2), IMAGE),
     Case("embedding", lambda lib, a: lib.embedding(lib.labels(a), a), ONE),

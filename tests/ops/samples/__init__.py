@@ -1,6 +1,7 @@
 """Calls of every op: one file a family, each with a list SAMPLES."""
 
 from minimp import ops
+from minimp.frameworks.cases.numbers import KINDS, numbers
 from tests.ops.samples import (
     activations,
     adaptive,
@@ -21,7 +22,7 @@ from tests.ops.samples import (
     selection,
     statistics,
 )
-from tests.ops.samples.base import FLOATS, KINDS, LABELS, WEIGHTS, S, Sample, leaves, numbers, run
+from tests.ops.samples.base import FLOATS, LABELS, WEIGHTS, S, Sample, leaves, run
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,

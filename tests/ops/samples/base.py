@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 import minimp as mp
 from minimp import ops
+from minimp.frameworks.cases.numbers import numbers
 from minimp.modes import listen
 from minimp.tape import Event
 
@@ -45,42 +45,6 @@ class Sample:
 def by_name(name: str) -> Callable[..., mp.Tensor]:
     """Return the op of that name."""
     return ops.OPS[name]
-
-
-KINDS = ("normal", "wide", "subnormal", "large", "special", "ties", "moderate")
-
-
-def numbers(
-    random: np.random.Generator, shape: Sequence[int], fmt: str, kind: str = "normal"
-) -> npt.NDArray[np.float64]:
-    """Return values of a format: float64 holding them.
-
-    Args:
-        random: the generator.
-        shape: of the result.
-        fmt: the format's name.
-        kind: "normal"; "wide": all exponents; "subnormal": around the smallest normal; "large": up to the
-            largest; "special": zeros, infinities, NaN and ends of the range; "ties": few whole numbers;
-            "moderate": -12 to 12, where functions bend; "positive": away from 0.
-    """
-    f = mp.formats.get(fmt)
-    lowest, highest = max(-300, f.emin - f.mantissa_bits), min(300, f.emax + 1)
-    ends = [f.max, -f.max, f.smallest_subnormal, f.smallest_normal]
-    special = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 0.5, 88.0, -88.0, 11.0, *ends]
-    x = {
-        "normal": lambda: random.standard_normal(shape),
-        "positive": lambda: np.abs(random.standard_normal(shape)) + 0.05,
-        "wide": lambda: random.standard_normal(shape) * 2.0 ** random.integers(lowest, highest, shape),
-        "subnormal": lambda: (
-            random.standard_normal(shape) * f.smallest_normal * 2.0 ** random.integers(-3, 3, shape)
-        ),
-        "large": lambda: random.uniform(-1, 1, shape) * f.max,
-        "special": lambda: random.choice(special, shape),
-        "ties": lambda: random.integers(-2, 3, shape).astype(np.float64),
-        "moderate": lambda: random.uniform(-12, 12, shape),
-    }[kind]()
-    with np.errstate(all="ignore"):
-        return mp.formats.round(np.asarray(x, np.float64), f)
 
 
 def leaves(
