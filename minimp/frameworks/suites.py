@@ -51,6 +51,7 @@ SUITES = Named(
         "torch", 'pip install "minimp[torch]"', ("torch",),
         (
             Part("formats", "minimp.frameworks.torch_formats", ("torch",)),
+            Part("values", "minimp.frameworks.torch_values", ("torch",)),
             Part("scaler", "minimp.frameworks.torch_scaler", ("torch",)),
             Part("cache", "minimp.frameworks.torch_cache", ("torch",)),
         ),
