@@ -235,7 +235,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
             "log10", "reciprocal",
         )},
         **{name: _constant(name) for name in (
-            "zeros_like", "ones_like", "empty_like", "isfinite", "isnan", "isinf", "floor",
+            "zeros_like", "ones_like", "empty_like", "isfinite", "isnan", "isinf", "floor", "floor_divide",
             "ceil", "rint", "trunc", "argmax", "argmin", "argsort", "any", "all", "signbit",
         )},
     }
