@@ -195,7 +195,6 @@ def _number(name: str, value: Any, op: str | None = None) -> float:
     except OverflowError:
         number = float("nan")
     if math.isnan(number):
-        raise SettingError(
-            f"{name}: expected a number, got {value!r}", op=op, help="NaN is none: it never recovers"
-        )
+        help_ = "a scale that is NaN never recovers" if isinstance(value, Real) else "pass a float"
+        raise SettingError(f"{name}: expected a number, got {value!r}", op=op, help=help_)
     return number

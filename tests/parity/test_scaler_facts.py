@@ -278,7 +278,10 @@ def row_of(case: tuple[str, str]) -> str:
 
 
 REFUSED = [
-    case for cases in ROWS.values() for case, seen in cases.items() if "refused: " in OURS.get(case, seen)
+    case
+    for cases in ROWS.values()
+    for case, seen in cases.items()
+    if "refused: " in seen and "refused: " in OURS.get(case, seen)
 ]
 
 
