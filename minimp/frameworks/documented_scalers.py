@@ -78,5 +78,11 @@ SCALER_DIFFERENCES: tuple[Difference, ...] = (
         "torch goes on with the cast of the old values; here a weight whose array was replaced is cast anew, "
         "unless faithful=True",
     ),
+    Difference(
+        "convolutions-summed-in-float16", "torch", "training", ("convolution",), "float16, weight gradient *",
+        "where oneDNN has no float16, torch adds a convolution's weight gradient on the CPU up image "
+        "by image in float16, which may overflow on the way; here the sum is rounded once, at its end",
+        "torch 2.13.0 on a processor without AVX512-FP16",
+    ),
 )  # fmt: skip
 """Each known difference of these sections."""
