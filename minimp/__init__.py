@@ -43,8 +43,9 @@ from minimp.rng import get_rng_state, manual_seed, set_rng_state
 from minimp.tensors import Tensor, from_dlpack, tensor
 
 if TYPE_CHECKING:
-    from minimp import checks, data, functional, memory, nn, optim
+    from minimp import checks, data, fp8, functional, memory, nn, optim
     from minimp.checkpoint import load, save
+    from minimp.fp8 import fp8_autocast
     from minimp.functional.creation import (
         arange,
         eye,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
         zeros_like,
     )
     from minimp.interop import from_torch
-    from minimp.scaler import GradScaler
+    from minimp.scaler import GradScaler, LayerwiseScaler, LossScalers
     from minimp.step import TrainStep
     from minimp.trainer import Trainer
 
@@ -71,6 +72,8 @@ __all__ = [
     "OPS",
     "Function",
     "GradScaler",
+    "LayerwiseScaler",
+    "LossScalers",
     "Op",
     "Policy",
     "Recipe",
@@ -101,6 +104,8 @@ __all__ = [
     "float32",
     "float64",
     "formats",
+    "fp8",
+    "fp8_autocast",
     "from_dlpack",
     "from_torch",
     "full",
@@ -143,9 +148,10 @@ CREATING = (
     "randn_like", "zeros", "zeros_like",
 )  # fmt: skip
 ON_FIRST_USE = {
-    **{name: f"minimp.{name}" for name in ("checks", "data", "functional", "memory", "nn", "optim")},
+    **{name: f"minimp.{name}" for name in ("checks", "data", "fp8", "functional", "memory", "nn", "optim")},
     **dict.fromkeys(CREATING, "minimp.functional.creation"),
-    "GradScaler": "minimp.scaler",
+    **dict.fromkeys(("GradScaler", "LayerwiseScaler", "LossScalers"), "minimp.scaler"),
+    "fp8_autocast": "minimp.fp8",
     "TrainStep": "minimp.step",
     "Trainer": "minimp.trainer",
     "from_torch": "minimp.interop",

@@ -2,6 +2,7 @@
 
 from minimp.scaler.grad_scaler import GradScaler
 from minimp.scaler.health import ScaleHealth
+from minimp.scaler.layerwise import LayerwiseScaler
 from minimp.scaler.losses import LossScalers
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
 from minimp.scaler.presets import PRESETS, Preset, presets_table, replay
@@ -10,6 +11,7 @@ from minimp.scaler.records import ScalerStep
 __all__ = [
     "PRESETS",
     "GradScaler",
+    "LayerwiseScaler",
     "LossScalers",
     "Preset",
     "ScaleHealth",

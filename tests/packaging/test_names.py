@@ -39,6 +39,8 @@ ADDED = {
     "rand rand_like randn randn_like zeros zeros_like": "more of them",
     "recompute": "activation checkpointing (torch.utils.checkpoint)",
     "Trainer": "the loop around a TrainStep",
+    "fp8 fp8_autocast": "FP8 recipes, and the region in which nn.Linear computes by one",
+    "LossScalers LayerwiseScaler": "a loss scale for each of several losses, and for each layer",
     "checks": "the contracts, callable on arrays of any framework",
 }
 """Names beyond the plan, each with what it is for."""
