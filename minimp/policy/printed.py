@@ -114,11 +114,13 @@ def difference(left: Policy, right: Policy) -> PolicyDiff:
     """Compare two policies: op by op, format by format where one rules them apart, and the settings."""
     rows: list[tuple[str, CastClass | None, CastClass | None]] = []
     lows = sorted({*left.by_format, *right.by_format})
+    nobodys = left.lacking | right.lacking  # without an op of minimp, no rule means unlisted
     for op in sorted({*left.rules, *right.rules}):
-        both = left.rules.get(op), right.rules.get(op)
+        absent = CastClass.KEEP if op in nobodys else None
+        both = left.rules.get(op, absent), right.rules.get(op, absent)
         rows.append((op, *both))
         for low in lows:
-            pair = left.in_format(low).rules.get(op), right.in_format(low).rules.get(op)
+            pair = left.in_format(low).rules.get(op, absent), right.in_format(low).rules.get(op, absent)
             if pair != both:
                 rows.append((f"{op} ({low})", *pair))
     keys = sorted({*left.settings, *right.settings})

@@ -184,3 +184,10 @@ def test_policies_are_found_by_name_or_refused_with_the_nearest() -> None:
         assert each.source
         assert each.note
         assert each.settings
+
+
+def test_ops_that_nobody_here_has_do_not_differ_by_being_absent() -> None:
+    """Oracle: apex's lists and PyTorch's: neither names cholesky for CUDA, which minimp has no op for."""
+    rows = {op: kinds for op, *kinds in mp.policies["torch-cuda"].diff(mp.policies["apex-o1"])}
+    assert "cholesky" not in rows
+    assert rows["cdist"] == [CastClass.FP32, CastClass.KEEP]
