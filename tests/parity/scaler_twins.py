@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,11 +46,14 @@ OPTIMIZERS = ((0, 1), (2, 3), (4, 1))
 
 @dataclass
 class Twins:
-    """Both scalers, over equal parameters in two optimizers each. `calls` counts what was compared."""
+    """Both scalers, over equal parameters in three optimizers each.
+
+    `calls` counts what was compared; `ended` how: "stepped", "skipped", and each kind of error by its words.
+    """
 
     settings: dict[str, Any] = field(default_factory=dict)
     calls: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
+    ended: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         import torch
@@ -93,7 +97,7 @@ class Twins:
             if type(other).__name__ == kind and words in str(other):
                 assert isinstance(mine, our_kind), f"PyTorch: {other!r}; minimp: {mine!r}"
                 assert our_words in str(mine), f"PyTorch: {other!r}; minimp: {mine!r}"
-                self.refused[words] = self.refused.get(words, 0) + 1
+                self.ended[words] += 1
                 return
         raise AssertionError(f"PyTorch: {other!r}; minimp: {mine!r}")
 
@@ -135,6 +139,7 @@ class Twins:
             record = self.their_scaler._per_optimizer_states[id(other)]
             found = sum(flag.item() for flag in record["found_inf_per_device"].values())
             assert (ends[0].skipped, ends[0].returned is None) == (found != 0, ends[1] is None)
+            self.ended["skipped" if ends[0].skipped else "stepped"] += 1
 
     def step_with_closure(self, index: int) -> None:
         """Step with a closure given by keyword."""
