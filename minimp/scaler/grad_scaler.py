@@ -105,8 +105,9 @@ class GradScaler(MovingScale, WithNames, WithReports):
         """Return a scaler that moves its scale as another library does.
 
         Args:
-            name: "torch", "apex", "keras", "flax", "jmp", "paddle", "mindspore", "chainer" or "static"
-                (:data:`minimp.scaler.PRESETS` has the rules, their sources and notes).
+            name: "torch", "apex", "apex-fp16-optimizer", "keras", "tf-keras", "flax", "jmp", "paddle",
+                "paddle-ampscaler", "mindspore", "chainer" or "static" (:func:`minimp.scaler.presets_table`
+                prints the rules, their sources and notes; they are :data:`minimp.scaler.PRESETS`).
             overrides: fields of :class:`minimp.scaler.ScaleRule`.
 
         Raises:

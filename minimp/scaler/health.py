@@ -6,7 +6,8 @@ that skipping does not help::
     stuck at the floor   S <= min_scale, and STUCK_AFTER bad steps in a row since it got there
     collapsing           0 < S < 1, and it backed off to there; without a floor
     stuck                STUCK_ANYWHERE bad steps in a row, wherever S is
-    dead                 S = 0: gradients become 0 * inf = NaN or stay 0; S infinite: every step is bad
+    dead                 S = 0: finite gradients are divided by it, and weights become NaN (in PyTorch too);
+                         S infinite: every step is bad
 
 At S = 1 the gradients are those of the unscaled loss, so that what still overflows below it does so for
 another reason: the weights, the data or the loss itself.

@@ -136,6 +136,40 @@ def test_scales_move_each_by_its_own_verdicts(trace: list[tuple[tuple[int, ...],
             assert scalers.get_scale(i) == [2.0**10, *torch_trace(verdicts, 2.0**10, 3)][-1]
 
 
+@given(st.lists(st.sampled_from([0.3, -7.0, 3e38, INF, NAN, 1e-40]), max_size=15), st.integers(1, 3))
+def test_one_loss_is_a_gradscaler(slopes: list[float], interval: int) -> None:
+    """Oracle: GradScaler itself over the same losses: weights, gradients and states, bit for bit."""
+    settings = {"init_scale": 1024.0, "growth_interval": interval}
+    scalers, scaler = LossScalers(1, **settings), GradScaler(**settings)
+    one, other = (PlainSGD([parameter(0.5, -2.0)]) for _ in range(2))
+    with warnings.catch_warnings(action="ignore", category=ScaleWarning):
+        for slope in slopes:
+            for optimizer in (one, other):
+                params_of(optimizer)[0].grad = None
+            backward(scalers, one, 0, slope)
+            scaler.scale(weighted(params_of(other), slope)).backward()
+            reports = [scalers.step(one), scaler.step(other)]
+            scalers.update()
+            scaler.update()
+            assert reports[0].skipped == reports[1].skipped
+            assert reports[0].consecutive_skips == reports[1].consecutive_skips
+            assert (scalers[0].state, scalers[0].health) == (scaler.state, scaler.health)
+            np.testing.assert_array_equal(grad_of(one).numpy(), grad_of(other).numpy())
+            assert (
+                params_of(one)[0].detach().numpy().tobytes() == params_of(other)[0].detach().numpy().tobytes()
+            )
+
+
+def test_a_loss_may_come_in_parts() -> None:
+    """Oracle: GradScaler.scale, which takes lists too: the parts by hand."""
+    scalers, optimizer = LossScalers(1, init_scale=4.0), PlainSGD([parameter(0.0)])
+    (w,) = params_of(optimizer)
+    with scalers.scale_loss([w.sum(), (w * 2.0).sum()], optimizer) as scaled:
+        for part in scaled:
+            part.backward()
+    assert grad_of(optimizer).tolist() == [3.0]
+
+
 def test_a_loss_accumulated_over_blocks_is_one_verdict() -> None:
     """Oracle: the contract: update() moves S_i, once, whatever the number of blocks."""
     scalers, optimizer = LossScalers(1, init_scale=64.0), PlainSGD([parameter(0.0)])
