@@ -84,5 +84,29 @@ SCALER_DIFFERENCES: tuple[Difference, ...] = (
         "by image in float16, which may overflow on the way; here the sum is rounded once, at its end",
         "torch 2.13.0 on a processor without AVX512-FP16",
     ),
+    Difference(
+        "factors-in-float32", "jax", "scalers", ("flax DynamicScale",), "factors 1.7 and 0.3",
+        "Flax rounds the factors to float32 before it multiplies by them; here they are float64, as in "
+        "torch, and the product is rounded once. Powers of two are the same in both",
+        "Flax 0.12.8, flax/training/dynamic_scale.py",
+    ),
+    Difference(
+        "unscaled-by-division", "jax", "scalers", ("flax value_and_grad",), "S = 3.7",
+        "Flax divides gradients by S, here they are multiplied by 1/S, as in torch; the compiler may make "
+        "one of the other. Where S is a power of two both are exact",
+        "Flax 0.12.8, flax/training/dynamic_scale.py",
+    ),
+    Difference(
+        "floor-lost-by-jit", "jax", "scalers", ("jmp.DynamicLossScale",), "a floor * through jax.jit",
+        "jmp leaves min_loss_scale out of what it hands through jax.jit and other tree functions, so it "
+        "becomes 1 again; here the floor is part of the rule, and of the state dict",
+        "jmp 0.0.4, jmp/_src/loss_scale.py, DynamicLossScale.tree_flatten",
+    ),
+    Difference(
+        "scale-in-float16-fails", "jax", "scalers", ("jmp.DynamicLossScale",), "a scale given in float16, *",
+        "jmp takes a scale in any format, as its README does, but adjust() compares it with a float32 floor "
+        "and raises; here the scale is a number, kept in float32",
+        "jmp 0.0.4, jmp/_src/loss_scale.py, DynamicLossScale.adjust",
+    ),
 )  # fmt: skip
 """Each known difference of these sections."""
