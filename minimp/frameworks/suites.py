@@ -54,15 +54,20 @@ SUITES = Named(
             Part("values", "minimp.frameworks.torch_values", ("torch",)),
             Part("scaler", "minimp.frameworks.torch_scaler", ("torch",)),
             Part("cache", "minimp.frameworks.torch_cache", ("torch",)),
+            Part("training", "minimp.frameworks.torch_training", ("torch",)),
         ),
     ),
     Suite(
         "jax", 'pip install "minimp[jax]"', ("jax", "jmp", "flax"),
-        (),
+        (
+            Part("scalers", "minimp.frameworks.jax_scalers", ("jax", "jmp", "flax")),
+        ),
     ),
     Suite(
         "keras", 'pip install "minimp[keras]"', ("keras", "jax"),
-        (),
+        (
+            Part("scaler", "minimp.frameworks.keras_scaler", ("keras",)),
+        ),
     ),
 )  # fmt: skip
 """The suites by framework."""
