@@ -21,6 +21,7 @@ from minimp.formats.dice import Source
 from minimp_backends.attention import AttentionKernels
 from minimp_backends.choosing import Choosing
 from minimp_backends.eight_bits import EightBits
+from minimp_backends.integers import IntegerKernels
 from minimp_backends.layers import LayerKernels
 from minimp_backends.recurrent import RecurrentKernels
 from minimp_backends.rows import RowKernels
@@ -35,7 +36,15 @@ FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 class ArrayBackend(
-    AttentionKernels, Choosing, EightBits, LayerKernels, RecurrentKernels, RowKernels, Updates, ABC
+    AttentionKernels,
+    Choosing,
+    EightBits,
+    IntegerKernels,
+    LayerKernels,
+    RecurrentKernels,
+    RowKernels,
+    Updates,
+    ABC,
 ):
     """A device: its arrays, its casts, and the kernels that need more than one line of `xp`."""
 
