@@ -20,6 +20,7 @@ from minimp.benchmarks import Figure, StepTimes, describe_machine, step_times, t
 from minimp.benchmarks.formats import FormatTimes, measure
 from minimp.benchmarks.formats import figures as format_figures
 from minimp.benchmarks.formats.data import whole_size
+from minimp.benchmarks.integers import integer_figures
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.suite import mygrad_is_there, torch_is_there
 from minimp.benchmarks.workloads import WORKLOADS
@@ -32,7 +33,9 @@ from minimp.files import check_writable, write_whole
 
 __all__ = ["add_parser", "run"]
 
-PARTS = (*WORKLOADS, "tape", "formats")
+PARTS = (*WORKLOADS, "tape", "formats", "quant")
+OF_NUMPY = ("formats", "quant")
+"""Parts that measure the kernels of NumPy's backend, whatever others there are."""
 ROUNDS = 15
 SIZE, THREADS = "2^24", "1"
 DESCRIPTION = """\
@@ -47,7 +50,9 @@ what they take on a core of 2020 with PyTorch and mygrad beside:
            forward and backward, a step with and without its hooks          20 s
   formats  rounding, storing, reading back, stochastic rounding of 2^24
            values beside NumPy, ml_dtypes and PyTorch; 256^3 products by
-           each accumulation; extra memory (takes 800 MiB itself)           60 s"""
+           each accumulation; extra memory (takes 800 MiB itself)           60 s
+  quant    products and convolutions of int8 codes beside float32's,
+           requantising beside memcpy                                        3 s"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -103,15 +108,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _parts(args: argparse.Namespace) -> list[str]:
     """The parts that were asked for; all that the backend has, if none was."""
-    parts = args.parts or [part for part in PARTS if part != "formats" or args.backend == "numpy"]
+    parts = args.parts or [part for part in PARTS if part not in OF_NUMPY or args.backend == "numpy"]
     for part in parts:
         if part not in PARTS:
             raise SettingError(unknown_name("part", part, PARTS))
         if parts.count(part) > 1:
             raise SettingError(f"part {part!r} is named twice")
-    if "formats" in parts and args.backend != "numpy":
+    of_numpy = [part for part in parts if part in OF_NUMPY]
+    if of_numpy and args.backend != "numpy":
         raise SettingError(
-            f"the part formats measures NumPy's kernels; --backend {args.backend} cannot act on it",
+            f"the part {of_numpy[0]} measures NumPy's kernels; --backend {args.backend} cannot act on it",
             help="leave --backend out, or name the other parts",
         )
     return parts
@@ -130,6 +136,9 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     for part in parts:
         if part == "tape":
             figures += tape_figures()
+            continue
+        if part == "quant":
+            figures += integer_figures(args.rounds)
             continue
         if part == "formats":
             found = _formats(args, with_torch=with_torch)
