@@ -111,10 +111,15 @@ def fused(x: Floats, scale: Floats, zero: Floats, scratch: Scratch) -> Floats:
     np.abs(values, out=values)
     np.greater_equal(values, NEAR_TIE, out=flags)
     if flags.any():
-        at = np.nonzero(flags)
-        each, shift = (np.broadcast_to(one, x.shape)[at] for one in (inverse, zero))
-        codes[at] = np.rint(_multiply_add(x[at], each, shift))
+        at = np.divmod(np.flatnonzero(flags), x.shape[1])
+        codes[at] = np.rint(_multiply_add(x[at], _taken(inverse, at), _taken(zero, at)))
     return codes
+
+
+def _taken(each: Floats, at: tuple[npt.NDArray[np.intp], ...]) -> Floats:
+    """The elements in these places of an array that broadcasts to a matrix."""
+    found: Floats = each[tuple(0 if n == 1 else place for n, place in zip(each.shape, at, strict=True))]
+    return found
 
 
 def _multiply_add(x: Floats, y: Floats, z: Floats) -> Floats:
