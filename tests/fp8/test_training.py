@@ -118,6 +118,7 @@ def test_evaluation_changes_nothing() -> None:
     before = bits(state_dict(step.model))
     with mp.no_grad(), fp8_autocast():
         step.model(mp.tensor(batch(1)[0] * 1e3))
+    assert bits(state_dict(step.model)) == before
     memory.ledger(step, *batch(2))
     assert bits(state_dict(step.model)) == before
     data = models.MODELS["mlp"].prepare(digits("test"))
@@ -177,7 +178,7 @@ def test_a_copy_has_a_state_of_its_own() -> None:
 # ---- and is kept ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", [SHORT, *FP8], ids=str)
+@pytest.mark.parametrize("recipe", [SHORT, *FP8], ids=lambda recipe: getattr(recipe, "name", recipe))
 def test_a_resumed_run_has_no_bit_of_difference(recipe: Any, tmp_path: Path) -> None:
     """Oracle: 30 steps straight; 12 of them, a file, and 18 more."""
     straight = make_trainer(recipe)
