@@ -37,7 +37,8 @@ def linear_fp8(
     rounded once, to `format` (None: x's). Backward: dX = Q(dY) Q(W), dW = Q(dY)^T Q(X), db = sum of dY, each
     rounded once to its input's format: quantising passes gradients through as if it were not there.
 
-    What is saved is FP8: a byte an element, and the scales of blocks.
+    What is saved is FP8: a byte an element, and the scales of blocks. There is no second derivative: a
+    gradient that is to be differentiated again (create_graph=True) raises GradientError.
 
     Args:
         recipe: how to quantise.
