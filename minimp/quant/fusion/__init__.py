@@ -1,0 +1,23 @@
+"""Fewer, better behaved layers for the same function: fusing, and moving scale between layers.
+
+Batch normalisation in evaluation is a factor and a term for each channel, which the layer before it can take
+over (:func:`fuse`, :func:`fuse_modules`).
+"""
+
+from minimp.quant.fusion.folding import fold_batch_norm
+from minimp.quant.fusion.fusing import fuse, fuse_modules
+from minimp.quant.fusion.intrinsic import (
+    BNReLU1d,
+    BNReLU2d,
+    BNReLU3d,
+    ConvReLU1d,
+    ConvReLU2d,
+    LinearReLU,
+)
+from minimp.quant.fusion.patterns import PATTERNS, Pattern
+from minimp.quant.fusion.reports import FusionReport, FusionRow
+
+__all__ = [
+    "PATTERNS", "BNReLU1d", "BNReLU2d", "BNReLU3d", "ConvReLU1d", "ConvReLU2d", "FusionReport", "FusionRow",
+    "LinearReLU", "Pattern", "fold_batch_norm", "fuse", "fuse_modules",
+]  # fmt: skip

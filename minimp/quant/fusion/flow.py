@@ -1,0 +1,262 @@
+"""What goes into what: one forward of a model, written down op by op and module by module.
+
+Arrays are told apart by identity: the engine never changes one in place, and all of them are kept for as long
+as the record lives. So "the output of this module is used by that one alone" can be read off, whatever the
+code of `forward` looks like. What is not seen: values that code takes out of the engine (`tensor.numpy()`,
+`tensor.array`), and tensors that a module puts aside for later.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minimp.errors import SettingError
+from minimp.modes import listen, no_grad
+from minimp.nn import Identity
+from minimp.nn.hooks import register_module_forward_hook, register_module_forward_pre_hook
+from minimp.nn.module import Module
+from minimp.rng import drawing_from
+from minimp.tape import Event
+from minimp.tensors import Tensor
+
+__all__ = ["Call", "Flow", "Next", "Step", "follow", "listed", "tensors_in"]
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        module: the module.
+        inside: the calls that it was made in, the outermost first.
+        inputs, outputs: the tensors among its arguments, and among its results.
+    """
+
+    module: Module
+    inside: tuple[Call, ...]
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One op that ran: its event, and the calls that it ran in, the outermost first."""
+
+    event: Event
+    inside: tuple[Call, ...]
+
+    @property
+    def name(self) -> str:
+        """The op's name."""
+        return self.event.node.op.name
+
+
+@dataclass(frozen=True)
+class Next:
+    """The module that alone takes what another gives, or why there is none."""
+
+    module: Module | None
+    why: str = ""
+
+
+class Flow:
+    """The record of one forward; made by :func:`follow`.
+
+    Attributes:
+        model: the model that ran.
+        calls: the calls of modules, in the order in which they began.
+        steps: the ops, in order.
+        outputs: the tensors among the model's results.
+    """
+
+    def __init__(self, model: Module) -> None:
+        self.model = model
+        self.calls: list[Call] = []
+        self.steps: list[Step] = []
+        self.outputs: list[Tensor] = []
+        self.paths: dict[int, list[str]] = defaultdict(list)
+        for path, module in model.named_modules(remove_duplicate=False):
+            self.paths[id(module)].append(path)
+        self._open: list[Call] = []
+        self._by_module: dict[int, list[Call]] = defaultdict(list)
+        self._readers: dict[int, list[Step]] = defaultdict(list)
+        self._takers: dict[int, list[Call]] = defaultdict(list)
+        self._givers: dict[int, list[Call]] = defaultdict(list)
+        self._makers: dict[int, Step] = {}
+
+    # ---- writing ----------------------------------------------------------------------------------------
+
+    def begin(self, module: Module, _: Any) -> None:
+        """Note that a module is called."""
+        if id(module) in self.paths:
+            self._open.append(Call(module, tuple(self._open)))
+            self.calls.append(self._open[-1])
+
+    def end(self, module: Module, args: Any, options: Any, result: Any) -> None:
+        """Note what a call took and gave."""
+        if id(module) not in self.paths:
+            return
+        call = self._open.pop()
+        call.inputs, call.outputs = list(tensors_in((args, options))), list(tensors_in(result))
+        self._by_module[id(module)].append(call)
+        for key in {id(each.array) for each in call.inputs}:
+            self._takers[key].append(call)
+        for key in {id(each.array) for each in call.outputs}:
+            self._givers[key].append(call)
+
+    def hear(self, event: Event) -> None:
+        """Note an op."""
+        if event.phase != "forward":
+            return
+        step = Step(event, tuple(self._open))
+        self.steps.append(step)
+        for key in {id(each) for each in event.inputs if _is_array(each)}:
+            self._readers[key].append(step)
+        for each in event.outputs:
+            self._makers.setdefault(id(each), step)
+
+    # ---- reading ----------------------------------------------------------------------------------------
+
+    def name(self, module: Module) -> str:
+        """Return a module's path in quotes, or "the model"."""
+        path = self.paths[id(module)][0]
+        return f"'{path}'" if path else "the model"
+
+    def calls_of(self, module: Module) -> list[Call]:
+        """Return the calls of a module that ended, in order."""
+        return self._by_module[id(module)]
+
+    def readers(self, tensor: Tensor) -> list[Step]:
+        """Return the ops that read a tensor's array."""
+        return self._readers[id(tensor.array)]
+
+    def is_output(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor's array is among the model's results."""
+        return any(each.array is tensor.array for each in self.outputs)
+
+    def takers(self, tensor: Tensor) -> list[Call]:
+        """Return the calls that took a tensor's array; not those that only handed it down to others of them.
+
+        An Identity, which gives on what it takes, does not count.
+        """
+        found = [each for each in self._takers[id(tensor.array)] if type(each.module) is not Identity]
+        handed = {id(outer) for each in found for outer in each.inside}
+        return [each for each in found if id(each) not in handed]
+
+    def uses(self, tensor: Tensor) -> list[str]:
+        """Name everything that uses a tensor's array: modules, ops outside of them, the model's results."""
+        takers = self.takers(tensor)
+        ops = [each for each in self.readers(tensor) if not any(one in each.inside for one in takers)]
+        named = [self.name(each.module) for each in takers]
+        named += [f"the op {each.name} in {self._place(each)}" for each in ops]
+        return [*named, *(["the model's result"] if self.is_output(tensor) else [])]
+
+    def origin(self, module: Module) -> tuple[Module | None, str]:
+        """Return the one module whose output goes into another, or None, and what goes in, in words."""
+        givers: dict[str, Module | None] = {}
+        for call in self.calls_of(module):
+            key = id(call.inputs[0].array) if call.inputs else 0
+            gave = [
+                each for each in self._givers[key]
+                if type(each.module) is not Identity and call not in each.inside
+            ]  # fmt: skip
+            step = self._makers.get(key)
+            if gave:
+                inner = max(gave, key=lambda each: len(each.inside)).module
+                givers[self.name(inner)] = inner
+            else:
+                givers[f"the op {step.name} in {self._place(step)}" if step else "the model's input"] = None
+        words = listed(givers)
+        return (next(iter(givers.values())), words) if len(givers) == 1 else (None, words)
+
+    def next_of(self, module: Module) -> Next:
+        """Return the module that takes all outputs of another, and nothing but these."""
+        calls = self.calls_of(module)
+        if not calls:
+            return Next(None, f"{self.name(module)} does not run on the example")
+        found: list[Call] = []
+        for call in calls:
+            if len(call.outputs) != 1:
+                return Next(None, f"{self.name(module)} returns {len(call.outputs)} tensors")
+            output = call.outputs[0]
+            uses, takers = self.uses(output), self.takers(output)
+            if len(uses) != 1 or not takers:
+                used = f"used by {listed(uses)}" if uses else "used by nothing"
+                return Next(None, f"the output of {self.name(module)} is {used}")
+            found.append(takers[0])
+        if len({id(each.module) for each in found}) > 1:
+            named = listed({self.name(each.module): None for each in found})
+            return Next(None, f"the outputs of {self.name(module)} go to {named}")
+        after = found[0].module
+        if len(self.calls_of(after)) != len(calls):
+            times = f"runs {len(self.calls_of(after))} times, {self.name(module)} {len(calls)}"
+            return Next(None, f"{self.name(after)} {times}")
+        return Next(after)
+
+    def read_outside(self, module: Module) -> str:
+        """Name an op outside of a module that reads a parameter or buffer of it; "" if none does."""
+        for path, leaf in [*module.named_parameters(), *module.named_buffers()]:
+            for step in self.readers(leaf):
+                if not any(call.module is module for call in step.inside):
+                    return f"its {path} is read by the op {step.name} in {self._place(step)} too"
+        return ""
+
+    def _place(self, step: Step) -> str:
+        return self.name(step.inside[-1].module) if step.inside else "the model"
+
+
+def follow(model: Module, example: tuple[Any, ...], op: str) -> Flow:
+    """Run a copy of a model on an example, unrecorded, and return what went into what.
+
+    The model stays as it is, also in training mode; random numbers come from a generator of their own, from
+    one seed.
+
+    Raises:
+        SettingError: there is no example.
+        MinimpError: as the model's forward.
+    """
+    if not example:
+        raise SettingError(
+            "an example input is needed: it shows which module's output goes into which", op=op,
+            help=f"{op}(model, x), x as the model takes it, a few rows long",
+        )  # fmt: skip
+    flow = Flow(copy.deepcopy(model))
+    hooks = [
+        register_module_forward_pre_hook(flow.begin),
+        register_module_forward_hook(flow.end, with_kwargs=True),
+    ]
+    try:
+        with no_grad(), listen(flow.hear), drawing_from(np.random.Generator(np.random.Philox(0))):
+            flow.outputs = list(tensors_in(flow.model(*example)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return flow
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested tuples, lists and dicts, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from tensors_in(each)
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from tensors_in(each)
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as "a", "a and b", "a, b and c"; several times the same as "2 x a"."""
+    counted = [f"{count} x {word}" if count > 1 else word for word, count in Counter(list(words)).items()]
+    return " and ".join([", ".join(counted[:-1]), counted[-1]] if len(counted) > 1 else counted)
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "dtype") and hasattr(x, "shape")

@@ -1,0 +1,146 @@
+"""What a change of a model did, module by module, in text of at most 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from textwrap import wrap
+
+import numpy as np
+
+from minimp.quant.fusion.flow import Flow
+from minimp.quant.fusion.folding import values
+
+__all__ = ["WIDTH", "Changed", "FusionReport", "FusionRow", "difference", "fit", "shown_path"]
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Changed:
+    """How far a model's results on the example lie from those before.
+
+    Attributes:
+        difference: the largest |after - before| of all floating results, in float64; NaN where one is NaN
+            that was not.
+        peak: the largest |before|.
+    """
+
+    difference: float
+    peak: float
+
+    def __str__(self) -> str:
+        """Show both."""
+        return f"results differ by at most {self.difference:.2g} (the largest is {self.peak:.3g})"
+
+
+def difference(before: Flow, after: Flow) -> Changed:
+    """Compare the floating results of two runs of one model."""
+    far, peak = [0.0], [0.0]
+    for old, new in zip(before.outputs, after.outputs, strict=True):
+        if old.format is not None:
+            a, b = values(old), values(new)
+            same = (a == b) | (np.isnan(a) & np.isnan(b))
+            far.append(float(np.max(np.abs(np.subtract(b, a, where=~same, out=np.zeros_like(a))), initial=0)))
+            peak.append(float(np.max(np.abs(a), where=np.isfinite(a), initial=0)))
+    return Changed(float(np.max(far)), max(peak))
+
+
+@dataclass(frozen=True)
+class FusionRow:
+    """One row of modules that was fused, or one module that was not.
+
+    Attributes:
+        modules: the paths: of a fused row, all of them, the first being where the fused module stands now; of
+            a module that was not fused, that of the module.
+        pattern: the names of their classes, joined by +.
+        why: why it was not fused; "" where it was.
+        difference: the largest |after - before| of the row's output on the example, whose input may differ
+            already, by what was fused before it. NaN where nothing was fused.
+        bytes_saved: bytes of parameters and buffers before, less those after; below 0 where a layer got a
+            bias and lost less.
+    """
+
+    modules: tuple[str, ...]
+    pattern: str
+    why: str = ""
+    difference: float = float("nan")
+    bytes_saved: int = 0
+
+    @property
+    def fused(self) -> bool:
+        """Whether it was fused."""
+        return not self.why
+
+
+@dataclass(frozen=True)
+class FusionReport:
+    """What was fused and what was not, and why; iterable over :class:`FusionRow`, in the order of running.
+
+    Attributes:
+        rows: the rows.
+        changed: how far the model's results moved.
+    """
+
+    rows: tuple[FusionRow, ...]
+    changed: Changed
+
+    def __iter__(self) -> Iterator[FusionRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def fused(self) -> tuple[FusionRow, ...]:
+        """The rows that were fused."""
+        return tuple(each for each in self.rows if each.fused)
+
+    @property
+    def refused(self) -> tuple[FusionRow, ...]:
+        """The modules that were not, each with its reason."""
+        return tuple(each for each in self.rows if not each.fused)
+
+    @property
+    def bytes_saved(self) -> int:
+        """Bytes of parameters and buffers that the model lost."""
+        return sum(each.bytes_saved for each in self.rows)
+
+    def __str__(self) -> str:
+        """Show a table of what was fused, and the reasons why the rest was not, within 100 columns."""
+        saved = f"{self.bytes_saved:,} bytes of parameters and buffers saved"
+        lines = [
+            f"{len(self.fused)} fused, {len(self.refused)} not; {saved}",
+            f"on the example, {self.changed}",
+        ]
+        if self.fused:
+            lines += ["", f"{'fused':46} {'pattern':28} {'max |diff|':>11} {'bytes saved':>12}"]
+        lines += [
+            f"{fit(shown_path(each.modules), 46):46} {fit(each.pattern, 28):28} "
+            f"{each.difference:11.2g} {each.bytes_saved:12,}"
+            for each in self.fused
+        ]
+        if self.refused:
+            lines += ["", "not fused"]
+        for each in self.refused:
+            head = f"{fit(each.modules[0] or 'the model', 34):34} {fit(each.pattern, 16):16} "
+            lines += wrap(each.why, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+        return "\n".join(lines)
+
+
+def shown_path(paths: tuple[str, ...]) -> str:
+    """Return paths joined by +; what those behind the first have in common with it is left out.
+
+    >>> shown_path(("blocks.0.conv1", "blocks.0.norm1", "blocks.0.relu"))
+    'blocks.0.conv1 + .norm1 + .relu'
+    """
+    owner = paths[0].rpartition(".")[0] + "."
+    rest = [
+        each.removeprefix(owner[:-1]) if owner != "." and each.startswith(owner) else each for each in paths
+    ]
+    return " + ".join([paths[0], *rest[1:]])
+
+
+def fit(text: str, width: int) -> str:
+    """Return a text cut to a width, "..." where it was cut."""
+    return text if len(text) <= width else f"{text[: width - 3]}..."
