@@ -150,6 +150,16 @@ def test_state_is_in_order_where_warnings_are_errors() -> None:
     assert strict.get_scale() == 0.5
 
 
+def test_a_loaded_state_begins_a_new_episode() -> None:
+    """Oracle: the contract: what was told, and counted at the floor, belonged to the run before."""
+    scaler = floored()
+    state = {**scaler.state_dict(), "scale": 1.0}
+    assert told(scaler, BAD * 9) == [(7, "stuck at the floor")]
+    scaler.load_state_dict(state)
+    assert scaler.health.word == "ok"
+    assert told(scaler, BAD * 9) == [(5, "stuck at the floor")]
+
+
 def test_a_training_step_warns_too() -> None:
     """Oracle: TrainStep on inputs of NaN: the planted layer is named; weights stay."""
     model = mp.nn.Linear(2, 1)

@@ -85,6 +85,34 @@ def test_gradients_add_up_as_without_scaling(parts: list[tuple[int, float]], dty
     assert grad_of(optimizer).numpy().tolist() == [total]
 
 
+def test_a_sum_in_bfloat16_is_rounded_once() -> None:
+    """Oracle: h + g float32(1/3) in float32 and one rounding; rounding the quotient first ends elsewhere."""
+    rng = np.random.default_rng(0)
+    held, grad = (rng.standard_normal(200).astype(ml_dtypes.bfloat16) for _ in range(2))
+    w = mp.tensor(np.zeros(200), dtype="bfloat16", requires_grad=True)
+    w.grad = mp.tensor(held)
+    block(LossScalers(1, init_scale=3.0), (w * mp.tensor(grad)).sum(), PlainSGD([w]))
+    scaled = np.float32(grad * ml_dtypes.bfloat16(3.0))
+    quotient = scaled * np.float32(1.0 / 3.0)
+    once = (np.float32(held) + quotient).astype(ml_dtypes.bfloat16)
+    twice = held + quotient.astype(ml_dtypes.bfloat16)
+    assert w.grad.numpy().tolist() == once.tolist()
+    assert once.tolist() != twice.tolist()
+
+
+def test_a_gradient_that_a_loss_does_not_reach_stays() -> None:
+    """Oracle: the very tensor that was there before the block."""
+    scalers, optimizer = LossScalers(2), PlainSGD([parameter(0.0), parameter(0.0)])
+    first, second = params_of(optimizer)
+    backward(scalers, optimizer, 0, 2.0, 3.0)
+    held = first.grad
+    block(scalers, second.sum(), optimizer, 1)
+    assert first.grad is held
+    assert second.grad is not None
+    assert second.grad.tolist() == [4.0]
+    assert scalers.step(optimizer).checked == 3
+
+
 def test_one_loss_overflows_and_only_its_scale_moves() -> None:
     """Oracle: by hand: the first loss is 1e38 S too steep at S = 1024, the second is not."""
     scalers = LossScalers(2, init_scale=1024.0, growth_interval=2)
@@ -377,7 +405,10 @@ def test_a_state_is_taken_up_by_another() -> None:
     for state, message in [
         ({"losses": good["losses"][:1]}, "expected the states of 2 losses, got 1"),
         ({}, "expected the states of 2 losses, got none"),
-        ({"losses": [good["losses"][0], {"scale": 2.0}]}, "the state dict lacks growth_factor"),
+        (
+            {"losses": [{**good["losses"][0], "scale": 2.0}, {"scale": 2.0}]},
+            "the state dict lacks growth_factor",
+        ),
     ]:
         with pytest.raises(SettingError, match=message):
             loaded.load_state_dict(state)
