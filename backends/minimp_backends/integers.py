@@ -22,10 +22,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
+from minimp.errors import FormatError
 from minimp_backends.columns import Geometry, Tiling, columns_of, geometry_of, pixels, windows_of
-from minimp_backends.integer_products import (
+from minimp_backends.integer_checks import (
+    EXACT,
+    SATURATING,
     Array,
+    Sizes,
+    check_accumulate,
+    check_codes,
+    check_matrices,
+    pair_of,
+    zero_points,
+)
+from minimp_backends.integer_products import (
     exact_product,
     exact_product_reference,
     saturating_product,
@@ -34,19 +44,14 @@ from minimp_backends.integer_products import (
 from minimp_backends.requantizing import Requantizing
 
 __all__ = [
-    "ACCUMULATES", "IntegerKernels", "integer_conv2d", "integer_conv2d_reference", "integer_matmul",
+    "IntegerKernels", "integer_conv2d", "integer_conv2d_reference", "integer_matmul",
     "integer_matmul_reference",
 ]  # fmt: skip
 
 Zero = npt.ArrayLike
-Sizes = int | tuple[int, int]
-CODES = (np.dtype(np.int8), np.dtype(np.uint8))
 LEAST, MOST = -(1 << 31), (1 << 31) - 1
 CUT = (2 * 255 * 128 - (1 << 15)) // 2
 """The most that cutting pairs off at int16 can change a sum by, a term."""
-EXACT, SATURATING = "int32", "int16-saturating"
-ACCUMULATES = (EXACT, SATURATING)
-"""How products are added: exactly, or in pairs that are cut off at int16 first."""
 
 
 # ---- matrices --------------------------------------------------------------------------------------------
@@ -73,11 +78,11 @@ def integer_matmul(
         SettingError: a zero point that is no code, or an accumulation that cannot act.
     """
     op = "integer_matmul"
-    _check_codes(op, a, b)
-    _check_accumulate(op, accumulate, a, b)
-    _check_matrices(op, a, b)
-    left = _zero_points(op, "a_zero", a_zero, a, a.shape[:-1])
-    right = _zero_points(op, "b_zero", b_zero, b, (*b.shape[:-2], b.shape[-1]))
+    check_codes(op, a, b)
+    check_accumulate(op, accumulate, a, b)
+    check_matrices(op, a, b)
+    left = zero_points(op, "a_zero", a_zero, a, a.shape[:-1])
+    right = zero_points(op, "b_zero", b_zero, b, (*b.shape[:-2], b.shape[-1]))
     return _product(op, a, b, left, right, accumulate)
 
 
@@ -163,11 +168,11 @@ def integer_conv2d(
         FormatError, SettingError: as :func:`integer_matmul`.
     """
     op = "integer_conv2d"
-    _check_codes(op, x, w)
-    _check_accumulate(op, accumulate, x, w)
+    check_codes(op, x, w)
+    check_accumulate(op, accumulate, x, w)
     geometry = _geometry(op, x, w, stride, padding, dilation, groups)
-    zero = _zero_points(op, "x_zero", x_zero, x, ())
-    by_filter = np.broadcast_to(_zero_points(op, "w_zero", w_zero, w, w.shape[:1]), w.shape[:1])
+    zero = zero_points(op, "x_zero", x_zero, x, ())
+    by_filter = np.broadcast_to(zero_points(op, "w_zero", w_zero, w, w.shape[:1]), w.shape[:1])
     by_filter = by_filter.reshape(groups, -1)
     padded, inside = _padded(x, geometry, int(zero))
     order = _in_pairs if accumulate == SATURATING else _as_it_lies
@@ -202,12 +207,9 @@ def integer_conv2d_reference(
 def _geometry(
     op: str, x: Array, w: Array, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> Geometry:
-    sizes = {"stride": _pair(stride), "padding": _pair(padding), "dilation": _pair(dilation)}
+    named = {"stride": stride, "padding": padding, "dilation": dilation}
+    sizes = {name: pair_of(op, name, size) for name, size in named.items()}
     return geometry_of(op, (), x.shape, w.shape, **sizes, groups=groups)
-
-
-def _pair(size: Sizes) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
 
 
 def _padded(x: Array, geometry: Geometry, zero: int) -> tuple[Array, Geometry]:
@@ -230,66 +232,6 @@ def _in_pairs(matrix: Array, geometry: Geometry, axis: int) -> Array:
     taps = geometry.kernel[0] * geometry.kernel[1]
     lead, rest = matrix.shape[:axis], matrix.shape[axis + 1 :]
     return matrix.reshape(*lead, -1, taps, *rest).swapaxes(axis, axis + 1).reshape(matrix.shape)
-
-
-# ---- checks ----------------------------------------------------------------------------------------------
-
-
-def _check_codes(op: str, *arrays: Array) -> None:
-    names = [str(each.dtype) for each in arrays]
-    if any(each.dtype not in CODES for each in arrays):
-        raise FormatError(
-            f"expected int8 or uint8 codes, got {', '.join(names)}",
-            op=op, formats=names, help="quantise the values first",
-        )  # fmt: skip
-
-
-def _check_accumulate(op: str, accumulate: str, *arrays: Array) -> None:
-    if accumulate not in ACCUMULATES:
-        raise SettingError(unknown_name("accumulate", accumulate, ACCUMULATES), op=op)
-    names = [str(each.dtype) for each in arrays]
-    if accumulate == SATURATING and sorted(names) != ["int8", "uint8"]:
-        raise SettingError(
-            f"accumulate={SATURATING!r} is of uint8 by int8, as the instruction VPMADDUBSW, got {names}",
-            op=op, formats=names, help="quantise activations to uint8 and weights to int8, or use 'int32'",
-        )  # fmt: skip
-
-
-def _check_matrices(op: str, a: Array, b: Array) -> None:
-    shapes = (a.shape, b.shape)
-    fit = min(a.ndim, b.ndim) >= 2 and a.shape[-1] == b.shape[-2]
-    try:
-        np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    except ValueError:
-        fit = False
-    if not fit:
-        raise ShapeError(
-            f"expected (..., M, K) and (..., K, N), got {a.shape} and {b.shape}", op=op, shapes=shapes,
-            help="K must be one number, and the leading axes broadcast; give a vector an axis of length 1",
-        )  # fmt: skip
-
-
-def _zero_points(op: str, name: str, zero: Zero, codes: Array, shape: tuple[int, ...]) -> Array:
-    """Return zero points as int64; they must be codes, and broadcast to `shape`."""
-    given = np.asarray(zero)
-    limits = np.iinfo(codes.dtype)
-    if given.dtype.kind not in "iu":
-        raise SettingError(f"{name} must be a whole number, got {given.dtype}", op=op, help="round it first")
-    if given.size and not limits.min <= int(given.min()) <= int(given.max()) <= limits.max:
-        raise SettingError(
-            f"{name} must be a code of {codes.dtype}, {limits.min} to {limits.max}, got {given}",
-            op=op, help="real zero must be representable: choose the zero point within the codes",
-        )  # fmt: skip
-    try:
-        fits = np.broadcast_shapes(given.shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ShapeError(
-            f"{name} of shape {given.shape} does not broadcast to {shape}", op=op,
-            shapes=(given.shape, shape), help="give one number, or one for each row, column or filter",
-        )  # fmt: skip
-    return given.astype(np.int64)
 
 
 # ---- what a backend has ----------------------------------------------------------------------------------

@@ -27,7 +27,10 @@ import numpy.typing as npt
 
 from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
 
-__all__ = ["MODES", "Requantizing", "fixed_point", "requantize", "requantize_reference"]
+__all__ = [
+    "MODES", "Requantizing", "clamp_of", "fixed_point", "fixed_point_product", "requantize",
+    "requantize_reference",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 MODES = ("float", "fixed-point")
@@ -35,6 +38,8 @@ BLOCK = 1 << 15
 """Sums worked on at a time: what stays in the cache between the steps."""
 INT32 = np.iinfo(np.int32)
 LARGEST = 2.0**31
+Clamp = tuple[int, int, int]
+"""The zero point, the least and the largest code."""
 
 
 def fixed_point(multiplier: npt.ArrayLike) -> tuple[Array, Array]:
@@ -82,7 +87,7 @@ def requantize(
         SettingError: a mode, a multiplier, codes or a zero point that cannot be.
     """
     op = "requantize"
-    chosen = _code_dtype(op, zero_point, qmin, qmax, dtype)
+    clamp, chosen = clamp_of(op, zero_point, qmin, qmax, relu=relu, dtype=dtype)
     if acc.dtype != np.int32:
         raise FormatError(
             f"expected int32 sums, got {acc.dtype}", op=op, formats=(str(acc.dtype),),
@@ -93,10 +98,9 @@ def requantize(
     factors = _multipliers(op, multiplier)
     if factors.ndim:
         _check_channels(op, acc, factors, axis)
-    low = max(qmin, zero_point) if relu else qmin
     made = np.empty(acc.shape, chosen)
     turn = _by_float if mode == "float" else _by_fixed_point
-    turn(acc, factors, axis, made, (zero_point, min(low, qmax), qmax))
+    turn(acc, factors, axis, made, clamp)
     return made
 
 
@@ -109,11 +113,11 @@ def requantize_reference(
     if mode == "float":
         scaled = np.rint(acc.astype(np.float32) * factors.astype(np.float32)).astype(np.float64)
     else:
-        scaled = _scaled(acc, *fixed_point(factors)).astype(np.float64)  # int32, so exact
+        scaled = fixed_point_product(acc, *fixed_point(factors)).astype(np.float64)  # int32, so exact
     return np.clip(scaled + zero_point, qmin, qmax).astype(np.int64)
 
 
-def _scaled(acc: Array, whole: Array, shift: Array) -> Array:
+def fixed_point_product(acc: Array, whole: Array, shift: Array) -> Array:
     """Return acc whole / 2^31 / 2^shift in int64, rounded twice; `shift` may be negative.
 
     A sum that a negative shift would take out of int32 is stopped there, far beyond every code.
@@ -128,10 +132,6 @@ def _scaled(acc: Array, whole: Array, shift: Array) -> Array:
 
 
 # ---- in blocks -------------------------------------------------------------------------------------------
-
-
-Clamp = tuple[int, int, int]
-"""The zero point, the least and the largest code."""
 
 
 def _by_float(acc: Array, factors: Array, axis: int, made: Array, codes: Clamp) -> None:
@@ -153,11 +153,11 @@ def _by_float(acc: Array, factors: Array, axis: int, made: Array, codes: Clamp) 
 
 
 def _by_fixed_point(acc: Array, factors: Array, axis: int, made: Array, codes: Clamp) -> None:
-    """Fill `made` in one block after another; what :func:`_scaled` does, where all shifts are positive."""
+    """Fill `made` in one block after another, as :func:`fixed_point_product` does; shifts below 1 at once."""
     zero, low, high = codes
     whole, shift = fixed_point(factors)
     if (shift < 1).any():
-        scaled = _scaled(acc, *(_along(each, acc.ndim, axis) for each in (whole, shift)))
+        scaled = fixed_point_product(acc, *(_along(each, acc.ndim, axis) for each in (whole, shift)))
         made[...] = np.clip(scaled + zero, low, high)
         return
     for sums, target, factor, steps in _blocks(acc, made, axis, whole.astype(np.int64), shift - 1):
@@ -228,9 +228,10 @@ def _check_channels(op: str, acc: Array, factors: Array, axis: int) -> None:
         )  # fmt: skip
 
 
-def _code_dtype(
-    op: str, zero_point: int, qmin: int, qmax: int, dtype: npt.DTypeLike | None
-) -> np.dtype[Any]:  # fmt: skip
+def clamp_of(
+    op: str, zero_point: int, qmin: int, qmax: int, *, relu: bool, dtype: npt.DTypeLike | None
+) -> tuple[Clamp, np.dtype[Any]]:
+    """Return what a result is clamped with, and the dtype of its codes; see :func:`requantize`."""
     chosen = np.dtype(dtype if dtype is not None else np.int8 if qmin < 0 else np.uint8)
     if chosen not in (np.int8, np.uint8):
         raise FormatError(
@@ -247,7 +248,8 @@ def _code_dtype(
             f"zero_point must be a code of {chosen}, {limits.min} to {limits.max}, got {zero_point}",
             op=op, help="real zero must be representable: choose the zero point within the codes",
         )  # fmt: skip
-    return chosen
+    low = min(max(qmin, zero_point), qmax) if relu else qmin
+    return (zero_point, low, qmax), chosen
 
 
 # ---- what a backend has ----------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_fixed_point_of_many() -> None:
 # ---- one sum -----------------------------------------------------------------------------------------------
 
 
-def tflite(acc: int, multiplier: float, zero: int, codes: tuple[int, int]) -> int:
+def multiplied(acc: int, multiplier: float) -> int:
     """MultiplyByQuantizedMultiplier of TFLite and gemmlowp in Python's integers, C's divisions spelled out.
 
     tensorflow/lite/kernels/internal/common.cc and gemmlowp/fixedpoint/fixedpoint.h: the doubling high
@@ -94,7 +94,12 @@ def tflite(acc: int, multiplier: float, zero: int, codes: tuple[int, int]) -> in
     high = abs(nudged) // 2**31 * (1 if nudged >= 0 else -1)
     mask = (1 << max(n, 0)) - 1
     threshold = (mask >> 1) + (high < 0)
-    return clamped((high >> max(n, 0)) + ((high & mask) > threshold) + zero, codes)
+    return (high >> max(n, 0)) + ((high & mask) > threshold)
+
+
+def tflite(acc: int, multiplier: float, zero: int, codes: tuple[int, int]) -> int:
+    """TFLite's requantised code."""
+    return clamped(multiplied(acc, multiplier) + zero, codes)
 
 
 def float32(value: Fraction) -> Fraction:
