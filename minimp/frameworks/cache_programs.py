@@ -139,10 +139,17 @@ def through_a_layer(rig: Rig, w: Any) -> Any:
         return layer(inputs[0], w, bias) + layer(inputs[1], w, bias)
 
 
+def of_two_weights(rig: Rig, w: Any) -> Any:
+    """Two weights in one region."""
+    other = rig.side.tensor([[4.0]], requires_grad=True)
+    with rig.region():
+        return rig.twice(w) + rig.use(3.0, other) + rig.use(1.0, other)
+
+
 PROGRAMS: tuple[Callable[[Rig, Any], Any], ...] = (
     in_one_region, without_cache, in_two_regions, in_two_regions_in_one, in_two_regions_in_a_disabled_one,
     inner_region_without_cache, half_outside, through_views, through_a_non_leaf, first_under_no_grad,
-    after_an_exception, with_a_constant, through_a_layer,
+    after_an_exception, with_a_constant, through_a_layer, of_two_weights,
 )  # fmt: skip
 """Programs whose gradients and casts are to be the same. Their docstrings are what reports call them."""
 
