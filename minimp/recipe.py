@@ -38,7 +38,8 @@ class Recipe:
         compute_dtype: the format of products: the autocast region's, or `param_dtype` without a policy.
         master_weights: whether updates accumulate in FP32. With `param_dtype` float32 the parameters are
             the masters, and autocast makes the low copies; with a low `param_dtype` the optimizer keeps them.
-        loss_scale: None (S = 1, no scaler), a fixed power of two from 2^-126 to 2^127, or "dynamic".
+        loss_scale: None (S = 1, no scaler), a fixed power of two from 2^-126 to 2^127, "dynamic", or
+            "layerwise": a factor for each layer that computes in float16 (:class:`minimp.LayerwiseScaler`).
         accumulate: how sums are accumulated, a name of :func:`minimp.formats.matmul`.
         policy: the autocast policy, by name or as a Policy; None runs every op in the format of its inputs.
         update: how a low-format weight without a master takes its update: rounded to nearest ("fp32":
@@ -89,10 +90,15 @@ class Recipe:
         scale: Any = self.loss_scale
         if scale is None or scale == "dynamic":
             return
+        if scale == "layerwise":
+            if self.compute_dtype is not formats.float16 or self.param_dtype is not formats.float32:
+                raise self._refuse("loss_scale='layerwise' acts on float16 products with float32 parameters")
+            return
         number: Any = scale if isinstance(scale, Real) and scale is not True else 0
         if not 2.0**-126 <= number <= 2.0**127 or math.frexp(number)[0] != 0.5:
             raise self._refuse(
-                f"loss_scale is None, 'dynamic' or a power of two from 2^-126 to 2^127, not {scale!r}"
+                f"loss_scale is None, 'dynamic', 'layerwise' or a power of two from 2^-126 to 2^127, "
+                f"not {scale!r}"
             )
 
     def _check_storage(self) -> None:
@@ -146,6 +152,8 @@ recipes = Named(
            note="FP16 with loss scaling, weights kept in FP16: no master copy"),
     Recipe("mixed-fp16", compute_dtype=_HALF, master_weights=True, loss_scale="dynamic", policy=_TORCH,
            note="the whole technique: FP16 products, FP32 masters, dynamic loss scaling"),
+    Recipe("mixed-fp16-layerwise", compute_dtype=_HALF, master_weights=True, loss_scale="layerwise",
+           policy=_TORCH, note="as mixed-fp16, with a loss scale for each layer, chosen from its statistics"),
     Recipe("mixed-bf16", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH,
            note="bfloat16 products, FP32 masters; the range of FP32 needs no loss scaling"),
     Recipe("bf16", _BRAIN, _BRAIN, policy=_TORCH, note="weights kept in bfloat16, rounded to nearest"),

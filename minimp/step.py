@@ -22,7 +22,7 @@ from minimp.optim import Optimizer
 from minimp.policy import Region, policies
 from minimp.quiet import hush, speak
 from minimp.recipe import Recipe, recipes
-from minimp.scaler import GradScaler
+from minimp.scaler import GradScaler, LayerwiseScaler
 from minimp.tape import Array, Event
 from minimp.tensors import Tensor
 
@@ -131,7 +131,7 @@ class TrainStep:
         loss_fn: `loss_fn(model(inputs), targets)` gives a tensor of one element.
         optimizer: over the model's parameters; takes the recipe's `master_weights` and `update`.
         recipe: a Recipe, or the name of one.
-        scaler: a GradScaler to use in place of the recipe's default one.
+        scaler: a GradScaler or LayerwiseScaler to use in place of the recipe's own.
         max_norm: clip the norm of all gradients to this.
         micro_batches: n: the loss is divided by n, as for a batch that is accumulated over n equal
             micro-batches. One is computed and stands for all: its unscaled gradient is multiplied by n.
@@ -152,7 +152,7 @@ class TrainStep:
         optimizer: Optimizer,
         recipe: Recipe | str,
         *,
-        scaler: GradScaler | None = None,
+        scaler: GradScaler | LayerwiseScaler | None = None,
         max_norm: float | None = None,
         micro_batches: int = 1,
         fp8_filter_fn: Filter | None = None,
@@ -166,6 +166,7 @@ class TrainStep:
         optimizer.configure(master_weights=self.recipe.master_weights, update=self.recipe.update)
         low = Recipe.low(self.recipe.param_dtype)
         model.to(self.recipe.param_dtype, keep_statistics=low)
+        self.scaler.name_parameters(model)
         self.fp8_layers = _fp8_layers(model, self.recipe, fp8_filter_fn)
         self._in_fp8 = {id(p) for layer in self.fp8_layers.values() for p in layer.parameters()}
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
@@ -358,8 +359,8 @@ def _fp8_layers(model: Module, recipe: Recipe, filter_fn: Filter | None) -> dict
     return found
 
 
-def _make_scaler(recipe: Recipe, given: GradScaler | None) -> GradScaler:
-    """Return the scaler of a recipe: dynamic, static, or one that does nothing."""
+def _make_scaler(recipe: Recipe, given: GradScaler | LayerwiseScaler | None) -> GradScaler | LayerwiseScaler:
+    """Return the scaler of a recipe: dynamic, by layer, static, or one that does nothing."""
     if given is not None:
         if recipe.loss_scale is None and given.is_enabled():
             raise SettingError(f"recipe {recipe.name!r} does not scale the loss; a scaler cannot act in it")
@@ -368,4 +369,6 @@ def _make_scaler(recipe: Recipe, given: GradScaler | None) -> GradScaler:
         return GradScaler(enabled=False)
     if recipe.loss_scale == "dynamic":
         return GradScaler()
+    if recipe.loss_scale == "layerwise":
+        return LayerwiseScaler()
     return GradScaler.preset("static", init_scale=float(recipe.loss_scale))

@@ -27,6 +27,7 @@ NAMED = {
     "fp16-master": (F32, F16, True, None, "torch-cuda", "fp32", None),
     "fp16-scaled": (F16, F16, False, "dynamic", "torch-cuda", "fp32", None),
     "mixed-fp16": (F32, F16, True, "dynamic", "torch-cuda", "fp32", None),
+    "mixed-fp16-layerwise": (F32, F16, True, "layerwise", "torch-cuda", "fp32", None),
     "mixed-bf16": (F32, BF16, True, None, "torch-cuda", "fp32", None),
     "bf16": (BF16, BF16, False, None, "torch-cuda", "fp32", None),
     "bf16-stochastic": (BF16, BF16, False, None, "torch-cuda", "stochastic", None),
@@ -124,6 +125,9 @@ MIXED = {"compute_dtype": F16, "policy": "torch-cuda", "master_weights": True}
         (MIXED | {"param_dtype": BF16}, "parameters in a low format must be in the compute format"),
         (MIXED | {"master_weights": False}, "FP32 parameters are master weights"),
         ({"master_weights": True}, "master weights need a low compute format"),
+        ({"loss_scale": "layerwise"}, "loss_scale='layerwise' acts on float16 products with float32"),
+        (MIXED | {"compute_dtype": BF16, "loss_scale": "layerwise"}, "loss_scale='layerwise' acts on"),
+        (HALF | {"policy": "torch-cuda", "loss_scale": "layerwise"}, "loss_scale='layerwise' acts on"),
         ({"update": "kahan"}, "update='kahan' acts on low-format weights without masters only"),
         (MIXED | {"update": "stochastic"}, "update='stochastic' acts on low-format weights"),
         (HALF | {"master_weights": True, "update": "kahan"}, "acts on low-format weights without masters"),
@@ -139,7 +143,7 @@ MIXED = {"compute_dtype": F16, "policy": "torch-cuda", "master_weights": True}
         (HALF | {"master_weights": "no"}, "master_weights is True or False, not 'no'"),
         ({"name": None}, "name is a string, not None"),
         *(
-            ({"loss_scale": scale}, r"loss_scale is None, 'dynamic' or a power of two from 2\^-126 to 2\^127")
+            ({"loss_scale": scale}, r"loss_scale is None, 'dynamic', 'layerwise' or a power of two from 2\^-126 ")
             for scale in (0, -2.0, 3, 0.3, True, "dynamo", float("nan"), float("inf"), 2.0**-127, 2**128,
                           10**400, [1024.0])
         ),

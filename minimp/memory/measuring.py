@@ -9,6 +9,7 @@ from minimp import rng
 from minimp.fp8.states import drop_staged
 from minimp.memory.counting import held_by, logical_of, saved_of
 from minimp.memory.records import Bytes, Ledger
+from minimp.scaler import GradScaler, LayerwiseScaler
 from minimp.step import TrainStep
 
 __all__ = ["ledger", "measure"]
@@ -30,16 +31,27 @@ def ledger(step: TrainStep, inputs: Any, targets: Any) -> Ledger:
     """
     before = [(p, p.grad) for p in step.model.parameters()]
     buffers = [(b, b.array) for b in step.model.buffers()]
-    state = rng.get_rng_state()
+    state, scaler = rng.get_rng_state(), step.scaler
+    step.scaler = _that_may_learn(step)
     try:
         return count(step, inputs, targets, last="backward")
     finally:
+        step.scaler = scaler
         rng.set_rng_state(state)
         for p, grad in before:
             p.grad = grad
         for buffer, array in buffers:
             buffer.array = array
         drop_staged(step.fp8_layers.values())
+
+
+def _that_may_learn(step: TrainStep) -> GradScaler | LayerwiseScaler:
+    """Return the step's scaler; for one that learns in backward, another that knows the same."""
+    if not isinstance(step.scaler, LayerwiseScaler):
+        return step.scaler
+    made = LayerwiseScaler().name_parameters(step.model)
+    made.load_state_dict(step.scaler.state_dict())
+    return made
 
 
 def measure(

@@ -200,7 +200,7 @@ def test_it_trains_as_a_scaler_of_a_training_step() -> None:
         model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
         step = mp.TrainStep(
             model, F.cross_entropy, mp.optim.SGD(model.parameters(), lr=0.5), recipe,
-            scaler=scaler,  # type: ignore[arg-type]  # it has the calls of a GradScaler
+            scaler=scaler,
         )  # fmt: skip
         digits = mp.data.digits("train")
         reports = [step(digits.inputs[:256], digits.targets[:256]) for _ in range(20)]

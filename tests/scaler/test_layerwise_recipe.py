@@ -1,0 +1,30 @@
+"""Layer-wise scaling as a recipe's choice: every stage of a step still proves itself."""
+
+from __future__ import annotations
+
+import minimp as mp
+from minimp.scaler import LayerwiseScaler
+
+
+def deep_step(depth: int = 6) -> mp.TrainStep:
+    """Return a step of a deep network of sigmoids, always from the same weights."""
+    mp.manual_seed(3)
+    inner = [each for _ in range(depth) for each in (mp.nn.Linear(32, 32), mp.nn.Sigmoid())]
+    model = mp.nn.Sequential(mp.nn.Linear(64, 32), mp.nn.Sigmoid(), *inner, mp.nn.Linear(32, 10))
+    optimizer = mp.optim.Adam(model.parameters(), lr=1e-3)
+    return mp.TrainStep(model, mp.functional.cross_entropy, optimizer, "mixed-fp16-layerwise")
+
+
+def test_each_stage_checks_and_layers_have_names() -> None:
+    """Oracle: the stages' own proofs; the names of the model's weights."""
+    step = deep_step()
+    digits = mp.data.digits("train")
+    for _ in range(2):
+        for stage in step.stages(digits.inputs[:64], digits.targets[:64]):
+            proof = stage.check()
+            assert proof, proof
+    assert isinstance(step.scaler, LayerwiseScaler)
+    weights = {name.removesuffix(".weight") for name, _ in step.model.named_parameters()}
+    text = str(step.scaler.report())
+    assert all(f"{name} " in text or f"{name}.weight" in text for name in weights if name.isdigit())
+    assert max(step.scaler.factors.values()) > 1.0
