@@ -339,6 +339,13 @@ ROWS = (
         0.05,
         "240,000 sums of 48 normal products taken for normal ones, in shares of 0.03 to 0.3: within 0.022",
     ),
+    Tolerance(
+        "equalized",
+        "rel",
+        1e-5,
+        "equalisation ends when no factor moves by more than 1e-6 octaves a sweep; as it converges by a share "
+        "a sweep, what is left may be some times that",
+    ),
 )
 
 TOLERANCES = MappingProxyType({row.name: row for row in ROWS})

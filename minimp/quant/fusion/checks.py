@@ -9,20 +9,13 @@ from minimp.errors import MinimpError
 from minimp.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Linear
 from minimp.nn.module import Module
 from minimp.quant.fusion.channels import LAYERS, channel_axis, outputs_of
-from minimp.quant.fusion.flow import Flow
+from minimp.quant.fusion.flow import Flow, hooked
 from minimp.quant.fusion.folding import fold_batch_norm
 from minimp.quant.fusion.patterns import Pattern
 
-__all__ = ["NORMS", "fold_fault", "group_fault", "hooked", "module_fault"]
+__all__ = ["NORMS", "fold_fault", "group_fault", "module_fault"]
 
 NORMS: tuple[type[Module], ...] = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
-
-
-def hooked(module: Module) -> str:
-    """Hooks: what they see and change would be another module's."""
-    hooks = module.__dict__.get("_hooks")
-    there = hooks is not None and any(vars(hooks).values())
-    return "it has hooks, which would be lost; remove them first" if there else ""
 
 
 def module_fault(model: Module, module: Module) -> str:

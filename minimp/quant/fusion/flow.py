@@ -22,10 +22,10 @@ from minimp.nn import Identity
 from minimp.nn.hooks import register_module_forward_hook, register_module_forward_pre_hook
 from minimp.nn.module import Module
 from minimp.rng import drawing_from
-from minimp.tape import Event
+from minimp.tape import Array, Event
 from minimp.tensors import Tensor
 
-__all__ = ["Call", "Flow", "Next", "Step", "follow", "listed", "tensors_in"]
+__all__ = ["Call", "Flow", "Next", "Step", "follow", "hooked", "listed", "tensors_in"]
 
 
 @dataclass(eq=False)
@@ -132,30 +132,34 @@ class Flow:
         """Return the calls of a module that ended, in order."""
         return self._by_module[id(module)]
 
-    def readers(self, tensor: Tensor) -> list[Step]:
-        """Return the ops that read a tensor's array."""
-        return self._readers[id(tensor.array)]
+    def readers(self, array: Array) -> list[Step]:
+        """Return the ops that read an array."""
+        return self._readers[id(array)]
 
-    def is_output(self, tensor: Tensor) -> bool:
-        """Tell whether a tensor's array is among the model's results."""
-        return any(each.array is tensor.array for each in self.outputs)
-
-    def takers(self, tensor: Tensor) -> list[Call]:
-        """Return the calls that took a tensor's array; not those that only handed it down to others of them.
+    def takers(self, array: Array) -> list[Call]:
+        """Return the calls that took an array; not those that only handed it down to others of them.
 
         An Identity, which gives on what it takes, does not count.
         """
-        found = [each for each in self._takers[id(tensor.array)] if type(each.module) is not Identity]
+        found = [each for each in self._takers[id(array)] if type(each.module) is not Identity]
         handed = {id(outer) for each in found for outer in each.inside}
         return [each for each in found if id(each) not in handed]
 
-    def uses(self, tensor: Tensor) -> list[str]:
-        """Name everything that uses a tensor's array: modules, ops outside of them, the model's results."""
-        takers = self.takers(tensor)
-        ops = [each for each in self.readers(tensor) if not any(one in each.inside for one in takers)]
-        named = [self.name(each.module) for each in takers]
-        named += [f"the op {each.name} in {self._place(each)}" for each in ops]
-        return [*named, *(["the model's result"] if self.is_output(tensor) else [])]
+    def watched(self, array: Array) -> str:
+        """Name a module with hooks that took or gave an array: what they see would be another value."""
+        for call in [*self._takers[id(array)], *self._givers[id(array)]]:
+            why = hooked(call.module)
+            if why:
+                return f"{self.name(call.module)}: {why}"
+        return ""
+
+    def uses(self, array: Array) -> list[str]:
+        """Name everything that uses an array: modules, ops outside of them, the model's results."""
+        takers = self.takers(array)
+        ops = [each for each in self.readers(array) if not any(one in each.inside for one in takers)]
+        named = [*(self.name(each.module) for each in takers), *map(self.spelled, ops)]
+        given_out = any(each.array is array for each in self.outputs)
+        return [*named, *(["the model's result"] if given_out else [])]
 
     def origin(self, module: Module) -> tuple[Module | None, str]:
         """Return the one module whose output goes into another, or None, and what goes in, in words."""
@@ -171,7 +175,7 @@ class Flow:
                 inner = max(gave, key=lambda each: len(each.inside)).module
                 givers[self.name(inner)] = inner
             else:
-                givers[f"the op {step.name} in {self._place(step)}" if step else "the model's input"] = None
+                givers[self.spelled(step) if step else "the model's input"] = None
         words = listed(givers)
         return (next(iter(givers.values())), words) if len(givers) == 1 else (None, words)
 
@@ -180,35 +184,44 @@ class Flow:
         calls = self.calls_of(module)
         if not calls:
             return Next(None, f"{self.name(module)} does not run on the example")
-        found: list[Call] = []
+        found: dict[int, Module] = {}
         for call in calls:
-            if len(call.outputs) != 1:
-                return Next(None, f"{self.name(module)} returns {len(call.outputs)} tensors")
-            output = call.outputs[0]
-            uses, takers = self.uses(output), self.takers(output)
-            if len(uses) != 1 or not takers:
-                used = f"used by {listed(uses)}" if uses else "used by nothing"
-                return Next(None, f"the output of {self.name(module)} is {used}")
-            found.append(takers[0])
-        if len({id(each.module) for each in found}) > 1:
-            named = listed({self.name(each.module): None for each in found})
+            after, why = self._taker_of(call)
+            if after is None:
+                return Next(None, why)
+            found[id(after)] = after
+        if len(found) > 1:
+            named = listed(map(self.name, found.values()))
             return Next(None, f"the outputs of {self.name(module)} go to {named}")
-        after = found[0].module
+        (after,) = found.values()
         if len(self.calls_of(after)) != len(calls):
             times = f"runs {len(self.calls_of(after))} times, {self.name(module)} {len(calls)}"
             return Next(None, f"{self.name(after)} {times}")
         return Next(after)
 
+    def _taker_of(self, call: Call) -> tuple[Module | None, str]:
+        """Return the module that alone takes the output of a call, or None and why there is none."""
+        if len(call.outputs) != 1:
+            return None, f"{self.name(call.module)} returns {len(call.outputs)} tensors"
+        output = call.outputs[0].array
+        uses, takers = self.uses(output), self.takers(output)
+        if len(uses) != 1 or not takers:
+            return None, f"the output of {self.name(call.module)} goes to {listed(uses) or 'nothing'}"
+        watched = self.watched(output)
+        return (None, watched) if watched else (takers[0].module, "")
+
     def read_outside(self, module: Module) -> str:
         """Name an op outside of a module that reads a parameter or buffer of it; "" if none does."""
         for path, leaf in [*module.named_parameters(), *module.named_buffers()]:
-            for step in self.readers(leaf):
+            for step in self.readers(leaf.array):
                 if not any(call.module is module for call in step.inside):
-                    return f"its {path} is read by the op {step.name} in {self._place(step)} too"
+                    return f"its {path} is read by {self.spelled(step)} too"
         return ""
 
-    def _place(self, step: Step) -> str:
-        return self.name(step.inside[-1].module) if step.inside else "the model"
+    def spelled(self, step: Step) -> str:
+        """Name an op and the module whose forward it runs in."""
+        place = self.name(step.inside[-1].module) if step.inside else "the model"
+        return f"the op {step.name} in {place}"
 
 
 def follow(model: Module, example: tuple[Any, ...], op: str) -> Flow:
@@ -238,6 +251,13 @@ def follow(model: Module, example: tuple[Any, ...], op: str) -> Flow:
         for hook in hooks:
             hook.remove()
     return flow
+
+
+def hooked(module: Module) -> str:
+    """Say that a module has hooks; "" if it has none."""
+    hooks = module.__dict__.get("_hooks")
+    there = hooks is not None and any(vars(hooks).values())
+    return "it has hooks, which would see and change other values; remove them first" if there else ""
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -8,10 +8,15 @@ from textwrap import wrap
 
 import numpy as np
 
+from minimp.quant.fusion.channels import Wide
 from minimp.quant.fusion.flow import Flow
 from minimp.quant.fusion.folding import values
+from minimp.quant.fusion.pairs import LayerPair
 
-__all__ = ["WIDTH", "Changed", "FusionReport", "FusionRow", "difference", "fit", "shown_path"]
+__all__ = [
+    "WIDTH", "Changed", "FusionReport", "FusionRow", "ScalingReport", "ScalingRow", "difference", "fit",
+    "shown_path",
+]  # fmt: skip
 
 WIDTH = 100
 
@@ -124,6 +129,99 @@ class FusionReport:
             lines += ["", "not fused"]
         for each in self.refused:
             head = f"{fit(each.modules[0] or 'the model', 34):34} {fit(each.pattern, 16):16} "
+            lines += wrap(each.why, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class ScalingRow:
+    """Two layers between which scale was moved, or one layer behind which it could not be.
+
+    Attributes:
+        first, second: their paths.
+        through: the names of the ops between them.
+        channels: how many channels lie between them.
+        factor: the largest of r1'/r1 and r1/r1' over the channels, r1 before and r1' after.
+        before, after: how well one scale for each weight serves the channels: the mean over channels of
+            (r1_i / max r1) (r2_i / max r2), 1 where all ranges are equal (Nagel et al. 2019, equation 9,
+            divided by the number of channels).
+        why: why nothing was moved; "" where it was.
+    """
+
+    first: str
+    second: str = ""
+    through: tuple[str, ...] = ()
+    channels: int = 0
+    factor: float = 1.0
+    before: float = float("nan")
+    after: float = float("nan")
+    why: str = ""
+
+    @classmethod
+    def of(cls, pair: LayerPair, old: tuple[Wide, Wide], new: tuple[Wide, Wide]) -> ScalingRow:
+        """Make the row of a pair from its ranges (r1, r2) before and after."""
+        alive = old[0] > 0
+        octaves = np.abs(np.log2(new[0][alive] / old[0][alive]))
+        factor = float(np.exp2(octaves.max(initial=0.0)))
+        names = pair.first, pair.second, pair.through, pair.channels
+        return cls(*names, factor, _precision(*old), _precision(*new))
+
+    @property
+    def paired(self) -> bool:
+        """Whether scale was moved."""
+        return not self.why
+
+
+def _precision(r1: Wide, r2: Wide) -> float:
+    """Return the mean of (r1 / max r1) (r2 / max r2); NaN if all weights are zero."""
+    if not r1.max() or not r2.max():
+        return float("nan")
+    return float(np.mean(r1 / r1.max() * (r2 / r2.max())))
+
+
+@dataclass(frozen=True)
+class ScalingReport:
+    """Between which layers scale was moved, and where it could not be; iterable over :class:`ScalingRow`.
+
+    Attributes:
+        rows: the pairs in the order of running, then the layers that are not the first of one.
+        changed: how far the model's results moved.
+        sweeps: how often the pairs were gone through before they stood still.
+    """
+
+    rows: tuple[ScalingRow, ...]
+    changed: Changed
+    sweeps: int
+
+    def __iter__(self) -> Iterator[ScalingRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def paired(self) -> tuple[ScalingRow, ...]:
+        """The pairs."""
+        return tuple(each for each in self.rows if each.paired)
+
+    def __str__(self) -> str:
+        """Show a table of the pairs, and the reasons why other layers are in none, within 100 columns."""
+        rest = [each for each in self.rows if not each.paired]
+        lines = [
+            f"pairs of layers: {len(self.paired)}; sweeps: {self.sweeps}",
+            f"on the example, {self.changed}",
+        ]
+        if self.paired:
+            title = f"{'layers':38} {'through':21} {'channels':>8}"
+            lines += ["", f"{title} {'factor up to':>12} {'ranges alike':>15}"]
+        lines += [
+            f"{fit(f'{each.first} -> {each.second}', 38):38} {fit(', '.join(each.through), 21):21} "
+            f"{each.channels:8} {each.factor:12.4g} {each.before:6.3f} -> {each.after:5.3f}"
+            for each in self.paired
+        ]
+        lines += ["", "layers whose scale cannot go anywhere"] if rest else []
+        for each in rest:
+            head = f"{fit(each.first or 'the model', 40):40} "
             lines += wrap(each.why, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
         return "\n".join(lines)
 

@@ -11,6 +11,7 @@ import pytest
 from minimp import functional, nn
 from minimp.errors import SettingError
 from minimp.models import resnet
+from minimp.policy import autocast
 from minimp.quant.fusion import ConvReLU2d, fuse
 from minimp.rng import get_rng_state
 from minimp.tensors import Tensor, tensor
@@ -86,21 +87,21 @@ def twice(m: Any, x: Any) -> Any:
 
 
 KEPT: dict[str, tuple[Callable[[Any, Any], Any], list[str], str]] = {
-    "used twice": (twice, ["bn+relu"], "the output of 'conv' is used by 'bn' and the op add in the model"),
+    "used twice": (twice, ["bn+relu"], "the output of 'conv' goes to 'bn' and the op add in the model"),
     "a result": (
         lambda m, x: (y := m.conv(x), m.relu(m.bn(y))),
         ["bn+relu"],
-        "the output of 'conv' is used by 'bn' and the model's result",
+        "the output of 'conv' goes to 'bn' and the model's result",
     ),
     "in two modules": (
         lambda m, x: (m.bn(y := m.conv(x)), m.relu(y)),
         [],
-        "the output of 'conv' is used by 'bn' and 'relu'",
+        "the output of 'conv' goes to 'bn' and 'relu'",
     ),
     "a module between": (
         lambda m, x: m.bn(m.keeper(m.conv(x))),
         [],
-        "the output of 'conv' is used by 'keeper' and 'bn'",
+        "the output of 'conv' goes to 'keeper' and 'bn'",
     ),
     "an op between": (
         lambda m, x: m.bn(m.conv(x) * 2),
@@ -194,11 +195,27 @@ def test_the_axis_of_the_features_must_be_the_norm_s() -> None:
 
 
 def test_a_change_of_format_is_no_fusion() -> None:
-    """Oracle: a float16 convolution whose output a module takes to float32 inside its own forward."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3).half(), moved(nn.BatchNorm2d(4), np.random.default_rng(0)))
-    mixed = run(model.eval(), IMAGES.astype(np.float16)).dtype
-    report = fuse(model, tensor(IMAGES.astype(np.float16)))[1]
-    assert bool(report.fused) is (mixed == np.float16)
+    """Oracle: Paddle's O1 rules, under which a convolution gives bfloat16 and a batch norm float32."""
+
+    def mixed(m: Any, x: Any) -> Any:
+        with autocast(policy="paddle-o1", dtype="bfloat16"):
+            return m.bn(m.conv(x))
+
+    report = fuse(Written(mixed), tensor(IMAGES))[1]
+    assert report.refused[0].why == "the output would be bfloat16, and is float32 now"
+
+
+@pytest.mark.parametrize("where", ["conv", "bn", "box"])
+def test_hooks_that_would_see_other_values_are_in_the_way(where: str) -> None:
+    """Oracle: a hook on a module of the row, or on one that hands on what lies inside of the row."""
+    model = Written(lambda m, x: m.bn(m.box(x)), box=nn.Sequential())
+    model.box.append(model.conv)
+    del model.conv
+    path = {"conv": "box.0"}.get(where, where)
+    model.get_submodule(path).register_forward_hook(lambda *_: None)
+    report = fuse(model, tensor(IMAGES))[1]
+    assert not report.fused
+    assert report.refused[0].why.startswith(f"'{path}': it has hooks")
 
 
 def test_values_used_unseen_are_noticed_by_the_results() -> None:
