@@ -50,23 +50,30 @@ SUITES = Named(
     Suite(
         "torch", 'pip install "minimp[torch]"', ("torch",),
         (
-            Part("formats", "minimp.frameworks.torch_formats", ("torch",)),
-            Part("values", "minimp.frameworks.torch_values", ("torch",)),
-            Part("scaler", "minimp.frameworks.torch_scaler", ("torch",)),
-            Part("cache", "minimp.frameworks.torch_cache", ("torch",)),
-            Part("training", "minimp.frameworks.torch_training", ("torch",)),
+            Part("formats", "minimp.frameworks.torch_formats", ("torch",),
+                 "the format of each op's result under autocast, CPU and CUDA"),
+            Part("values", "minimp.frameworks.torch_values", ("torch",),
+                 "values and gradients of each op in 16 bits, in ULPs and bounds"),
+            Part("scaler", "minimp.frameworks.torch_scaler", ("torch",),
+                 "GradScaler, rule by rule and on random traces"),
+            Part("cache", "minimp.frameworks.torch_cache", ("torch",),
+                 "the cast cache: casts and gradients of programs"),
+            Part("training", "minimp.frameworks.torch_training", ("torch",),
+                 "100 steps of four networks in three formats"),
         ),
     ),
     Suite(
         "jax", 'pip install "minimp[jax]"', ("jax", "jmp", "flax"),
         (
-            Part("scalers", "minimp.frameworks.jax_scalers", ("jax", "jmp", "flax")),
+            Part("scalers", "minimp.frameworks.jax_scalers", ("jax", "jmp", "flax"),
+                 "the loss scales of jmp and Flax"),
         ),
     ),
     Suite(
         "keras", 'pip install "minimp[keras]"', ("keras", "jax"),
         (
-            Part("scaler", "minimp.frameworks.keras_scaler", ("keras",)),
+            Part("scaler", "minimp.frameworks.keras_scaler", ("keras",),
+                 "the loss scale of LossScaleOptimizer"),
         ),
     ),
 )  # fmt: skip
@@ -105,8 +112,10 @@ def run_suite(
         begin: called with the name of each section before it runs.
 
     Raises:
-        SettingError: as :func:`sections_of`.
+        SettingError: as :func:`sections_of`; or the seed is negative.
     """
+    if seed < 0:
+        raise SettingError(f"seed: expected a whole number of at least 0, got {seed}", op="run_suite")
     start = time.perf_counter()
     sections = tuple(_run(part, seed, begin) for part in sections_of(suite, only))
     return Comparison(suite.name, dict(_versions(suite)), _machine(), sections, time.perf_counter() - start)
