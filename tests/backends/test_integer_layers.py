@@ -74,6 +74,16 @@ def test_sums_of_two_scales(mode: str, seed: int, scales: tuple[float, float, fl
 
 
 @BOTH
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 2.0), (0.3, 0.1, 0.2), (0.1, 0.7, 0.4), (0.061, 0.033, 0.032)])
+def test_ties_of_sums(mode: str, scales: tuple[float, float, float]) -> None:
+    """Oracle: as above, for scales of which many sums lie half-way between two codes, or next to it."""
+    a, b = (each.reshape(-1) for each in np.mgrid[-128:128:5, -128:128:5].astype(np.int8))
+    zeros = (3, -4, 1)
+    expected = [ADDS[mode](x, y, scales, zeros) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    assert integer_add(a, b, scales, zeros, *INT8, mode).tolist() == expected
+
+
+@BOTH
 @given(st.integers(0, 2**32 - 1), st.tuples(SCALES, SCALES, SCALES))
 def test_sums_are_near_the_exact_ones(mode: str, seed: int, scales: tuple[float, float, float]) -> None:
     """Oracle: float64: within half a code, and what float32 or 31 bits may move."""

@@ -157,6 +157,7 @@ def test_long_sums(a: Any, b: Any, zeros: tuple[int, int], depth: int, total: in
         ((-128, np.int8), (127, np.int8), (0, 0), 132_105, -2_147_498_880),
         ((255, np.uint8), (255, np.uint8), (0, 0), 33_026, 2_147_515_650),
         ((0, np.uint8), (-128, np.int8), (255, 0), 65_794, 2_147_516_160),
+        ((127, np.int8), (-128, np.int8), (-128, 0), 65_794, -2_147_516_160),
     ],
 )
 def test_sums_beyond_int32_are_refused(
@@ -234,10 +235,9 @@ def test_where_a_pair_is_cut_off(a: list[int], b: list[int], total: int) -> None
 
 def test_blocks_of_pairs_do_not_round() -> None:
     """Oracle: by hand: 512 pairs at -32768 are -2^24, and one more product takes them beyond float32."""
-    a, b = np.full((1, 1030), 255, np.uint8), np.full((1030, 1), -128, np.int8)
-    a[0, :6], b[:6] = 1, -1
-    b[6:] = -128
-    assert integer_matmul(a, b, accumulate=SATURATING).tolist() == [[-(2**24) - 6]]
+    a, b = np.full((1, 1025), 255, np.uint8), np.full((1025, 1), -128, np.int8)
+    a[0, -1], b[-1] = 1, -1
+    assert integer_matmul(a, b, accumulate=SATURATING).tolist() == [[-(2**24) - 1]]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 70))

@@ -54,6 +54,7 @@ def test_fixed_point_is_the_nearest(multiplier: float) -> None:
         (3.0, (3 * 2**29, -2)),
         (1 - 2.0**-31, (2**31 - 1, 0)),
         (1 - 2.0**-32, (2**30, -1)),  # a tie, which goes up and carries
+        (0.5 + 2.0**-32, (2**30 + 1, 0)),  # a tie too
         (1 - 2.0**-33, (2**30, -1)),
         (1 - 2.0**-32 - 2.0**-50, (2**31 - 1, 0)),
         (2.0**-32, (2**30, 31)),
@@ -149,6 +150,14 @@ def test_ties(mode: str, multiplier: float, expected: list[int]) -> None:
     for zero in (0, 1):
         found = requantize(sums, multiplier, zero, *INT8, mode)
         assert (found - zero).tolist() == expected
+
+
+def test_the_multiplier_is_a_float32() -> None:
+    """Oracle: by hand: 253 times what float32 rounds to 1/2 is a tie; times the float64 it is above one."""
+    above = 0.5 + 0.95 * 2.0**-25
+    assert np.float32(above) == 0.5
+    assert np.float32(253 * above) > 126.5
+    assert requantize(np.array([253], np.int32), above, 0, *INT8).tolist() == [126]
 
 
 @BOTH
