@@ -8,7 +8,7 @@ from typing import Any
 from minimp.errors import MinimpError
 from minimp.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Linear
 from minimp.nn.module import Module
-from minimp.quant.fusion.channels import LAYERS, channel_axis, outputs_of
+from minimp.quant.fusion.channels import LAYERS, channel_axis
 from minimp.quant.fusion.flow import Flow, hooked
 from minimp.quant.fusion.folding import fold_batch_norm
 from minimp.quant.fusion.patterns import Pattern
@@ -37,17 +37,6 @@ def _training(layer: Any, bn: Any) -> str:
     return "the batch norm is in training mode; call model.eval()" if bn.training else ""
 
 
-def _no_statistics(layer: Any, bn: Any) -> str:
-    del layer
-    missing = bn.running_mean is None or bn.running_var is None
-    return "the batch norm has no running statistics (track_running_stats=False)" if missing else ""
-
-
-def _channels(layer: Any, bn: Any) -> str:
-    given, taken = outputs_of(layer), bn.num_features
-    return f"the layer gives {given} channels, the batch norm takes {taken}" if given != taken else ""
-
-
 def _backends(layer: Any, bn: Any) -> str:
     where = {each.backend.name for each in [*layer.parameters(), *bn.parameters(), *bn.buffers()]}
     return f"they are on several backends: {', '.join(sorted(where))}" if len(where) > 1 else ""
@@ -61,9 +50,7 @@ def _numbers(layer: Any, bn: Any) -> str:
     return ""
 
 
-FOLD_CHECKS: tuple[Callable[[Any, Any], str], ...] = (
-    _training, _no_statistics, _channels, _backends, _numbers,
-)  # fmt: skip
+FOLD_CHECKS: tuple[Callable[[Any, Any], str], ...] = (_training, _backends, _numbers)
 """What must hold of a layer and the batch norm behind it, in the order of asking."""
 
 

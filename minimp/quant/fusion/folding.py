@@ -43,7 +43,9 @@ def fold_batch_norm(layer: Any, bn: Any) -> Any:
     """
     channels = outputs_of(layer)
     if bn.running_mean is None or bn.running_var is None:
-        raise SettingError("the batch norm has no running statistics", op="fold_batch_norm")
+        raise SettingError(
+            "the batch norm has no running statistics (track_running_stats=False)", op="fold_batch_norm"
+        )
     if bn.num_features != channels:
         raise SettingError(
             f"the layer gives {channels} channels, the batch norm takes {bn.num_features}",
