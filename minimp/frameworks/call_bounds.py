@@ -70,6 +70,8 @@ class _Call:
         else:
             rounded = programs[name](*inputs, **node.options).rounded(_output_format(node))
         rounded = _unsure(rounded, inputs)
+        if not any(_error(x).any() for x in inputs):  # NaN of exact inputs is NaN in any arithmetic
+            rounded = replace(rounded, error=np.where(np.isnan(rounded.exact), 0.0, rounded.error))
         self.numbers[id(event.outputs[0])] = _read_again(rounded, _output_format(node))
         return _bound(rounded)
 
@@ -78,11 +80,12 @@ def result_bound(events: Sequence[Event], result: Array) -> Bound:
     """Return the bound of a call's result.
 
     Args:
-        events: its forward events in order.
+        events: its events in order; those of its gradients may be among them.
         result: the array of the result, the very object that one of the ops gave.
     """
-    made = next(event for event in events if event.outputs[0] is result)
-    return _Call(events).results[made.node.number]
+    forward = _forward(events)
+    made = next(event for event in forward if event.outputs[0] is result)
+    return _Call(forward).results[made.node.number]
 
 
 def gradient_bounds(
@@ -96,7 +99,7 @@ def gradient_bounds(
         top: the op that gave the result.
         leaves: what the gradients are by.
     """
-    call = _Call([event for event in events if event.phase == "forward"])
+    call = _Call(_forward(events))
     found = {id(top): arithmetic_of(_output_format(top)).number(grad)}
     for event in events:
         if event.phase == "backward":
@@ -108,6 +111,10 @@ def gradient_bounds(
                     before = found.get(id(edge))
                     found[id(edge)] = part if before is None else _added(before, part)
     return [_bound(found[id(leaf)]) if id(leaf) in found else None for leaf in leaves]
+
+
+def _forward(events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if event.phase == "forward"]
 
 
 def _added(a: Running, b: Running) -> Running:

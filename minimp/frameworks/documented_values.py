@@ -2,8 +2,8 @@
 
 How the case of a row begins tells what kind of difference it is (:mod:`minimp.frameworks.torch_values`):
 "float16, gradients" is torch outside the op's bound, and its own float64 result inside; "in float64 too" is
-torch computing something else; "overflow on the way" is where no bound holds. minimp is within the bounds in
-all of them: a row in which it is not can not be a known difference.
+torch computing something else; "no bound holds" is where a sum overflows on the way, or 0 is divided by 0.
+minimp is within the bounds in all of them: a row in which it is not can not be a known difference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ANY = "[bf]*16, *"
 RESULTS = "[bf]*16, result*"
 GRADIENTS = "[bf]*16, gradients*"
 FLOAT64 = "in float64 too: *"
-OVERFLOW = "overflow on the way: *"
+UNBOUND = "no bound holds: *"
 MEASURED = "torch 2.13.0, CPU: bit for bit the same as "
 
 
@@ -44,18 +44,18 @@ ROUNDED_MORE_OFTEN = (
         MEASURED + "the loss's formula in separate 16-bit ops (aten/src/ATen/native/Loss.cpp)",
     ),
     _values(
-        "log-softmax-rounds-the-logarithm",
+        "log-softmax-rounds-the-sum",
         "log_softmax",
         ANY,
-        "torch rounds ln(sum) to 16 bits before it is subtracted; the gradient is made from that",
-        MEASURED + "x - max - (the logarithm rounded to float16), in float16; nearly all in bfloat16",
+        "torch rounds the sum of exponentials to 16 bits, and its logarithm again, before it is "
+        "subtracted; the gradient is made from that",
+        MEASURED + "x - max - ln(sum), with the sum and its logarithm rounded to 16 bits",
     ),
     _values(
-        "log-softmax-rounds-the-logarithm",
+        "log-softmax-rounds-the-sum",
         "mul nll_loss",
         "[bf]*16, *, cross_entropy",
-        "torch's log_softmax, of which cross_entropy is made, rounds ln(sum) to 16 bits before it is "
-        "subtracted",
+        "torch's log_softmax, of which cross_entropy is made, rounds the sum and its logarithm to 16 bits",
         "torch 2.13.0, CPU: as log_softmax",
     ),
     _values(
@@ -122,13 +122,14 @@ ROUNDED_MORE_OFTEN = (
         "formula with 16-bit statistics",
     ),
     _values(
-        "attention-rounds-weights",
+        "attention-rounds-weights-and-hides-nan",
         "scaled_dot_product_attention",
         ANY,
         "torch's fused CPU kernel rounds the exponentials of the scores to 16 bits before they meet the "
-        "values, and its gradients go through 16-bit scores",
-        "torch 2.13.0, CPU: 99.9% of the bits of exp(scores) rounded to 16 bits, times the values, over "
-        "the sum",
+        "values, and its gradients go through 16-bit scores; for a query that holds NaN it gives 0, which"
+        " hides the NaN",
+        "torch 2.13.0, CPU: 99.9% of the results are exp(scores) rounded to 16 bits, times the values, "
+        "over the sum; 0 from NaN in float32 too",
     ),
     _values(
         "gradients-meet-in-16-bits",
@@ -177,6 +178,14 @@ ROUNDED_MORE_OFTEN = (
         "torch's vectorised erf has an absolute error of up to 4e-7 in 16 bits, which near 0 is a large "
         "relative one, and elsewhere turns a rounding; below 1.8e-7 it is 0",
         "torch 2.13.0, CPU: float16 and bfloat16 erf of all numbers beside erf in float64",
+    ),
+    _values(
+        "rsqrt-in-two-roundings",
+        "rsqrt",
+        "[bf]*16, result*",
+        "without vector instructions, torch's rsqrt in 16 bits divides 1 by a square root that is rounded"
+        " to 16 bits",
+        "torch 2.13.0, CPU, ATEN_CPU_CAPABILITY=default: bit for bit the same as 1 / x.sqrt()",
     ),
     _values(
         "remainder-overflows",
@@ -282,18 +291,26 @@ ANOTHER_MEANING = (
 BEYOND_THE_RANGE = (
     _values(
         "order-of-addition",
-        """matmul linear conv1d conv2d conv_transpose1d conv_transpose2d addmm baddbmm mul sum cumsum
-        cumprod prod prelu nll_loss adaptive_avg_pool2d reflection_pad* replication_pad* upsample_*
-        _upsample_* hinge_embedding_loss""",
-        OVERFLOW,
+        """matmul linear scaled_dot_product_attention conv1d conv2d conv_transpose1d conv_transpose2d
+        addmm baddbmm mul sum cumsum cumprod prod prelu nll_loss adaptive_avg_pool2d reflection_pad*
+        replication_pad* upsample_* _upsample_* hinge_embedding_loss""",
+        UNBOUND,
         "where partial sums or products leave the range, whether a number, an infinity or NaN comes out "
         "depends on the order, and torch's kernels add in another one, or in 16 bits",
         "IEEE 754-2019, 9.4: reductions may be done in any order",
     ),
     _values(
+        "cubes-beyond-the-range",
+        "rsqrt",
+        "no bound holds: [bf]*16, gradients",
+        "torch's gradient takes the cube of a result that its kernel without vector instructions has "
+        "rounded twice",
+        "torch 2.13.0, CPU, ATEN_CPU_CAPABILITY=default",
+    ),
+    _values(
         "squares-beyond-the-range",
         "batch_norm layer_norm rms_norm group_norm linalg_vector_norm gelu",
-        OVERFLOW,
+        UNBOUND,
         "where squares or cubes overflow float32, both are wrong: torch mostly NaN, here what the formula"
         " gives",
         "torch 2.13.0, CPU: layer_norm, and gelu's gradient (tanh), of numbers above 1e19",
@@ -301,7 +318,7 @@ BEYOND_THE_RANGE = (
     _values(
         "variance-in-float64",
         "std var",
-        OVERFLOW,
+        UNBOUND,
         "torch's CPU kernel of std and var adds up in float64, and has a value where squares overflow "
         "float32",
         "torch 2.13.0, CPU: std of numbers near 1e38",
@@ -309,25 +326,17 @@ BEYOND_THE_RANGE = (
     _values(
         "exponent-less-1-in-16-bits",
         "pow",
-        OVERFLOW,
+        UNBOUND,
         "torch's gradient by the base takes p - 1 in 16 bits, which for a small p is the whole number -1,"
         " so that a negative base has one; here it is NaN, as the result is",
         MEASURED + "g * (p * x.pow(p - 1)) in 16-bit ops",
     ),
     _values(
         "formulas-beyond-the-range",
-        "addcdiv addcmul div lerp poisson_nll_loss kl_div",
-        OVERFLOW,
+        "addcdiv addcmul lerp poisson_nll_loss kl_div",
+        UNBOUND,
         "where a product or an exponential leaves the range, the order of the factors decides",
         "torch 2.13.0, CPU: at infinities and at the largest numbers",
-    ),
-    _values(
-        "attention-hides-nan",
-        "scaled_dot_product_attention",
-        OVERFLOW,
-        "torch's fused CPU kernel gives 0 for a query that holds NaN, in every format; here, as the "
-        "formula says, NaN",
-        "torch 2.13.0, CPU: scaled_dot_product_attention with NaN in one query row is 0 in that row",
     ),
 )
 """No bound holds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -33,9 +34,9 @@ Array = np.ndarray[Any, Any]
 FORMATS = ("float16", "bfloat16")
 GRADS = {"wide": "wide", "special": "special", "moderate": "wide"}
 """Kind of the inputs -> kind of the result's gradient, where it is not normal."""
-APART = {"otherwise": "in float64 too", "apart": "overflow on the way"}
+APART = {"otherwise": "in float64 too", "apart": "no bound holds"}
 """Count of a tally -> what the case of a row of its own begins with, if that is not 0."""
-REFUSALS = (MinimpError, RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+FAULTS = (MinimpError, RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 NOT_COMPARED = {"dropout": "each library draws its own mask"}
 
 
@@ -55,7 +56,7 @@ class _Shown:
         ours, theirs, exact, allowed = (
             float(a.ravel()[at]) for a in (self.ours, self.theirs, self.exact, self.allowed)
         )
-        room = "overflow on the way" if np.isinf(allowed) else f"{exact:.9g} +- {allowed:.2g}"
+        room = "not claimed" if np.isinf(allowed) else f"{exact:.9g} +- {allowed:.2g}"
         return f"{ours:.9g}", f"{theirs:.9g} where float64 is {room} ({self.where})"
 
 
@@ -161,16 +162,23 @@ def compare(seed: int = 0) -> Section:
         tuple(rows),
         {"bit_equal_percent": "bits equal %", "max_ulp": "max ULP",
          "ours_in_bound_percent": "ours in bound %", "theirs_in_bound_percent": "theirs in bound %"},
-        {"elements compared": f"{elements:,}", "of these bit for bit equal": f"{equal / elements:.2%}"},
+        {"elements compared": f"{elements:,}", "of these bit for bit equal": f"{equal / elements:.2%}",
+         "torch's vector instructions": _vectors()},
     )  # fmt: skip
+
+
+def _vectors() -> str:
+    import torch
+
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def compare_case(case: Case, fmt: str, seed: int = 0) -> Iterator[Row]:
     """Compare one call in one format: a row for its result, and one for its gradients where it has any.
 
     A row of its own has what differs where torch's float64 result differs too: then it is not its arithmetic
-    but its definition. And another has what differs where the op's bound claims nothing: where a sum
-    overflows on the way, whether a number, an infinity or NaN comes out is a matter of the order.
+    but its definition. And another has what differs where no bound holds: where a sum overflows on the way,
+    whether a number, an infinity or NaN comes out is a matter of the order.
 
     Args:
         case: the call.
@@ -185,7 +193,7 @@ def compare_case(case: Case, fmt: str, seed: int = 0) -> Iterator[Row]:
         try:
             with np.errstate(all="ignore"):
                 _run(case, fmt, kind, seed, result, gradients)
-        except REFUSALS as fault:
+        except FAULTS as fault:
             yield _refused(case, fmt, fault)
             return
     for part, tally in (("result", result), ("gradients", gradients)):
@@ -195,12 +203,13 @@ def compare_case(case: Case, fmt: str, seed: int = 0) -> Iterator[Row]:
 
 def _refused(case: Case, fmt: str, fault: Exception) -> Row:
     """Return the row of a call that failed: not compared where torch has no such kernel."""
-    said = f"{type(fault).__name__}: {str(fault).strip().splitlines()[0]}"
+    said = str(fault).strip().splitlines()[0]
     words = _words(case, fmt, "result")
+    if not isinstance(fault, _TorchError):
+        return Row(case.op, words, f"{type(fault).__name__}: {said}", "", Verdict.DIFFERS)
     if "not implemented for" in said:
         return Row(case.op, words, "", "", Verdict.NOT_COMPARED, f"torch has no kernel for it: {said}")
-    ours = isinstance(fault, MinimpError)
-    return Row(case.op, words, said if ours else "", "" if ours else said, Verdict.DIFFERS)
+    return Row(case.op, words, "", said, Verdict.DIFFERS)
 
 
 def _words(case: Case, fmt: str, part: str) -> str:
@@ -259,12 +268,25 @@ def _gradient(made: Callable[[], _Theirs], grad: Array, index: int) -> Array:
     return part
 
 
+class _TorchError(RuntimeError):
+    """torch refused a call."""
+
+
+@contextmanager
+def _telling_whose() -> Iterator[None]:
+    try:
+        yield
+    except FAULTS as fault:
+        raise _TorchError(f"{type(fault).__name__}: {fault}") from fault
+
+
 class _Theirs:
     """A call in torch."""
 
     def __init__(self, case: Case, arrays: Sequence[Array], wanted: Sequence[bool]) -> None:
         self.inputs = [to_torch(a).requires_grad_(w) for a, w in zip(arrays, wanted, strict=True)]
-        self.made = case.call(torch_library(), *self.inputs)
+        with _telling_whose():
+            self.made = case.call(torch_library(), *self.inputs)
         self.result, self.differentiable = from_torch(self.made), self.made.requires_grad
         self.gradients: list[Array | None] = []
 
@@ -272,7 +294,8 @@ class _Theirs:
         """Return the gradient by each input."""
         if not self.gradients:
             wide = self.result.dtype == np.float64
-            self.made.backward(to_torch(grad.astype(np.float64) if wide else grad))
+            with _telling_whose():
+                self.made.backward(to_torch(grad.astype(np.float64) if wide else grad))
             self.gradients = [None if x.grad is None else from_torch(x.grad) for x in self.inputs]
         return self.gradients
 
