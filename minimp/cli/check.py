@@ -36,8 +36,10 @@ def add_parser(subparsers: Any) -> None:
     add = parser.add_argument
     add("framework", metavar="FRAMEWORK", nargs="?", help=f"one of {', '.join(SUITES)}")
     add("--only", metavar="A,B", help="sections to run (default: all)")
-    add("--find", metavar="TEXT", help="show each row whose op or case contains TEXT")
-    add("--all", action="store_true", help="show each row")
+    add("--find", metavar="TEXT", help="show what was compared of the ops and cases that contain TEXT")
+    add("--all", action="store_true", help="show each row of each section")
+    add("--brief", action="store_true", help="leave out the table of ops and the rows of sections")
+    add("--reasons", action="store_true", help="say of each documented difference why it is there")
     add(
         "--seed",
         type=int,
@@ -56,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         _refuse_idle(args)
         show_suites(console())
         return 0
+    if args.brief and (args.all or args.find is not None):
+        raise SettingError("--brief leaves out what --all and --find show", help="give one of them")
     suite = SUITES[args.framework]
     only = () if args.only is None else tuple(name.strip() for name in args.only.split(","))
     parts = sections_of(suite, only)
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             suite, only, seed=args.seed,
             begin=lambda name: status.update(f"{name} ({names.index(name) + 1} of {len(names)}) ..."),
         )  # fmt: skip
-    show(console(), found, find=args.find, everything=args.all)
+    show(console(), found, find=args.find, everything=args.all, reasons=args.reasons, brief=args.brief)
     if args.json is not None:
         write_whole(args.json, json_text(as_json(found, args.seed)))
     if args.html is not None:
@@ -84,7 +88,6 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_idle(args: argparse.Namespace) -> None:
     """Refuse options that say how to run a comparison where none is asked for."""
     idle = [f"--{name}" for name in ("only", "find", "json", "html") if getattr(args, name) is not None]
-    if idle or args.all:
-        raise SettingError(
-            f"{(idle or ['--all'])[0]} cannot act without a framework", help="minimp check torch"
-        )
+    idle += [f"--{name}" for name in ("all", "brief", "reasons") if getattr(args, name)]
+    if idle:
+        raise SettingError(f"{idle[0]} cannot act without a framework", help="minimp check torch")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from minimp.cli.check_ops import OPS_LEGEND, op_lines, ops_table
 from minimp.frameworks.documented import DIFFERENCES, Difference
 from minimp.frameworks.results import Comparison, Row, Section, Verdict
 from minimp.frameworks.suites import SUITES
@@ -38,24 +39,31 @@ def show_suites(out: Console) -> None:
             out.print(f"  {part.name:10} {part.about}", markup=False)
 
 
-def show(out: Console, found: Comparison, *, find: str | None = None, everything: bool = False) -> None:
-    """Print a comparison: sections, what was asked for, disagreements, known differences, the conclusion.
+def show(
+    out: Console, found: Comparison, *, find: str | None = None, everything: bool = False,
+    reasons: bool = False, brief: bool = False,
+) -> None:  # fmt: skip
+    """Print a comparison: op by op, section by section, what differs and why, and what came out.
 
     Args:
         out: the screen.
         found: the comparison.
-        find: show each row whose subject or case contains this.
+        find: show each op, and each row whose subject or case contains this, and no other.
         everything: show each row.
+        reasons: say of each documented difference why it is there and where it was seen.
+        brief: leave out the table of ops, and sections row by row.
     """
     out.print(Text(_wrapped(setting(found), out.width)))
+    if not brief:
+        _show_ops(out, found, find)
+        for section in found:
+            rows = _chosen(section, find, everything)
+            if rows:
+                _show_section(out, section, rows, found.framework)
+    _show_known(out, found, reasons)
+    _show_wrong(out, found)
     out.print()
     out.print(_sections(found))
-    for section in found:
-        rows = _chosen(section, find, everything)
-        if rows:
-            _show_section(out, section, rows, found.framework)
-    _show_known(out, found)
-    _show_wrong(out, found)
     out.print()
     out.print(Text(_wrapped(conclusion(found), out.width), style="bold" if found else "bold red"))
 
@@ -182,14 +190,30 @@ def _show_section(out: Console, section: Section, rows: Sequence[Row], framework
     out.print(grid)
 
 
-def _show_known(out: Console, found: Comparison) -> None:
-    met = known_in(found)
-    if met:
+def _show_ops(out: Console, found: Comparison, find: str | None) -> None:
+    lines = [line for line in op_lines(found) if find is None or find.lower() in line.op.lower()]
+    if lines:
         out.print()
-        out.print(Text(f"Documented differences ({len(met)})", style="bold"))
-    for each, count in met:
-        text = f"{each.name} ({each.section}, {_rows(count)}): {each.reason} [{each.source}]"
-        out.print(Text(_wrapped(text, out.width, "  ")))
+        out.print(ops_table(lines, out))
+        out.print(Text(_wrapped(OPS_LEGEND, out.width), style="dim"))
+
+
+def _show_known(out: Console, found: Comparison, reasons: bool) -> None:
+    met = known_in(found)
+    if not met:
+        return
+    out.print()
+    title = f"Documented differences ({len(met)})" + ("" if reasons else "; --reasons says why of each")
+    out.print(Text(title, style="bold"))
+    if reasons:
+        for each, count in met:
+            text = f"{each.name} ({each.section}, {_rows(count)}): {each.reason} [{each.source}]"
+            out.print(Text(_wrapped(text, out.width, "  ")))
+        return
+    for section in found:
+        names = [f"{each.name} ({count:,})" for each, count in met if each.section == section.name]
+        if names:
+            out.print(Text(_wrapped(f"{section.name}: {', '.join(names)}", out.width, "  ")))
 
 
 def _show_wrong(out: Console, found: Comparison) -> None:

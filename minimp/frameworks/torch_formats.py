@@ -118,7 +118,7 @@ def _rows(device: str, low: str) -> Iterator[Row]:
             met = {(case, mix): both_formats(case, mix, low, device) for case in cases for mix in mixes}
             alike = [ours for ours, theirs in met.values() if ours == theirs]
             if alike:
-                figures = {"cases": len(cases), "mixes": len(alike)}
+                figures = {"cases": len(cases), "mixes": len(alike), "of_float32": met[cases[0], mixes[0]][0]}
                 yield Row(op, f"{device}, {low}", *(_names(alike),) * 2, Verdict.AGREES, figures=figures)
             for (case, mix), (ours, theirs) in met.items():
                 if ours != theirs:

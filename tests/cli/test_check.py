@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from minimp.cli import check, check_view, main
+from minimp.cli.base import console
+from minimp.cli.check_ops import op_lines
 from minimp.errors import SettingError
 from minimp.frameworks import suites
 from minimp.frameworks.documented import Difference
@@ -30,7 +32,7 @@ MANY = tuple(Row(f"op{i}", "float16", "float16", "float16", Verdict.AGREES) for 
 def made(*rows: Row) -> Comparison:
     """Return a comparison of two sections, one of them with `rows`."""
     sections = (
-        Section("formats", "formats under autocast", "The same format.", MANY, seconds=1.0),
+        Section("rules", "rules of autocast", "The same rule.", MANY, seconds=1.0),
         Section("values", "results", "Within the bound.", rows, {"ulps": "max ULP"}, {"values": "99"}),
     )
     versions = {"minimp": "0.1.0", "torch": "2.13.0"}
@@ -74,23 +76,79 @@ def test_the_exit_code_is_1_on_what_is_not_documented(giving: Any, rows: tuple[R
 def test_options_reach_the_comparison(giving: Any) -> None:
     """Oracle: what was typed."""
     asked = giving(EQUAL)
-    main(["check", "torch", "--only", "values, formats", "--seed", "7"])
-    assert asked == [("torch", ("values", "formats"), 7, True)]
+    main(["check", "torch", "--only", "values, rules", "--seed", "7"])
+    assert asked == [("torch", ("values", "rules"), 7, True)]
 
 
 def test_the_screen_says_all_in_100_columns(giving: Any, capsys: Capture) -> None:
     """Oracle: the words of each row that is not equal; the width of every line."""
     giving(EQUAL, LISTED, WRONG)
-    main(["check", "torch"])
+    main(["check", "torch", "--reasons"])
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 100
     for words in (
-        "formats", "30", "sums-in-16-bits (values, 1 row): torch rounds each running sum.",
+        "rules", "30", "sums-in-16-bits (values, 1 row): torch rounds each running sum.",
         "Disagreements (1)", "values: tanh (float16): minimp 0.5, torch 0.25. outside of the bound",
         "values: 99", "max ULP", "DISAGREE: 1 row differs",
     ):  # fmt: skip
         assert words in text
     assert "op17" not in text
+
+
+def values(op: str, low: str, **figures: Any) -> Row:
+    """Return a row of section "values"."""
+    given = {"elements": 100, "equal": 100, "max_ulp": 0, "ours_out": 0, "theirs_out": 0} | figures
+    verdict = Verdict.DIFFERS if given["ours_out"] else Verdict.AGREES
+    return Row(op, f"{low}, result", "", "", verdict, figures=given)
+
+
+def test_each_op_has_a_line(giving: Any, capsys: Capture) -> None:
+    """Oracle: the figures made up here: the worst of an op's rows, and the shares of all their elements."""
+    formats = [
+        Row(op, f"{device}, float16", "", "", Verdict.AGREES, figures={"of_float32": name})
+        for op, device, name in [
+            ("tanh", "cpu", "float16"), ("tanh", "cuda", "float32"), ("argmax", "cpu", "int64"),
+            ("argmax", "cuda", "int64"),
+        ]
+    ]  # fmt: skip
+    found = Comparison("torch", {}, "a machine", (
+        Section("formats", "", "", tuple(formats)),
+        Section("values", "", "", (
+            values("tanh", "float16", equal=50, max_ulp=3),
+            values("tanh", "float16", max_ulp=7, theirs_out=1),
+            values("tanh", "bfloat16"), values("exp", "float16", ours_out=2, max_ulp=12_345),
+        )),
+    ))  # fmt: skip
+    lines = {line.op: line for line in op_lines(found)}
+    assert list(lines) == ["argmax", "exp", "tanh"]
+    assert lines["tanh"].formats == {"cpu": "low", "cuda": "fp32"}
+    assert lines["argmax"].formats == {"cpu": "-", "cuda": "-"}
+    assert lines["tanh"].values == {"float16": (75.0, 7, "minimp"), "bfloat16": (100.0, 0, "both")}
+    assert lines["exp"].values == {"float16": (100.0, 12_345, "NOT minimp"), "bfloat16": None}
+    assert lines["exp"].verdict is Verdict.DIFFERS
+    giving(EQUAL)
+    check_view.show(console(), found)
+    text = capsys.readouterr().out
+    assert ["tanh", "low", "fp32", "75.0%", "7", "minimp", "100%", "0", "both"] in map(
+        str.split, text.splitlines()
+    )
+
+
+def test_a_share_of_100_percent_means_all(capsys: Capture) -> None:
+    """Oracle: one element of a million that is not equal."""
+    rows = (values("tanh", "float16", elements=10**6, equal=10**6 - 1),)
+    check_view.show(console(), Comparison("torch", {}, "", (Section("values", "", "", rows),)))
+    assert "99.9%" in capsys.readouterr().out
+
+
+def test_the_brief_report_has_no_rows(giving: Any, capsys: Capture) -> None:
+    """Oracle: the rows made up here; what differs is told all the same."""
+    giving(EQUAL, LISTED, WRONG)
+    main(["check", "torch", "--brief"])
+    text = capsys.readouterr().out
+    assert "softmax" not in text
+    assert "sums-in-16-bits (1)" in text
+    assert "values: tanh (float16)" in text
 
 
 @pytest.mark.parametrize("width", ["40", "80", "100"])
@@ -137,7 +195,7 @@ def test_json_has_every_row_and_figure(giving: Any, tmp_path: Path) -> None:
         ("cumsum", "documented", {"ulps": 34.0}),
         ("tanh", "DIFFERS", {"ulps": 9.0}),
     ]
-    assert len(found["sections"]["formats"]["rows"]) == 30
+    assert len(found["sections"]["rules"]["rows"]) == 30
 
 
 def test_html_has_every_row(giving: Any, tmp_path: Path) -> None:
@@ -184,6 +242,8 @@ def test_without_a_framework_the_choices_are_listed(capsys: Capture, monkeypatch
     [
         (["check", "--all"], "--all cannot act without a framework"),
         (["check", "--json", "x.json"], "--json cannot act"),
+        (["check", "--reasons"], "--reasons cannot act"),
+        (["check", "torch", "--brief", "--all"], "--brief leaves out what"),
         (["check", "torhc"], "did you mean 'torch'"),
         (["check", "torch", "--only", "vlues"], "unknown section"),
         (["check", "torch", "--seed", "x"], "--seed"),
