@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +27,7 @@ from minimp_backends.integers import (
     integer_matmul,
     integer_matmul_reference,
 )
+from minimp_backends.requantizing import requantize
 from tests.backends.test_convolution import meetings
 
 Array = NDArray[Any]
@@ -402,6 +408,61 @@ def test_refusals(call: Any, fault: type[MinimpError], said: str) -> None:
         call()
     assert caught.value.op in ("integer_matmul", "integer_conv2d")
     assert caught.value.help or "known:" in str(caught.value)
+
+
+# ---- an engine that saturates ------------------------------------------------------------------------------
+
+FBGEMM = """
+import sys, numpy, torch
+torch.backends.quantized.engine = "fbgemm"
+given = dict(numpy.load(sys.argv[1]))
+def of(name, *how):
+    return torch._make_per_tensor_quantized_tensor(torch.from_numpy(given[name]), *how)
+made = {}
+for name in sorted({name[1:] for name in given}):
+    x, w = of("x" + name, 1 / 32, 100), of("w" + name, 1 / 64, 0)
+    if x.dim() == 2:
+        packed = torch.ops.quantized.linear_prepack(w, None)
+        y = torch.ops.quantized.linear(x, packed, 1.0, 120)
+    else:
+        packed = torch.ops.quantized.conv2d_prepack(w, None, [1, 1], [1, 1], [1, 1], x.shape[1] // w.shape[1])
+        y = torch.ops.quantized.conv2d(x, packed, 1.0, 120)
+    made[name] = y.int_repr().numpy()
+numpy.savez(sys.argv[2], **made)
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="FBGEMM is for x86 processors")
+@pytest.mark.slow
+def test_an_engine_that_saturates(tmp_path: Path) -> None:
+    """Oracle: torch 2.13 with FBGEMM kept from using VNNI: every code of linear and convolution layers."""
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(11)
+    shapes: dict[str, Any] = {f"linear{depth}": ((50, depth), (40, depth)) for depth in (7, 64, 201)}
+    for channels, filters in ((3, 20), (8, 20), (16, 20), (8, 8)):
+        depth = channels if filters == 20 else 1
+        shapes[f"convolution{channels}-{filters}"] = (2, channels, 9, 9), (filters, depth, 3, 3)
+    pairs = {name: (codes(rng, x, np.uint8), codes(rng, w, np.int8)) for name, (x, w) in shapes.items()}
+    arrays = {k + name: each for name, both in pairs.items() for k, each in zip("xw", both, strict=True)}
+    np.savez(tmp_path / "given.npz", **arrays)
+    files = [str(tmp_path / f"{name}.npz") for name in ("given", "made")]
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FBGEMM, *files],
+        env=os.environ | {"FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"}, check=True, timeout=120,
+    )  # fmt: skip
+    made = np.load(files[1])
+    for name, (x, w) in pairs.items():
+        found = {}
+        for accumulate in ("int32", SATURATING):
+            if x.ndim == 2:
+                sums = integer_matmul(x, w.T, 100, accumulate=accumulate)
+            else:
+                groups = x.shape[1] // w.shape[1]
+                sums = integer_conv2d(x, w, 1, 1, 1, groups, 100, accumulate=accumulate)
+            found[accumulate] = requantize(sums, 2.0**-11, 120, 0, 255)
+        np.testing.assert_array_equal(found[SATURATING], made[name], err_msg=name)
+        assert np.mean(found["int32"] != made[name]) > 0.05, name
 
 
 # ---- the backend -------------------------------------------------------------------------------------------
