@@ -19,6 +19,7 @@ from minimp_backends.pooling import avg_pool2d_forward, max_pool2d_forward
 from minimp_backends.requantizing import (
     LARGEST,
     MODES,
+    Clamp,
     clamp_of,
     fixed_point,
     fixed_point_product,
@@ -30,6 +31,8 @@ __all__ = [
     "integer_max_pool2d",
 ]  # fmt: skip
 
+BLOCK = 1 << 15
+"""Codes added at a time."""
 HEADROOM = 20
 """Bits that a sum gets below its point: TFLite's left_shift for codes of 8 bits."""
 
@@ -77,32 +80,44 @@ def integer_add(
             f"codes of {a.shape} and {b.shape} do not broadcast", op=op, shapes=(a.shape, b.shape),
             help="give both one shape",
         ) from None  # fmt: skip
-    left, right = (
-        _terms(op, each, zero, scale, scales, mode)
+    tables = [
+        _table(op, each, zero, scale, scales, mode)
         for each, zero, scale in zip((a, b), zero_points[:2], scales[:2], strict=True)
-    )
-    sums = np.add(left, right).reshape(shape)
-    zero, low, high = clamp
-    if mode == "fixed-point":
-        factor = 2 * max(scales[:2]) / ((1 << HEADROOM) * scales[2])
-        return requantize(sums, factor, zero, low, high, mode, dtype=chosen)
-    made: Array = (np.clip(np.rint(sums), low - zero, high - zero) + zero).astype(chosen)
+    ]
+    left, right = (np.broadcast_to(each, shape).reshape(-1).view(np.uint8) for each in (a, b))
+    made = np.empty(shape, chosen)
+    flat = made.reshape(-1)
+    factor = 2 * max(scales[:2]) / ((1 << HEADROOM) * scales[2])
+    for first in range(0, flat.size, BLOCK):
+        part = slice(first, first + BLOCK)
+        sums = np.take(tables[0], left[part], mode="clip")  # "raise" would go over the indices once more
+        np.add(sums, np.take(tables[1], right[part], mode="clip"), out=sums)
+        if mode == "float":
+            flat[part] = _rounded(sums, clamp)
+        else:
+            flat[part] = requantize(sums, factor, *clamp, mode, dtype=chosen)
     return made
 
 
-def _terms(
+def _table(
     op: str, codes: Array, zero: int, scale: float, scales: tuple[float, float, float], mode: str
 ) -> Array:
-    """Return what codes add to a sum: float32 in units of the result's code, or int32, finer by 2^20."""
+    """Return what each code adds to a sum: float32 in units of the result's code, or int32, finer by 2^20."""
     differences = code_table(codes.dtype).astype(np.int64) - as_zero_points(
         op, "zero_points", zero, codes, ()
     )
     if mode == "float":
-        table = differences.astype(np.float32) * np.float32(scale / scales[2])
-    else:
-        factor = fixed_point(scale / (2 * max(scales[:2])))
-        table = fixed_point_product(differences << HEADROOM, *factor).astype(np.int32)
-    return np.take(table, codes.view(np.uint8))
+        return differences.astype(np.float32) * np.float32(scale / scales[2])
+    factor = fixed_point(scale / (2 * max(scales[:2])))
+    return fixed_point_product(differences << HEADROOM, *factor).astype(np.int32)
+
+
+def _rounded(sums: Array, clamp: Clamp) -> Array:
+    """Return the codes of sums, in the memory of the sums."""
+    zero, low, high = clamp
+    np.rint(sums, out=sums)
+    np.clip(sums, low - zero, high - zero, out=sums)
+    return np.add(sums, zero, out=sums)
 
 
 def _check_scales(op: str, scales: tuple[float, float, float]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from minimp.backend import get_backend
 from minimp.errors import FormatError, MinimpError, SettingError, ShapeError
+from minimp_backends import integer_layers
 from minimp_backends.integer_layers import (
     code_table,
     integer_add,
@@ -107,6 +108,19 @@ def test_sums_of_any_shape(mode: str) -> None:
         assert found[place] == integer_add(a[place], wide[place], *how)
     np.testing.assert_array_equal(integer_add(a, b, *how, relu=True), np.maximum(found, 128))
     assert integer_add(a[:0], b, *how).shape == (0, 3, 5)
+    signed = integer_add(a, b, how[0], (100, -4, -9), 0, 127, mode, dtype=np.int8)
+    assert (signed.dtype, signed.min()) == (np.int8, 0)
+
+
+@BOTH
+def test_sums_in_blocks(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the whole at once."""
+    rng = np.random.default_rng(6)
+    a, b = codes(rng, (7, 9), np.int8), codes(rng, (7, 9), np.uint8)
+    how: Any = ((0.02, 0.01, 0.03), (1, 130, 2), *INT8, mode)
+    whole = integer_add(a, b, *how)
+    monkeypatch.setattr(integer_layers, "BLOCK", 10)
+    np.testing.assert_array_equal(integer_add(a, b, *how), whole)
 
 
 def test_the_table_of_codes() -> None:
