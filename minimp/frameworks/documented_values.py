@@ -52,7 +52,7 @@ ROUNDED_MORE_OFTEN = (
         MEASURED + "x - max - ln(sum), with the sum and its logarithm rounded to 16 bits",
     ),
     _values(
-        "log-softmax-rounds-the-sum",
+        "cross-entropy-rounds-the-sum",
         "mul nll_loss",
         "[bf]*16, *, cross_entropy",
         "torch's log_softmax, of which cross_entropy is made, rounds the sum and its logarithm to 16 bits",

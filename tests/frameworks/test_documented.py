@@ -49,7 +49,8 @@ def test_a_difference_covers_what_its_patterns_say() -> None:
 
 
 def test_every_difference_gives_a_reason_and_a_source() -> None:
-    """Oracle: the list: nothing is empty, and no op stands twice in one row."""
+    """Oracle: the list: nothing is empty, and no name, and no op of a row, stands twice."""
+    assert len({each.name for each in DIFFERENCES}) == len(DIFFERENCES)
     for each in DIFFERENCES:
         assert len(each.reason) > 40, each.name
         assert len(each.source) > 10, each.name
