@@ -143,7 +143,7 @@ MIXED = {"compute_dtype": F16, "policy": "torch-cuda", "master_weights": True}
         (HALF | {"master_weights": "no"}, "master_weights is True or False, not 'no'"),
         ({"name": None}, "name is a string, not None"),
         *(
-            ({"loss_scale": scale}, r"loss_scale is None, 'dynamic', 'layerwise' or a power of two from 2\^-126 ")
+            ({"loss_scale": scale}, r"None, 'dynamic', 'layerwise' or a power of two from 2\^-126 ")
             for scale in (0, -2.0, 3, 0.3, True, "dynamo", float("nan"), float("inf"), 2.0**-127, 2**128,
                           10**400, [1024.0])
         ),

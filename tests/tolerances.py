@@ -343,8 +343,8 @@ ROWS = (
         "equalized",
         "rel",
         1e-5,
-        "equalisation ends when no factor moves by more than 1e-6 octaves a sweep; as it converges by a share "
-        "a sweep, what is left may be some times that",
+        "equalisation ends when no factor moves by more than 1e-6 octaves a sweep; as it converges by a "
+        "share a sweep, what is left may be some times that",
     ),
 )
 

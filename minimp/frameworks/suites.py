@@ -50,29 +50,29 @@ SUITES = Named(
     Suite(
         "torch", 'pip install "minimp[torch]"', ("torch",),
         (
-            Part("formats", "minimp.frameworks.torch_formats", ("torch",),
+            Part("formats", "minimp.frameworks.ops.torch_formats", ("torch",),
                  "the format of each op's result under autocast, CPU and CUDA"),
-            Part("values", "minimp.frameworks.torch_values", ("torch",),
+            Part("values", "minimp.frameworks.ops.torch_values", ("torch",),
                  "values and gradients of each op in 16 bits, in ULPs and bounds"),
-            Part("scaler", "minimp.frameworks.torch_scaler", ("torch",),
+            Part("scaler", "minimp.frameworks.scalers.torch_scaler", ("torch",),
                  "GradScaler, rule by rule and on random traces"),
-            Part("cache", "minimp.frameworks.torch_cache", ("torch",),
+            Part("cache", "minimp.frameworks.cache.torch_cache", ("torch",),
                  "the cast cache: casts and gradients of programs"),
-            Part("training", "minimp.frameworks.torch_training", ("torch",),
+            Part("training", "minimp.frameworks.training.torch_training", ("torch",),
                  "100 steps of four networks in three formats"),
         ),
     ),
     Suite(
         "jax", 'pip install "minimp[jax]"', ("jax", "jmp", "flax"),
         (
-            Part("scalers", "minimp.frameworks.jax_scalers", ("jax", "jmp", "flax"),
+            Part("scalers", "minimp.frameworks.scalers.jax_scalers", ("jax", "jmp", "flax"),
                  "the loss scales of jmp and Flax"),
         ),
     ),
     Suite(
         "keras", 'pip install "minimp[keras]"', ("keras", "jax"),
         (
-            Part("scaler", "minimp.frameworks.keras_scaler", ("keras",),
+            Part("scaler", "minimp.frameworks.scalers.keras_scaler", ("keras",),
                  "the loss scale of LossScaleOptimizer"),
         ),
     ),

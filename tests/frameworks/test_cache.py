@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from minimp import door
-from minimp.frameworks import torch_cache
-from minimp.frameworks.cache_programs import DEFECTS, PROGRAMS
-from minimp.frameworks.documented_scalers import SCALER_DIFFERENCES
+from minimp.frameworks.cache import torch_cache
+from minimp.frameworks.cache.programs import DEFECTS, PROGRAMS
+from minimp.frameworks.documented.scalers import SCALER_DIFFERENCES
 from minimp.frameworks.results import Section, Verdict
 from minimp.policy import caches
 from tests.frameworks.faults import differing

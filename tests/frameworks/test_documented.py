@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minimp.frameworks import torch_formats, torch_values
 from minimp.frameworks.cases import CASES
 from minimp.frameworks.cases.numbers import every_value, numbers
-from minimp.frameworks.difference import Difference
 from minimp.frameworks.documented import DIFFERENCES, known_difference
-from minimp.frameworks.documented_ops import OP_DIFFERENCES
-from minimp.frameworks.documented_values import VALUE_DIFFERENCES
+from minimp.frameworks.documented.difference import Difference
+from minimp.frameworks.documented.ops import OP_DIFFERENCES
+from minimp.frameworks.documented.values import VALUE_DIFFERENCES
+from minimp.frameworks.ops import torch_formats, torch_values
+from minimp.frameworks.ops.torch_values import compare_case, to_torch
 from minimp.frameworks.results import Row, Verdict
-from minimp.frameworks.torch_values import compare_case, to_torch
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytestmark = pytest.mark.torch

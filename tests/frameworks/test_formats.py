@@ -8,10 +8,10 @@ import pytest
 import minimp as mp
 from minimp import policy
 from minimp.door import OPS
-from minimp.frameworks import torch_formats, torch_rules
 from minimp.frameworks.cases import CASES, minimp_library
+from minimp.frameworks.ops import torch_formats, torch_rules
+from minimp.frameworks.ops.torch_rules import compare_rules, registered, seen_class
 from minimp.frameworks.results import Row, Verdict
-from minimp.frameworks.torch_rules import compare_rules, registered, seen_class
 from minimp.policy import CastClass
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")

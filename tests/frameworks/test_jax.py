@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minimp.frameworks.documented_scalers import SCALER_DIFFERENCES
+from minimp.frameworks.documented.scalers import SCALER_DIFFERENCES
 from minimp.frameworks.results import Section, Verdict
 from tests.frameworks.faults import Fault, back_off_twice, differing, forget_floors, grow_late
 
@@ -13,7 +13,7 @@ pytest.importorskip("jmp", reason="needs minimp[jax]")
 pytest.importorskip("flax", reason="needs minimp[jax]")
 pytestmark = pytest.mark.filterwarnings("default")  # what the libraries warn of is theirs
 
-from minimp.frameworks import jax_scalers  # noqa: E402 - the libraries are looked for first
+from minimp.frameworks.scalers import jax_scalers  # noqa: E402 - the libraries are looked for first
 
 
 @pytest.fixture(scope="module")

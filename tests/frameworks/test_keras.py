@@ -18,7 +18,7 @@ if not HAS_CHOICE:
     del os.environ["KERAS_BACKEND"]
 pytestmark = pytest.mark.filterwarnings("default")  # what the libraries warn of is theirs
 
-from minimp.frameworks import keras_scaler  # noqa: E402 - the library is looked for first
+from minimp.frameworks.scalers import keras_scaler  # noqa: E402 - the library is looked for first
 
 LAST = "S from 2^125, which becomes infinite"
 
@@ -52,7 +52,7 @@ def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, fault: Fault,
 
 CODE = """
 import os
-from minimp.frameworks import keras_scaler
+from minimp.frameworks.scalers import keras_scaler
 section = keras_scaler.compare(0)
 assert section, [row for row in section.rows if row.ours != row.theirs]
 print(section.totals["Keras computes with"], os.environ.get("KERAS_BACKEND"))

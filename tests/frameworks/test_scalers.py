@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minimp.frameworks import torch_scaler
-from minimp.frameworks.documented_scalers import SCALER_DIFFERENCES
-from minimp.frameworks.refusals import REFUSALS
+from minimp.frameworks.documented.scalers import SCALER_DIFFERENCES
 from minimp.frameworks.results import Section, Verdict
+from minimp.frameworks.scalers import torch_scaler
+from minimp.frameworks.scalers.refusals import REFUSALS
+from minimp.frameworks.scalers.traces import CALLS, VERDICTS, CallFamily, VerdictFamily, settings_from
+from minimp.frameworks.scalers.twins import Twins
 from minimp.frameworks.sides import both_sides
-from minimp.frameworks.traces import CALLS, VERDICTS, CallFamily, VerdictFamily, settings_from
-from minimp.frameworks.twins import Twins
 from minimp.scaler import GradScaler
 from tests.frameworks.faults import Fault, back_off_twice, differing, grow_late, keep_the_tracker
 

@@ -10,7 +10,7 @@ import pytest
 from minimp.errors import SettingError
 from minimp.frameworks import suites
 from minimp.frameworks.documented import DIFFERENCES, known_difference
-from minimp.frameworks.documented_scalers import SCALER_DIFFERENCES
+from minimp.frameworks.documented.scalers import SCALER_DIFFERENCES
 from minimp.frameworks.suites import SUITES, run_suite, sections_of
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from minimp import functional
-from minimp.frameworks import torch_training
 from minimp.frameworks.sides import Minimp, Torch
-from minimp.frameworks.training import FAULTS, STEPS, apart, begin, moved, nudged, train
-from minimp.frameworks.training_models import TASKS
+from minimp.frameworks.training import torch_training
+from minimp.frameworks.training.models import TASKS
+from minimp.frameworks.training.runs import FAULTS, STEPS, apart, begin, moved, nudged, train
 from minimp.modes import accumulate
 from tests.frameworks.faults import back_off_twice, differing, grow_late
 

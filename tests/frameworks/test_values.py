@@ -11,12 +11,13 @@ import pytest
 import minimp as mp
 from minimp import formats
 from minimp.door import OPS
-from minimp.frameworks import documented, torch_values
-from minimp.frameworks.call_bounds import Bound, gradient_bounds, result_bound
+from minimp.frameworks import documented
 from minimp.frameworks.cases import CASES, Case, minimp_library
 from minimp.frameworks.cases.numbers import KINDS, every_value, numbers
+from minimp.frameworks.ops import torch_values
+from minimp.frameworks.ops.call_bounds import Bound, gradient_bounds, result_bound
+from minimp.frameworks.ops.torch_values import FORMATS, Tally, compare_case, from_torch, to_torch, ulps
 from minimp.frameworks.results import Row, Verdict
-from minimp.frameworks.torch_values import FORMATS, Tally, compare_case, from_torch, to_torch, ulps
 from minimp.modes import listen
 from minimp.tape import Event
 

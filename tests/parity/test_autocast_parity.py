@@ -18,7 +18,7 @@ import minimp as mp
 from minimp.door import OPS
 from minimp.frameworks.cases import CASES, NO_COUNTERPART, Case
 from minimp.frameworks.documented import known_difference
-from minimp.frameworks.torch_formats import (
+from minimp.frameworks.ops.torch_formats import (
     DEVICES,
     KERNEL_MIXES,
     LOW,

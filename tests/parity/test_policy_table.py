@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import minimp as mp
-from minimp.frameworks.torch_rules import registered
+from minimp.frameworks.ops.torch_rules import registered
 from minimp.policy import CastClass
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")

@@ -1,7 +1,7 @@
 """GradScaler row by row: what PyTorch 2.13.0 does, as a table, and both libraries held against it.
 
 The rows are those in which PyTorch's scaler is usually described; each has its cases, run as programs
-(:mod:`minimp.frameworks.scaler_programs`), and what PyTorch was seen to do in each. "refused: ..." stands
+(:mod:`minimp.frameworks.scalers.programs`), and what PyTorch was seen to do in each. "refused: ..." stands
 for a kind of error.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from minimp.errors import MinimpError, ScalerError
-from minimp.frameworks.scaler_programs import MAKING, SCALING, Program
-from minimp.frameworks.scaler_rules import SAVING, STEPPING, UNSCALING, UPDATING
+from minimp.frameworks.scalers.programs import MAKING, SCALING, Program
+from minimp.frameworks.scalers.rules import SAVING, STEPPING, UNSCALING, UPDATING
+from minimp.frameworks.scalers.workbench import Workbench
 from minimp.frameworks.sides import Side, both_sides
-from minimp.frameworks.workbench import Workbench
 
 torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::minimp.errors.ScaleWarning")]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from minimp.frameworks.scalers.workbench import Workbench
 from minimp.frameworks.sides import Side
-from minimp.frameworks.workbench import Workbench
 
 __all__ = ["INF", "MAKING", "NAN", "SCALING", "Program"]
 

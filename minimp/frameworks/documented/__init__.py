@@ -6,10 +6,10 @@ ends with exit code 1.
 
 from __future__ import annotations
 
-from minimp.frameworks.difference import Difference
-from minimp.frameworks.documented_ops import OP_DIFFERENCES
-from minimp.frameworks.documented_scalers import SCALER_DIFFERENCES
-from minimp.frameworks.documented_values import VALUE_DIFFERENCES
+from minimp.frameworks.documented.difference import Difference
+from minimp.frameworks.documented.ops import OP_DIFFERENCES
+from minimp.frameworks.documented.scalers import SCALER_DIFFERENCES
+from minimp.frameworks.documented.values import VALUE_DIFFERENCES
 
 __all__ = ["DIFFERENCES", "Difference", "known_difference"]
 

@@ -1,6 +1,6 @@
 """Known differences in values: where PyTorch's CPU kernels round more often, or compute something else.
 
-How the case of a row begins tells what kind of difference it is (:mod:`minimp.frameworks.torch_values`):
+How the case of a row begins tells what kind of difference it is (:mod:`minimp.frameworks.ops.torch_values`):
 "float16, gradients" is torch outside the op's bound, and its own float64 result inside; "in float64 too" is
 torch computing something else; "no bound holds" is where a sum overflows on the way, or 0 is divided by 0.
 minimp is within the bounds in all of them: a row in which it is not can not be a known difference.
@@ -8,7 +8,7 @@ minimp is within the bounds in all of them: a row in which it is not can not be 
 
 from __future__ import annotations
 
-from minimp.frameworks.difference import Difference
+from minimp.frameworks.documented.difference import Difference
 
 __all__ = ["VALUE_DIFFERENCES"]
 

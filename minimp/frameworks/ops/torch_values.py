@@ -1,7 +1,7 @@
 """The values of every op and of its gradients, here and in the installed PyTorch on the CPU, bit by bit.
 
 Both start from the same bits, without autocast. What each gives is compared with the other's, and held to the
-op's own error bound around the float64 value of the call (:mod:`minimp.frameworks.call_bounds`).
+op's own error bound around the float64 value of the call (:mod:`minimp.frameworks.ops.call_bounds`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from minimp import formats
 from minimp.checks.contracts import within
 from minimp.errors import MinimpError
-from minimp.frameworks.call_bounds import Bound, gradient_bounds, result_bound
 from minimp.frameworks.cases import CASES, NO_COUNTERPART, Case, minimp_library, torch_library
 from minimp.frameworks.cases.numbers import KINDS, every_value, numbers
 from minimp.frameworks.judging import judged
+from minimp.frameworks.ops.call_bounds import Bound, gradient_bounds, result_bound
 from minimp.frameworks.results import Row, Section, Verdict
 from minimp.modes import listen
 from minimp.policy import format_of

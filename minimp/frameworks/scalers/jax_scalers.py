@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minimp.frameworks.judging import judged
-from minimp.frameworks.presets_live import Family, State, followed, good_and_bad, mixed, verdict_row
 from minimp.frameworks.results import Row, Section
+from minimp.frameworks.scalers.presets_live import Family, State, followed, good_and_bad, mixed, verdict_row
 from minimp.frameworks.sides import Minimp, show
 from minimp.scaler import GradScaler, ScaleRule
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from minimp.data import digits
 from minimp.frameworks.sides import Side, Torch
-from minimp.frameworks.training_models import Task
+from minimp.frameworks.training.models import Task
 
 __all__ = ["FAULTS", "STEPS", "Run", "State", "apart", "begin", "moved", "nudged", "train"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minimp.frameworks.difference import Difference
+from minimp.frameworks.documented.difference import Difference
 
 __all__ = ["OP_DIFFERENCES"]
 

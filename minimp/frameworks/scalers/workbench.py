@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.frameworks.refusals import kind_of_refusal
+from minimp.frameworks.scalers.refusals import kind_of_refusal
 from minimp.frameworks.sides import Side, show
 
 __all__ = ["Workbench"]

@@ -17,8 +17,8 @@ import numpy as np
 from minimp.errors import MinimpError
 from minimp.frameworks.cases import CASES, NO_COUNTERPART, Case, minimp_library, torch_library
 from minimp.frameworks.judging import judged
+from minimp.frameworks.ops.torch_rules import compare_rules, torch_autocast
 from minimp.frameworks.results import Row, Section, Verdict
-from minimp.frameworks.torch_rules import compare_rules, torch_autocast
 from minimp.policy import autocast
 from minimp.tensors import tensor
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.frameworks.refusals import kind_of_refusal
+from minimp.frameworks.scalers.refusals import kind_of_refusal
 from minimp.frameworks.sides import Side, show
 
 __all__ = ["OPTIMIZERS", "PARAMETERS", "Call", "Parting", "ScalerSide", "Twins"]

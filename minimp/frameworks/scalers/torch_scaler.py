@@ -10,10 +10,9 @@ import numpy as np
 
 from minimp.frameworks.judging import judged
 from minimp.frameworks.results import Row, Section
-from minimp.frameworks.scaler_programs import MAKING, SCALING
-from minimp.frameworks.scaler_rules import SAVING, STEPPING, UNSCALING, UPDATING
-from minimp.frameworks.sides import Side, both_sides
-from minimp.frameworks.traces import (
+from minimp.frameworks.scalers.programs import MAKING, SCALING
+from minimp.frameworks.scalers.rules import SAVING, STEPPING, UNSCALING, UPDATING
+from minimp.frameworks.scalers.traces import (
     CALLS,
     VERDICTS,
     CallFamily,
@@ -21,7 +20,8 @@ from minimp.frameworks.traces import (
     settings_from,
     verdicts,
 )
-from minimp.frameworks.twins import Parting, Twins
+from minimp.frameworks.scalers.twins import Parting, Twins
+from minimp.frameworks.sides import Side, both_sides
 from minimp.scaler import GradScaler, ScaleRule
 
 __all__ = ["compare"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.frameworks.twins import OPTIMIZERS, PARAMETERS, Twins
+from minimp.frameworks.scalers.twins import OPTIMIZERS, PARAMETERS, Twins
 
 __all__ = ["CALLS", "VERDICTS", "CallFamily", "VerdictFamily", "settings_from", "verdicts"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from minimp.frameworks.cache_programs import DEFECTS, PROGRAMS, Rig
+from minimp.frameworks.cache.programs import DEFECTS, PROGRAMS, Rig
 from minimp.frameworks.judging import judged
 from minimp.frameworks.results import Row, Section
 from minimp.frameworks.sides import Side, both_sides, show

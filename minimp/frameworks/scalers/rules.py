@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from minimp.frameworks.scaler_programs import INF, NAN, Program
-from minimp.frameworks.workbench import Workbench
+from minimp.frameworks.scalers.programs import INF, NAN, Program
+from minimp.frameworks.scalers.workbench import Workbench
 
 __all__ = ["SAVING", "STEPPING", "UNSCALING", "UPDATING"]
 

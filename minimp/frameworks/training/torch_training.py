@@ -18,8 +18,8 @@ import numpy as np
 from minimp.frameworks.judging import judged
 from minimp.frameworks.results import Row, Section
 from minimp.frameworks.sides import Minimp, Side, Torch, show
-from minimp.frameworks.training import STEPS, Run, State, apart, begin, moved, nudged, train
-from minimp.frameworks.training_models import TASKS, Task
+from minimp.frameworks.training.models import TASKS, Task
+from minimp.frameworks.training.runs import STEPS, Run, State, apart, begin, moved, nudged, train
 from minimp.rng import get_rng_state, set_rng_state
 
 __all__ = ["compare"]

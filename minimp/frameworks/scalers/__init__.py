@@ -1,0 +1,1 @@
+"""Loss scalers beside those of frameworks: rules as programs, random traces, presets."""
