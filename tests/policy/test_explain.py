@@ -15,7 +15,7 @@ import minimp as mp
 from minimp.door import OPS, Op, op
 from minimp.errors import FormatError, MinimpError, SettingError
 from minimp.frameworks.cases import CASES, Case, minimp_library
-from minimp.frameworks.torch_formats import LOW, MIXES, formats_of
+from minimp.frameworks.ops.torch_formats import LOW, MIXES, formats_of
 from minimp.modes import listen
 from minimp.policy import CastClass, explain, format_of
 from minimp.tape import Event
