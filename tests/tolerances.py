@@ -346,6 +346,19 @@ ROWS = (
         "equalisation ends when no factor moves by more than 1e-6 octaves a sweep; as it converges by a "
         "share a sweep, what is left may be some times that",
     ),
+    Tolerance(
+        "merged_histograms",
+        "rel",
+        0.02,
+        "histograms whose bins were split in 16 and counted where the parts' middles lie: values move to the "
+        "neighbouring bin, and the search may stop a bin or a few of 2048 elsewhere",
+    ),
+    Tolerance(
+        "sqnr_of_histogram",
+        "abs",
+        0.2,
+        "decibels: values are taken as even within a bin, 4096 of which lie below the largest magnitude",
+    ),
 )
 
 TOLERANCES = MappingProxyType({row.name: row for row in ROWS})
