@@ -178,18 +178,23 @@ class MultiheadAttention(Module):
 
     def _projected(self, q: Tensor, k: Tensor, v: Tensor, *, same: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Return Q W^Q, K W^K and V W^V, (N, L, embed_dim) each; one product where all three are one."""
-        size = self.embed_dim
+        size, packed = self.embed_dim, self.embed_dim == self.kdim == self.vdim
         places = [slice(i * size, (i + 1) * size) for i in range(3)]
-        if same and self.in_proj_weight is not None:
-            all_three = functional.linear(q, self.in_proj_weight, self.in_proj_bias)
+        if same and packed:
+            all_three = self._product(q, "in_proj_weight", None, None)
             q, k, v = (all_three[..., place] for place in places)
             return q, k, v
-        weights: list[Any] = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
-        if self.in_proj_weight is not None:
-            weights = [self.in_proj_weight[place] for place in places]
-        biases = [None if self.in_proj_bias is None else self.in_proj_bias[place] for place in places]
-        q, k, v = (functional.linear(x, w, b) for x, w, b in zip((q, k, v), weights, biases, strict=True))
+        names = ["in_proj_weight"] * 3 if packed else [f"{letter}_proj_weight" for letter in "qkv"]
+        parts = zip((q, k, v), names, places, strict=True)
+        q, k, v = (self._product(x, name, place if packed else None, place) for x, name, place in parts)
         return q, k, v
+
+    def _product(self, x: Tensor, name: str, rows: slice | None, places: slice | None) -> Tensor:
+        """Return x W^T + b, W some rows of a weight and b some places of `in_proj_bias`; None is all."""
+        weight, bias = getattr(self, name), self.in_proj_bias
+        if bias is not None and places is not None:
+            bias = bias[places]  # type: ignore[assignment]  # a plain tensor
+        return functional.linear(x, weight if rows is None else weight[rows], bias)
 
     def _extended(self, k: Tensor, v: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
         """Append what every sequence has besides, and open the masks for it."""

@@ -135,10 +135,7 @@ class RNNBase(Module):
         for layer in range(self.num_layers):
             sides = []
             for direction in range(1 + self.bidirectional):
-                weights = self._weights(layer, direction)
-                outputs, last = _run(
-                    kind, x, states[len(ended)], weights, self._ruled_by(), backwards=direction == 1
-                )
+                outputs, last = self._recur(x, states[len(ended)], layer, backwards=direction == 1)
                 sides.append(outputs)
                 ended.append(last)
             x = sides[0] if len(sides) == 1 else functional.cat(sides, dim=-1)  # (T, N, directions H)
@@ -150,6 +147,11 @@ class RNNBase(Module):
         elif self.batch_first:
             x = x.transpose(0, 1)
         return x, (final[0] if kind.states == 1 else tuple(final))
+
+    def _recur(self, x: Tensor, state: State, layer: int, *, backwards: bool) -> tuple[Tensor, State]:
+        """Run one recurrence over (T, N, in); return its outputs, (T, N, H), and the state at the end."""
+        weights = self._weights(layer, int(backwards))
+        return _run(STEPS[self.mode], x, state, weights, self._ruled_by(), backwards=backwards)
 
     def _ruled_by(self) -> tuple[str, ...]:
         """Return the names of PyTorch's ops that this layer is there; oneDNN has none with a projection."""

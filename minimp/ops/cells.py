@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     State = tuple[Tensor, ...]
 
 __all__ = [
-    "Weights", "along", "gru_step", "lstm_step", "rnn_relu_step", "rnn_tanh_step", "side_by_side",
+    "Weights", "along", "gru_gates", "gru_step", "lstm_gates", "lstm_step", "rnn_relu_gates",
+    "rnn_relu_step", "rnn_tanh_gates", "rnn_tanh_step", "side_by_side", "steps_of",
 ]  # fmt: skip
 
 
@@ -44,28 +45,49 @@ class Weights(NamedTuple):
 
 def rnn_tanh_step(inputs: Tensor, state: State, w: Weights) -> State:
     """Return the next state from W_ih x + b_ih."""
-    return (tanh(linear(state[0], w.hh, w.b_hh) + inputs),)
+    return rnn_tanh_gates(inputs, linear(state[0], w.hh, w.b_hh), state)
 
 
 def rnn_relu_step(inputs: Tensor, state: State, w: Weights) -> State:
     """Return the next state from W_ih x + b_ih."""
-    return (relu(linear(state[0], w.hh, w.b_hh) + inputs),)
+    return rnn_relu_gates(inputs, linear(state[0], w.hh, w.b_hh), state)
 
 
 def lstm_step(inputs: Tensor, state: State, w: Weights) -> State:
     """Return the next (h, c) from W_ih x + b_ih; h is projected by W_hr if there is one."""
-    h, c = state
-    i, f, g, o = _parts(linear(h, w.hh, w.b_hh) + inputs, 4)
-    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-    h = sigmoid(o) * tanh(c)
+    h, c = lstm_gates(inputs, linear(state[0], w.hh, w.b_hh), state)
     return (h if w.hr is None else linear(h, w.hr)), c
 
 
 def gru_step(inputs: Tensor, state: State, w: Weights) -> State:
     """Return the next state from W_ih x + b_ih."""
+    return gru_gates(inputs, linear(state[0], w.hh, w.b_hh), state)
+
+
+def rnn_tanh_gates(inputs: Tensor, product: Tensor, state: State) -> State:
+    """Return the next state from W_ih x + b_ih and W_hh h + b_hh."""
+    del state
+    return (tanh(product + inputs),)
+
+
+def rnn_relu_gates(inputs: Tensor, product: Tensor, state: State) -> State:
+    """Return the next state from W_ih x + b_ih and W_hh h + b_hh."""
+    del state
+    return (relu(product + inputs),)
+
+
+def lstm_gates(inputs: Tensor, product: Tensor, state: State) -> State:
+    """Return the next (h, c) from W_ih x + b_ih and W_hh h + b_hh; h is not projected."""
+    i, f, g, o = _parts(product + inputs, 4)
+    c = sigmoid(f) * state[1] + sigmoid(i) * tanh(g)
+    return sigmoid(o) * tanh(c), c
+
+
+def gru_gates(inputs: Tensor, product: Tensor, state: State) -> State:
+    """Return the next state from W_ih x + b_ih and W_hh h + b_hh."""
     (h,) = state
     i_r, i_z, i_n = _parts(inputs, 3)
-    h_r, h_z, h_n = _parts(linear(h, w.hh, w.b_hh), 3)
+    h_r, h_z, h_n = _parts(product, 3)
     r, z = sigmoid(h_r + i_r), sigmoid(h_z + i_z)
     n = tanh(i_n + h_n * r)
     return ((h - n) * z + n,)
@@ -75,7 +97,7 @@ def along(
     step: Callable[[Tensor, State, Weights], State], x: Tensor, state: State, w: Weights, *, reverse: bool
 ) -> tuple[list[Tensor], State]:
     """Take a step for each of (T, N, in); return the states after each, S of (T, N, H), and the last."""
-    inputs = _steps(linear(x, w.ih, w.b_ih))  # T of (N, gates H)
+    inputs = steps_of(linear(x, w.ih, w.b_ih))  # T of (N, gates H)
     states = []
     for each in reversed(inputs) if reverse else inputs:
         state = step(each, state, w)
@@ -90,12 +112,12 @@ def _parts(gates: Tensor, count: int) -> list[Tensor]:
     return [gates[..., k * size : (k + 1) * size] for k in range(count)]
 
 
-def _steps(x: Tensor) -> list[Tensor]:
+def steps_of(x: Tensor) -> list[Tensor]:
     """Return x[0], x[1], ...: halves of halves, so that gradients add up in T log T and not in T^2 steps."""
     length = x.shape[0]
     if length == 1:
         return [reshape(x, shape=x.shape[1:])]
-    return [*_steps(x[: length // 2]), *_steps(x[length // 2 :])]
+    return [*steps_of(x[: length // 2]), *steps_of(x[length // 2 :])]
 
 
 def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
