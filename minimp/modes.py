@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
@@ -117,8 +116,8 @@ class Scope(ContextDecorator):
 
     def _recreate_cm(self) -> Self:
         """Give each call of a decorated function, and so each thread, a block of its own."""
-        fresh = copy(self)
-        fresh._tokens = []
+        fresh = object.__new__(type(self))  # copy() may import, which it cannot where Python is ending
+        fresh.__dict__.update(self.__dict__, _tokens=[])
         return fresh
 
     def __enter__(self) -> Any:

@@ -148,7 +148,8 @@ def explained(
         InputExplanation(x.what, x.format, now, reason, x.leaf and now is form)
         for x, now, reason in zip(given, after, why, strict=True)
     )
-    result = None if refused else _result(name, after, options)
+    unknown = declared is None and len({*after} - {None}) > 1  # what it makes of several is not known here
+    result = None if refused or unknown else _result(name, after, options)
     source = "" if policy is None else policy.source
     return Explanation(
         name, "" if policy is None else policy.name, rule, origin, None if policy is None else form, records,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import wrap
+from typing import Any
 
 from minimp.errors import SettingError
 from minimp.policy.classes import CastClass
@@ -135,12 +136,15 @@ class History:
         return "\n".join(lines)
 
 
-def release_of(policy: str, text: str, known: tuple[str, ...]) -> str:
+def release_of(policy: str, text: Any, known: tuple[str, ...]) -> str:
     """Return the release that a version names: "2.11", "2.11.0" or "2.11.0+cpu" is 2.11.
 
     Raises:
-        SettingError: it was not read.
+        SettingError: it was not read, or is a number: 2.10 would be 2.1.
     """
+    if isinstance(text, int | float):
+        raise SettingError(f"expected a release in quotes, got the number {text}", op=f"policy {policy}",
+                           help="write .at('2.10'): as a number that is 2.1")  # fmt: skip
     version = str(text).split("+")[0]
     for release in known:
         if version in (release, RELEASES[release]):

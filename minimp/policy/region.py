@@ -26,6 +26,8 @@ __all__ = [
 LOW = (formats.float16, formats.bfloat16)
 LOW_BY_DEFAULT = {"torch-cpu": formats.bfloat16}
 """A framework's own format, where it is not float16."""
+DEVICES = ("cuda", "cpu")
+"""What PyTorch's autocast takes first; here the policy says whose rules they are."""
 SHARED: dict[Any, Any] = {}
 """The casts of all threads, as PyTorch holds them; for faithful regions alone."""
 
@@ -106,14 +108,14 @@ class autocast(Scope):  # noqa: N801 - torch's name
 
     Args:
         dtype: the region's low format: float16 or bfloat16, in any spelling that `mp.formats.get` takes.
-            None: that of the region in force where this object is made, else the one that the policy's
-            framework has by itself (float16; bfloat16 for torch-cpu).
+            None (the default): that of the region in force where this object is made, else the one that the
+            policy's framework has by itself (float16; bfloat16 for torch-cpu).
         enabled: False leaves every op as if there were no region, also inside another region.
-        cache_enabled: PyTorch's switch: False is `cache="none"`; None takes the choice that is in force where
-            this object is made (PyTorch's default).
+        cache_enabled: PyTorch's switch: True is `cache="torch"`, False is `cache="none"`; None (the default)
+            takes the choice that is in force where this object is made, `"torch"` outside.
         policy: a name in `mp.policies`, or a Policy.
-        cache: a name in `minimp.policy.caches`, which says what each does: ``"torch"`` (the default),
-            ``"none"``, ``"torch-before-2.13"`` or ``"per-dtype"``.
+        cache: a name in `minimp.policy.caches`, which says what each does: ``"torch"``, ``"none"``,
+            ``"torch-before-2.13"`` or ``"per-dtype"``.
         faithful: reproduce the defects of the policy's framework, those of `minimp.policy.defects` that
             :attr:`defects` lists.
 
@@ -133,9 +135,9 @@ class autocast(Scope):  # noqa: N801 - torch's name
 
     def __init__(
         self,
-        dtype: Any = formats.float16,
+        dtype: Any = None,
         enabled: bool = True,
-        cache_enabled: bool | None = True,
+        cache_enabled: bool | None = None,
         policy: str | Policy = "torch-cuda",
         *,
         cache: str | None = None,
@@ -149,7 +151,7 @@ class autocast(Scope):  # noqa: N801 - torch's name
         self.defects = _reproduced(self.policy, casts) if faithful else ()
         self.casts = replace(casts, checked=False) if faithful else casts
         self.cache_enabled, self.faithful = casts.held, bool(faithful)
-        self.format = _default_low(self.policy) if dtype is None else formats.get(dtype)
+        self.format = _low(dtype, self.policy)
         self.enabled = bool(enabled)
         if self.format not in LOW:
             self.enabled = self.enabled and self._unsupported()
@@ -244,8 +246,8 @@ def _casts(enabled: bool | None, name: str | None) -> CastCache:
     if name is not None:
         return caches[name]
     if enabled is None:
-        region = MODES.get().autocast
-        return caches["torch"] if region is None else region.casts
+        region = MODES.get().autocast  # a faithful one's row is not the table's, so it goes by the name
+        return caches["torch" if region is None else region.casts.name]
     return caches["torch" if enabled else "none"]
 
 
@@ -265,7 +267,16 @@ def _reproduced(policy: Policy, casts: CastCache) -> tuple[Defect, ...]:
     return found
 
 
-def _default_low(policy: Policy) -> Format:
-    """Return the format of a region that names none."""
+def _low(dtype: Any, policy: Policy) -> Format:
+    """Return the format of a region, also of one that names none."""
+    if isinstance(dtype, str) and dtype in DEVICES:
+        raise FormatError(
+            f"expected a format, got the device {dtype!r}", op="autocast",
+            help=f"name the format, and the device's rules: mp.autocast('bfloat16', policy='torch-{dtype}')",
+        )  # fmt: skip
+    if dtype is not None:
+        return formats.get(dtype)
     region = MODES.get().autocast
-    return LOW_BY_DEFAULT.get(original_name(policy), formats.float16) if region is None else region.format
+    if region is not None:
+        return region.format
+    return LOW_BY_DEFAULT.get(original_name(policy).partition("@")[0], formats.float16)

@@ -56,14 +56,14 @@ class Policy:
     """
 
     name: str
-    rules: Rules = field(default_factory=dict, hash=False)
+    rules: Rules = field(default_factory=dict, hash=False, repr=False)
     source: str = ""
     note: str = ""
     default: CastClass | None = None
-    by_format: Mapping[str, Rules] = field(default_factory=dict, hash=False)
-    lacking: frozenset[str] = frozenset()
-    remarks: Mapping[str, str] = field(default_factory=dict, hash=False)
-    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    by_format: Mapping[str, Rules] = field(default_factory=dict, hash=False, repr=False)
+    lacking: frozenset[str] = field(default=frozenset(), repr=False)
+    remarks: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
     changes: tuple[Change, ...] = field(default=(), repr=False)
     releases: tuple[str, ...] = field(default=(), repr=False)
     filled: frozenset[str] = field(default=frozenset(), init=False, repr=False)
@@ -192,7 +192,8 @@ class Policy:
         """Return the policy as of a release: "2.11", or the build that was read, "2.11.0".
 
         Raises:
-            SettingError: the rules of that release were not read, or the policy has no history.
+            SettingError: the rules of that release were not read, the policy has no history, or the release
+                is a number (2.10 is 2.1).
         """
         named = release_of(self.name, release, self.releases)
         if named == self.releases[-1]:

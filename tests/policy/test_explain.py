@@ -216,6 +216,14 @@ def test_what_is_refused_is_told_with_the_advice() -> None:
     assert "promotes float32 and float16 only" in third.refused
 
 
+def test_of_an_op_that_minimp_lacks_no_more_is_told_than_is_known() -> None:
+    """Oracle: PyTorch 2.13.0's mm, which refuses float16 beside the float64 that autocast leaves alone."""
+    assert CUDA.explain("mm", ["float32", "float16"]).result is mp.float16
+    told = CUDA.explain("mm", ["float32", "float64"])
+    assert [each and each.name for each in told.formats] == ["float16", "float64"]
+    assert told.result is None
+
+
 def test_rules_come_from_the_table_the_default_or_the_op() -> None:
     """Oracle: the three places of which Policy's contract speaks."""
 

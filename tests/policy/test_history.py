@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import pytest
 
@@ -125,12 +126,13 @@ def test_names_may_carry_a_release() -> None:
         (CUDA, "2.14", r"the rules of '2.14' were not read"),
         (CUDA, "2.4.0", r"'2.4.0' were not read.*\n.*the build of 2.4 that was read is 2.4.1"),
         (CUDA, "", "were not read"),
+        (CUDA, 2.10, r"got the number 2.1\n.*write .at\('2.10'\)"),
         (CUDA.with_(softmax="lower"), "2.11", "has no history"),
         (mp.policies["keras"], "3.0", "policy keras has no history"),
         (CUDA.at("2.4"), "2.11", "known are 1.10 to 2.4"),
     ],
 )
-def test_releases_that_were_not_read_are_refused(policy: mp.Policy, release: str, message: str) -> None:
+def test_releases_that_were_not_read_are_refused(policy: mp.Policy, release: Any, message: str) -> None:
     """Oracle: the contract of at(): no claim about a release that was not read."""
     with pytest.raises(SettingError, match=message):
         policy.at(release)

@@ -318,6 +318,7 @@ def test_the_format_may_be_spelled_in_any_way(spelling: Any) -> None:
     [
         ({"dtype": "float32"}, FormatError, "autocast computes in float16 or bfloat16, not in float32"),
         ({"dtype": "float8_e4m3fn"}, FormatError, "not in float8_e4m3fn"),
+        ({"dtype": "cpu"}, FormatError, "got the device 'cpu'\n.*policy='torch-cpu'"),
         ({"policy": "torch-cdua"}, SettingError, "unknown policy 'torch-cdua'; did you mean 'torch-cuda'"),
         ({"policy": {"matmul": "lower"}}, SettingError, "policy: expected a name or a Policy, got dict"),
     ],

@@ -84,6 +84,12 @@ def test_the_printed_table_is_whole_and_narrow(policy: Policy) -> None:
     assert lacking == policy.lacking
 
 
+def test_in_a_session_a_policy_is_shown_in_a_few_lines() -> None:
+    """Oracle: its name and source are there, its 295 rules are not: print() has those."""
+    assert repr(CUDA).startswith("Policy(name='torch-cuda', source='PyTorch 2.13.0, CUDA', note=")
+    assert max(len(repr(policy)) for policy in mp.policies.values()) < 800
+
+
 @pytest.mark.parametrize(
     ("word", "kind"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -208,6 +210,23 @@ def test_a_decorated_generator_runs_inside_and_waits_outside() -> None:
     assert (generator.throw(KeyError()), product()) == ("caught in bfloat16", "float32")
     generator.close()
     assert seen == ["sent", "closed in bfloat16"]
+
+
+def test_a_generator_may_still_wait_when_python_ends() -> None:
+    """Oracle: Python's exit, at which nothing is said."""
+    program = """
+import minimp as mp
+
+@mp.autocast("bfloat16")
+def steps():
+    yield 1
+    yield 2
+
+waiting = steps()
+next(waiting)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
 
 
 def test_a_generator_of_ones_own_region_leaves_it_to_its_caller_while_it_waits() -> None:
