@@ -152,7 +152,7 @@ recipes = Named(
            note="FP16 with loss scaling, weights kept in FP16: no master copy"),
     Recipe("mixed-fp16", compute_dtype=_HALF, master_weights=True, loss_scale="dynamic", policy=_TORCH,
            note="the whole technique: FP16 products, FP32 masters, dynamic loss scaling"),
-    Recipe("mixed-fp16-layerwise", compute_dtype=_HALF, master_weights=True, loss_scale="layerwise",
+    Recipe("mixed-layerwise", compute_dtype=_HALF, master_weights=True, loss_scale="layerwise",
            policy=_TORCH, note="as mixed-fp16, with a loss scale for each layer, chosen from its statistics"),
     Recipe("mixed-bf16", compute_dtype=_BRAIN, master_weights=True, policy=_TORCH,
            note="bfloat16 products, FP32 masters; the range of FP32 needs no loss scaling"),

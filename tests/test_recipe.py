@@ -27,7 +27,7 @@ NAMED = {
     "fp16-master": (F32, F16, True, None, "torch-cuda", "fp32", None),
     "fp16-scaled": (F16, F16, False, "dynamic", "torch-cuda", "fp32", None),
     "mixed-fp16": (F32, F16, True, "dynamic", "torch-cuda", "fp32", None),
-    "mixed-fp16-layerwise": (F32, F16, True, "layerwise", "torch-cuda", "fp32", None),
+    "mixed-layerwise": (F32, F16, True, "layerwise", "torch-cuda", "fp32", None),
     "mixed-bf16": (F32, BF16, True, None, "torch-cuda", "fp32", None),
     "bf16": (BF16, BF16, False, None, "torch-cuda", "fp32", None),
     "bf16-stochastic": (BF16, BF16, False, None, "torch-cuda", "stochastic", None),

@@ -16,13 +16,15 @@ Products of two FP8 values are exact in float32, and summed as the accumulation 
 of dY as it came, not quantised.
 
 Rounding is to nearest even, and saturates: what lies beyond the largest value becomes it, infinities too (as
-CUDA's conversions do, ``__NV_SATFINITE``); NaN stays NaN.
+CUDA's conversions do, ``__NV_SATFINITE``); NaN stays NaN. A block with an infinity or NaN in it has the scale
+NaN, and is NaN as a whole; no other is touched.
 """
 
 from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 from minimp import formats
@@ -47,13 +49,13 @@ Block = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Fp8Recipe:
-    """What all recipes share.
+    """What all recipes share; not a recipe itself.
 
     Attributes:
         fp8_format: ``"HYBRID"`` (e4m3 forward, e5m2 backward) or ``"E4M3"``.
 
     Raises:
-        SettingError: a format, or another choice, that does not exist.
+        SettingError: a format, or another choice, that does not exist; or none of the kinds below was made.
     """
 
     fp8_format: str = "HYBRID"
@@ -63,7 +65,9 @@ class Fp8Recipe:
     """Whether the largest magnitude of a whole tensor is looked at."""
 
     def __post_init__(self) -> None:
-        if self.fp8_format not in FORMATS:
+        if type(self) is Fp8Recipe:
+            raise SettingError("it says nothing of scales; make one of its kinds", op="Fp8Recipe")
+        if not isinstance(self.fp8_format, str) or self.fp8_format not in FORMATS:
             raise SettingError(
                 unknown_name("fp8_format", self.fp8_format, FORMATS), op=type(self).__name__,
                 help='"HYBRID", or "E4M3"; nobody trains in pure E5M2',
@@ -127,6 +131,8 @@ class DelayedScaling(Fp8Recipe):
                 f"amax_history_len must be a whole number of at least 1, got {self.amax_history_len!r}",
                 op="DelayedScaling",
             )
+        object.__setattr__(self, "margin", _whole(self.margin))
+        object.__setattr__(self, "amax_history_len", _whole(self.amax_history_len))
         if self.amax_compute_algo not in ALGORITHMS:
             raise SettingError(
                 unknown_name("amax_compute_algo", self.amax_compute_algo, ALGORITHMS), op="DelayedScaling"
@@ -220,14 +226,15 @@ class FixedScaling(Fp8Recipe):
         super().__post_init__()
         for role in ROLES:
             scale: Any = getattr(self, role)
-            plain = isinstance(scale, int | float) and scale is not True
+            number = isinstance(scale, Real) and not isinstance(scale, bool)
             if not (
-                plain and 2.0**-126 <= scale <= 2.0**127 and float(formats.round(scale, "float32")) == scale
+                number and 2.0**-126 <= scale <= 2.0**127 and float(formats.round(scale, "float32")) == scale
             ):
                 raise SettingError(
                     f"the scale of {role} must be a float32 number from 2^-126 to 2^127, got {scale!r}",
                     op="FixedScaling", help="take a power of two, then scaling is exact",
                 )  # fmt: skip
+            object.__setattr__(self, role, float(scale))
 
 
 def _whole(value: Any) -> int | None:

@@ -12,7 +12,7 @@ def deep_step(depth: int = 6) -> mp.TrainStep:
     inner = [each for _ in range(depth) for each in (mp.nn.Linear(32, 32), mp.nn.Sigmoid())]
     model = mp.nn.Sequential(mp.nn.Linear(64, 32), mp.nn.Sigmoid(), *inner, mp.nn.Linear(32, 10))
     optimizer = mp.optim.Adam(model.parameters(), lr=1e-3)
-    return mp.TrainStep(model, mp.functional.cross_entropy, optimizer, "mixed-fp16-layerwise")
+    return mp.TrainStep(model, mp.functional.cross_entropy, optimizer, "mixed-layerwise")
 
 
 def test_each_stage_checks_and_layers_have_names() -> None:

@@ -23,7 +23,7 @@ TORCH = "torch-cuda"
 RUNS: dict[str, tuple[Recipe, str]] = {
     "fp32, momentum": (recipes["fp32"], "sgd"),
     "mixed-fp16": (recipes["mixed-fp16"], "adam"),
-    "mixed-fp16-layerwise": (recipes["mixed-fp16-layerwise"], "adam"),
+    "mixed-layerwise": (recipes["mixed-layerwise"], "adam"),
     "mixed-bf16": (recipes["mixed-bf16"], "adamw"),
     "fp16-scaled": (recipes["fp16-scaled"], "sgd"),
     "bf16-stochastic": (recipes["bf16-stochastic"], "adam"),

@@ -21,6 +21,8 @@ from minimp.scaler.layerwise.saving import layers_from, layers_to
 from minimp.scaler.machine import ScaleRule, ScaleState
 from minimp.scaler.records import ScalerStep
 from minimp.tape import Edge, Node, Value
+from minimp.tape.leaves import add_to_leaves
+from minimp.tape.scales import marks_behind
 from minimp.tensors import Tensor
 
 __all__ = ["LayerwiseScaler"]
@@ -99,7 +101,6 @@ class LayerwiseScaler:
         )
         self._layers = Layers(settings)
         self._steps: GradScaler = GradScaler.preset("static", init_scale=1.0)
-        self._named: list[tuple[str, Value]] = []
         self._scales: dict[int, tuple[ref[Edge], int]] = {}
         self._walk: LayerwiseWalk | None = None
         self._backwards = 0
@@ -116,7 +117,9 @@ class LayerwiseScaler:
             SettingError: neither a tensor nor a list or tuple of tensors.
         """
         if isinstance(outputs, list | tuple):
-            return type(outputs)([self.scale(each) for each in outputs])
+            kind: Any = type(outputs)
+            scaled = [self.scale(each) for each in outputs]
+            return kind(*scaled) if hasattr(outputs, "_fields") else kind(scaled)  # a named tuple takes each
         if not isinstance(outputs, Tensor):
             raise SettingError(
                 f"expected a tensor, or a list or tuple of tensors, got {type(outputs).__name__}",
@@ -139,7 +142,7 @@ class LayerwiseScaler:
                 layer computes in float16, and none has a fixed factor: nothing could be scaled.
             SettingError: a fixed layer is unknown.
         """
-        parameters = {id(param): name for name, param in self._named}
+        parameters = self._steps.names_by_id()
         self._check(loss, parameters)
         settings = self._layers.settings
         start = math.frexp(settings.init_scale)[1] - 1
@@ -147,14 +150,13 @@ class LayerwiseScaler:
         walk = LayerwiseWalk(self._layers, names, keep=bool(retain_graph))
         seed = seed_of(loss, grad)
         wide = loss.backend.times(seed, settings.init_scale)
+        marks = marks_behind([loss])  # the loss may have been scaled by another scaler too
         self._layers.latest, self._walk = {}, walk
         try:
             found = walk.run(loss, loss.backend.narrow(wide, loss.format), start)
         finally:
             self._scales, self._walk = walk.scales(), None
-        for leaf, array in found.items():
-            total = array if leaf.grad is None else leaf.backend.add(leaf.grad.array, array)
-            leaf.grad = Tensor(total, leaf.backend)
+        add_to_leaves(found, marks)
         self._backwards += 1
 
     def _check(self, loss: Tensor, parameters: Mapping[int, str]) -> None:
@@ -303,13 +305,17 @@ class LayerwiseScaler:
         Raises:
             GradientError: no gradient arrived there.
         """
-        scales = self._scales if self._walk is None else self._walk.scales()
-        held = None if x.edge is None else scales.get(id(x.edge))
-        if held is None or held[0]() is not x.edge:
+        edge = x.edge
+        if self._walk is None:
+            held = self._scales.get(id(edge))
+            exponent = held[1] if held is not None and held[0]() is edge else None
+        else:
+            exponent = None if edge is None else self._walk.exponents.get(edge)
+        if exponent is None:
             raise GradientError(
                 "no gradient arrived here in the last backward", op="LayerwiseScaler.scale_of"
             )
-        return 2.0 ** held[1]
+        return 2.0**exponent
 
     def is_enabled(self) -> bool:
         """Tell that scaling is enabled."""
@@ -324,12 +330,7 @@ class LayerwiseScaler:
         Raises:
             SettingError: neither.
         """
-        pairs: Iterable[tuple[str, Any]] = (
-            model.named_parameters() if hasattr(model, "named_parameters") else model
-        )
-        named = list(pairs)
-        self._steps.name_parameters(named)
-        self._named += [(str(name), param) for name, param in named]
+        self._steps.name_parameters(model)
         return self
 
     def report(self) -> LayerwiseReport:
