@@ -11,6 +11,7 @@ import numpy as np
 
 from minimp import functional
 from minimp.data import AnyDataset, TextDataset
+from minimp.errors import SettingError
 from minimp.fp8 import fp8_autocast
 from minimp.modes import accumulate, no_grad
 from minimp.nn import Linear, Module
@@ -60,7 +61,7 @@ def evaluate(
         same in bits (over ln 2), and ``"test_perplexity"`` its exponential.
 
     Raises:
-        SettingError: an unknown recipe.
+        SettingError: an unknown recipe; `fp8_layers` where the recipe has no FP8.
     """
     chosen = recipes[recipe] if isinstance(recipe, str) else recipe
     text = isinstance(dataset, TextDataset)
@@ -112,7 +113,9 @@ def formats_of(recipe: Recipe, fp8_layers: Iterable[Linear] | None = None) -> It
     """Put the autocast region, the FP8 region and the accumulation of a recipe in force."""
     policy = recipe.policy
     region = in_region(None) if policy is None else autocast(recipe.compute_dtype, policy=policy)
-    fp8 = fp8_autocast(recipe.fp8 is not None, recipe.fp8, layers=fp8_layers if recipe.fp8 else None)
+    if recipe.fp8 is None and fp8_layers is not None:
+        raise SettingError(f"recipe {recipe.name!r} has no FP8: fp8_layers cannot act")
+    fp8 = fp8_autocast(recipe.fp8 is not None, recipe.fp8, layers=fp8_layers)
     with region, fp8, accumulate(recipe.accumulate):
         yield
 

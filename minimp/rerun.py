@@ -45,8 +45,9 @@ def recompute(
         What the function returned.
 
     Raises:
-        GradientError: in backward: the second run recorded other ops than the first, or of other shapes; or a
-            leaf that the first run used has another array now. (Arguments that need no gradient keep the
+        GradientError: in backward: the second run recorded other ops than the first, or of other shapes; a
+            leaf that the first run used has another array now; or the scales of an FP8 region that the
+            function opens have moved. (Arguments that need no gradient keep the
             numbers of the first run; what the function finds elsewhere must stay as it is.)
     """
     modes = MODES.get()
@@ -137,6 +138,7 @@ class _Part:
         for (held, _, _), twin in zip(self.nodes, twins, strict=True):
             node = held()
             if node is not None and getattr(node, "rerun", None) is not None:
+                _refuse_new_scales(node, twin)
                 _take(node, twin)
 
     def _filled_region(self) -> Region | None:
@@ -162,6 +164,15 @@ class _Part:
                     f"a leaf of shape {leaf.shape} was given another array between forward and backward",
                     op="recompute", help="call backward before the optimizer's step",
                 )  # fmt: skip
+
+
+def _refuse_new_scales(node: Node, twin: Node) -> None:
+    """Refuse FP8 numbers that were scaled otherwise than the node reads them."""
+    if node.options.get("scales") != twin.options.get("scales"):
+        raise GradientError(
+            f"the scales of {node.op.name} have moved between forward and backward", op="recompute",
+            help="open the FP8 region around recompute, or call backward before the next region",
+        )  # fmt: skip
 
 
 def _take(node: Node, twin: Node) -> None:

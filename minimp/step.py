@@ -168,7 +168,6 @@ class TrainStep:
         model.to(self.recipe.param_dtype, keep_statistics=low)
         self.scaler.name_parameters(model)
         self.fp8_layers = _fp8_layers(model, self.recipe, fp8_filter_fn)
-        self._in_fp8 = {id(p) for layer in self.fp8_layers.values() for p in layer.parameters()}
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.max_norm, self.micro_batches = max_norm, micro_batches
 
@@ -265,7 +264,8 @@ class TrainStep:
         if region is None:
             return {name: p.detach() for name, p in state.parameters.items()}, {}
         low = region.format
-        wanted = {name: p for name, p in state.parameters.items() if id(p) not in self._in_fp8}
+        in_fp8 = {id(p) for layer in self.fp8_layers.values() for p in layer.parameters()}
+        wanted = {name: p for name, p in state.parameters.items() if id(p) not in in_fp8}
         return {name: cast_in_region(p, low, region) for name, p in wanted.items()}, {}
 
     def _forward(self, state: StepState) -> _Result:

@@ -67,9 +67,10 @@ class Fp8Recipe:
     def __post_init__(self) -> None:
         if type(self) is Fp8Recipe:
             raise SettingError("it says nothing of scales; make one of its kinds", op="Fp8Recipe")
-        if not isinstance(self.fp8_format, str) or self.fp8_format not in FORMATS:
+        name: Any = self.fp8_format
+        if not isinstance(name, str) or name not in FORMATS:
             raise SettingError(
-                unknown_name("fp8_format", self.fp8_format, FORMATS), op=type(self).__name__,
+                unknown_name("fp8_format", name, FORMATS), op=type(self).__name__,
                 help='"HYBRID", or "E4M3"; nobody trains in pure E5M2',
             )  # fmt: skip
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from minimp.errors import SettingError
 from minimp.fp8.recipes import DelayedScaling, Fp8Recipe, recipe_named
-from minimp.fp8.states import LinearState
+from minimp.fp8.states import LinearState, may_compute_in_fp8
 from minimp.modes import MODES, Modes, Scope
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ class Fp8Region:
         recipe: how tensors are scaled.
         layers: identities of the layers that it rules; None: all.
         number: of the outermost region, in order: a layer's scales move on when a new one uses it.
+        given: identity of a layer -> the scales it read by here, for a second run (`mp.recompute`).
     """
 
     recipe: Fp8Recipe
     layers: frozenset[int] | None
     number: int
+    given: dict[int, tuple[float, float, float]] = field(default_factory=dict)
 
     def takes(self, layer: Linear) -> bool:
         """Tell whether it rules a layer."""
@@ -45,18 +47,17 @@ class Fp8Region:
         made: dict[str, Any] = {"recipe": self.recipe, "format": _result_format(modes)}
         if not isinstance(self.recipe, DelayedScaling):
             return made
-        state = layer.fp8_state
-        if state is None:
-            state = LinearState.of(self.recipe)
-            if modes.grad_enabled:
-                layer.fp8_state = state
-        elif modes.grad_enabled and not modes.recomputing and state.region != self.number:
+        state = layer.fp8_state or LinearState.of(self.recipe)
+        if modes.recomputing:  # the first run noted the amaxes; since then, the scales may have moved
+            return {**made, "scales": self.given.get(id(layer), state.scales)}
+        if not modes.grad_enabled:
+            return {**made, "scales": state.scales}
+        if layer.fp8_state is not None and state.region != self.number:
             state.advance(self.recipe)
             state.fit(self.recipe)
-        if modes.grad_enabled and not modes.recomputing:
-            state.region = self.number
-        stage = state.stage if modes.grad_enabled else None
-        return {**made, "scales": state.scales, "stage": stage}
+        layer.fp8_state, state.region = state, self.number
+        self.given[id(layer)] = state.scales
+        return {**made, "scales": state.scales, "stage": state.stage}
 
 
 def region_of(recipe: Fp8Recipe, layers: Iterable[Linear] | None) -> Fp8Region:
@@ -91,7 +92,7 @@ class fp8_autocast(Scope):  # noqa: N801 - Transformer Engine's name
             every `nn.Linear` that runs.
 
     Raises:
-        SettingError: an unknown recipe; no layers.
+        SettingError: an unknown recipe; no layers, or what is no `nn.Linear`; `enabled` is not True or False.
     """
 
     def __init__(
@@ -99,20 +100,31 @@ class fp8_autocast(Scope):  # noqa: N801 - Transformer Engine's name
         layers: Iterable[Linear] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.enabled = bool(enabled)
+        if not isinstance(enabled, bool):
+            raise SettingError(
+                f"enabled is True or False, not {enabled!r}", op="fp8_autocast",
+                help="a recipe goes by its name: fp8_autocast(recipe=...)",
+            )  # fmt: skip
+        self.enabled = enabled
         self.recipe = DelayedScaling() if recipe is None else recipe_named(recipe)
         self.layers = None if layers is None else tuple(layers)
         if self.layers is not None and not self.layers:
             raise SettingError(
                 "there are no layers to run in FP8", op="fp8_autocast", help="layers=None: all"
             )
+        for each in self.layers or ():
+            if not may_compute_in_fp8(each):
+                raise SettingError(
+                    f"layers has {each!r}, which is no nn.Linear", op="fp8_autocast",
+                    help="of a mapping give the values: layers=fp8.linears(model).values()",
+                )  # fmt: skip
 
     def changes(self, now: Modes) -> dict[str, Any]:
         """Open a region; nested ones are part of the outermost one's step."""
         if not self.enabled:
             return {"fp8": None}
-        made = region_of(self.recipe, self.layers)
-        return {"fp8": made if now.fp8 is None else Fp8Region(made.recipe, made.layers, now.fp8.number)}
+        made, outer = region_of(self.recipe, self.layers), now.fp8
+        return {"fp8": made if outer is None else replace(made, number=outer.number, given=outer.given)}
 
 
 def is_fp8_enabled() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Filter", "LinearState", "TensorState", "advance", "aligned", "drop_staged", "linears",
-    "load_state_dict", "scales_of", "state_dict", "states",
+    "load_state_dict", "may_compute_in_fp8", "scales_of", "state_dict", "states",
 ]  # fmt: skip
 
 Filter = Callable[["Linear", str], bool]
@@ -110,8 +111,13 @@ def linears(model: Module, filter_fn: Filter | None = None) -> dict[str, Linear]
         model: a module.
         filter_fn: `filter_fn(module, path)` (torchao's `module_filter_fn`), as :func:`aligned`; None: all.
     """
-    found: Any = {path: each for path, each in model.named_modules() if hasattr(type(each), "fp8_state")}
+    found: Any = {path: each for path, each in model.named_modules() if may_compute_in_fp8(each)}
     return {path: each for path, each in found.items() if filter_fn is None or filter_fn(each, path)}
+
+
+def may_compute_in_fp8(x: object) -> bool:
+    """Tell whether something is an `nn.Linear`."""
+    return hasattr(type(x), "fp8_state")
 
 
 def aligned(module: Linear, path: str) -> bool:
@@ -187,10 +193,11 @@ def _state_of(path: str, saved: Any) -> LinearState:
     for role in ROLES:
         history = np.array(saved[f"{role}.amax_history"])
         scale = saved[f"{role}.scale"]
-        if history.dtype != HISTORY or history.ndim != 1 or not history.size or not isinstance(scale, float):
+        a_history = history.dtype == HISTORY and history.ndim == 1 and history.size
+        if not (a_history and isinstance(scale, float) and 0 < scale < math.inf):
             raise CheckpointError(
-                f"{path}.{role}: expected a float32 history and a scale, got {history.dtype} of shape "
-                f"{history.shape} and {scale!r}",
+                f"{path}.{role}: expected a float32 history and a finite scale above 0, got {history.dtype} "
+                f"of shape {history.shape} and {scale!r}",
                 op="fp8.load_state_dict",
             )  # fmt: skip
         made.tensors[role] = TensorState(history, scale)

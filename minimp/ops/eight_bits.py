@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,10 @@ from minimp.door import op
 from minimp.errors import GradientError, SettingError, ShapeError
 from minimp.formats import Format
 from minimp.fp8.quantizing import Copy, Operand, copy_of, operand_of, scale_for
+from minimp.fp8.recipes import ROLES, Fp8Recipe
+from minimp.fp8.scales import inverse_of
 from minimp.policy import CastClass, Mixed, format_of
 from minimp.tape import Array, Node
-
-if TYPE_CHECKING:
-    from minimp.fp8 import Fp8Recipe
 
 __all__ = ["linear_fp8"]
 
@@ -48,9 +47,11 @@ def linear_fp8(
 
     Raises:
         ShapeError: x, W and b do not fit.
-        SettingError: the accumulation names a matrix unit, which takes FP8 numbers without scales only.
+        SettingError: the accumulation names a matrix unit, which takes FP8 numbers without scales only; no
+            recipe; `scales` or `stage` where the recipe has no history; a scale that cannot be divided by.
     """
     _check(ctx, x, weight, bias)
+    _check_options(recipe, scales, stage)
     given = (None, None, None) if scales is None else scales
     wide_x, wide_weight = _matrix(ctx, x), _matrix(ctx, weight)
     a = _first(ctx, wide_x, "input", 1, recipe, given[0], stage)
@@ -166,4 +167,23 @@ def _check(ctx: Node, x: Array, weight: Array, bias: Array | None) -> None:
         raise SettingError(
             f"accumulate={ctx.accumulate!r} cannot act: a matrix unit is modelled for operands of one format",
             op="linear_fp8", help="mp.formats.matmul(a, b, fmt='float8_e4m3fn', accumulate=...) shows one",
+        )  # fmt: skip
+
+
+def _check_options(recipe: Any, scales: Any, stage: Stage | None) -> None:
+    """Refuse what is no recipe, and what the recipe does not read."""
+    if not isinstance(recipe, Fp8Recipe):
+        raise SettingError(
+            f"recipe is a recipe of minimp.fp8, not {recipe!r}",
+            op="linear_fp8", help="fp8.fp8_recipes has them by name",
+        )  # fmt: skip
+    for name, given in (("scales", scales), ("stage", stage)):
+        if given is not None and not recipe.has_history:
+            raise SettingError(f"{name} cannot act: {type(recipe).__name__} has no history", op="linear_fp8")
+    if scales is not None and not (
+        len(scales) == len(ROLES) and all(s > 0 and math.isfinite(s + inverse_of(s)) for s in scales)
+    ):
+        raise SettingError(
+            f"scales are three numbers above 0, of x, W and dY, finite like their inverses; got {scales!r}",
+            op="linear_fp8", help="with delayed scaling: a smaller margin",
         )  # fmt: skip

@@ -251,6 +251,16 @@ def test_what_is_refused() -> None:
         ops.linear_fp8(x, w, mp.tensor([1.0]), recipe=FixedScaling())
     with mp.accumulate("tensorcore:hopper"), pytest.raises(SettingError, match="cannot act"):
         ops.linear_fp8(x, w, recipe=FixedScaling())
+    with pytest.raises(SettingError, match="not 'current'"):
+        ops.linear_fp8(x, w, recipe="current")
+    for options in ({"scales": (1.0, 1.0, 1.0)}, {"stage": print}):
+        with pytest.raises(SettingError, match="cannot act: MXFP8BlockScaling has no history"):
+            ops.linear_fp8(x, w, recipe=MXFP8BlockScaling(), **options)
+    for wrong in (0.0, -1.0, np.nan, np.inf, 2.0**-140):
+        with pytest.raises(SettingError, match="three numbers above 0"):
+            ops.linear_fp8(x, w, recipe=DelayedScaling(), scales=(1.0, wrong, 1.0))
+    with pytest.raises(SettingError, match="three numbers above 0"):
+        ops.linear_fp8(x, w, recipe=DelayedScaling(), scales=(1.0, 1.0))
     y = ops.linear_fp8(x, w, recipe=FixedScaling())
     with pytest.raises(GradientError, match="no second derivative"):
         mp.grad(y.sum(), x, create_graph=True)

@@ -168,6 +168,8 @@ def test_defaults_are_transformer_engines() -> None:
     ("make", "words"),
     [
         (lambda: DelayedScaling(fp8_format="E5M2"), "nobody trains in pure E5M2"),
+        (lambda: DelayedScaling(fp8_format=["HYBRID"]), "unknown fp8_format"),
+        (Fp8Recipe, "says nothing of scales"),
         (lambda: DelayedScaling(amax_history_len=0), "at least 1"),
         (lambda: DelayedScaling(amax_history_len=True), "at least 1"),
         (lambda: DelayedScaling(margin=0.5), "whole number"),
@@ -185,6 +187,13 @@ def test_a_choice_that_cannot_be_is_refused(make: object, words: str) -> None:
     """Oracle: SettingError that names what can be."""
     with pytest.raises(SettingError, match=words):
         make()  # type: ignore[operator]  # a lambda
+
+
+def test_equal_recipes_read_alike() -> None:
+    """Oracle: the repr, which a resumed run is compared by; numbers of NumPy, and whole ones."""
+    assert repr(FixedScaling(input=np.float32(2), grad=2)) == repr(FixedScaling(input=2.0, grad=2.0))
+    made = DelayedScaling(margin=np.int64(1), amax_history_len=np.int32(16))
+    assert repr(made) == repr(DelayedScaling(margin=1, amax_history_len=16))
 
 
 @pytest.mark.parametrize("recipe", fp8_recipes.values(), ids=list(fp8_recipes))

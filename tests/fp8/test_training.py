@@ -16,7 +16,7 @@ import minimp as mp
 from minimp import functional, memory, models, nn, optim
 from minimp.checks.eight_bits import check_fp8_scales
 from minimp.data import digits
-from minimp.errors import CheckpointError, SettingError
+from minimp.errors import CheckpointError, GradientError, SettingError
 from minimp.evaluation import evaluate
 from minimp.experiments import EXPERIMENTS, run_experiment
 from minimp.fp8 import (
@@ -164,6 +164,48 @@ def test_recompute_reads_by_the_scales_of_the_first_run() -> None:
     assert found[0] == found[1]
 
 
+def of_two_forwards(again: bool, where: str) -> Any:
+    """Return gradients and states after two forwards, each a step of its own, and their backwards."""
+    mp.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    region = fp8_autocast(recipe=DelayedScaling(amax_history_len=2))
+
+    def opening(x: mp.Tensor) -> mp.Tensor:
+        with region:
+            return model(x)
+
+    results = []
+    for factor in (1.0, 0.77):
+        x = mp.tensor(np.float32(factor) * np.array([[1.3, 2.3, 3.3, 4.3]], np.float32))
+        with region if where != "inside" else fp8_autocast(False):
+            function = model if where == "outside" else opening
+            results.append(mp.recompute(function, x) if again else function(x))
+    for y in reversed(results):
+        y.sum().backward()
+    return bits(([p.grad.numpy() for p in model.parameters()], state_dict(model)))
+
+
+@pytest.mark.parametrize("where", ["outside", "both"])
+def test_recompute_after_the_scales_have_moved(where: str) -> None:
+    """Oracle: the same without recompute, bit for bit: two forwards come before the first backward."""
+    assert of_two_forwards(True, where) == of_two_forwards(False, where)
+
+
+def test_recompute_refuses_scales_that_it_cannot_bring_back() -> None:
+    """Oracle: GradientError, for the region that knew them was opened in the function, and is gone."""
+    with pytest.raises(GradientError, match="scales of linear_fp8 have moved"):
+        of_two_forwards(True, "inside")
+
+
+def test_a_copied_step_knows_its_layers() -> None:
+    """Oracle: the original: what the first stage casts (nothing, all weights are read in FP8), and losses."""
+    step = step_of("mixed-fp8")
+    step(*batch())
+    twin = copy.deepcopy(step)
+    assert next(iter(twin.stages(*batch()))).tensors == {}
+    assert twin(*batch(1)).loss == step(*batch(1)).loss
+
+
 def test_a_copy_has_a_state_of_its_own() -> None:
     """Oracle: the original's bits after the copy has trained on."""
     step = step_of("mixed-fp8")
@@ -210,9 +252,10 @@ def test_a_state_of_another_run_is_refused() -> None:
         load_state_dict(trainer.step.model, {"7": {}})
     with pytest.raises(CheckpointError, match="histories and scales"):
         load_state_dict(trainer.step.model, {"0": {}})
-    wrong = {"0": {**state["fp8"]["0"], "grad.scale": 1}}
-    with pytest.raises(CheckpointError, match=r"0\.grad"):
-        load_state_dict(trainer.step.model, wrong)
+    for scale in (1, 0.0, -1.0, np.inf, np.nan):
+        wrong = {"0": {**state["fp8"]["0"], "grad.scale": scale}}
+        with pytest.raises(CheckpointError, match=r"0\.grad"):
+            load_state_dict(trainer.step.model, wrong)
     after = trainer.state_dict()
     assert bits((after["model"], after["fp8"])) == before
 
@@ -315,6 +358,12 @@ def test_a_setting_that_cannot_act_is_refused() -> None:
         step_of("mixed-fp8", fp8_filter_fn=lambda module, path: False)
     with pytest.raises(SettingError, match="no layers"):
         fp8_autocast(layers=[])
+    with pytest.raises(SettingError, match=r"'0', which is no nn\.Linear"):
+        fp8_autocast(layers=linears(small()))
+    with pytest.raises(SettingError, match="enabled is True or False"):
+        fp8_autocast("current")
+    with pytest.raises(SettingError, match="fp8_layers cannot act"):
+        evaluate(small(), digits("test"), "fp32", fp8_layers=[small()[0]])
     with pytest.raises(SettingError, match="float64"):
         Recipe("wide", "float64", "float64", fp8="current")
     with pytest.raises(SettingError, match="cannot be accumulated"):
