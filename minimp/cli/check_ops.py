@@ -20,9 +20,9 @@ SHORT = {"float16": "low", "float32": "fp32", "float64": "fp64"}
 OPS_LEGEND = (
     "cpu, cuda: the format of the op's result from float32 inputs under autocast: low is the region's, "
     "- no float, or refused. Then per format, of results and gradients from inputs of that format: how "
-    "many are equal to the last bit, the largest distance in ULPs between values that float64 claims, and "
-    "which of the two lie in the op's error bound: both, minimp alone (with a reason in the list below), "
-    "or NOT minimp."
+    "many are equal to the last bit, the largest distance in ULPs where the op's error bound holds, and "
+    "which of the two lie in that bound: both, minimp alone (with a reason in the list below), or NOT "
+    "minimp."
 )
 
 
@@ -77,7 +77,8 @@ def _values(rows: Iterable[Row]) -> tuple[float, int, str] | None:
     if not held:
         return None
     percent = 100.0 * sum(each["equal"] for each in held) / sum(each["elements"] for each in held)
-    ours, theirs = (any(each[key] for each in held) for key in ("ours_out", "theirs_out"))
+    ours = any(each["ours_out"] for each in held)
+    theirs = any(each["theirs_out"] or each["otherwise"] for each in held)
     return (
         percent,
         max(each["max_ulp"] for each in held),

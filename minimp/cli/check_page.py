@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimp.cli.check_view import conclusion, figure_text, known_in, setting
+from minimp.cli.check_view import caution, conclusion, figure_text, known_in, setting
 from minimp.frameworks.results import Comparison, Section, Verdict
 from minimp.pages import render
 
@@ -28,6 +28,7 @@ def page(found: Comparison) -> str:
         holds=bool(found),
         verdict=conclusion(found),
         setting=setting(found),
+        caution=caution(found),
         words=[verdict.value for verdict in Verdict],
         known=[
             {"name": each.name, "count": count, "reason": each.reason, "source": each.source}

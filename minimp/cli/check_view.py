@@ -17,7 +17,7 @@ from minimp.frameworks.documented import DIFFERENCES, Difference
 from minimp.frameworks.results import Comparison, Row, Section, Verdict
 from minimp.frameworks.suites import SUITES
 
-__all__ = ["as_json", "conclusion", "figure_text", "known_in", "setting", "show", "show_suites"]
+__all__ = ["as_json", "caution", "conclusion", "figure_text", "known_in", "setting", "show", "show_suites"]
 
 FEW = 16
 """A section of at most so many rows is shown row by row."""
@@ -54,7 +54,11 @@ def show(
         brief: leave out the table of ops, and sections row by row.
     """
     out.print(Text(_wrapped(setting(found), out.width)))
+    if found.unseen:
+        out.print(Text(_wrapped(caution(found), out.width), style="yellow"))
     if not brief:
+        if find is not None and not any(_chosen(section, find, everything) for section in found):
+            out.print(Text(_wrapped(f"Nothing that was compared contains {find!r}.", out.width)))
         _show_ops(out, found, find)
         for section in found:
             rows = _chosen(section, find, everything)
@@ -72,6 +76,18 @@ def setting(found: Comparison) -> str:
     """Say what ran, and where."""
     versions = ", ".join(f"{name} {number}" for name, number in found.versions.items())
     return f"{versions}; {found.machine}; {found.seconds:.0f} s."
+
+
+def caution(found: Comparison) -> str:
+    """Say which versions ran that nobody has seen the documented differences in; "" if there are none."""
+    if not found.unseen:
+        return ""
+    seen = " and ".join(f"{name} {found.seen_with[name]}" for name in found.unseen)
+    ran = " and ".join(f"{name} {number}" for name, number in found.unseen.items())
+    return (
+        f"The documented differences were seen in {seen}, and this is {ran}: what differs here may be a "
+        "change between the two."
+    )
 
 
 def conclusion(found: Comparison) -> str:
@@ -110,6 +126,7 @@ def as_json(found: Comparison, seed: int) -> dict[str, Any]:
         "agrees": bool(found),
         "seed": seed,
         "versions": dict(found.versions),
+        "documented_in_versions": dict(found.seen_with),
         "machine": found.machine,
         "seconds": found.seconds,
         "sections": {section.name: _section_json(section) for section in found},

@@ -96,6 +96,7 @@ class Comparison:
         machine: the processor and the operating system.
         sections: what was compared.
         seconds: how long it all took.
+        seen_with: the versions in which the documented differences were seen, by name.
     """
 
     framework: str
@@ -103,12 +104,19 @@ class Comparison:
     machine: str
     sections: tuple[Section, ...]
     seconds: float = 0.0
+    seen_with: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.sections) and all(self.sections)
 
     def __iter__(self) -> Iterator[Section]:
         return iter(self.sections)
+
+    @property
+    def unseen(self) -> dict[str, str]:
+        """The versions that ran and are not those in which the documented differences were seen."""
+        ran = {name: self.versions.get(name, "not installed") for name in self.seen_with}
+        return {name: ran[name] for name, seen in self.seen_with.items() if ran[name].split("+")[0] != seen}
 
     @property
     def counts(self) -> Counter[Verdict]:

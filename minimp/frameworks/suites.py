@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -37,12 +37,14 @@ class Suite:
         install: the command that installs what it needs.
         packages: the distributions whose versions a report names.
         parts: the sections, in the order in which they run.
+        seen_with: the versions in which the documented differences were seen.
     """
 
     name: str
     install: str
     packages: tuple[str, ...]
     parts: tuple[Part, ...]
+    seen_with: Mapping[str, str] = field(default_factory=dict)
 
 
 SUITES = Named(
@@ -61,6 +63,7 @@ SUITES = Named(
             Part("training", "minimp.frameworks.training.torch_training", ("torch",),
                  "100 steps of four networks in three formats"),
         ),
+        {"torch": "2.13.0"},
     ),
     Suite(
         "jax", 'pip install "minimp[jax]"', ("jax", "jmp", "flax"),
@@ -68,6 +71,7 @@ SUITES = Named(
             Part("scalers", "minimp.frameworks.scalers.jax_scalers", ("jax", "jmp", "flax"),
                  "the loss scales of jmp and Flax"),
         ),
+        {"jmp": "0.0.4", "flax": "0.12.8"},
     ),
     Suite(
         "keras", 'pip install "minimp[keras]"', ("keras", "jax"),
@@ -118,7 +122,9 @@ def run_suite(
         raise SettingError(f"seed: expected a whole number of at least 0, got {seed}", op="run_suite")
     start = time.perf_counter()
     sections = tuple(_run(part, seed, begin) for part in sections_of(suite, only))
-    return Comparison(suite.name, dict(_versions(suite)), _machine(), sections, time.perf_counter() - start)
+    return Comparison(
+        suite.name, dict(_versions(suite)), _machine(), sections, time.perf_counter() - start, suite.seen_with
+    )  # fmt: skip
 
 
 def _run(part: Part, seed: int, begin: Callable[[str], None] | None) -> Section:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from minimp.cli import check, check_view, main
 from minimp.cli.base import console
 from minimp.cli.check_ops import op_lines
+from minimp.cli.check_page import page
 from minimp.errors import SettingError
 from minimp.frameworks import suites
 from minimp.frameworks.documented import Difference
@@ -97,7 +99,8 @@ def test_the_screen_says_all_in_100_columns(giving: Any, capsys: Capture) -> Non
 
 def values(op: str, low: str, **figures: Any) -> Row:
     """Return a row of section "values"."""
-    given = {"elements": 100, "equal": 100, "max_ulp": 0, "ours_out": 0, "theirs_out": 0} | figures
+    counts = dict.fromkeys(("max_ulp", "ours_out", "theirs_out", "otherwise"), 0)
+    given = {"elements": 100, "equal": 100} | counts | figures
     verdict = Verdict.DIFFERS if given["ours_out"] else Verdict.AGREES
     return Row(op, f"{low}, result", "", "", verdict, figures=given)
 
@@ -117,12 +120,14 @@ def test_each_op_has_a_line(giving: Any, capsys: Capture) -> None:
             values("tanh", "float16", equal=50, max_ulp=3),
             values("tanh", "float16", max_ulp=7, theirs_out=1),
             values("tanh", "bfloat16"), values("exp", "float16", ours_out=2, max_ulp=12_345),
+            values("argmax", "float16", otherwise=1),
         )),
     ))  # fmt: skip
     lines = {line.op: line for line in op_lines(found)}
     assert list(lines) == ["argmax", "exp", "tanh"]
     assert lines["tanh"].formats == {"cpu": "low", "cuda": "fp32"}
     assert lines["argmax"].formats == {"cpu": "-", "cuda": "-"}
+    assert lines["argmax"].values["float16"] == (100.0, 0, "minimp")
     assert lines["tanh"].values == {"float16": (75.0, 7, "minimp"), "bfloat16": (100.0, 0, "both")}
     assert lines["exp"].values == {"float16": (100.0, 12_345, "NOT minimp"), "bfloat16": None}
     assert lines["exp"].verdict is Verdict.DIFFERS
@@ -179,6 +184,30 @@ def test_rows_can_be_asked_for(
     text = capsys.readouterr().out
     assert shown in text
     assert hidden not in text
+
+
+def test_what_nothing_contains_is_told(giving: Any, capsys: Capture) -> None:
+    """Oracle: a text that no row made up here contains; and one that some do."""
+    giving(EQUAL)
+    main(["check", "torch", "--find", "sofmax"])
+    assert "Nothing that was compared contains 'sofmax'." in capsys.readouterr().out
+    main(["check", "torch", "--find", "softmax"])
+    assert "Nothing" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ran", "told"),
+    [("2.13.0", False), ("2.13.0+cpu", False), ("2.13.1", True), ("2.12.0+cu130", True), ("2.13.0a0", True)],
+)
+def test_another_version_than_the_documented_one_is_told(ran: str, told: bool, capsys: Capture) -> None:
+    """Oracle: the versions, by hand: a local build of one version is that version."""
+    pytest.importorskip("jinja2", reason="needs Jinja2")
+    found = replace(made(EQUAL), versions={"torch": ran}, seen_with={"torch": "2.13.0"})
+    check_view.show(console(), found)
+    words = f"were seen in torch 2.13.0, and this is torch {ran}"
+    assert (words in capsys.readouterr().out) is told
+    assert (words in page(found)) is told
+    assert check_view.as_json(found, 0)["documented_in_versions"] == {"torch": "2.13.0"}
 
 
 def test_json_has_every_row_and_figure(giving: Any, tmp_path: Path) -> None:

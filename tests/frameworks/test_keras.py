@@ -70,3 +70,16 @@ def test_keras_computes_with_what_was_chosen(chosen: str | None, expected: str) 
         env=env, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == expected, done.stderr
+
+
+@pytest.mark.slow
+def test_a_library_that_is_not_there_is_named() -> None:
+    """Oracle: a fresh interpreter, and a library that nobody has; one error of ours, exit code 2."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "minimp", "check", "keras", "--quiet"],
+        env={**os.environ, "KERAS_BACKEND": "nobodys"}, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("minimp: error: check keras: Keras cannot be loaded"), done.stderr
+    assert "set KERAS_BACKEND" in done.stderr

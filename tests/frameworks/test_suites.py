@@ -81,6 +81,14 @@ def test_known_differences_are_listed_once_and_with_reasons() -> None:
         assert any(character.isdigit() for character in each.source), each.name
 
 
+def test_each_documented_difference_was_seen_in_the_version_that_a_report_names() -> None:
+    """Oracle: the sources of the differences, which name frameworks and versions."""
+    for each in DIFFERENCES:
+        seen = SUITES[each.framework].seen_with
+        named = [f"{name} {number}".lower() in each.source.lower() for name, number in seen.items()]
+        assert any(named) or "pytorch#" in each.source or "IEEE" in each.source, each.name
+
+
 def test_a_difference_is_known_in_its_own_place_alone() -> None:
     """Oracle: by hand: the same subject in another section, another framework, another case."""
     assert known_difference("torch", "scaler", "update", "to NaN").name == "a-scale-of-nan"

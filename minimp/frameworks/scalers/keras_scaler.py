@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minimp.errors import SettingError
 from minimp.frameworks.judging import judged
 from minimp.frameworks.results import Row, Section
 from minimp.frameworks.scalers.presets_live import Family, State, followed, good_and_bad, mixed, verdict_row
@@ -49,6 +50,9 @@ def compare(seed: int) -> Section:
 
     Args:
         seed: of the random verdicts.
+
+    Raises:
+        SettingError: the library that Keras is to compute with is not installed.
     """
     keras = _load()
     with warnings.catch_warnings():
@@ -64,6 +68,16 @@ def compare(seed: int) -> Section:
 
 def _load() -> Any:
     """Import Keras, with JAX where no choice was made."""
+    try:
+        return _loaded()
+    except (ImportError, ValueError) as fault:  # ValueError: Keras knows no such library
+        raise SettingError(
+            f"Keras cannot be loaded: {fault}", op="check keras",
+            help="set KERAS_BACKEND to a library that is installed: jax, torch or tensorflow",
+        ) from fault  # fmt: skip
+
+
+def _loaded() -> Any:
     if "keras" in sys.modules or "KERAS_BACKEND" in os.environ or find_spec("jax") is None:
         return import_module("keras")
     os.environ["KERAS_BACKEND"] = "jax"
