@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,12 @@ import numpy.typing as npt
 from minimp import formats
 from minimp.fp8.quantizing import FLOAT32, copy_of, operand_of, scale_for
 from minimp.fp8.recipes import ROLES, Fp8Recipe
+from minimp.fp8.states import linears
 from minimp.modes import Modes, Scope
 
 if TYPE_CHECKING:
     from minimp.nn import Module
-    from minimp.tape import Event
+    from minimp.tape import Event, Node
 
 __all__ = ["Losses", "TensorLosses", "losses_of", "watch"]
 
@@ -170,7 +172,8 @@ class watch(Scope):  # noqa: N801 - reads as a statement: `with watch(model) as 
 
     def __init__(self, model: Module | None = None) -> None:
         super().__init__()
-        self.names = {} if model is None else {id(p): name for name, p in model.named_parameters()}
+        self.layers = {} if model is None else linears(model)
+        self.paths: WeakKeyDictionary[Node, str] = WeakKeyDictionary()
         self.found = Losses()
 
     def changes(self, now: Modes) -> dict[str, Any]:
@@ -186,8 +189,16 @@ class watch(Scope):  # noqa: N801 - reads as a statement: `with watch(model) as 
         found = losses_of(event)
         if not found:
             return
-        source = event.node.inputs[1] if len(event.node.inputs) > 1 else None
-        path = self.names.get(id(source), "").removesuffix(".weight")
-        tensors = self.found.by_layer.setdefault(path, {})
+        tensors = self.found.by_layer.setdefault(self._path(event), {})
         for role, each in found.items():
             tensors[role] = tensors.get(role, TensorLosses()) + each
+
+    def _path(self, event: Event) -> str:
+        """Return the path of the layer, by its weight. Of a frozen one, backward has only the node."""
+        if event.node not in self.paths:
+            edge = event.node.inputs[1]
+            array = event.inputs[1] if event.phase == "forward" else None
+            weights = ((path, layer.weight) for path, layer in self.layers.items())
+            found = (path for path, weight in weights if weight is edge or weight.array is array)
+            self.paths[event.node] = next(found, "")
+        return self.paths[event.node]

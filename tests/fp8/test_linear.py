@@ -293,6 +293,31 @@ def test_losses_are_counted() -> None:
     assert losses_of(events[1])["grad"].flushed == 1
 
 
+def test_watching_names_layers_with_frozen_and_shared_weights() -> None:
+    """Oracle: the paths of the layers; a weight that an embedding has too, and one that needs no gradient."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.middle = nn.Embedding(16, 16), nn.Linear(16, 16)
+            self.head = nn.Linear(16, 16, bias=False)
+            self.head.weight = self.tokens.weight
+            self.middle.weight.requires_grad = False
+
+        def forward(self, codes: Any) -> mp.Tensor:
+            return self.head(self.middle(self.tokens(codes)))
+
+    model = Tied()
+    with watch(model) as seen:
+        with fp8_autocast(recipe="current"):
+            y = model(mp.tensor(np.arange(4)))
+        y.sum().backward()
+    assert {path: set(roles) for path, roles in seen.by_layer.items()} == {
+        "middle": {"input", "weight", "grad"},
+        "head": {"input", "weight", "grad"},
+    }
+
+
 def test_watching_a_model_adds_up_by_layer_and_role() -> None:
     """Oracle: the counts of elements, and torchao's compute_error of the copies."""
     mp.manual_seed(0)
