@@ -74,6 +74,12 @@ class GradScaler(MovingScale, WithNames, WithReports):
         hysteresis: int = 1,
         max_consecutive_skips: int | None = None,
     ) -> None:
+        device: Any = init_scale
+        if isinstance(device, str):
+            raise SettingError(
+                f"init_scale: expected a number, got {device!r}",
+                op="GradScaler", help="PyTorch's first argument, the device, is not taken here: leave it out",
+            )  # fmt: skip
         rule = ScaleRule(
             init_scale, growth_factor, backoff_factor, growth_interval, min_scale, max_scale, hysteresis,
             max_consecutive_skips=max_consecutive_skips,
@@ -153,6 +159,7 @@ class GradScaler(MovingScale, WithNames, WithReports):
 
         Raises:
             ScalerError: a tensor carries no scale, or is a sum under several.
+            SettingError: something that is no tensor.
         """
         return unscaled(gradients, self)
 
@@ -239,13 +246,20 @@ class GradScaler(MovingScale, WithNames, WithReports):
             del optimizer.grad_scale, optimizer.found_inf
 
     def _nothing_to_check(self, optimizer: Any) -> ScalerError:
-        names = [name for name, _ in named_parameters(optimizer, self._names)]
+        named = list(named_parameters(optimizer, self._names))
+        late = any(p.grad is not None for _, p in named)
+        has, help_ = (
+            ("had a gradient when they were unscaled, and some have one now",
+             "call backward before unscale_() and step(); update(scaler.get_scale()) begins a new iteration")
+            if late else
+            ("has a gradient",
+             "call scaler.scale(loss).backward() before step(); the loss must depend on these parameters")
+        )  # fmt: skip
         return ScalerError(
-            f"no inf checks were recorded: none of the optimizer's {len(names)} parameters has a gradient "
-            f"({listing(names)})",
-            op="GradScaler.step",
-            help="call scaler.scale(loss).backward() before step(); the loss must depend on these parameters",
-        )
+            f"no inf checks were recorded: none of the optimizer's {len(named)} parameters {has} "
+            f"({listing(name for name, _ in named)})",
+            op="GradScaler.step", help=help_,
+        )  # fmt: skip
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Move S at the end of an iteration, by what the checks since the last update found.

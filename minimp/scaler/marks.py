@@ -148,7 +148,8 @@ def _fault(op: str, carried: Mark, who: str, names: str, consequence: str, remed
     if _too_often(carried):
         return ScalerError(
             f"{who} ({names}) were unscaled {carried.unscaled} times: they are multiplied by {first}",
-            op=op, help="each optimizer unscales its parameters: let no two of them share one",
+            op=op, help="each optimizer unscales its parameters: let no two of them share one; and zero the "
+            "gradients after each step",
         )  # fmt: skip
     return ScalerError(
         f"{who} are still multiplied by the loss scale {first} ({names}), {consequence.format(first)}",
@@ -164,7 +165,8 @@ def mixture(op: str, carried: Mark, who: str) -> ScalerError:
         help_ = (
             "call unscale_() after the last backward, and zero the gradients after the step"
             if carried.unscaled
-            else "scale every part: scaler.scale(loss).backward(); what is meant so: p.grad = p.grad.detach()"
+            else "scale every part: scaler.scale(loss).backward(); a gradient put in place by hand counts as "
+            "one without: do that after the last backward; what is meant so: p.grad = p.grad.detach()"
         )
     else:
         how = f"under different loss scales, {', '.join(factors)}"

@@ -20,14 +20,39 @@ class Names:
     def __init__(self) -> None:
         self._known: dict[int, tuple[Value, str]] = {}  # the parameter is held, so that its id stays its own
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Names:
+        """Name the copies of what was copied before, in the same call, and else the same parameters."""
+        made = Names()
+        made.learn((name, memo.get(id(param), param)) for param, name in self._known.values())
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the ids: parameters that are read back have others."""
+        return {"named": [(name, param) for param, name in self._known.values()]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Learn the names of the parameters that were read back."""
+        self._known = {}
+        self.learn(state["named"])
+
+    def by_id(self) -> dict[int, str]:
+        """Return id of a parameter -> the name that :meth:`learn` was told."""
+        return {key: name for key, (_, name) in self._known.items()}
+
     def learn(self, named: Iterable[tuple[str, Any]]) -> None:
-        """Take (name, parameter) pairs."""
-        for name, param in named:
+        """Take (name, parameter) pairs, all or none.
+
+        Raises:
+            SettingError: something else.
+        """
+        try:
+            pairs = [(str(name), param) for name, param in named]
+        except (TypeError, ValueError):
+            raise _no_pairs(f"got {type(named).__name__}") from None
+        for name, param in pairs:
             if not isinstance(param, Value):
-                raise SettingError(
-                    f"expected (name, parameter) pairs, got {type(param).__name__} for {name!r}"
-                )
-            self._known[id(param)] = (param, str(name))
+                raise _no_pairs(f"got {type(param).__name__} for {name!r}")
+        self._known |= {id(param): (param, name) for name, param in pairs}
 
     def known(self, param: Value) -> str | None:
         """Return the name that :meth:`learn` was told for a parameter, or None."""
@@ -62,9 +87,20 @@ class WithNames:
         self._names.learn(named)
         return self
 
+    def names_by_id(self) -> dict[int, str]:
+        """Return id of a parameter -> the name that :meth:`name_parameters` learned."""
+        return self._names.by_id()
+
     def name_of(self, param: Any) -> str | None:
         """Return the name that :meth:`name_parameters` learned for a parameter, or None."""
         return self._names.known(param)
+
+
+def _no_pairs(got: str) -> SettingError:
+    return SettingError(
+        f"expected a model, or (name, parameter) pairs, {got}",
+        op="name_parameters", help="pass the model, or model.named_parameters()",
+    )  # fmt: skip
 
 
 def listing(names: Iterable[str]) -> str:

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minimp import formats, ops
-from minimp.errors import ScalerError
-from minimp.tape import Node, Value
-from minimp.tape.scales import PLAIN, RECORDED, Mark, mark_of, shown
+from minimp.errors import ScalerError, SettingError
+from minimp.tape import Node, Value, require_saved
+from minimp.tape.scales import PLAIN, RECORDED, Mark, mark_of, recorded_now, shown
+from minimp.tensors import Tensor
 
 __all__ = ["refuse_scaled_penalty", "unscaled"]
 
@@ -58,8 +59,8 @@ def refuse_scaled_penalty(outputs: Value, scale: float) -> None:
     """
     if not RECORDED or outputs.node is None:
         return
-    live = dict(RECORDED)
-    degree = _degrees(outputs.node, live).get(outputs.node, 0.0)
+    live = recorded_now()
+    degree = _degrees(outputs.node, live).get(outputs.node, 0.0) if live else 0.0
     if abs(degree) <= CLOSE:
         return
     factors = sorted({shown(each) for carried in live.values() for each in carried.factors})
@@ -76,9 +77,16 @@ def refuse_scaled_penalty(outputs: Value, scale: float) -> None:
 def unscaled(gradients: Any, scaler: Any) -> Any:
     """Return gradients divided by the scale that they carry, recorded; see `GradScaler.unscaled`."""
     if isinstance(gradients, list | tuple):
-        return type(gradients)(unscaled(each, scaler) for each in gradients)
+        kind: Any = type(gradients)
+        divided = [unscaled(each, scaler) for each in gradients]
+        return kind(*divided) if hasattr(gradients, "_fields") else kind(divided)  # a named tuple takes each
     if gradients is None or not scaler.is_enabled():
         return gradients
+    if not isinstance(gradients, Tensor):
+        raise SettingError(
+            f"expected gradients, or a list or tuple of them, got {type(gradients).__name__}",
+            op="GradScaler.unscaled", help="take them by mp.grad(scaler.scale(loss), parameters)",
+        )  # fmt: skip
     carried = mark_of(gradients) or PLAIN
     if len(carried.factors) != 1 or (carried is PLAIN and scaler.get_scale() != 1.0):
         what = "no scale" if carried is PLAIN else "several scales, " + ", ".join(map(shown, carried.factors))
@@ -150,6 +158,8 @@ def _towards_zero(degree: float, constant: float | None, sign: float, constants:
 
 def _constant(node: Node) -> float | None:
     """Return the number that an op was given beside a tensor, if there is one."""
+    if not node.recording and getattr(node, "rerun", None) is not None:
+        require_saved(node)  # minimp.recompute let it go; backward will want it, too
     for place, edge in enumerate(node.inputs[: len(node.saved)]):
         array = node.saved[place]
         if edge is None and array is not None and getattr(array, "size", 1) == 1:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from minimp.quiet import hush, speak
 from minimp.tape.records import Array, Value
-from minimp.tape.scales import PLAIN, SOURCES, mark_of, mark_sum, marks_behind, showing
+from minimp.tape.scales import PLAIN, SOURCES, Marks, mark_of, mark_sum, marks_behind, showing
 from minimp.tape.walk import gradients
 
-__all__ = ["backward"]
+__all__ = ["add_to_leaves", "backward"]
 
 
 def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
@@ -26,10 +30,26 @@ def backward(output: Value, grad: Array, *, keep: bool = False) -> None:
         marks = marks_behind([output])
         with showing(marks):
             found = gradients([(output, grad)], keep=keep)
-    for leaf, array in found.items():
-        if isinstance(leaf, Value):
-            held = leaf.grad
-            made = Value.make(array if held is None else leaf.backend.add(held.array, array), leaf.backend)
-            if marks is not None or (held is not None and mark_of(held) is not None):
-                mark_sum(made, held, PLAIN if marks is None else marks(leaf))
-            leaf.grad = made
+    add_to_leaves(found, marks)
+
+
+def add_to_leaves(found: Mapping[Any, Array], marks: Marks | None) -> None:
+    """Add to the `.grad` of each leaf what was found for it, without NumPy's warnings: inf - inf is measured.
+
+    Args:
+        found: place on the tape -> gradient; places that are no leaves are passed over.
+        marks: tells the scales that they carry, or None.
+    """
+    token = hush()
+    try:
+        for leaf, array in found.items():
+            if isinstance(leaf, Value):
+                held = leaf.grad
+                made = Value.make(
+                    array if held is None else leaf.backend.add(held.array, array), leaf.backend
+                )
+                if marks is not None or (held is not None and mark_of(held) is not None):
+                    mark_sum(made, held, PLAIN if marks is None else marks(leaf))
+                leaf.grad = made
+    finally:
+        speak(token)

@@ -19,7 +19,7 @@ from minimp.tape.walk import newest_first
 
 __all__ = [
     "PLAIN", "RECORDED", "SOURCES", "Mark", "Marks", "mark", "mark_of", "mark_shown", "mark_sum",
-    "marks_behind", "showing", "shown",
+    "marks_behind", "recorded_now", "showing", "shown",
 ]  # fmt: skip
 
 
@@ -40,6 +40,10 @@ class Mark:
     factors: frozenset[float]
     scaler: Callable[[], Any] = _nobody
     unscaled: int = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without the scaler: a gradient that is read back has its factors, and is no scaler's."""
+        return Mark, (self.factors, _nobody, self.unscaled)
 
     def times(self, other: Mark) -> Mark:
         """Return the mark of what carries both, one after the other."""
@@ -69,6 +73,12 @@ SOURCES: WeakKeyDictionary[Node, Mark] = WeakKeyDictionary()
 RECORDED: WeakKeyDictionary[Node, Mark] = WeakKeyDictionary()
 """The nodes of gradients that carry a scale and can be differentiated again, while they live."""
 _showing: ContextVar[Marks | None] = ContextVar("minimp.tape.scales", default=None)
+
+
+def recorded_now() -> dict[Node, Mark]:
+    """Return what lives in RECORDED; other threads may add to it meanwhile."""
+    living = [reference() for reference in RECORDED.keyrefs()]
+    return {node: RECORDED[node] for node in living if node is not None}
 
 
 def mark_of(gradient: Any) -> Mark | None:

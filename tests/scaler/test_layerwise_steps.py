@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from minimp import nn
 from minimp.errors import GradientError, ScalerError, SettingError
 from minimp.scaler import GradScaler
 from minimp.scaler.layerwise import LayerwiseScaler
+from minimp.tape.scales import mark_of
 from tests.scaler.layered import (
     deep,
     deep_loss,
@@ -332,3 +333,47 @@ def test_calls_out_of_order_are_refused() -> None:
     scaler.update()
     with pytest.raises(ScalerError, match="no backward went through this scaler since the last update"):
         scaler.update()
+
+
+def test_gradients_of_another_scaler_stay_marked() -> None:
+    """Oracle: the factors: S where the loss was scaled before, S and 1 where parts were added up."""
+    outer = GradScaler(init_scale=8.0)
+    for both in (True, False):
+        scaler = LayerwiseScaler()
+        first, second, loss = trap(scaler)
+        if both:
+            scaler.scale(outer.scale(loss())).backward()
+        else:
+            outer.scale(loss()).backward()
+            scaler.scale(loss()).backward()
+        for p in (first, second):
+            carried = mark_of(p.grad)
+            assert carried is not None
+            assert carried.factors == ({8.0} if both else {1.0, 8.0})
+        with pytest.raises(ScalerError, match="2 of 2 gradients"):
+            scaler.step(PlainSGD([first, second]))
+
+
+def test_infinities_of_two_losses_are_added_up_in_silence() -> None:
+    """Oracle: inf - inf is NaN, found by the step alone (warnings are errors here)."""
+    scaler = LayerwiseScaler()
+    first, second, loss = trap(scaler)
+    for sign in (1.0, -1.0):
+        scaler.scale(loss() * (sign * math.inf)).backward()
+    assert scaler.step(PlainSGD([first, second])).skipped
+
+
+class Losses(NamedTuple):
+    """Two losses."""
+
+    near: Any
+    far: Any
+
+
+def test_named_tuples_of_losses_are_scaled() -> None:
+    """Oracle: the type, and the values of the losses."""
+    scaler = LayerwiseScaler()
+    _, _, loss = trap(scaler)
+    scaled = scaler.scale(Losses(loss(), loss()))
+    assert type(scaled) is Losses
+    assert scaled.near.item() == scaled.far.item() == loss().item()

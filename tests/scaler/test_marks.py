@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import pickle  # noqa: TID251 - whether what users pickle survives
 from collections.abc import Callable
 from typing import Any
 
@@ -188,6 +189,29 @@ def test_copies_of_a_parameter_keep_the_mark() -> None:
     assert [carried(p.grad) for p in net.half().parameters()] == [{S}, {S}]
 
 
+def test_a_model_is_pickled_between_backward_and_step() -> None:
+    """Oracle: the gradient's numbers and factors come back; what unscales it knows nothing of the scaler."""
+    net, scaler = nn.Linear(1, 1), scaler_at()
+    scaler.scale(net(mp.tensor([[2.0]])).sum()).backward()
+    back = pickle.loads(pickle.dumps(net))  # noqa: S301 - made here
+    assert [p.grad.item() for p in back.parameters()] == [2.0 * S, S]
+    assert [carried(p.grad) for p in back.parameters()] == [{S}, {S}]
+    optimizer = optim.SGD(back.parameters(), lr=1.0)
+    with pytest.raises(ScalerError, match="still multiplied by the loss scale 1024"):
+        optimizer.step()
+    scaler.unscale_(optimizer)
+    optimizer.step()
+
+
+def test_gradients_that_overflow_apart_are_added_up_in_silence() -> None:
+    """Oracle: inf - inf is NaN, found by the step and by nobody else (warnings are errors here)."""
+    p, scaler = parameter(1.0), scaler_at()
+    for sign in (1.0, -1.0):
+        scaler.scale((p * (sign * 3e38)).sum()).backward()
+    assert math.isnan(p.grad.item())  # type: ignore[union-attr]
+    assert scaler.step(optim.SGD([p], lr=1.0)).skipped
+
+
 def test_nothing_is_held_and_nothing_walked_when_the_losses_are_gone() -> None:
     """Oracle: the two tables, empty but for what lives."""
     gc.collect()
@@ -355,6 +379,20 @@ def test_unscaling_by_another_scale_than_that_of_backward_is_refused(change: str
     scaler.scale((params[0] * 3.0).sum()).backward()
     scaler.step(optimizer)
     assert params[0].item() == -2.0
+
+
+def test_gradients_that_were_not_renewed_are_refused() -> None:
+    """Oracle: unscaled in two iterations, with no backward between: 1/8 of the gradient; remedy."""
+    p, scaler = parameter(1.0), scaler_at(8.0)
+    optimizer = optim.SGD([p], lr=1.0)
+    scaler.scale(p.sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    with pytest.raises(
+        ScalerError, match=r"unscaled 2 times: .* 1/8.*\n.*zero the gradients after each step"
+    ):
+        scaler.step(optimizer)
+    assert p.item() == 0.0
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 import minimp as mp
 from minimp import functional, nn, ops
-from minimp.errors import ScalerError
+from minimp.errors import ScalerError, SettingError
 from minimp.scaler import GradScaler
 from minimp.scaler.penalties import refuse_scaled_penalty
 from minimp.tensors import Tensor
@@ -39,6 +41,7 @@ TAKEN: dict[str, Penalty] = {
     "WGAN's": lambda g, s, _: (ops.linalg_vector_norm(g[0] / s) - 1.0) ** 2,
     "weighed by S": lambda g, s, _: ((g[0] / s) ** 2).sum() * s,
     "in float16": lambda g, s, _: ((g[0] / s).half() ** 2).sum().float(),
+    "recomputed": lambda g, s, _: mp.recompute(lambda x: ((x / s) ** 2).sum(), g[0]),
 }
 REFUSED: dict[str, Penalty] = {
     "raw": lambda g, _, __: (g[0] ** 2).sum(),
@@ -190,6 +193,56 @@ def test_unscaled_gradients_come_back_as_they_were_given() -> None:
     wide = scaler.unscaled(low)
     assert wide.format is mp.float32
     assert wide.tolist() == [2.0**-20] * 3
+
+
+class Pair(NamedTuple):
+    """Two gradients."""
+
+    first: Any
+    second: Any
+
+
+def test_named_tuples_are_unscaled_and_what_is_no_gradient_is_refused() -> None:
+    """Oracle: g / S by hand; the error in the docstring."""
+    params, scaler = weights(), GradScaler(init_scale=S)
+    found = scaler.unscaled(Pair(gradients(params, scaler)[0], None))
+    assert type(found) is Pair
+    np.testing.assert_array_equal(np.asarray(found.first), np.asarray(mp.grad(loss_of(params), params)[0]))
+    for wrong in (3.0, [3.0], "x", {"a": params[0]}):
+        with pytest.raises(SettingError, match="expected gradients, or a list or tuple of them, got"):
+            scaler.unscaled(wrong)
+
+
+def test_threads_scale_while_others_differentiate() -> None:
+    """Oracle: no thread fails, and each has the gradients of its own loss and penalty."""
+    params = weights()
+    expected = np.asarray(mp.grad(loss_of(params) + (params[0] ** 2).sum(), params)[0])
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            mine, scaler = weights(), GradScaler(init_scale=S)
+            for _ in range(100):
+                grads = gradients(mine, scaler)
+                scaler.scale(loss_of(mine) + (scaler.unscaled(grads)[0].detach() * 0.0).sum()).backward()
+                for each in mine:
+                    each.grad = None
+            scaler.scale(loss_of(mine) + (mine[0] ** 2).sum()).backward()
+            np.testing.assert_array_equal(np.asarray(mine[0].grad) / S, expected)
+        except BaseException as error:  # noqa: BLE001 - told to the thread that asserts
+            failed.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failed == []
 
 
 def test_what_carries_no_scale_or_several_cannot_be_unscaled() -> None:

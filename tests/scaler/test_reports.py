@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle  # noqa: TID251 - whether what users pickle survives
 from dataclasses import replace
 from typing import Any
 
@@ -129,9 +130,36 @@ def test_a_disabled_scaler_reports_too() -> None:
     assert scaler.report_of(optimizer) is None
 
 
+@pytest.mark.parametrize("way", ["deepcopy", "deepcopy alone", "pickle"])
+def test_a_copied_scaler_names_the_parameters_it_is_used_with(way: str) -> None:
+    """Oracle: the names; a scaler that is copied alone goes on with the same parameters, and copies none."""
+    net = mp.nn.Linear(2, 1)
+    scaler = begun().name_parameters(net)
+    if way == "deepcopy alone":
+        copied, theirs = copy.deepcopy(scaler), net
+    elif way == "deepcopy":
+        theirs, copied = copy.deepcopy((net, scaler))
+    else:
+        theirs, copied = pickle.loads(pickle.dumps((net, scaler)))  # noqa: S301 - made here
+    assert [copied.name_of(p) for p in theirs.parameters()] == ["weight", "bias"]
+    if theirs is not net:
+        assert [copied.name_of(p) for p in net.parameters()] == [None, None]
+
+
+def test_names_are_learned_all_or_none() -> None:
+    """Oracle: the errors; the pair before the wrong one is not learned."""
+    w, scaler = parameter(0.0), begun()
+    for wrong in (None, [1], {"a": 1}, [w], [("w", w), ("b", 1)]):
+        with pytest.raises(SettingError, match=r"expected a model, or \(name, parameter\) pairs, got "):
+            scaler.name_parameters(wrong)
+    assert scaler.name_of(w) is None
+
+
 def test_names_need_parameters() -> None:
     """Oracle: the contract of name_parameters()."""
-    with pytest.raises(SettingError, match=r"expected \(name, parameter\) pairs, got float for 'w'"):
+    with pytest.raises(
+        SettingError, match=r"expected a model, or \(name, parameter\) pairs, got float for 'w'"
+    ):
         GradScaler().name_parameters([("w", 1.0)])
 
 

@@ -82,6 +82,7 @@ def test_getters_and_setters() -> None:
             {"growth_factor": 1.0},
             r"GradScaler: growth_factor: expected a number above 1, got 1\.0\n.*'static'",
         ),
+        ({"init_scale": "cuda"}, r"init_scale: expected a number, got 'cuda'\n.*the device, is not taken"),
         ({"backoff_factor": 1.0}, r"backoff_factor: expected a number below 1, got 1\.0"),
         ({"min_scale": 2.0**20}, "init_scale: expected a scale from 1048576.0 to inf, got 65536.0"),
         ({"hysteresis": 0}, "hysteresis: expected at least 1"),

@@ -182,6 +182,18 @@ def test_a_step_without_gradients_names_the_parameters() -> None:
         scaler.step(PlainSGD([w, b]))
 
 
+def test_gradients_that_came_after_unscaling_are_told_from_none() -> None:
+    """Oracle: the error says that there are gradients now, and its remedy works."""
+    p, scaler = parameter(1.0), begun()
+    optimizer = PlainSGD([p])
+    scaler.unscale_(optimizer)
+    scaler.scale((p * 2.0).sum()).backward()
+    with pytest.raises(ScalerError, match="had a gradient when they were unscaled, and some have one now"):
+        scaler.step(optimizer)
+    scaler.update(scaler.get_scale())
+    assert not scaler.step(optimizer).skipped
+
+
 def test_a_closure_is_refused_as_keyword_and_passed_on_by_place() -> None:
     """Oracle: PyTorch 2.13.0."""
     scaler, optimizer = begun(), with_grads((8.0,))
