@@ -53,7 +53,8 @@ def get_total_norm(
         A tensor of one element: float64 if a tensor is, else float32; 0 for no tensors.
 
     Raises:
-        SettingError: p is not greater than 0; or `scaler` stands beside `allow_scaled`.
+        SettingError: p is not greater than 0, something is no tensor, or `scaler` no scaler; or `scaler`
+            stands beside `allow_scaled`.
         ScalerError: a tensor is a gradient that still carries a loss scale, and no scaler, or another one,
             was given; or that was unscaled twice, or added up under several scales.
         GradientError: the norm is not finite, and that was to be an error.
@@ -61,9 +62,9 @@ def get_total_norm(
     p = float(norm_type)
     if not p > 0.0:
         raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="get_total_norm")
-    listed = _as_list(tensors)
+    listed = _as_list("get_total_norm", tensors)
     scales = _scales("get_total_norm", listed, None, scaler, allow_scaled)
-    return _total(listed, scales, p, error_if_nonfinite)
+    return _total("get_total_norm", listed, scales, p, error_if_nonfinite)
 
 
 def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
@@ -112,12 +113,12 @@ def clip_grad_norm_(
     Raises:
         SettingError, ScalerError, GradientError: as :func:`get_total_norm`; no gradient has changed.
     """
-    listed, grads = _with_gradients(parameters)
+    listed, grads = _with_gradients("clip_grad_norm_", parameters)
     scales = _scales("clip_grad_norm_", grads, listed, scaler, allow_scaled)
     p = float(norm_type)
     if not p > 0.0:
         raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="clip_grad_norm_")
-    norm = _total(grads, scales, p, error_if_nonfinite)
+    norm = _total("clip_grad_norm_", grads, scales, p, error_if_nonfinite)
     _multiply(listed, clip_coefficient(norm, float(max_norm)))
     return norm
 
@@ -137,7 +138,7 @@ def clip_grads_with_norm_(
     Raises:
         SettingError, ScalerError: as :func:`get_total_norm`; no gradient has changed.
     """
-    listed, grads = _with_gradients(parameters)
+    listed, grads = _with_gradients("clip_grads_with_norm_", parameters)
     _scales("clip_grads_with_norm_", grads, listed, scaler, allow_scaled)
     _multiply(listed, clip_coefficient(total_norm, float(max_norm)))
 
@@ -163,7 +164,7 @@ def clip_grad_value_(
     limit = float(clip_value)
     if not limit >= 0.0:
         raise SettingError(f"expected clip_value of at least 0, got {clip_value!r}", op="clip_grad_value_")
-    listed, grads = _with_gradients(parameters)
+    listed, grads = _with_gradients("clip_grad_value_", parameters)
     scales = _scales("clip_grad_value_", grads, listed, scaler, allow_scaled)
     for param, scale in zip(listed, scales, strict=True):
         xp, edge = param.backend.xp, limit * scale
@@ -173,13 +174,23 @@ def clip_grad_value_(
 # ---- inside -----------------------------------------------------------------------------------------------
 
 
-def _as_list(tensors: Parameters) -> list[Value]:
-    return [tensors] if isinstance(tensors, Value) else list(tensors)
+def _as_list(op: str, tensors: Parameters) -> list[Value]:
+    """Return one tensor or several as a list."""
+    several = isinstance(tensors, Iterable) and not isinstance(tensors, Value)
+    given: list[Any] = list(tensors) if several else [tensors]  # type: ignore[arg-type]  # `several` says so
+    for each in given:
+        if not isinstance(each, Value):
+            raise SettingError(
+                f"expected tensors, got {type(each).__name__}",
+                op=op,
+                help="pass model.parameters(), for example",
+            )
+    return given
 
 
-def _with_gradients(parameters: Parameters) -> tuple[list[Value], list[Value]]:
+def _with_gradients(op: str, parameters: Parameters) -> tuple[list[Value], list[Value]]:
     """Return the parameters that have a gradient, and their gradients."""
-    pairs = [(param, param.grad) for param in _as_list(parameters)]
+    pairs = [(param, param.grad) for param in _as_list(op, parameters)]
     kept = [(param, grad) for param, grad in pairs if grad is not None]
     return [param for param, _ in kept], [grad for _, grad in kept]
 
@@ -193,6 +204,12 @@ def _scales(
             "scaler= cannot act beside allow_scaled=True, which takes gradients as they are",
             op=op, help="leave one of the two out",
         )  # fmt: skip
+    if scaler is not None and not hasattr(scaler, "get_scale"):
+        raise SettingError(
+            f"scaler: expected a GradScaler, got {type(scaler).__name__}",
+            op=op,
+            help="pass the scaler itself",
+        )
     names = called(gradients, "tensor") if params is None else called(params)
     consequence = "and the norm would be {} times too large" if params is None else (
         "and would be compared with a limit for unscaled ones"
@@ -200,7 +217,7 @@ def _scales(
     return factors_within(op, gradients, names, consequence, scaler, allow)
 
 
-def _total(tensors: list[Value], scales: list[float], p: float, error_if_nonfinite: bool) -> Tensor:
+def _total(op: str, tensors: list[Value], scales: list[float], p: float, error_if_nonfinite: bool) -> Tensor:
     """Return the norm of all elements, each tensor divided by its scale."""
     token = hush()
     try:
@@ -209,8 +226,8 @@ def _total(tensors: list[Value], scales: list[float], p: float, error_if_nonfini
         speak(token)
     if error_if_nonfinite and not math.isfinite(total):
         raise GradientError(
-            f"the norm of the gradients is {total}, so they cannot be clipped",
-            op="clip_grad_norm_",
+            f"the norm of the gradients is {total}, which error_if_nonfinite=True refuses",
+            op=op,
             help="look for the overflow, or skip the step; error_if_nonfinite=False lets it pass",
         )
     dtype = np.float64 if any(each.array.dtype == np.float64 for each in tensors) else np.float32

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import minimp as mp
-from minimp import optim
+from minimp import nn, optim
 from minimp.errors import GradientError, ScalerError, SettingError
 from minimp.tensors import Tensor
 from tests.optim.helpers import parameter, values
@@ -86,6 +86,14 @@ def test_mistakes_are_named() -> None:
         optim.clip_grad_norm_([], 1.0, 0)
     with pytest.raises(SettingError, match="expected clip_value of at least 0, got -1"):
         optim.clip_grad_value_([], -1)
+    net = nn.Linear(1, 1)
+    for wrong, kind in ((net, "Linear"), (net.named_parameters(), "tuple"), ([None], "NoneType"), (3, "int")):
+        with pytest.raises(SettingError, match=f"clip_grad_norm_: expected tensors, got {kind}\\n"):
+            optim.clip_grad_norm_(wrong, 1.0)
+    with pytest.raises(SettingError, match="scaler: expected a GradScaler, got float"):
+        optim.clip_grad_norm_(net.parameters(), 1.0, scaler=1024.0)  # type: ignore[arg-type]
+    with pytest.raises(GradientError, match="get_total_norm: the norm of the gradients is inf"):
+        optim.get_total_norm([mp.tensor([math.inf])], error_if_nonfinite=True)
 
 
 # ---- under loss scaling
