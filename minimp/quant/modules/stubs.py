@@ -1,0 +1,107 @@
+"""Where codes begin and end: marks in a float model, and the modules that take their place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimp import functional
+from minimp.errors import FormatError
+from minimp.nn.making import lifted
+from minimp.nn.module import Module
+from minimp.quant.affine import Affine
+from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale
+from minimp.quant.qtensor import QTensor
+from minimp.tensors import Tensor
+
+__all__ = ["Add", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize"]
+
+
+class QuantStub(Module):
+    """Mark where codes begin; in a float model, a copy of the input (torch.ao.quantization.QuantStub)."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return a copy."""
+        return lifted(input).clone()
+
+
+class DeQuantStub(Module):
+    """Mark where codes end; in a float model, a copy of the input (torch.ao.quantization.DeQuantStub)."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return a copy."""
+        return lifted(input).clone()
+
+
+class Add(Module):
+    """a + b, of a residual connection, as a module that converting finds; with `relu`, max(a + b, 0).
+
+    torch writes ``torch.ao.nn.quantized.FloatFunctional().add(a, b)`` and ``.add_relu(a, b)``.
+    """
+
+    def __init__(self, relu: bool = False) -> None:
+        super().__init__()
+        self.relu = relu
+
+    def forward(self, a: Any, b: Any) -> Tensor:
+        """Return the sum."""
+        y: Tensor = lifted(a) + b
+        return functional.relu(y) if self.relu else y
+
+    def extra_repr(self) -> str:
+        """Show the ReLU."""
+        return f"relu={self.relu}"
+
+
+class Quantize(QuantizedModule):
+    """Floats to codes, (...) -> (...) (torch.ao.nn.quantized.Quantize).
+
+    Args:
+        affine: the numbers of the codes, one scale.
+
+    Raises:
+        SettingError: channels.
+        FormatError: when called, on codes: they cannot be quantised twice.
+    """
+
+    def __init__(self, affine: Affine) -> None:
+        super().__init__()
+        self.keep("", one_scale(affine, "an activation", "Quantize"))
+
+    def forward(self, input: Any) -> QTensor:
+        """Return the codes."""
+        if isinstance(input, QTensor):
+            raise FormatError(
+                f"{self.label} takes floats, got codes: they would be quantised twice", op="Quantize",
+                help="leave out one Quantize, or put a DeQuantize between",
+            )  # fmt: skip
+        return QTensor.of(input, self.kept(""))
+
+    def extra_repr(self) -> str:
+        """Show the numbers."""
+        return str(self.kept(""))
+
+
+class DeQuantize(QuantizedModule):
+    """Codes to float32 numbers, (...) -> (...) (torch.ao.nn.quantized.DeQuantize)."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return s (q - z)."""
+        return buffer_of(self.taken(input).dequantize())
+
+
+class FloatIsland(QuantizedModule):
+    """A module that was left in floats between codes: codes to floats, the module, floats to codes.
+
+    Args:
+        inner: the module.
+        output: the numbers of the codes that it gives.
+    """
+
+    def __init__(self, inner: Module, output: Affine) -> None:
+        super().__init__()
+        self.dequantize, self.inner, self.quantize = DeQuantize(), inner, Quantize(output)
+
+    def forward(self, *inputs: Any) -> QTensor:
+        """Return the codes of what the module makes of floats."""
+        made: QTensor = self.quantize(self.inner(*map(self.dequantize, inputs)))
+        return made

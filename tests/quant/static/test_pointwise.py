@@ -1,0 +1,171 @@
+"""Sums, pools, ReLU and shapes of codes, beside exact fractions and torch."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minimp import functional
+from minimp.errors import FormatError, SettingError, ShapeError
+from minimp.quant import Affine, QTensor
+from minimp.quant.modules import (
+    Add,
+    DeQuantize,
+    DeQuantStub,
+    Quantize,
+    QuantizedAdaptiveAvgPool2d,
+    QuantizedAdd,
+    QuantizedAvgPool2d,
+    QuantizedFlatten,
+    QuantizedMaxPool2d,
+    QuantizedReLU,
+    QuantStub,
+)
+from minimp.tensors import tensor
+from minimp_backends.integer_layers import integer_add
+from tests.quant.static.samples import INT8, MODES, UINT8, Array
+
+HALVES = Affine(0.5, 7, *UINT8)
+CHANNELS = Affine(np.ones(2), np.zeros(2, np.int32), *INT8, axis=1)
+
+
+def some(shape: tuple[int, ...], affine: Affine = HALVES, seed: int = 0) -> QTensor:
+    """Return codes of all sizes."""
+    rng = np.random.default_rng(seed)
+    return QTensor(rng.integers(affine.quant_min, affine.quant_max + 1, shape).astype(affine.storage), affine)
+
+
+@pytest.mark.parametrize("codes", [UINT8, INT8])
+def test_relu(codes: tuple[int, int]) -> None:
+    """Oracle: max(x, 0) of the numbers read back, exact as 0 has a code."""
+    q = some((100,), Affine(0.5, 7, *codes))
+    made = QuantizedReLU()(q)
+    np.testing.assert_array_equal(made.dequantize(), np.maximum(q.dequantize(), 0))
+    assert made.affine == q.affine
+
+
+@pytest.mark.parametrize("axes", [(1, -1), (0, -1), (-2, -1), (2, 2), (0, 1)])
+def test_flatten(axes: tuple[int, int]) -> None:
+    """Oracle: the engine's flatten of the numbers read back."""
+    q = some((2, 3, 4, 5))
+    made = QuantizedFlatten(*axes)(q)
+    np.testing.assert_array_equal(made.dequantize(), tensor(q.dequantize()).flatten(*axes).array)
+    with pytest.raises(ShapeError, match="cannot join axes 1 to 4"):
+        QuantizedFlatten(1, 4)(q)
+
+
+@pytest.mark.parametrize("window", [(2,), (3, 2, 1), ((2, 3), (1, 2), 0, (2, 1)), (2, 2, 0, 1, True)])
+def test_max_pool(window: Any) -> None:
+    """Oracle: the float pool of the numbers read back."""
+    q = some((2, 3, 7, 9), Affine(0.5, 3, *INT8))
+    made = QuantizedMaxPool2d(*window)(q)
+    its = functional.max_pool2d(tensor(q.dequantize()), *window)
+    np.testing.assert_array_equal(made.dequantize(), its.array)
+
+
+def mean_code(codes: Array, zero: int, mode: str) -> int:
+    """Return the mean of a window by the rule, in fractions."""
+    mean = Fraction(int(codes.astype(np.int64).sum()), codes.size)
+    if mode == "float":
+        return round(mean - zero) + zero
+    return int(abs(mean) + Fraction(1, 2)) * (1 if mean >= 0 else -1)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("codes", [UINT8, INT8])
+@pytest.mark.parametrize("size", [1, 2, (3, 2), (None, 1), (5, 4)])
+def test_adaptive_means(mode: str, codes: tuple[int, int], size: Any) -> None:
+    """Oracle: exact means of the windows floor(i H / H') to ceil((i + 1) H / H'), rounded by each rule."""
+    q = some((2, 2, 6, 4), Affine(0.5, 3, *codes))
+    made = QuantizedAdaptiveAvgPool2d(size, mode=mode)(q)
+    pair = size if isinstance(size, tuple) else (size, size)
+    height, width = pair[0] or 6, pair[1] or 4
+    assert made.shape == (2, 2, height, width)
+    for n, c, i, j in np.ndindex(made.shape):
+        rows = slice(i * 6 // height, -((i + 1) * -6 // height))
+        columns = slice(j * 4 // width, -((j + 1) * -4 // width))
+        assert made.codes[n, c, i, j] == mean_code(q.codes[n, c, rows, columns], 3, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_means(mode: str) -> None:
+    """Oracle: exact means of windows that stride apart."""
+    q = some((1, 2, 6, 6))
+    made = QuantizedAvgPool2d(3, 2, mode=mode)(q)
+    for c, i, j in np.ndindex(2, 2, 2):
+        window = q.codes[0, c, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+        assert made.codes[0, c, i, j] == mean_code(window, 7, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("relu", [False, True])
+def test_add(mode: str, relu: bool) -> None:
+    """Oracle: the backend's sum; and the real sum, from which a code is hardly more than half a step away."""
+    a, b, out = Affine(0.05, 120, *UINT8), Affine(0.11, -30, *INT8), Affine(0.13, 90, *UINT8)
+    left, right = some((4, 1, 9), a), some((3, 1), b, seed=1)
+    made = QuantizedAdd(a, b, out, relu=relu, mode=mode)(left, right)
+    scales = tuple(float(each.scale) for each in (a, b, out))
+    its = integer_add(left.codes, right.codes, scales, (120, -30, 90), *UINT8, mode, relu=relu)
+    np.testing.assert_array_equal(made.codes, its)
+    real = left.dequantize().astype(np.float64) + right.dequantize()
+    steps = np.clip((np.maximum(real, 0) if relu else real) / np.float64(out.scale) + 90, 0, 255)
+    assert abs(made.codes - steps).max() < 0.501
+    assert made.affine == out
+
+
+def test_what_add_refuses() -> None:
+    """Oracle: the message: another scale than it was made for, floats, channels."""
+    add = QuantizedAdd(HALVES, HALVES, HALVES)
+    with pytest.raises(SettingError, match=r"made for codes of uint8, scale 0.5.*got uint8, scale 0.25"):
+        add(some((2,)), some((2,), Affine(0.25, 7, *UINT8)))
+    with pytest.raises(FormatError, match="takes codes"):
+        add(some((2,)), np.zeros(2, "f4"))
+    with pytest.raises(SettingError, match="must have one scale"):
+        QuantizedAdd(HALVES, CHANNELS, HALVES)
+
+
+@pytest.mark.parametrize(
+    "module", [QuantizedReLU(), QuantizedFlatten(), QuantizedAvgPool2d(1), QuantizedMaxPool2d(1),
+               QuantizedAdaptiveAvgPool2d(1)], ids=lambda module: type(module).__name__,
+)  # fmt: skip
+def test_what_all_refuse(module: Any) -> None:
+    """Oracle: the message: floats, a tensor of integers, codes with channels."""
+    for wrong in (np.zeros((1, 2, 2, 2), "f4"), tensor(np.zeros((1, 2, 2, 2), "i1"))):
+        with pytest.raises(FormatError, match="takes codes, got a"):
+            module(wrong)
+    with pytest.raises(SettingError, match="takes codes of one scale"):
+        module(some((1, 2, 2, 2), CHANNELS))
+    assert not module.training
+
+
+@given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=20))
+def test_there_and_back(values: list[float]) -> None:
+    """Law: what is quantised and read back lies within half a step, inside the range."""
+    affine = Affine(1.0, 127, *UINT8)
+    x = np.float32(values)
+    y = DeQuantize()(Quantize(affine)(tensor(x)))
+    assert y.array.dtype == np.float32
+    assert abs(y.array - x).max() <= np.float32(0.5)
+
+
+def test_codes_are_not_quantised_twice() -> None:
+    """Oracle: the message."""
+    with pytest.raises(FormatError, match="would be quantised twice"):
+        Quantize(HALVES)(some((2,)))
+    with pytest.raises(FormatError, match="DeQuantize takes codes"):
+        DeQuantize()(np.zeros(2, "f4"))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_marks_do_nothing_in_floats(relu: bool) -> None:
+    """Oracle: the plain ops, and their gradients."""
+    x = tensor(np.float32([-1, 2, 3]), requires_grad=True)
+    y = DeQuantStub()(Add(relu)(QuantStub()(x), tensor(np.float32([-1, -3, 1]))))
+    assert y.array.tolist() == ([0, 0, 4] if relu else [-2, -1, 4])
+    y.sum().backward()
+    assert x.grad.array.tolist() == ([0, 0, 1] if relu else [1, 1, 1])
