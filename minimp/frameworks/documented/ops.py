@@ -21,7 +21,8 @@ OP_DIFFERENCES: tuple[Difference, ...] = (
         "torch 2.13.0, CPU: huber_loss(float32, float64) is float32, where mse_loss is float64",
     ),
     Difference(
-        "fake-kernels-do-not-check", "torch", "formats", ("index_add", "index_copy"), "cuda, *",
+        "fake-kernels-do-not-check", "torch", "formats", ("index_add", "index_copy"),
+        "cuda, *, * then *",
         "fake CUDA tensors do not run the kernel's check that both formats are one; the CPU's kernel refuses "
         "them as we do",
         "torch 2.13.0: torch/_meta_registrations.py, which fake tensors run",

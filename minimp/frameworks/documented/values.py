@@ -216,7 +216,7 @@ ANOTHER_MEANING = (
     _values(
         "dtype-casts-the-input",
         "softmax sum cumsum",
-        FLOAT64,
+        "in float64 too: *, dtype",
         "with dtype=, torch casts the input first, which a narrower format rounds or overflows; here the "
         "result is rounded, and the input is not",
         "torch 2.13.0, torch.nn.functional.softmax: with dtype, 'the input tensor is casted to dtype before'",
@@ -255,16 +255,24 @@ ANOTHER_MEANING = (
     ),
     _values(
         "order-among-equals",
-        "argsort getitem",
-        FLOAT64,
-        "torch's sort and topk may put equal elements in any order (stable=False); here they keep the "
-        "order they had, so indices and gradients may fall on another of them",
+        "argsort",
+        "in float64 too: *, result",
+        "torch's argsort may put equal elements in any order (stable=False); here they keep the order they "
+        "had, so indices may be of another of them",
         "torch 2.13.0: torch.argsort is not stable unless asked",
+    ),
+    _values(
+        "gradients-among-equals",
+        "getitem",
+        "in float64 too: *, gradients, [st]o*",
+        "torch's sort and topk may put equal elements in any order; here they keep the order they had, so a "
+        "gradient may fall on another of them",
+        "torch 2.13.0: torch.sort and torch.topk are not stable unless asked",
     ),
     _values(
         "max-among-nan",
         "amax",
-        FLOAT64,
+        "in float64 too: *, gradients, max",
         "the gradient of x.max() goes to the NaN elements in torch; here, as in torch's amax, NaN is "
         "equal to nothing and every element gets NaN",
         "torch 2.13.0: the gradients of max() and of amax() beside NaN",
