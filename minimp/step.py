@@ -157,18 +157,19 @@ class TrainStep:
         micro_batches: int = 1,
         fp8_filter_fn: Filter | None = None,
     ) -> None:
+        # the model first: a deep copy goes in this order, and a scaler names what was copied before it
+        self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.recipe = recipes[recipe] if isinstance(recipe, str) else recipe
         self.scaler = _make_scaler(self.recipe, scaler)
         if max_norm is not None and not max_norm > 0:
             raise SettingError(f"max_norm must be greater than 0, got {max_norm}")
         if micro_batches < 1:
             raise SettingError(f"micro_batches must be at least 1, got {micro_batches}")
+        self.fp8_layers = _fp8_layers(model, self.recipe, fp8_filter_fn)
         optimizer.configure(master_weights=self.recipe.master_weights, update=self.recipe.update)
         low = Recipe.low(self.recipe.param_dtype)
         model.to(self.recipe.param_dtype, keep_statistics=low)
         self.scaler.name_parameters(model)
-        self.fp8_layers = _fp8_layers(model, self.recipe, fp8_filter_fn)
-        self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
         self.max_norm, self.micro_batches = max_norm, micro_batches
 
     def __call__(self, inputs: Any, targets: Any) -> StepReport:

@@ -354,8 +354,10 @@ def test_a_setting_that_cannot_act_is_refused() -> None:
     """Oracle: SettingError: no FP8 in the recipe, no layer for it, float64, a matrix unit, no such name."""
     with pytest.raises(SettingError, match="has no FP8"):
         step_of("mixed-bf16", fp8_filter_fn=aligned)
+    wide = small().double()
     with pytest.raises(SettingError, match="there is none"):
-        step_of("mixed-fp8", fp8_filter_fn=lambda module, path: False)
+        step_of("mixed-fp8", wide, fp8_filter_fn=lambda module, path: False)
+    assert {p.format.name for p in wide.parameters()} == {"float64"}, "and the model is as it was"
     with pytest.raises(SettingError, match="no layers"):
         fp8_autocast(layers=[])
     with pytest.raises(SettingError, match=r"'0', which is no nn\.Linear"):

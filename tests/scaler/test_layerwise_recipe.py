@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import minimp as mp
 from minimp.scaler import LayerwiseScaler
 
@@ -28,3 +30,13 @@ def test_each_stage_checks_and_layers_have_names() -> None:
     text = str(step.scaler.report())
     assert all(f"{name} " in text or f"{name}.weight" in text for name in weights if name.isdigit())
     assert max(step.scaler.factors.values()) > 1.0
+
+
+def test_a_copied_step_names_its_layers_as_the_first_one_does() -> None:
+    """Oracle: the report of the original, whose scaler was told the names of its model."""
+    step = deep_step()
+    digits = mp.data.digits("train")
+    twin = copy.deepcopy(step)
+    for each in (step, twin):
+        each(digits.inputs[:64], digits.targets[:64])
+    assert str(twin.scaler.report()) == str(step.scaler.report())
