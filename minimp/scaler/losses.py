@@ -273,7 +273,8 @@ class LossScalers(WithNames, WithReports):
             ScalerError, SettingError: another number of losses, or one that cannot be used, as
                 :meth:`minimp.GradScaler.load_state_dict`. Nothing is changed.
         """
-        states = state_dict.get("losses")
+        given: Any = state_dict
+        states = given.get("losses") if isinstance(given, Mapping) else None
         if not isinstance(states, Sequence) or len(states) != len(self._scales):
             got = len(states) if isinstance(states, Sequence) else "none"
             raise SettingError(

@@ -90,9 +90,11 @@ def marks_unscaled(named: Sequence[tuple[str, Value, Value]], scale: float) -> l
         was = shown(next(iter(other[0][1].factors)))
         raise ScalerError(
             f"{len(other)} of {len(named)} gradients were scaled by {was} ({listing(n for n, _ in other)}), "
-            f"the scale is now {shown(scale)}: it was changed between backward and unscale_()",
+            f"the scale is now {shown(scale)}: it was changed between backward and unscale_(), or the loss "
+            "was scaled more than once",
             op="GradScaler.unscale_",
-            help="call update() at the end of an iteration, after step(), and zero the gradients then",
+            help="scale each loss once; call update() at the end of an iteration, after step(), and zero the "
+            "gradients then",
         )
     return [None if m is None else m.divided(scale) for m in marks]
 

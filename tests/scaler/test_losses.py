@@ -405,6 +405,7 @@ def test_a_state_is_taken_up_by_another() -> None:
     for state, message in [
         ({"losses": good["losses"][:1]}, "expected the states of 2 losses, got 1"),
         ({}, "expected the states of 2 losses, got none"),
+        (None, "expected the states of 2 losses, got none"),
         (
             {"losses": [{**good["losses"][0], "scale": 2.0}, {"scale": 2.0}]},
             "the state dict lacks growth_factor",

@@ -334,6 +334,17 @@ def test_parts_of_one_scale_add_up() -> None:
         assert p.item() == -5.0
 
 
+def test_a_loss_that_was_scaled_twice_is_refused() -> None:
+    """Oracle: 1024 * 1024, and what came of it in words."""
+    p, scaler = parameter(1.0), scaler_at()
+    scaler.scale(scaler.scale((p * 3.0).sum())).backward()
+    with pytest.raises(
+        ScalerError, match=r"scaled by 1048576 .* now 1024: .* the loss was scaled more than once"
+    ):
+        scaler.step(optim.SGD([p], lr=1.0))
+    assert p.item() == 1.0
+
+
 def test_parts_under_two_scales_are_refused_by_whoever_meets_them() -> None:
     """Oracle: clip, norm, step and unscale_ say both scales; nothing changes."""
     params, optimizer, scaler = scaled_pair()
