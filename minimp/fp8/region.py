@@ -27,7 +27,7 @@ class Fp8Region:
 
     Attributes:
         recipe: how tensors are scaled.
-        layers: identities of the layers that it rules; None: all.
+        layers: identities of the layers that it rules; None: all; none of them where FP8 is switched off.
         number: of the outermost region, in order: a layer's scales move on when a new one uses it.
         given: identity of a layer -> the scales it read by here, for a second run (`mp.recompute`).
     """
@@ -121,15 +121,17 @@ class fp8_autocast(Scope):  # noqa: N801 - Transformer Engine's name
 
     def changes(self, now: Modes) -> dict[str, Any]:
         """Open a region; nested ones are part of the outermost one's step."""
-        if not self.enabled:
-            return {"fp8": None}
-        made, outer = region_of(self.recipe, self.layers), now.fp8
+        outer = now.fp8
+        if not self.enabled:  # what is opened inside is part of the step all the same
+            return {"fp8": None if outer is None else replace(outer, layers=frozenset())}
+        made = region_of(self.recipe, self.layers)
         return {"fp8": made if outer is None else replace(made, number=outer.number, given=outer.given)}
 
 
 def is_fp8_enabled() -> bool:
     """Tell whether an FP8 region is in force."""
-    return MODES.get().fp8 is not None
+    region = MODES.get().fp8
+    return region is not None and region.layers != frozenset()
 
 
 def _result_format(modes: Modes) -> Format | None:

@@ -326,13 +326,16 @@ def test_a_region_takes_the_layers_that_it_was_given() -> None:
 
 
 def test_a_nested_region_is_part_of_the_step() -> None:
-    """Oracle: the history: one step, although two regions used the layer."""
+    """Oracle: the scales: one step, although three regions used the layer, one inside a switched-off one."""
     layer = nn.Linear(4, 4)
     x = mp.tensor([[1.0, 2.0, 3.0, 4.0]])
     with fp8_autocast(recipe=SHORT.fp8):
         layer(x)
         with fp8_autocast(recipe=SHORT.fp8):
             layer(x)
+        with fp8_autocast(False), fp8_autocast(recipe=SHORT.fp8):
+            layer(x)
+        layer(x)
     assert layer.fp8_state.scales == (1.0, 1.0, 1.0)
     with fp8_autocast(recipe=SHORT.fp8):
         layer(x)
