@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minimp.errors import SettingError, unknown_name
@@ -16,7 +17,7 @@ from minimp.optim.storage import UPDATES
 from minimp.optim.torch_states import to_torch
 from minimp.optim.work import Job, State, drop_idle, jobs_of
 from minimp.quiet import hush, speak
-from minimp.scaler.marks import refuse_scaled
+from minimp.scaler.marks import known_name, refuse_scaled
 from minimp.scaler.naming import Names, named_parameters
 from minimp.tape import Array, Value
 
@@ -269,9 +270,11 @@ class Optimizer(ABC):
 
     def _refuse_scaled(self, gradients: Mapping[Any, Any] | None) -> None:
         """Refuse gradients that carry a loss scale, before anything changes."""
-        found = [p.grad if gradients is None else gradients.get(p) for _, p in self._pairs()]
+        params = [p for _, p in self._pairs()]
+        own = cache(lambda: [name for name, _ in named_parameters(self, Names())])
         refuse_scaled(
-            f"{self._name()}.step", found, lambda i: list(named_parameters(self, Names()))[i][0],
+            f"{self._name()}.step", [p.grad if gradients is None else gradients.get(p) for p in params],
+            lambda i: known_name(params[i]) or own()[i],
             "and the update would be by {} times the gradient",
             "call scaler.step(optimizer) in the place of optimizer.step(), or scaler.unscale_(optimizer) "
             "before; where scaled gradients are meant, pass allow_scaled=True",

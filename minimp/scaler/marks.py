@@ -17,7 +17,7 @@ from minimp.scaler.naming import listing
 from minimp.tape import Value
 from minimp.tape.scales import PLAIN, SOURCES, Mark, mark_of, shown
 
-__all__ = ["called", "factors_within", "marks_unscaled", "refuse_scaled", "watch"]
+__all__ = ["called", "factors_within", "known_name", "marks_unscaled", "refuse_scaled", "watch"]
 
 Naming = Callable[[int], str]
 """From the place of a gradient among those that were given to what it is called."""
@@ -32,13 +32,14 @@ def watch(scaled: Value, scale: float, scaler: Any) -> None:
 def called(params: Sequence[Value], kind: str = "parameter") -> Naming:
     """Return what names parameters: as their scaler knows them, or by place and shape."""
 
-    def name(i: int) -> str:
-        carried = mark_of(params[i].grad)
-        owner = None if carried is None else carried.scaler()
-        known = None if owner is None else owner.name_of(params[i])
-        return known or f"{kind} {i} {params[i].shape}"
+    return lambda i: known_name(params[i]) or f"{kind} {i} {params[i].shape}"
 
-    return name
+
+def known_name(param: Value) -> str | None:
+    """Return what the scaler that marked a parameter's gradient calls the parameter, or None."""
+    carried = mark_of(param.grad)
+    owner = None if carried is None else carried.scaler()
+    return None if owner is None else owner.name_of(param)
 
 
 def refuse_scaled(

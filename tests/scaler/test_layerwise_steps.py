@@ -60,6 +60,22 @@ def test_an_overflow_is_skipped_and_halves_the_layer_it_came_from() -> None:
     assert scaler.report().skips == 0
 
 
+def test_a_given_factor_stays_where_it_overflows_and_says_so() -> None:
+    """Oracle: 2^20 in every step, in `factors` and in what is saved; no word of halving in the report."""
+    scaler = LayerwiseScaler(fixed={"second": 2.0**20})
+    first, second, loss = trap(scaler)
+    optimizer = PlainSGD([first, second])
+    for _ in range(2):
+        first.grad = second.grad = None
+        scaler.scale(loss()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert scaler.overflowed == ("second",)
+        assert scaler.factors["second"] == scaler.state_dict()["layers"]["second"]["factor"] == 2.0**20
+    assert "though its factor was given, and stays: second; skipped in a row: 2" in str(scaler.report())
+    assert "halved" not in str(scaler.report())
+
+
 def test_an_overflow_on_the_way_to_a_leaf_names_all_that_came_that_way() -> None:
     """Oracle: two layers, one of them behind a growth of 2^28; behind both there is a parameter, no layer."""
     weights = {name: mp.tensor(np.full((8, 8), 0.5, np.float32), requires_grad=True) for name in "ab"}

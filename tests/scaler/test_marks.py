@@ -256,6 +256,20 @@ def test_a_step_on_scaled_gradients_is_refused() -> None:
     assert (carried(p.grad), optimizer.steps_taken) == ({1.0}, 1)
 
 
+def test_a_refused_step_has_the_names_that_the_scaler_was_told() -> None:
+    """Oracle: the names; without them the optimizer's own, or the places."""
+    params, optimizer, scaler = scaled_pair()
+    with pytest.raises(
+        ScalerError, match=r"\(parameter 0 of group 0 \(1,\), parameter 1 of group 0 \(1,\)\)"
+    ):
+        optimizer.step()
+    with pytest.raises(ScalerError, match=r"\(w, b\)"):
+        optim.SGD([("w", params[0]), ("b", params[1])], lr=1.0).step()
+    scaler.name_parameters([("weight", params[0]), ("bias", params[1])])
+    with pytest.raises(ScalerError, match=r"\(weight, bias\)"):
+        optimizer.step()
+
+
 def test_who_means_it_may_step_on_scaled_gradients() -> None:
     """Oracle: 1 - 3 * 1024 / 1024 with the scale taken out by the learning rate."""
     params, _, _ = scaled_pair()

@@ -76,11 +76,13 @@ class Layer:
         ceiling: the largest factor that it may take, and how that moves.
         exponent: log2 of its factor; None until it was first chosen.
         row: what the report says of it, from its last backward.
+        fixed: whether its factor was given, so that nothing moves it.
     """
 
     ceiling: ScaleState
     exponent: int | None = None
     row: LayerRow | None = None
+    fixed: bool = False
 
 
 class Layers:
@@ -130,6 +132,7 @@ class Layers:
         fixed = self.settings.fixed.get(layer_name)
         due = layer.exponent is None or self.steps % self.settings.update_every == 0
         products = products_of(node, grad) if due or layer.row is None else []
+        layer.fixed = fixed is not None
         if fixed is not None:
             layer.exponent = _log2(fixed)
         elif due:
@@ -172,12 +175,15 @@ class Layers:
     def finish(self, bad: bool) -> tuple[str, ...]:
         """End a step: lower the ceilings of the layers that overflowed, or count a good step; name them.
 
-        The ceiling of a layer that overflowed becomes half of the factor that it had.
+        The ceiling of a layer that overflowed becomes half of the factor that it had; factors that were given
+        stay.
         """
         names = tuple(name for name in self.seen if name in self.overflowed) if bad else ()
         rule = self.settings.ceilings
         for name in names if bad else self.seen:
             layer = self.table[name]
+            if layer.fixed:
+                continue
             state = layer.ceiling
             if bad and layer.exponent is not None:
                 state = replace(

@@ -67,10 +67,13 @@ class LayerwiseReport:
             "s: factor of the layer; S: product of s from the loss to here, divided out of its gradients."
         )
         lines.append("Shares: with S = 1 -> with S as it is. * the factor was given.")
-        if self.overflowed:
-            lines.append(
-                f"overflowed, and halved: {', '.join(self.overflowed)}; skipped in a row: {self.skips}"
-            )
+        given = {row.name for row in self.rows if row.fixed}
+        for what, names_of in (
+            ("and halved", [name for name in self.overflowed if name not in given]),
+            ("though its factor was given, and stays", [name for name in self.overflowed if name in given]),
+        ):
+            if names_of:
+                lines.append(f"overflowed, {what}: {', '.join(names_of)}; skipped in a row: {self.skips}")
         return "\n".join(line.rstrip() for line in lines)
 
 
