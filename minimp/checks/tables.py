@@ -17,6 +17,7 @@ from minimp.checks.families import (
     convolution,
     eight_bits,
     elementary,
+    fake_quantization,
     indexing,
     losses,
     norms,
@@ -41,8 +42,8 @@ __all__ = [
 ]
 
 FILES: tuple[Any, ...] = (
-    activations, adaptive, attention, contractions, convolution, eight_bits, elementary, indexing, losses,
-    norms, places, recurrent, resampling, scans, selection, statistics,
+    activations, adaptive, attention, contractions, convolution, eight_bits, elementary, fake_quantization,
+    indexing, losses, norms, places, recurrent, resampling, scans, selection, statistics,
 )  # fmt: skip
 """The modules of :mod:`minimp.checks.families`."""
 

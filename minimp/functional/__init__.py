@@ -143,6 +143,7 @@ from minimp.functional.pooling import (
     max_unpool2d,
 )
 from minimp.functional.products import linear
+from minimp.functional.quantization import fake_quantize_per_channel_affine, fake_quantize_per_tensor_affine
 from minimp.functional.regression_losses import (
     gaussian_nll_loss,
     huber_loss,
@@ -177,7 +178,8 @@ __all__ = [
     "binary_cross_entropy_with_logits", "bmm", "cat", "ceil", "celu", "channel_shuffle", "chunk",
     "clamp", "clip", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "cos", "cosh",
     "cosine_embedding_loss", "cosine_similarity", "cross_entropy", "cumprod", "cumsum", "diag",
-    "diagonal", "dot", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expm1", "flatten",
+    "diagonal", "dot", "dropout", "einsum", "elu", "embedding", "erf", "exp", "expm1",
+    "fake_quantize_per_channel_affine", "fake_quantize_per_tensor_affine", "flatten",
     "flip", "floor", "fold", "gather", "gaussian_nll_loss", "gelu", "glu", "group_norm", "hardsigmoid",
     "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy",
     "index_put", "index_select", "inner", "instance_norm", "interpolate", "isfinite", "isinf", "isnan",

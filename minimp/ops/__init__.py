@@ -36,6 +36,7 @@ from minimp.ops.elementary import (
     tan,
 )
 from minimp.ops.embedding import embedding
+from minimp.ops.fake_quantization import fake_quantize_per_channel_affine, fake_quantize_per_tensor_affine
 from minimp.ops.group_norm import group_norm
 from minimp.ops.indexing import gather, index_add, index_copy, index_put, index_select, scatter, scatter_add
 from minimp.ops.logic import (
@@ -82,6 +83,7 @@ __all__ = [
     "bitwise_xor", "cast", "cat", "ceil", "clamp", "clone", "constant_pad_nd", "conv1d", "conv2d",
     "conv2d_input", "conv2d_weight", "conv_transpose1d", "conv_transpose2d", "cos", "cosh", "count_nonzero",
     "cumprod", "cumsum", "div", "dropout", "elu", "embedding", "eq", "erf", "exp", "expand", "expm1",
+    "fake_quantize_per_channel_affine", "fake_quantize_per_tensor_affine",
     "floor", "gather", "ge", "gelu", "getitem", "glu", "group_norm", "gru", "gt", "hardsigmoid", "hardswish",
     "hardtanh", "hinge_embedding_loss", "huber_loss", "index_add", "index_copy", "index_put", "index_select",
     "isfinite", "isinf", "isnan", "kl_div", "l1_loss", "layer_norm", "le", "leaky_relu", "lerp",

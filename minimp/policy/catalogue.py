@@ -77,7 +77,8 @@ UNLISTED = """
     _pad_circular abs adaptive_avg_pool2d adaptive_avg_pool2d_input adaptive_max_pool2d add all amax
     amin any argmax argmin argsort atan avg_pool1d avg_pool2d avg_pool2d_input batch_norm bincount
     bitwise_and bitwise_not bitwise_or bitwise_xor cast ceil clamp clone complex constant_pad_nd
-    conv2d_input conv2d_weight cos count_nonzero div dropout elu embedding eq erf expand floor
+    conv2d_input conv2d_weight cos count_nonzero div dropout elu embedding eq erf expand
+    fake_quantize_per_channel_affine floor
     gather ge gelu getitem glu gru gt hardsigmoid hardswish hardtanh index_add index_select
     instance_norm isfinite isinf isnan le leaky_relu lerp linear_fp8 log_sigmoid logical_and logical_not
     logical_or logical_xor lstm lt masked_fill max max_pool1d max_pool2d max_pool2d_input maximum
@@ -92,7 +93,7 @@ _LACKING = """
     adaptive_max_pool3d addbmm addmv addr avg_pool1d avg_pool3d bincount bmm cdist chain_matmul
     cholesky cholesky_inverse cholesky_solve complex conv3d conv_tbc conv_transpose3d convolution
     cosine_embedding_loss cross ctc_loss cudnn_convolution cudnn_convolution_transpose dist dot
-    erfinv fake_quantize_per_tensor_affine fft_fft fft_fft2 fft_fftn fft_hfft fft_ifft fft_ifft2
+    erfinv fft_fft fft_fft2 fft_fftn fft_hfft fft_ifft fft_ifft2
     fft_ifftn fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftn
     fractional_max_pool2d fractional_max_pool3d frobenius_norm geqrf grid_sampler grid_sampler_2d
     grid_sampler_3d instance_norm inverse linalg_cholesky linalg_cholesky_ex linalg_cond linalg_eig

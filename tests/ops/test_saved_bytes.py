@@ -50,6 +50,7 @@ CLOSED_FORMS: dict[str, str] = {
     **dict.fromkeys(["amax", "amin", "logsumexp", "std", "linalg_vector_norm"], "x0 y"),
     # a byte an element: which side of a corner it lies on, which of a window, whether it was kept
     **dict.fromkeys(["leaky_relu", "hardtanh", "hardsigmoid", "dropout", "maximum", "minimum"], "byte"),
+    **dict.fromkeys(["fake_quantize_per_channel_affine", "fake_quantize_per_tensor_affine"], "byte"),
     **dict.fromkeys(["max_pool2d", "adaptive_max_pool2d"], "byte"),
     "clamp": "byte/0 byte/1 byte/2",
     # each factor for the gradient of the other

@@ -26,6 +26,10 @@ NO_COUNTERPART: Mapping[str, str] = MappingProxyType(
             ("adaptive_avg_pool2d_input", "avg_pool2d_input", "conv2d_input", "conv2d_weight",
              "max_pool2d_input", "resample", "resample_input", "unindex"), _PART,
         ),
+        **dict.fromkeys(
+            ("fake_quantize_per_channel_affine", "fake_quantize_per_tensor_affine"),
+            "PyTorch has no kernel of it for the tensors without memory by which CUDA is tried",
+        ),
         "linear_fp8": "PyTorch has its products alone (_scaled_mm); the recipes are Transformer Engine's",
         **dict.fromkeys(("gru", "lstm", "rnn_relu", "rnn_tanh"), _RECURRENCE),
     }

@@ -12,6 +12,7 @@ from tests.ops.samples import (
     edges,
     eight_bits,
     elementary,
+    fake_quantization,
     indexing,
     losses,
     norms,
@@ -26,11 +27,13 @@ from tests.ops.samples.base import FLOATS, LABELS, WEIGHTS, S, Sample, leaves, r
 
 FILES = (
     core, places, attention, convolution, activations, selection, statistics, contractions, indexing,
-    losses, adaptive, resampling, norms, elementary, scans, recurrent, edges, eight_bits,
+    losses, adaptive, resampling, norms, elementary, scans, recurrent, edges, eight_bits, fake_quantization,
 )  # fmt: skip
 SAMPLES = [sample for file in FILES for sample in file.SAMPLES]
 DIFFERENTIABLE = [each for each in SAMPLES if ops.OPS[each.op].backward_rule is not None]
-STRAIGHT_THROUGH = frozenset({"linear_fp8"})
+STRAIGHT_THROUGH = frozenset(
+    {"linear_fp8", "fake_quantize_per_channel_affine", "fake_quantize_per_tensor_affine"}
+)
 """Ops whose gradient is another than the derivative by definition, and has none itself."""
 
 __all__ = [
