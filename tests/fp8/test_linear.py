@@ -187,6 +187,15 @@ def test_quantising_twice_changes_nothing_more(seed: int, name: str, axis: int) 
     np.testing.assert_array_equal(again.values * np.float32(again.factor), read)
 
 
+@pytest.mark.parametrize("role", ["input", "grad"])
+def test_a_scale_is_the_least_that_clamps_nothing(role: str) -> None:
+    """Oracle: by hand: the largest value takes 2^0, the next number 2^1; limits; what is not finite."""
+    top = np.float32(TOP[role])
+    amax = np.array([top, np.nextafter(top, np.float32(np.inf)), top * 2.0**-9, 0, 2.0**-149, np.inf, np.nan])
+    made = NUMPY.power_scales(amax.astype(np.float32), DelayedScaling().format_of(role))
+    np.testing.assert_array_equal(made, [1, 2, 2.0**-9, 2.0**-127, 2.0**-127, np.nan, np.nan])
+
+
 def test_a_block_that_is_not_finite_is_lost_alone() -> None:
     """Oracle: OCP MX 1.0: a NaN scale makes its block NaN, and no other."""
     x = np.ones((2, 64), np.float32)
@@ -273,6 +282,18 @@ def test_extreme_scales_do_not_leave_the_range_on_the_way() -> None:
     scale = inverse_of(float(np.finfo(np.float32).max))  # the scale of x cannot be larger
     code = float(np.float32(x[0, 0] / scale).astype(ml_dtypes.float8_e4m3fn))
     assert_close(np.array(made), np.array(2 * code * scale * 2.0**120), "layout_fp32")
+
+
+def test_the_product_of_factors_may_lie_outside_of_float32() -> None:
+    """Oracle: float64: two small tensors, whose factors multiply to 2^-138; two large ones."""
+    small = np.array([[1.3, 0.7, 1.1]], np.float32) * np.float32(2.0**-60)
+    made = ops.linear_fp8(mp.tensor(small), mp.tensor(small), recipe=Float8CurrentScaling())
+    scale = float(np.float32(448) / small.max())
+    read = eight_bits(small, "input", scale).astype(np.float64) * inverse_of(scale)
+    assert_close(made.numpy(), read @ read.T, "layout_fp32")
+    large = np.array([[2.0**80, 0.0]], np.float32)
+    made = ops.linear_fp8(mp.tensor(large), mp.tensor(large[:, ::-1]), recipe=Float8CurrentScaling())
+    assert made.item() == 0
 
 
 # ---- what was lost ----------------------------------------------------------------------------------------
