@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any, NoReturn, Self
 
 from minimp.errors import ScalerError, SettingError
-from minimp.scaler.gradients import find_nonfinite, skip, unscale_gradients
+from minimp.scaler.gradients import find_nonfinite, nothing_to_check, skip, unscale_gradients
 from minimp.scaler.machine import ScaleRule
 from minimp.scaler.marks import marks_unscaled
 from minimp.scaler.moving import MovingScale, warn
-from minimp.scaler.naming import Names, WithNames, listing, named_parameters
+from minimp.scaler.naming import Names, WithNames, named_parameters
 from minimp.scaler.outputs import one_number, times_scale
 from minimp.scaler.penalties import unscaled
 from minimp.scaler.presets import preset_rule
@@ -220,7 +220,7 @@ class GradScaler(MovingScale, WithNames, WithReports):
             if record.stage is Stage.READY:
                 self.unscale_(optimizer)
             if not record.checked:
-                raise self._nothing_to_check(optimizer)
+                raise nothing_to_check(list(named_parameters(optimizer, self._names)))
             if record.nonfinite:
                 self._require_patience(record.nonfinite)
             result = skip(optimizer) if record.nonfinite else optimizer.step(*args, **options)
@@ -244,22 +244,6 @@ class GradScaler(MovingScale, WithNames, WithReports):
             return optimizer.step(*args, **options)
         finally:
             del optimizer.grad_scale, optimizer.found_inf
-
-    def _nothing_to_check(self, optimizer: Any) -> ScalerError:
-        named = list(named_parameters(optimizer, self._names))
-        late = any(p.grad is not None for _, p in named)
-        has, help_ = (
-            ("had a gradient when they were unscaled, and some have one now",
-             "call backward before unscale_() and step(); update(scaler.get_scale()) begins a new iteration")
-            if late else
-            ("has a gradient",
-             "call scaler.scale(loss).backward() before step(); the loss must depend on these parameters")
-        )  # fmt: skip
-        return ScalerError(
-            f"no inf checks were recorded: none of the optimizer's {len(named)} parameters {has} "
-            f"({listing(name for name, _ in named)})",
-            op="GradScaler.step", help=help_,
-        )  # fmt: skip
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Move S at the end of an iteration, by what the checks since the last update found.

@@ -19,6 +19,7 @@ __all__ = [
     "find_nonfinite",
     "listing",
     "named_parameters",
+    "nothing_to_check",
     "skip",
     "unscale_each",
     "unscale_gradients",
@@ -40,6 +41,30 @@ def find_nonfinite(named: list[tuple[str, Value]]) -> tuple[str, ...]:
         )
     finally:
         speak(token)
+
+
+def nothing_to_check(named: Sequence[tuple[str, Value]]) -> ScalerError:
+    """Say that no parameter had a gradient to look at, and why, as far as that can be seen."""
+    what = "has a gradient"
+    help_ = (
+        "call scaler.scale(loss).backward() before step(), with no zero_grad() between; the loss must depend "
+        "on these parameters"
+    )
+    if any(p.grad is not None for _, p in named):
+        what = "had a gradient when they were unscaled, and some have one now"
+        help_ = (
+            "call backward before unscale_() and step(); update(scaler.get_scale()) begins a new iteration"
+        )
+    elif named and not any(p.requires_grad for _, p in named):
+        what = "has a gradient, and none requires one"
+        help_ = (
+            "call requires_grad_() on those that are to be trained, or leave out the step of this optimizer"
+        )
+    return ScalerError(
+        f"no inf checks were recorded: none of the optimizer's {len(named)} parameters {what} "
+        f"({listing(name for name, _ in named)})",
+        op="GradScaler.step", help=help_,
+    )  # fmt: skip
 
 
 def unscale_gradients(named: list[tuple[str, Value]], scale: float) -> tuple[str, ...]:

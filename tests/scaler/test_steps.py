@@ -182,6 +182,15 @@ def test_a_step_without_gradients_names_the_parameters() -> None:
         scaler.step(PlainSGD([w, b]))
 
 
+def test_a_step_of_frozen_parameters_says_that_they_are() -> None:
+    """Oracle: the error; one that requires a gradient and has none makes it the usual one."""
+    frozen, other, scaler = parameter(1.0).requires_grad_(False), parameter(1.0), begun()
+    with pytest.raises(ScalerError, match=r"has a gradient, and none requires one .*\n.*requires_grad_\(\)"):
+        scaler.step(PlainSGD([frozen]))
+    with pytest.raises(ScalerError, match=r"has a gradient \(.*\n.*the loss must depend on these parameters"):
+        scaler.step(PlainSGD([frozen, other]))
+
+
 def test_gradients_that_came_after_unscaling_are_told_from_none() -> None:
     """Oracle: the error says that there are gradients now, and its remedy works."""
     p, scaler = parameter(1.0), begun()
