@@ -21,8 +21,8 @@ def lifted_beside(first: Value, x: Any) -> Value:
 
 def tensors_of(*inputs: Any) -> list[Value]:
     """Return the inputs as tensors, arrays on the backend of the first tensor among them."""
-    known = next((x for x in inputs if isinstance(x, Value)), None)
-    return [x if isinstance(x, Value) else Value.lift(x, known and known.backend) for x in inputs]
+    where = next((x.backend for x in inputs if isinstance(x, Value)), None)
+    return [x if isinstance(x, Value) else Value.lift(x, where) for x in inputs]
 
 
 def ruled(

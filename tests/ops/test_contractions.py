@@ -241,3 +241,10 @@ def test_what_does_not_fit_is_refused(name: str) -> None:
     call, kind, message = REFUSED[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_arrays_go_beside_parameters() -> None:
+    """Oracle: the same numbers as tensors; a tensor among the inputs is not asked for its truth."""
+    x, w = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((4, 3, 3), np.float32)
+    beside = f.bilinear(x, x, mp.tensor(w))
+    assert (beside.numpy() == f.bilinear(*map(mp.tensor, (x, x, w))).numpy()).all()
