@@ -108,11 +108,11 @@ class autocast(Scope):  # noqa: N801 - torch's name
 
     Args:
         dtype: the region's low format: float16 or bfloat16, in any spelling that `mp.formats.get` takes.
-            None (the default): that of the region in force where this object is made, else the one that the
-            policy's framework has by itself (float16; bfloat16 for torch-cpu).
+            None: as PyTorch's default, that of the region in force where this object is made, else the one
+            that the policy's framework has by itself (float16; bfloat16 for torch-cpu).
         enabled: False leaves every op as if there were no region, also inside another region.
-        cache_enabled: PyTorch's switch: True is `cache="torch"`, False is `cache="none"`; None (the default)
-            takes the choice that is in force where this object is made, `"torch"` outside.
+        cache_enabled: PyTorch's switch: True is `cache="torch"`, False is `cache="none"`; None takes, as
+            PyTorch's default, the choice in force where this object is made, `"torch"` outside.
         policy: a name in `mp.policies`, or a Policy.
         cache: a name in `minimp.policy.caches`, which says what each does: ``"torch"``, ``"none"``,
             ``"torch-before-2.13"`` or ``"per-dtype"``.
@@ -135,9 +135,9 @@ class autocast(Scope):  # noqa: N801 - torch's name
 
     def __init__(
         self,
-        dtype: Any = None,
+        dtype: Any = formats.float16,
         enabled: bool = True,
-        cache_enabled: bool | None = None,
+        cache_enabled: bool | None = True,
         policy: str | Policy = "torch-cuda",
         *,
         cache: str | None = None,

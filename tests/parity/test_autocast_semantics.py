@@ -325,7 +325,7 @@ def test_a_region_that_names_no_format_takes_that_in_force(enabled: bool) -> Non
     """Oracle: PyTorch's dtype=None: of the region where the object is made, the device's own outside."""
     found = []
     for make, name in (
-        (lambda **o: mp.autocast(policy="torch-cpu", **o), str),
+        (lambda **o: mp.autocast(o.pop("dtype", None), policy="torch-cpu", **o), str),
         (lambda **o: torch.autocast("cpu", **o), lambda x: str(x).removeprefix("torch.")),
     ):
         low = mp.float16 if name is str else torch.float16
@@ -336,7 +336,8 @@ def test_a_region_that_names_no_format_takes_that_in_force(enabled: bool) -> Non
         found.append([name(read(each)) for each in (outside, inside)])
     assert found == [["bfloat16", "float16"]] * 2
     assert mp.autocast(None).format is mp.autocast().format is mp.float16
-    assert mp.autocast(policy="torch-cpu@2.11").format is mp.bfloat16
+    assert mp.autocast(None, policy="torch-cpu@2.11").format is mp.bfloat16
+    assert mp.autocast(policy="torch-cpu").format is mp.float16  # a default of its own
 
 
 def test_the_switch_of_the_cache_is_inherited_as_torchs() -> None:
@@ -344,7 +345,7 @@ def test_the_switch_of_the_cache_is_inherited_as_torchs() -> None:
     with torch.autocast("cpu", cache_enabled=False):
         theirs = torch.autocast("cpu")._cache_enabled
     with mp.autocast(cache_enabled=False):
-        ours = mp.autocast()
+        ours = mp.autocast(cache_enabled=None)
     assert (theirs, ours.cache_enabled, ours.casts) == (False, False, caches["none"])
 
 
