@@ -76,6 +76,7 @@ def test_no_pattern_is_wide_enough_for_what_agrees_everywhere() -> None:
         ("values", "amax", "in float64 too: float16, gradients"),
         ("values", "sum", "in float64 too: float16, result"),
         ("values", "softmax", "in float64 too: bfloat16, gradients, softmin"),
+        ("values", "std", "no bound holds: float16, gradients, dim"),
     ],
 )
 def test_a_difference_covers_the_cases_of_its_reason_alone(section: str, op: str, case: str) -> None:
@@ -125,7 +126,7 @@ def test_every_difference_of_formats_is_still_there() -> None:
 
 RARE = {
     "addcdiv": (9,), "batch_norm": (3,), "gelu": (15,), "glu": (15,), "hinge_embedding_loss": (6, 11, 15),
-    "mul": (3,), "poisson_nll_loss": (6,), "prelu": (9,), "sum": (9,),
+    "mul": (3,), "poisson_nll_loss": (6,), "prelu": (9,), "sum": (9,), "var": (9,),
 }  # fmt: skip
 """Op -> seeds of inputs that meet what is rare: infinity beside NaN, a sum that overflows in one order."""
 VECTORS = torch.backends.cpu.get_cpu_capability()

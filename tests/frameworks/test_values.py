@@ -157,6 +157,26 @@ def test_a_gradient_that_is_wrong_is_found_also_where_torchs_is(
     assert "float16, gradients" in wrong(name)
 
 
+def torn_at_0(x: Array) -> Array:
+    """Return NaN where all of a gradient is 0."""
+    return x if np.any(x) else np.full_like(x, np.nan)
+
+
+@pytest.mark.parametrize("name", ["std-dim", "linalg_vector_norm", "linalg_vector_norm-dim"])
+def test_nan_where_a_norm_or_a_spread_is_0_is_found(spoil: Callable[..., None], name: str) -> None:
+    """Oracle: 0 / 0 in place of the 0 that torch gives, which no known difference covers."""
+    assert wrong(name) == []
+    spoil(name.removesuffix("-dim"), torn_at_0, "backward_rule")
+    assert any("gradients" in case for case in wrong(name))
+
+
+def test_losses_are_compared_on_numbers() -> None:
+    """Oracle: what a divergence is of: targets from 0 on, of which a sum is no NaN."""
+    case = case_of("kl_div")
+    x, t = torch_values._inputs(case, "float16", "normal", np.random.default_rng(0))
+    assert np.isfinite(case.call(minimp_library(), mp.tensor(x), mp.tensor(t)).item())
+
+
 def in_halves(ctx: Any, a: Array, b: Array) -> Array:
     """Add up the two halves of a product in 16 bits."""
     middle = a.shape[-1] // 2
@@ -295,7 +315,7 @@ LOOSE = {case for case in CHAINS if case.endswith(("triplet_margin_loss", "embed
 """Differences of like numbers, and quotients of sums: their errors are added up as if they were strangers."""
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("special", "large", "wide")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("special", "large", "wide", "zeros")])
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_bound_of_several_ops_is_around_the_float64_value_of_the_call(name: str, kind: str) -> None:
     """Oracle: the call itself in float64; the float16 one lies within, and the bound is not slack."""

@@ -30,6 +30,11 @@ def _shares(*arrays: Any) -> tuple[Any, ...]:
     return tuple(np.clip(np.where(np.isnan(a), 0, abs(a) / 4), 0, 1) for a in arrays)
 
 
+def _counted(*arrays: Any) -> tuple[Any, ...]:
+    """The last input is at least 0: where it is less, it has no logarithm, and a sum of all is NaN."""
+    return (*arrays[:-1], abs(arrays[-1]))
+
+
 LOSSES = (
     Case("huber_loss", named("huber_loss"), TWO),
     *(Case(name, named(name), TWO) for name in ("l1_loss", "smooth_l1_loss", "poisson_nll_loss")),
@@ -37,7 +42,7 @@ LOSSES = (
         Case(name, named(name), TWO, domain=_signed, targets=(1,))
         for name in ("soft_margin_loss", "hinge_embedding_loss")
     ),
-    Case("kl_div", named("kl_div", reduction="batchmean"), TWO),
+    Case("kl_div", named("kl_div", reduction="batchmean"), TWO, domain=_counted),
     Case("kl_div", named("kl_div", reduction="sum", log_target=True), TWO, "logs"),
     Case("l1_loss", lambda lib, a, b, w: lib.l1_loss(a, b, weight=w), THREE, "weight"),
     Case("binary_cross_entropy_with_logits", named("binary_cross_entropy_with_logits"), TWO),

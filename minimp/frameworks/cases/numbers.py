@@ -12,7 +12,7 @@ from minimp import formats
 
 __all__ = ["KINDS", "every_value", "numbers"]
 
-KINDS = ("normal", "wide", "subnormal", "large", "special", "ties", "moderate")
+KINDS = ("normal", "wide", "subnormal", "large", "special", "ties", "moderate", "zeros", "alike")
 
 
 def numbers(
@@ -26,7 +26,8 @@ def numbers(
         fmt: the format's name.
         kind: "normal"; "wide": all exponents; "subnormal": around the smallest normal; "large": up to the
             largest; "special": zeros, infinities, NaN and ends of the range; "ties": few whole numbers;
-            "moderate": -12 to 12, where functions bend; "positive": away from 0.
+            "moderate": -12 to 12, where functions bend; "zeros", "alike": all 0, or one number, where a norm
+            or a spread is 0; "positive": away from 0.
     """
     f = formats.get(fmt)
     lowest, highest = max(-300, f.emin - f.mantissa_bits), min(300, f.emax + 1)
@@ -43,6 +44,8 @@ def numbers(
         "special": lambda: random.choice(special, shape),
         "ties": lambda: random.integers(-2, 3, shape).astype(np.float64),
         "moderate": lambda: random.uniform(-12, 12, shape),
+        "zeros": lambda: np.zeros(shape),
+        "alike": lambda: np.full(shape, random.standard_normal()),
     }
     with np.errstate(all="ignore"):
         return np.asarray(formats.round(np.asarray(makers[kind](), np.float64), f), np.float64)
