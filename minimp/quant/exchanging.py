@@ -15,6 +15,7 @@ from minimp.nn.module import Module
 from minimp.quant.affine import floats_of
 from minimp.quant.fusion.flow import hooked
 from minimp.quant.layer_reports import LayerReport, LayerRow, bytes_of, sqnr
+from minimp.quant.modules.base import QuantizedModule
 from minimp.tensors import Tensor
 
 __all__ = ["Exchange", "Narrowed", "blank", "exchange", "weights_of"]
@@ -129,10 +130,11 @@ def exchange(
     """
     if not isinstance(model, Module):
         raise SettingError(f"expected a module, got {type(model).__name__}", op=way.op)
-    narrow = [path for path, each in model.named_modules() if isinstance(each, Narrowed)]
+    codes = (Narrowed, QuantizedModule)
+    narrow = [path for path, each in model.named_modules() if isinstance(each, codes)]
     if narrow:
         raise SettingError(
-            f"{narrow[0] or 'the model'!r} has codes for weights already", op=way.op,
+            f"{narrow[0] or 'the model'!r} is on codes already", op=way.op,
             help="convert the model in floating point; several classes or paths go into one call",
         )  # fmt: skip
     wanted = _wanted(model, modules, way)

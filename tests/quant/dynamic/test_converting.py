@@ -196,7 +196,7 @@ def test_state_goes_through_files(model: Reader, tmp_path: Path) -> None:
 def test_refusals(model: Reader) -> None:
     """Oracle: one clear error for each fault."""
     made, _ = quantize_dynamic(model)
-    with pytest.raises(SettingError, match="'table' has codes for weights already"):
+    with pytest.raises(SettingError, match="'table' is on codes already"):
         quantize_dynamic(made)
     with pytest.raises(SettingError, match=r"a Conv1d cannot be converted\n.*static quantisation takes them"):
         quantize_dynamic(model, {nn.Conv1d})
