@@ -156,10 +156,11 @@ class _Walk:
                 f"'{path}' would quantise what are codes already", op=OP,
                 help="leave out one QuantStub, or put a DeQuantStub between",
             )  # fmt: skip
-        if row is not None and not kept and len(inputs) != row.inputs:
+        wanted = len(codes) if row is None or kept or row.inputs is None else row.inputs
+        if len(inputs) != wanted:
             words = f"{len(inputs)} inputs in codes and {len(codes) - len(inputs)} in floats"
             raise SettingError(
-                f"'{path}' ({kind.__name__}) takes {row.inputs} in codes, and gets {words}", op=OP,
+                f"'{path}' ({kind.__name__}) takes {wanted} in codes, and gets {words}", op=OP,
                 help="put a QuantStub where the floats come from",
             )  # fmt: skip
         keeps = row is not None and row.keeps and not kept

@@ -6,14 +6,16 @@ from minimp.quant.modules.pointwise import (
     QuantizedAdaptiveAvgPool2d,
     QuantizedAdd,
     QuantizedAvgPool2d,
+    QuantizedCat,
     QuantizedFlatten,
     QuantizedMaxPool2d,
     QuantizedReLU,
 )
-from minimp.quant.modules.stubs import Add, DeQuantize, DeQuantStub, FloatIsland, Quantize, QuantStub
+from minimp.quant.modules.stubs import Add, Cat, DeQuantize, DeQuantStub, FloatIsland, Quantize, QuantStub
 
 __all__ = [
-    "Add", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize", "QuantizedAdaptiveAvgPool2d",
-    "QuantizedAdd", "QuantizedAvgPool2d", "QuantizedConv2d", "QuantizedFlatten", "QuantizedLinear",
-    "QuantizedMaxPool2d", "QuantizedModule", "QuantizedReLU", "weight_of",
+    "Add", "Cat", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize",
+    "QuantizedAdaptiveAvgPool2d", "QuantizedAdd", "QuantizedAvgPool2d", "QuantizedCat", "QuantizedConv2d",
+    "QuantizedFlatten", "QuantizedLinear", "QuantizedMaxPool2d", "QuantizedModule", "QuantizedReLU",
+    "weight_of",
 ]  # fmt: skip

@@ -29,11 +29,12 @@ from minimp.quant.modules.pointwise import (
     QuantizedAdaptiveAvgPool2d,
     QuantizedAdd,
     QuantizedAvgPool2d,
+    QuantizedCat,
     QuantizedFlatten,
     QuantizedMaxPool2d,
     QuantizedReLU,
 )
-from minimp.quant.modules.stubs import Add, DeQuantize, DeQuantStub, Quantize, QuantStub
+from minimp.quant.modules.stubs import Add, Cat, DeQuantize, DeQuantStub, Quantize, QuantStub
 from minimp.quant.observers import Observer
 
 __all__ = ["CONVERSIONS", "Conversion", "Place", "known"]
@@ -63,12 +64,12 @@ class Conversion:
     Attributes:
         build: (the float module, its place) -> the module on codes.
         keeps: whether the output has the scale and zero point of the input, so that nothing is observed.
-        inputs: how many tensors of codes it takes.
+        inputs: how many tensors of codes it takes; None for any number of them.
     """
 
     build: Callable[[Any, Place], Module]
     keeps: bool = False
-    inputs: int = 1
+    inputs: int | None = 1
 
 
 def _linear(layer: Any, place: Place, *, relu: bool = False) -> Module:
@@ -94,6 +95,10 @@ def _conv2d(layer: Any, place: Place, *, relu: bool = False) -> Module:
 def _add(add: Any, place: Place) -> Module:
     a, b = place.inputs
     return QuantizedAdd(a, b, place.output, relu=add.relu, mode=place.mode)
+
+
+def _cat(cat: Any, place: Place) -> Module:
+    return QuantizedCat(place.inputs, place.output, cat.dim, mode=place.mode)
 
 
 def _max_pool(pool: Any, place: Place) -> Module:
@@ -125,6 +130,7 @@ CONVERSIONS: Mapping[type[Module], Conversion] = MappingProxyType(
         Conv2d: Conversion(_conv2d),
         ConvReLU2d: Conversion(lambda pair, place: _conv2d(pair[0], place, relu=True)),
         Add: Conversion(_add, inputs=2),
+        Cat: Conversion(_cat, inputs=None),
         ReLU: Conversion(lambda _, __: QuantizedReLU(), keeps=True),
         MaxPool2d: Conversion(_max_pool, keeps=True),
         AvgPool2d: Conversion(_avg_pool, keeps=True),

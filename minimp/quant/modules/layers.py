@@ -1,7 +1,7 @@
 """Linear layers and convolutions on codes: int8 products, int32 sums and bias, one rounding at the end.
 
 With x = s_x (q - z_x) and w = s_w (p - z_w), the sum over products of codes stands for s_x s_w times itself,
-and so does the bias, rint(b / (s_x s_w)) in int32. The output's code is
+and so does the bias, rint(b (1 / (s_x s_w))) in int32. The output's code is
 
     z + round((sum (q - z_x)(p - z_w) + bias) M),   M = s_x s_w / s,
 
@@ -92,12 +92,12 @@ class _Requantizing(QuantizedModule):
         self.register_buffer("bias", None if rounded is None else buffer_of(rounded))
 
     def _bias(self, bias: Array, weight: QTensor) -> Array:
-        """Return rint(b / (s_x s_w)) in int32; s_x s_w is a float32 number."""
+        """Return rint(b (1 / (s_x s_w))) in int32, each step in float32, as QNNPACK."""
         op, count = self._name(), weight.shape[0]
         if bias.shape != (count,):
             raise ShapeError(f"expected a bias of {count}, got {bias.shape}", op=op, shapes=[bias.shape])
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            steps: Array = np.rint(bias / (weight.affine.scale * self.kept("input_").scale))
+            steps: Array = np.rint(bias * (np.float32(1) / (weight.affine.scale * self.kept("input_").scale)))
         wrong = ~(np.abs(steps) <= MOST_BIAS)
         if wrong.any():
             at = int(np.argmax(wrong))
@@ -109,10 +109,14 @@ class _Requantizing(QuantizedModule):
         return np.asarray(steps, np.int32)
 
     def multiplier(self) -> Array:
-        """Return M = s_x s_w / s, () or (O,): in float32, or for ``"fixed-point"`` in float64."""
-        exact = np.float64 if self.mode == "fixed-point" else np.float32
-        s_w, s_x, s = (np.asarray(self.kept(name).scale, exact) for name in ("weight_", "input_", ""))
-        return np.asarray(np.divide(np.multiply(s_w, s_x), s))
+        """Return M, () or (O,): s_x s_w / s in float64 for ``"fixed-point"``, else QNNPACK's.
+
+        That is s_x s_w (1 / s), each step in float32.
+        """
+        s_w, s_x, s = (self.kept(name).scale for name in ("weight_", "input_", ""))
+        if self.mode == "fixed-point":
+            return np.asarray(s_w.astype(np.float64) * s_x / s)
+        return np.asarray(s_w * s_x * (np.float32(1) / s))
 
     def finished(self, sums: Array, axis: int) -> QTensor:
         """Add the bias to int32 sums, and make them codes; `axis` is that of the O channels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from minimp.quant.modules.base import QuantizedModule, one_scale
 from minimp.quant.qtensor import QTensor
 
 __all__ = [
-    "QuantizedAdaptiveAvgPool2d", "QuantizedAdd", "QuantizedAvgPool2d", "QuantizedFlatten",
+    "QuantizedAdaptiveAvgPool2d", "QuantizedAdd", "QuantizedAvgPool2d", "QuantizedCat", "QuantizedFlatten",
     "QuantizedMaxPool2d", "QuantizedReLU",
 ]  # fmt: skip
 
@@ -54,6 +55,64 @@ class QuantizedAdd(QuantizedModule):
     def extra_repr(self) -> str:
         """Show the sum's numbers."""
         return f"{self.kept('')}, relu={self.relu}"
+
+
+class QuantizedCat(QuantizedModule):
+    """Codes one after the other along an axis, all of one scale: q - z of each, times s_i / s, rounded once.
+
+    Args:
+        inputs, output: the affine numbers of what is joined, in order, and of the whole; one scale each.
+            Inputs of the output's numbers stay as they are.
+        dim: the axis.
+        mode: how numbers of other scales are rounded (:mod:`minimp_backends.requantizing`).
+
+    Raises:
+        SettingError: channels; when called, another count of inputs, or other numbers than these.
+        ShapeError: when called, shapes that differ elsewhere than along `dim`.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Affine], output: Affine, dim: int = 0, *, mode: str = "float"
+    ) -> None:
+        super().__init__()
+        names = [f"input_{i}_" for i in range(len(inputs))]
+        for name, affine in zip([*names, ""], [*inputs, output], strict=True):
+            self.keep(name, one_scale(affine, "what is joined", "QuantizedCat"))
+        self.count, self.dim, self.mode = len(inputs), dim, mode
+
+    def forward(self, *inputs: Any) -> QTensor:
+        """Return the codes of the whole."""
+        if len(inputs) != self.count:
+            raise SettingError(
+                f"{self.label} joins {self.count} inputs, got {len(inputs)}", op="QuantizedCat"
+            )
+        output = self.kept("")
+        taken = [self.taken(each, self.kept(f"input_{i}_")) for i, each in enumerate(inputs)]
+        try:
+            codes = np.concatenate([self._rescaled(each, output) for each in taken], self.dim)
+        except ValueError:
+            shapes = [each.shape for each in taken]
+            raise ShapeError(
+                f"{self.label} cannot join {shapes} along axis {self.dim}", op="QuantizedCat", shapes=shapes,
+                help="shapes must be alike on all other axes",
+            ) from None  # fmt: skip
+        return QTensor(codes, output)
+
+    def _rescaled(self, x: QTensor, output: Affine) -> Any:
+        """Return the codes that x has in the numbers of the output."""
+        if x.affine == output:
+            return x.codes
+        backend, exact = default_backend(), np.float64 if self.mode == "fixed-point" else np.float32
+        multiplier = x.affine.scale.astype(exact) / output.scale.astype(exact)
+        codes = backend.requantize(
+            x.codes.astype(np.int32) - x.affine.zero_point, multiplier, int(output.zero_point),
+            output.quant_min, output.quant_max, self.mode, dtype=output.storage,
+        )  # fmt: skip
+        return backend.to_host(codes)
+
+    def extra_repr(self) -> str:
+        """Show the axis and the whole's numbers."""
+        return f"dim={self.dim}, {self.kept('')}"
 
 
 class QuantizedReLU(QuantizedModule):

@@ -13,7 +13,7 @@ from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["Add", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize"]
+__all__ = ["Add", "Cat", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize"]
 
 
 class QuantStub(Module):
@@ -50,6 +50,26 @@ class Add(Module):
     def extra_repr(self) -> str:
         """Show the ReLU."""
         return f"relu={self.relu}"
+
+
+class Cat(Module):
+    """Tensors one after the other along an axis, as a module that converting finds.
+
+    torch writes ``torch.ao.nn.quantized.FloatFunctional().cat(tensors, dim)``.
+    """
+
+    def __init__(self, dim: int = 0) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, *tensors: Any) -> Tensor:
+        """Return the tensors joined."""
+        y: Tensor = functional.cat(list(map(lifted, tensors)), self.dim)
+        return y
+
+    def extra_repr(self) -> str:
+        """Show the axis."""
+        return f"dim={self.dim}"
 
 
 class Quantize(QuantizedModule):

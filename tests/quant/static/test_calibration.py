@@ -77,6 +77,8 @@ def test_progress_and_an_early_end() -> None:
     assert float(calibration.outputs["0"].range()[1]) == 2.5
     wide = calibrate(model, data, **{**rest, "tolerance": 0.3})
     assert wide.batches == 4  # 0.2 and 0
+    again = calibrate(model, [data[0], data[0], data[1], data[1], data[1], data[0]], **rest)
+    assert again.batches == 5  # 0, 0.5, 0 and 0: one after the other
     assert calibrate(model, iter(data), activation=MinMaxObserver).batches == 6
     assert float(calibrate(model, data, activation=MinMaxObserver).affine("0").high) >= 9
 

@@ -16,6 +16,7 @@ from minimp.quant import QTensor
 from minimp.quant.fusion import LinearReLU
 from minimp.quant.modules import (
     Add,
+    Cat,
     DeQuantize,
     DeQuantStub,
     FloatIsland,
@@ -61,6 +62,8 @@ def test_a_model_on_codes_does_what_it_did(mode: str) -> None:
     y, q = run(model, x), run(quantized, x)
     assert 10 * np.log10((y**2).sum() / ((y - q) ** 2).sum()) > 25
     assert (y != q).mean() > 0.9  # it is another model
+    modes = [each.mode for each in quantized.modules() if hasattr(each, "mode")]
+    assert modes == [mode] * 7
 
 
 def test_the_model_stays_as_it_is() -> None:
@@ -217,6 +220,28 @@ def test_several_inputs_and_results() -> None:
     want, got = (each(tensor(x), tensor(y)) for each in (model, made))
     for a, b, path in ((want[0], got[0], "add"), (want[1]["a"], got[1]["a"], "a")):
         assert abs(a.detach().array - b.array).max() < 2 * float(calibration.affine(path).scale)
+
+
+class Joined(Module):
+    """Three layers side by side, joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.cat = nn.Linear(3, 2), nn.Linear(3, 4), nn.Linear(3, 1), Cat(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3) -> (N, 7)."""
+        y: Tensor = self.cat(self.a(x), self.b(x), self.c(x))
+        return y
+
+
+def test_joined() -> None:
+    """Oracle: the float model, to two steps of the codes."""
+    x = np.random.default_rng(8).normal(size=(30, 3)).astype(np.float32)
+    model, calibration = prepared(Joined(), x)
+    made = convert(model, calibration)
+    assert made.model.cat.count == 3
+    assert abs(run(made, x) - run(model, x)).max() < 2 * float(calibration.affine("cat").scale)
 
 
 def test_a_module_that_runs_twice() -> None:

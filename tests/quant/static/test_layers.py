@@ -73,6 +73,41 @@ def test_linear_is_qnnpacks(qnnpack: Any, relu: bool, channels: bool, bias: bool
     assert len(seen) > 100
 
 
+def many(mode: str) -> tuple[QTensor, QTensor, Array, QuantizedLinear]:
+    """Return input, weight, bias and layer of two million outputs, whose sums are all over int32."""
+    rng = np.random.default_rng(7)
+    into, out = Affine(0.0231, 37, *UINT8), Affine(0.0713, 120, *UINT8)
+    q = QTensor(np.arange(256, dtype=np.uint8)[:, None], into)
+    scales = np.exp(rng.uniform(-12, -8, 8000)).astype(np.float32)
+    axis = Affine(scales, np.zeros(8000, np.int32), *INT8, axis=0)
+    weight = QTensor(rng.integers(-128, 128, (8000, 1)).astype(np.int8), axis)
+    bias = rng.normal(size=8000).astype(np.float32) * 4
+    return q, weight, bias, QuantizedLinear(weight, bias, into, out, mode=mode)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_the_multiplier_is_qnnpacks(qnnpack: Any) -> None:
+    """Oracle: torch 2.13.0, engine qnnpack; s_x s_w / s in place of s_x s_w (1 / s) moves some codes."""
+    q, weight, bias, layer = many("float")
+    packed = qnnpack.ops.quantized.linear_prepack(in_torch(qnnpack, weight), qnnpack.from_numpy(bias))
+    its = qnnpack.ops.quantized.linear(in_torch(qnnpack, q), packed, float(layer.kept("").scale), 120)
+    np.testing.assert_array_equal(layer(q).codes, its.int_repr().numpy())
+
+
+def test_the_multiplier_in_fixed_point() -> None:
+    """Oracle: the reference of requantising, by M in float64: in float32 it would move some codes."""
+    q, weight, _, layer = many("fixed-point")
+    s_x, s = (layer.kept(name).scale.astype(np.float64) for name in ("input_", ""))
+    steps = layer.bias.array.astype(np.int64)
+    acc = ((q.codes.astype(np.int64) - 37) * weight.codes[:, 0] + steps).astype(np.int32)
+    factors = weight.affine.scale.astype(np.float64) * s_x / s
+    its = requantize_reference(acc, factors, 120, *UINT8, "fixed-point")
+    np.testing.assert_array_equal(layer(q).codes, its)
+    rounded = requantize_reference(acc, factors.astype(np.float32), 120, *UINT8, "fixed-point")
+    assert (rounded != its).any()
+
+
 CONVOLUTIONS = [  # C, O, size, kernel, stride, padding, dilation, groups
     (3, 8, (9, 7), (3, 3), (1, 1), (1, 1), (1, 1), 1),
     (4, 6, (8, 8), (3, 2), (2, 1), (1, 0), (1, 2), 2),
@@ -111,16 +146,17 @@ def test_a_convolution_is_qnnpacks(qnnpack: Any, relu: bool, channels: bool, cas
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_layers_by_whole_numbers(mode: str, symmetric: bool) -> None:
-    """Oracle: int64 sums, bias rint(b / (s_x s_w)), and the reference of requantising in each mode."""
+    """Oracle: int64 sums, bias rint(b (1 / (s_x s_w))), and the reference of requantising in each mode."""
     rng = np.random.default_rng(3)
     x, w, b = floats(rng, (5, 4, 6, 6), 0.3), floats(rng, (8, 2, 3, 3)), floats(rng, (8,))
     into, out = affine_of(x), affine_of(floats(rng, (50,)), INT8)
     weight, q = weight_of(w, b, into.scale, observer(True, symmetric)), QTensor.of(x, into)
     s_x, s_w, zeros = into.scale, weight.affine.scale, weight.affine.zero_point
     assert zeros.any() != symmetric
-    steps = np.rint(b / (s_x * s_w)).astype(np.int64)
-    exact = np.float64 if mode == "fixed-point" else np.float32
-    factors = s_w.astype(exact) * exact(s_x) / exact(out.scale)
+    steps = np.rint(b * (np.float32(1) / (s_x * s_w))).astype(np.int64)
+    factors = s_w * s_x * (np.float32(1) / out.scale)
+    if mode == "fixed-point":
+        factors = s_w.astype(np.float64) * s_x / out.scale
     rest = int(out.zero_point), *INT8, mode
 
     sums = integer_conv2d_reference(q.codes, weight.codes, 1, 1, 1, 2, int(into.zero_point), zeros)
@@ -168,12 +204,13 @@ def test_leading_axes_of_linear() -> None:
 def test_a_bias_always_fits(b: float, x_scale: float, channels: bool) -> None:
     """Law: |b| <= 2^30 s_x s_w whatever the bias; the weight's scale is raised only where it must be."""
     w = np.float32([[0, 0], [1, -2]])
-    bias, into = np.float32([b, b]), Affine(x_scale, 0, *UINT8)
+    bias, into = np.float32([b, b / 64]), Affine(x_scale, 0, *UINT8)
     usual = observer(channels)
     usual.observe(w)
     weight = weight_of(w, bias, into.scale, observer(channels))
     room = 2.0**30 * np.float64(into.scale)
-    fits = abs(b) <= room * usual.affine().scale.astype(np.float64)
+    fits = np.abs(bias).astype(np.float64) <= room * usual.affine().scale.astype(np.float64)
+    fits = fits if channels else fits.all()
     np.testing.assert_array_equal(weight.affine.scale == usual.affine().scale, fits)
     layer = QuantizedLinear(weight, bias, into, Affine(1.0, 0, *UINT8))
     read = layer.bias.array * np.float64(x_scale) * weight.affine.scale.astype(np.float64)

@@ -21,6 +21,7 @@ from minimp.quant.modules import (
     QuantizedAdaptiveAvgPool2d,
     QuantizedAdd,
     QuantizedAvgPool2d,
+    QuantizedCat,
     QuantizedFlatten,
     QuantizedMaxPool2d,
     QuantizedReLU,
@@ -28,6 +29,7 @@ from minimp.quant.modules import (
 )
 from minimp.tensors import tensor
 from minimp_backends.integer_layers import integer_add
+from minimp_backends.requantizing import requantize_reference
 from tests.quant.static.samples import INT8, MODES, UINT8, Array
 
 HALVES = Affine(0.5, 7, *UINT8)
@@ -96,9 +98,9 @@ def test_adaptive_means(mode: str, codes: tuple[int, int], size: Any) -> None:
 def test_means(mode: str) -> None:
     """Oracle: exact means of windows that stride apart."""
     q = some((1, 2, 6, 6))
-    made = QuantizedAvgPool2d(3, 2, mode=mode)(q)
-    for c, i, j in np.ndindex(2, 2, 2):
-        window = q.codes[0, c, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+    made = QuantizedAvgPool2d(2, (1, 3), mode=mode)(q)
+    for c, i, j in np.ndindex(2, 5, 2):
+        window = q.codes[0, c, i : i + 2, 3 * j : 3 * j + 2]
         assert made.codes[0, c, i, j] == mean_code(window, 7, mode)
 
 
@@ -116,6 +118,39 @@ def test_add(mode: str, relu: bool) -> None:
     steps = np.clip((np.maximum(real, 0) if relu else real) / np.float64(out.scale) + 90, 0, 255)
     assert abs(made.codes - steps).max() < 0.501
     assert made.affine == out
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_cat(mode: str) -> None:
+    """Oracle: the reference of requantising; and what is read back, half a step away in ``"float"``."""
+    affines = [Affine(0.05, 120, *UINT8), Affine(0.2, -30, *INT8), Affine(0.13, 90, *UINT8)]
+    out, exact = affines[2], np.float64 if mode == "fixed-point" else np.float32
+    parts = [some((2, n, 5), affine, n) for n, affine in zip((1, 3, 9), affines, strict=True)]
+    made = QuantizedCat(affines, out, 1, mode=mode)(*parts)
+    assert made.affine == out
+    its = [
+        requantize_reference(
+            each.codes.astype(np.int32) - each.affine.zero_point,
+            each.affine.scale.astype(exact) / exact(out.scale), 90, *UINT8, mode,
+        ) for each in parts[:2]
+    ]  # fmt: skip
+    np.testing.assert_array_equal(made.codes, np.concatenate([*its, parts[2].codes], 1))
+    real = np.concatenate([each.dequantize().astype(np.float64) for each in parts], 1)
+    steps = np.clip(real / np.float64(out.scale) + 90, 0, 255)
+    assert abs(made.codes - steps).max() < (0.501 if mode == "float" else 1)
+
+
+def test_what_cat_refuses() -> None:
+    """Oracle: the message: another scale than it was made for, another count, shapes that do not fit."""
+    cat = QuantizedCat([HALVES, HALVES], HALVES, 1)
+    with pytest.raises(SettingError, match=r"made for codes of uint8, scale 0.5.*got uint8, scale 0.25"):
+        cat(some((2, 1)), some((2, 1), Affine(0.25, 7, *UINT8)))
+    with pytest.raises(SettingError, match="joins 2 inputs, got 3"):
+        cat(*[some((2, 1))] * 3)
+    with pytest.raises(ShapeError, match="along axis 1"):
+        cat(some((2, 1)), some((3, 1)))
+    with pytest.raises(SettingError, match="must have one scale"):
+        QuantizedCat([HALVES, CHANNELS], HALVES)
 
 
 def test_what_add_refuses() -> None:
