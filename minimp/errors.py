@@ -104,8 +104,14 @@ class SettingError(MinimpError, ValueError):
     """An option or name that does not exist, or that cannot act here."""
 
 
+MOST_LISTED = 64
+"""So many known names are listed where an unknown one is refused."""
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str], also: Iterable[str] = ()) -> str:
     """Say that a name is unknown and offer the nearest one, `also` among other spellings.
+
+    All known names are listed, or of more than a screen holds the nearest eight.
 
     >>> unknown_name("recipe", "mixed-fp61", ["fp32", "mixed-fp16"])
     "unknown recipe 'mixed-fp61'; did you mean 'mixed-fp16'? (known: fp32, mixed-fp16)"
@@ -113,4 +119,8 @@ def unknown_name(kind: str, name: object, known: Iterable[str], also: Iterable[s
     names = [str(each) for each in known]
     near = difflib.get_close_matches(str(name), [*names, *also], n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {str(name)!r}{hint} (known: {', '.join(names)})"
+    told = f"known: {', '.join(names)}"
+    if len(names) > MOST_LISTED:
+        some = difflib.get_close_matches(str(name), names, n=8, cutoff=0.0)
+        told = f"{len(names)} are known, the nearest are: {', '.join(some)}"
+    return f"unknown {kind} {str(name)!r}{hint} ({told})"

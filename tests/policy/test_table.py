@@ -133,6 +133,15 @@ def test_edits_that_cannot_act_are_refused(edit: dict[str, str], message: str) -
         CUDA.with_(**edit)
 
 
+def test_an_unknown_op_is_refused_in_a_few_lines() -> None:
+    """Oracle: the nearest names, and how many there are; not all 295 of them."""
+    with pytest.raises(SettingError) as caught:
+        CUDA["sofmax"]
+    told = str(caught.value)
+    assert f"did you mean 'softmax'? ({len(CUDA)} are known, the nearest are: softmax, log_softmax," in told
+    assert len(told) < 400
+
+
 def test_an_op_of_ones_own_follows_its_declaration_until_it_is_ruled(own_op: Op) -> None:
     """Oracle: the contract of rule() and with_()."""
     assert CPU.rule(own_op) is CastClass.FP32
