@@ -12,7 +12,7 @@ from minimp.handles import RemovableHandle
 from minimp.higher import recorded_gradients
 from minimp.modes import setting
 from minimp.tape import Array, Value, backward, gradients
-from minimp.tape.scales import PLAIN, mark, mark_shown, mark_sum, marks_behind, showing
+from minimp.tape.scales import PLAIN, mark, mark_of, mark_shown, mark_sum, marks_behind, showing
 
 if TYPE_CHECKING:
     from minimp.tensors import Tensor
@@ -23,12 +23,14 @@ __all__ = ["grad", "register_hook", "retain_grad", "run_backward"]
 def run_backward(output: Value, given: Any, *, retain_graph: bool | None, create_graph: bool) -> None:
     """Add the gradients of `output` to the `.grad` of its leaves; see :meth:`minimp.Tensor.backward`."""
     if not create_graph:
-        backward(output, _seed(output, given).array, keep=bool(retain_graph))
+        seed = _seed(output, given)
+        backward(output, seed.array, keep=bool(retain_graph), carried=mark_of(seed))
         return
     _refuse_freeing(retain_graph)
-    marks = marks_behind([output])
+    seed = _seed(output, given)
+    marks = marks_behind([output], [mark_of(seed)])
     with showing(marks):
-        recorded = recorded_gradients([(output, _seed(output, given))])
+        recorded = recorded_gradients([(output, seed)])
     for leaf, found in recorded.items():
         if isinstance(leaf, Value):
             held = leaf.grad
@@ -76,7 +78,7 @@ def grad(
     edges = [x.edge for x in wanted]
     only = frozenset(edge for edge in edges if edge is not None)
     found: Sequence[Tensor | None]
-    marks = marks_behind([y for y, _ in starts])
+    marks = marks_behind([y for y, _ in starts], [mark_of(seed) for _, seed in starts])
     with showing(marks):
         if create_graph:
             _refuse_freeing(retain_graph)
@@ -152,7 +154,9 @@ def _seed(output: Value, given: Any) -> Tensor:
         )  # fmt: skip
     if output.format is None or start.format is output.format:
         return start  # type: ignore[no-any-return]  # what is lifted is a Tensor
-    return ops.cast(start, format=output.format)
+    made = ops.cast(start, format=output.format)
+    mark(made, mark_of(start))
+    return made
 
 
 # ---- hooks ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ computed from it, or put in its place by hand, has none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -106,11 +106,17 @@ def mark_sum(total: Value, held: Value | None, part: Mark) -> None:
     mark(total, part if before is None else before | part)
 
 
-def marks_behind(starts: Sequence[Value]) -> Marks | None:
-    """Return what tells the marks of gradients when backward goes from `starts`; None if no loss is scaled.
+def marks_behind(starts: Sequence[Value], carried: Sequence[Mark | None] = ()) -> Marks | None:
+    """Return what tells the marks of gradients when backward goes from `starts`; None if there are none.
 
     The usual start is a loss times S, and no other scaled loss lives: then it is S everywhere, and no walk.
+
+    Args:
+        starts: where backward begins.
+        carried: the marks of the gradients that it begins with: a scale goes on from there.
     """
+    if any(each is not None and each.factors != PLAIN.factors for each in carried):
+        return _told(_walked(_seeded(starts, carried)))
     if not SOURCES:
         return None
     edges = [each.edge for each in starts if each.edge is not None]
@@ -118,14 +124,27 @@ def marks_behind(starts: Sequence[Value]) -> Marks | None:
     below = None if only is None else SOURCES.get(only)
     if below is not None:
         return lambda edge: PLAIN if edge is edges[0] else below
-    found = _walked(edges)
+    return _told(_walked(dict.fromkeys(edges, PLAIN)))
+
+
+def _told(found: Mapping[Edge, Mark]) -> Marks:
     return lambda edge: found.get(edge, PLAIN)
 
 
-def _walked(starts: Sequence[Edge]) -> dict[Edge, Mark]:
-    """Return the mark of the gradient at each place that `starts` depend on."""
-    found = dict.fromkeys(starts, PLAIN)
-    for edge in newest_first(starts, frozenset()):
+def _seeded(starts: Sequence[Value], carried: Sequence[Mark | None]) -> dict[Edge, Mark]:
+    """Return the mark of the gradient that backward begins with at each start."""
+    seeds: dict[Edge, Mark] = {}
+    for start, each in zip(starts, carried, strict=True):
+        if start.edge is not None:
+            part = each or PLAIN
+            seeds[start.edge] = seeds[start.edge] | part if start.edge in seeds else part
+    return seeds
+
+
+def _walked(seeds: Mapping[Edge, Mark]) -> dict[Edge, Mark]:
+    """Return the mark of the gradient at each place that is reached from `seeds`, and theirs."""
+    found = dict(seeds)
+    for edge in newest_first(seeds, frozenset()):
         if isinstance(edge, Value):
             continue
         source = SOURCES.get(edge)

@@ -189,6 +189,25 @@ def test_copies_of_a_parameter_keep_the_mark() -> None:
     assert [carried(p.grad) for p in net.half().parameters()] == [{S}, {S}]
 
 
+@pytest.mark.parametrize("how", ["backward", "create_graph", "grad", "cast"])
+def test_a_scaled_gradient_that_is_handed_over_carries_its_scale_on(how: str) -> None:
+    """Oracle: 3 * 2 S and the factor S, by halves as in one backward; a scaled part then adds up with it."""
+    p, scaler = parameter(1.0), scaler_at()
+    first = p * 3.0
+    cut = first.detach().requires_grad_()
+    scaler.scale((cut * 2.0).sum()).backward()
+    if how == "grad":
+        (p.grad,) = mp.grad(first, p, cut.grad)
+    elif how == "cast":
+        first.half().backward(cut.grad)
+    else:
+        first.backward(cut.grad, create_graph=how == "create_graph")
+    assert (p.grad.item(), carried(p.grad)) == (6.0 * S, {S})  # type: ignore[union-attr]
+    scaler.scale((p * 4.0).sum()).backward()
+    scaler.step(optim.SGD([p], lr=1.0))
+    assert p.item() == 1.0 - 10.0
+
+
 def test_what_a_pickle_would_rebuild_of_a_mark_has_no_scaler() -> None:
     """Oracle: the factors and the count; no weak reference, which cannot be pickled, is among the parts."""
     _, optimizer, scaler = scaled_pair()

@@ -22,7 +22,7 @@ from minimp.scaler.machine import ScaleRule, ScaleState
 from minimp.scaler.records import ScalerStep
 from minimp.tape import Edge, Node, Value
 from minimp.tape.leaves import add_to_leaves
-from minimp.tape.scales import marks_behind
+from minimp.tape.scales import mark_of, marks_behind
 from minimp.tensors import Tensor
 
 __all__ = ["LayerwiseScaler"]
@@ -150,7 +150,7 @@ class LayerwiseScaler:
         walk = LayerwiseWalk(self._layers, names, keep=bool(retain_graph))
         seed = seed_of(loss, grad)
         wide = loss.backend.times(seed, settings.init_scale)
-        marks = marks_behind([loss])  # the loss may have been scaled by another scaler too
+        marks = marks_behind([loss], [mark_of(grad)])  # the loss may have been scaled by another scaler too
         self._layers.latest, self._walk = {}, walk
         try:
             found = walk.run(loss, loss.backend.narrow(wide, loss.format), start)
