@@ -260,12 +260,13 @@ def _check_model(model: Module, calibration: Calibration) -> None:
         if why := hooked(module):
             raise SettingError(f"'{path}': {why}", op=OP)
     before = calibration.flow.model
-    structures = ([(path, type(each)) for path, each in m.named_modules()] for m in (model, before))
-    now, then = structures
+    now, then = repr(model), repr(before)  # modules, and their settings
     leaves, old = ({**dict(m.named_parameters()), **dict(m.named_buffers())} for m in (model, before))
     changed = [path for path in leaves if path not in old or not _same(leaves[path], old[path])]
     if now != then or changed or leaves.keys() != old.keys():
-        what = f"'{changed[0]}' has changed" if changed and now == then else "it has other modules"
+        what = (
+            f"'{changed[0]}' has changed" if changed and now == then else "it has other modules or settings"
+        )
         raise SettingError(
             f"this is not the model that was calibrated: {what}", op=OP,
             help="calibrate once more, after training, fusing and moving scales",

@@ -393,6 +393,12 @@ def test_it_must_be_the_model_that_was_calibrated() -> None:
     with pytest.raises(SettingError, match="'second': it has hooks"):
         convert(model, calibration)
     handle.remove()
+    window = model.pool.kernel_size
+    model.pool.kernel_size = (3, 3)
+    with pytest.raises(SettingError, match="it has other modules or settings"):
+        convert(model, calibration)
+    model.pool.kernel_size = window
+    convert(model, calibration)
     model.second.bias.array = model.second.bias.array + np.float32(1)
     with pytest.raises(SettingError, match=r"'second\.bias' has changed"):
         convert(model, calibration)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minimp.errors import FormatError, SettingError, ShapeError
@@ -201,6 +201,7 @@ def test_leading_axes_of_linear() -> None:
 
 
 @given(st.floats(-1e6, 1e6, width=32), st.floats(2.0**-20, 1.0, width=32), st.booleans())
+@example(100.0, 2.0**-20, True)
 def test_a_bias_always_fits(b: float, x_scale: float, channels: bool) -> None:
     """Law: |b| <= 2^30 s_x s_w whatever the bias; the weight's scale is raised only where it must be."""
     w = np.float32([[0, 0], [1, -2]])
