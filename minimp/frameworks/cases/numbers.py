@@ -27,7 +27,7 @@ def numbers(
         kind: "normal"; "wide": all exponents; "subnormal": around the smallest normal; "large": up to the
             largest; "special": zeros, infinities, NaN and ends of the range; "ties": few whole numbers;
             "moderate": -12 to 12, where functions bend; "zeros", "alike": all 0, or one number, where a norm
-            or a spread is 0.
+            or a spread is 0; "positive": away from 0, which tests ask for.
     """
     f = formats.get(fmt)
     lowest, highest = max(-300, f.emin - f.mantissa_bits), min(300, f.emax + 1)
@@ -35,6 +35,7 @@ def numbers(
     special = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 0.5, 88.0, -88.0, 11.0, *ends]
     makers: dict[str, Callable[[], Any]] = {
         "normal": lambda: random.standard_normal(shape),
+        "positive": lambda: np.abs(random.standard_normal(shape)) + 0.05,
         "wide": lambda: random.standard_normal(shape) * 2.0 ** random.integers(lowest, highest, shape),
         "subnormal": lambda: (
             random.standard_normal(shape) * f.smallest_normal * 2.0 ** random.integers(-3, 3, shape)
