@@ -16,6 +16,7 @@ from minimp.models import gpt
 from minimp.modes import no_grad
 from minimp.quant.dynamic import DynamicQuantizedEmbedding, DynamicQuantizedLinear, quantize_dynamic
 from minimp.rng import manual_seed
+from minimp.tensors import tensor
 
 
 class Reader(nn.Module):
@@ -50,7 +51,7 @@ def model() -> Reader:
     return Reader().eval()
 
 
-def run(model: nn.Module, codes: Any = CODES) -> Any:
+def run(model: Any, codes: Any = CODES) -> Any:
     """Return a model's result as an array."""
     with no_grad():
         return model(codes).numpy()
@@ -126,6 +127,35 @@ def test_classes_and_paths_choose(model: Reader) -> None:
         assert [row.path for row in report.converted] == taken
     notes = {row.path: row.note for row in report.left}
     assert notes["lstm"] == "not among the modules asked for"
+
+
+def test_a_path_is_no_beginning_of_a_name() -> None:
+    """Oracle: "head" stands for head.0, and not for header."""
+    model = nn.ModuleDict({"head": nn.Sequential(nn.Linear(2, 2)), "header": nn.Linear(2, 2)})
+    _, report = quantize_dynamic(model, ["head"])
+    assert [row.path for row in report.converted] == ["head.0"]
+
+
+def test_modes_are_kept() -> None:
+    """Oracle: dropout between recurrences acts in training mode alone, and the mode is the layer's."""
+    model = nn.Sequential(nn.LSTM(3, 4, num_layers=2, dropout=0.5))
+    x = tensor(np.ones((2, 1, 3), np.float32))
+    for training in (True, False):
+        made = quantize_dynamic(model.train(training))[0].get_submodule("0")
+        first, second = (run(lambda x, made=made: made(x)[0], x) for _ in "ab")
+        assert made.training is training
+        assert (first == second).all() == (not training)
+
+
+def test_transformers_run() -> None:
+    """Oracle: a transformer's layer whose attention and linear layers are exchanged, near to what it was."""
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()
+    x = tensor(np.random.default_rng(0).normal(size=(2, 5, 16)).astype(np.float32))
+    made, report = quantize_dynamic(layer)
+    assert [row.path for row in report.converted] == ["self_attn", "linear1", "linear2"]
+    before, after = run(layer, x), run(made, x)
+    assert (before != after).any()
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.999
 
 
 def test_in_place(model: Reader) -> None:
