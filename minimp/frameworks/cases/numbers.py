@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from minimp import formats
 
-__all__ = ["KINDS", "every_value", "numbers"]
+__all__ = ["FLAT", "KINDS", "every_value", "numbers"]
 
-KINDS = ("normal", "wide", "subnormal", "large", "special", "ties", "moderate", "zeros", "alike")
+KINDS = ("normal", "wide", "subnormal", "large", "special", "ties", "moderate")
+FLAT = ("zeros", "alike")
+"""Where a norm or a spread is 0, and need not have a derivative."""
 
 
 def numbers(

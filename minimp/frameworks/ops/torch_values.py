@@ -19,7 +19,7 @@ from minimp import formats
 from minimp.checks.contracts import within
 from minimp.errors import MinimpError
 from minimp.frameworks.cases import CASES, NO_COUNTERPART, Case, minimp_library, torch_library
-from minimp.frameworks.cases.numbers import KINDS, every_value, numbers
+from minimp.frameworks.cases.numbers import FLAT, KINDS, every_value, numbers
 from minimp.frameworks.judging import judged
 from minimp.frameworks.ops.call_bounds import Bound, gradient_bounds, result_bound
 from minimp.frameworks.results import Row, Section, Verdict
@@ -189,7 +189,7 @@ def compare_case(case: Case, fmt: str, seed: int = 0) -> Iterator[Row]:
         yield Row(case.op, _words(case, fmt, "result"), "", "", Verdict.NOT_COMPARED, NOT_COMPARED[case.op])
         return
     result, gradients = Tally(), Tally()
-    for kind in ("every value",) if case.pointwise and len(case.shapes) == 1 else KINDS:
+    for kind in ("every value",) if case.pointwise and len(case.shapes) == 1 else (*KINDS, *FLAT):
         try:
             with np.errstate(all="ignore"):
                 _run(case, fmt, kind, seed, result, gradients)
