@@ -94,6 +94,19 @@ def test_a_sum_is_rounded_once() -> None:
     assert (naive != expected).any()
 
 
+@pytest.mark.parametrize(
+    ("scale", "x"), [("0x1.07000e0p-1", "0x1.cc405a0p+0"), ("0x1.1cc8940p-1", "0x1.f25f4a0p+0")]
+)
+def test_a_sum_is_not_rounded_to_float64_on_the_way(scale: str, x: str) -> None:
+    """Oracle: rational arithmetic: 201 + x (1/s) is 204.5 + 2^-17 + 2^-46: above the middle of two floats."""
+    affine = Affine(float.fromhex(scale), 201, 0, 255)
+    value = np.float32(float.fromhex(x))
+    exact = Fraction(float(value)) * Fraction(float(np.float32(1) / affine.scale)) + 201
+    assert exact == Fraction(409, 2) + Fraction(1, 2**17) + Fraction(1, 2**46)
+    assert np.float32(float(exact)) == 204.5  # rounded twice: a tie, to 204
+    assert quantize([value], affine).tolist() == [code_by_definition(value, affine)] == [205]
+
+
 @given(affines(), STEPS)
 def test_laws_of_one_tensor(affine: Affine, steps: list[float]) -> None:
     """Oracle: 0 is exact, codes rise with values, doing it twice changes nothing, half a step may be lost."""
