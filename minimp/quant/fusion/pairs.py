@@ -157,7 +157,8 @@ def _pair(flow: Flow, first: Any) -> LayerPair:
 def _way(flow: Flow, first: Any, call: Call) -> tuple[Module, tuple[str, ...], Place]:
     """Follow one output of a layer to the layer that it reaches: that one, the ops between, where it is."""
     array = call.outputs[0].array
-    place, through = Place(channel_axis(first, array.ndim)), []
+    place = Place(channel_axis(first, array.ndim))
+    through: list[str] = []
     while True:
         arrived = [each for each in flow.takers(array) if type(each.module) in LAYERS]
         steps = [each for each in flow.readers(array) if not any(one in each.inside for one in arrived)]
@@ -194,7 +195,9 @@ def _behind(flow: Flow, step: Step, array: Any, place: Place) -> Place:
         raise _NoPairError(f"its output goes through {words}, where scale does not pass{advice}")
     if step.event.inputs[0] is not array:
         raise _NoPairError(f"its output is no input of {words}, but a parameter")
-    found = rule(array.shape, step.event.outputs[0].shape, step.event.node.options, place)
+    (made,) = step.event.outputs
+    assert made is not None  # forward events have results
+    found = rule(array.shape, made.shape, step.event.node.options, place)
     if found is None:
         raise _NoPairError(f"its channels do not stay apart in {words}")
     return found
