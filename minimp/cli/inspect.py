@@ -49,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
             'minimp inspect "fp16(0.1) + fp16(0.2)"',
             'minimp inspect "fp16(2048) + 1" --rounding up',
             'minimp inspect "e4m3fn(fp32(0.1)) * 300" --overflow saturate',
+            "minimp inspect 0.27 --scale 0.02 --zero-point 3 --format int8,uint4",
         ),
     )
     parser._negative_number_matcher = NEGATIVE
@@ -62,6 +63,10 @@ def add_parser(subparsers: Any) -> None:
     add("--rounding", metavar="NAME", help=f"one of {', '.join(ROUNDINGS)} (default: nearest_even)")
     add("--overflow", metavar="NAME", help=f"one of {', '.join(OVERFLOWS)} (default: ieee)")
     add("--seed", metavar="N", type=int, help="the random numbers of --rounding stochastic")
+    codes = "quantise to integer codes of this scale; --format is then int8, uint8, int4, uint4, int3, ..."
+    add("--scale", metavar="S", type=float, help=codes)
+    add("--zero-point", metavar="Z", type=int, help="the code of 0, beside --scale (default: 0)")
+    add("--rule", metavar="NAME", help="torch, torch-dynamic, onnx or tflite, beside --scale (default: all)")
     add("--json", action="store_true", help="print JSON")
     add("--quiet", action="store_true", help="print the values only, a line for each format")
     parser.set_defaults(run=run)
@@ -70,6 +75,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     _check(args)
+    if args.scale is not None:
+        return _run_codes(args)
     chosen = [formats.get(name) for part in args.format or () for name in part.split(",")]
     seen = _seen(args, list(dict.fromkeys(chosen)))
     out = console()
@@ -83,6 +90,21 @@ def run(args: argparse.Namespace) -> int:
         show_calculation(out, seen)
     else:
         show_numbers(out, args, seen)
+    return 0
+
+
+def _run_codes(args: argparse.Namespace) -> int:
+    """Show integer codes; return the exit code."""
+    from minimp.cli import inspect_code  # what it needs is loaded by no other inspection
+
+    out, given = console(), formats.inspect(read_number(args.value), formats.float32).value
+    if args.json:
+        text = json_text(inspect_code.as_json(args, given))
+        out.print(text, end="", soft_wrap=True, markup=False)
+    elif args.quiet:
+        out.print("\n".join(number(row["value"]) for row in inspect_code.rows(args, given)))
+    else:
+        inspect_code.show(out, args, given)
     return 0
 
 
@@ -112,11 +134,26 @@ def _check(args: argparse.Namespace) -> None:
             f"--format cannot act beside the expression {args.value!r}, which names its formats itself",
             help=f"for example {args.format[0].partition(',')[0]}(0.1) + 0.2",
         )
+    _check_codes(args)
     stochastic = args.rounding == "stochastic"
     if stochastic and args.seed is None:
         raise SettingError("--rounding stochastic needs random numbers", help="add --seed 7, or another seed")
     if args.seed is not None and not stochastic:
         raise SettingError("--seed cannot act without --rounding stochastic", help="leave it out")
+
+
+def _check_codes(args: argparse.Namespace) -> None:
+    """Refuse what cannot act with integer codes, and what cannot without."""
+    if args.scale is None:
+        for name, value in (("--zero-point", args.zero_point), ("--rule", args.rule)):
+            if value is not None:
+                raise SettingError(f"{name} cannot act without --scale", help="add --scale 0.02, for example")
+        return
+    if args.bits is not None or is_expression(args.value):
+        raise SettingError("--scale quantises one number: no expression, no bit pattern")
+    for name in ("rounding", "overflow", "seed"):
+        if getattr(args, name) is not None:
+            raise SettingError(f"--{name} cannot act beside --scale: the rule says how codes are rounded")
 
 
 # ---- the way in -------------------------------------------------------------------------------------------
