@@ -43,7 +43,7 @@ from minimp.rng import get_rng_state, manual_seed, set_rng_state
 from minimp.tensors import Tensor, from_dlpack, tensor
 
 if TYPE_CHECKING:
-    from minimp import checks, data, fp8, functional, memory, nn, optim
+    from minimp import checks, data, fp8, functional, memory, nn, optim, quant
     from minimp.checkpoint import load, save
     from minimp.fp8 import fp8_autocast
     from minimp.functional.creation import (
@@ -128,6 +128,7 @@ __all__ = [
     "op",
     "optim",
     "policies",
+    "quant",
     "rand",
     "rand_like",
     "randn",
@@ -147,8 +148,9 @@ CREATING = (
     "arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "rand_like", "randn",
     "randn_like", "zeros", "zeros_like",
 )  # fmt: skip
+PARTS = ("checks", "data", "fp8", "functional", "memory", "nn", "optim", "quant")
 ON_FIRST_USE = {
-    **{name: f"minimp.{name}" for name in ("checks", "data", "fp8", "functional", "memory", "nn", "optim")},
+    **{name: f"minimp.{name}" for name in PARTS},
     **dict.fromkeys(CREATING, "minimp.functional.creation"),
     **dict.fromkeys(("GradScaler", "LayerwiseScaler", "LossScalers"), "minimp.scaler"),
     "fp8_autocast": "minimp.fp8",

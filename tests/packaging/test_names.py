@@ -40,6 +40,7 @@ ADDED = {
     "recompute": "activation checkpointing (torch.utils.checkpoint)",
     "Trainer": "the loop around a TrainStep",
     "fp8 fp8_autocast": "FP8 recipes, and the region in which nn.Linear computes by one",
+    "quant": "integers: numbers, observers, fusion, static and dynamic quantisation",
     "LossScalers LayerwiseScaler": "a loss scale for each of several losses, and for each layer",
     "checks": "the contracts, callable on arrays of any framework",
 }
