@@ -11,33 +11,9 @@ from typing import Any
 import numpy as np
 
 import minimp as mp
-from minimp.errors import ScalerError, SettingError
+from minimp.frameworks.scalers.refusals import REFUSALS
 from minimp.scaler import GradScaler
 from tests.scaler.plain import PlainSGD
-
-ERRORS: tuple[tuple[str, str, type[Exception], str], ...] = (
-    ("AssertionError", "_scale is None", ScalerError, "was called before scale()"),
-    ("RuntimeError", "unscale_() has already been called", ScalerError, "unscale_() has been called"),
-    ("RuntimeError", "unscale_() is being called after step()", ScalerError, "step() has been called"),
-    ("RuntimeError", "step() has already been called", ScalerError, "step() has been called"),
-    (
-        "AssertionError",
-        "No inf checks were recorded for",
-        ScalerError,
-        "no inf checks were recorded: none of",
-    ),
-    ("AssertionError", "No inf checks were recorded prior", ScalerError, "no inf checks were recorded prior"),
-    ("ValueError", "Attempting to unscale FP16", ScalerError, "cannot unscale float16 gradients"),
-    ("RuntimeError", "Closure use is not", ScalerError, "a closure cannot be used"),
-    ("RuntimeError", "source state dict is empty", ScalerError, "state dict is empty"),
-    ("AssertionError", "may only be pickled", ScalerError, "copied between iterations only"),
-    ("ValueError", "outputs must be a Tensor", SettingError, "expected a tensor, or an iterable"),
-    ("AttributeError", "has no attribute 'device'", SettingError, "new_scale: expected a float"),
-    ("RuntimeError", "doesn't match the broadcast shape", SettingError, "new_scale: expected a float"),
-    ("AssertionError", "new_scale should be a float", SettingError, "new_scale: expected a float"),
-    ("RuntimeError", "without overflow", SettingError, "is infinite in float32"),
-)
-"""Kinds of error: PyTorch's type and words, ours."""
 
 PARAMETERS = (("float32", 3), ("float32", 1), ("bfloat16", 2), ("float64", 2), ("float16", 2))
 OPTIMIZERS = ((0, 1), (2, 3), (4, 1))
@@ -93,7 +69,7 @@ class Twins:
             return fault
 
     def _same_refusal(self, mine: Any, other: Any) -> None:
-        for kind, words, our_kind, our_words in ERRORS:
+        for (kind, words), (our_kind, our_words) in ((row.theirs, row.ours) for row in REFUSALS):
             if type(other).__name__ == kind and words in str(other):
                 assert isinstance(mine, our_kind), f"PyTorch: {other!r}; minimp: {mine!r}"
                 assert our_words in str(mine), f"PyTorch: {other!r}; minimp: {mine!r}"
