@@ -28,6 +28,7 @@ from minimp.files import check_writable, sync_folder, write_whole
 from minimp.memory import ledger
 from minimp.recipe import recipes
 from minimp.runlog import read_log
+from minimp.scaler import LayerwiseScaler
 from minimp.trainer import RunResult, Trainer
 
 __all__ = ["add_parser", "run"]
@@ -315,7 +316,8 @@ def _finish(args: argparse.Namespace, made: _Run, result: RunResult) -> None:
         found = figures(result, records, scores, held)
         told = found if written is None else {**found, "sample": written}
         write_whole(args.json, json_text({"config": config, "result": told}))
-    summary(console(), _title(made), result, records, scores, held, _ways_on(made))
+    further = {**_by_layer(trainer), **_ways_on(made)}
+    summary(console(), _title(made), result, records, scores, held, further)
     if written is not None:
         show_sample(console(), written)
 
@@ -341,6 +343,15 @@ def _title(made: _Run) -> str:
         f"{s.model}{sizes} on {data.train.name} ({both_sizes(data)}), {s.recipe}, {s.optimizer} lr {s.lr:g}, "
         f"batch {s.batch}, {clipped}seed {s.seed}"
     )
+
+
+def _by_layer(trainer: Trainer) -> dict[str, str]:
+    """Say what layers multiply their gradients by, where each has a scale of its own."""
+    scaler = trainer.step.scaler
+    if not isinstance(scaler, LayerwiseScaler) or not scaler.factors:
+        return {}
+    factors = scaler.factors.values()
+    return {"layer scales": f"{min(factors):g} to {max(factors):g}, {len(factors)} layers; the loss's is 1"}
 
 
 def _ways_on(made: _Run) -> dict[str, str]:

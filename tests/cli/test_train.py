@@ -117,6 +117,17 @@ def test_momentum_acts() -> None:
     assert plain != heavy
 
 
+@pytest.mark.parametrize(("recipe", "told"), [("mixed-layerwise", True), ("mixed-fp16", False)])
+def test_scales_of_layers_are_told(recipe: str, told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: the checkpoint, which has what each layer's scaler has learnt."""
+    assert train("--steps", "2", "--recipe", recipe, "--out", "run") == 0
+    found = re.findall(r"^layer scales +1 to (\S+), (\d+) layers", capsys.readouterr().out, re.MULTILINE)
+    assert bool(found) == told
+    if told:
+        layers = mp.load("run/checkpoint.safetensors")["scaler"]["layers"]
+        assert found == [(f"{max(each['factor'] for each in layers.values()):g}", str(len(layers)))]
+
+
 def test_figures_may_lie_in_the_new_folder() -> None:
     """Oracle: the file."""
     assert train("--steps", "1", "--out", "new", "--json", "new/figures.json") == 0
