@@ -12,7 +12,7 @@ they are: they have 8 bits. float64 would need no blocks (2^53 / 2^14 terms) and
 **The saturating product** is what x86 processors with AVX2 but no VNNI compute: VPMADDUBSW multiplies
 unsigned bytes by signed ones and adds neighbours in pairs to int16, where 255 * 127 + 255 * 127 does not
 fit: what is beyond -32768 and 32767 is cut off. The pairs are then added to int32 (Intel 64 and IA-32
-Architectures Software Developer's Manual, volume 2; microsoft/onnxruntime issue 12088). So do FBGEMM's linear
+Architectures Software Developer's Manual, volume 2; microsoft/onnxruntime#12088). So do FBGEMM's linear
 layers, plain and depthwise convolutions in torch 2.13, code for code.
 """
 
