@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from minimp.door import op
-from minimp.errors import GradientError, SettingError, ShapeError
+from minimp.errors import GradientError, SettingError
 from minimp.formats import Format
 from minimp.fp8.quantizing import Copy, Operand, copy_of, operand_of, scale_for
 from minimp.fp8.recipes import ROLES, Fp8Recipe
 from minimp.fp8.scales import inverse_of
+from minimp.ops.products import check_linear
 from minimp.policy import CastClass, Mixed, format_of
 from minimp.tape import Array, Node
 
@@ -156,13 +157,7 @@ def _restored(arrays: tuple[Array, ...], rest: tuple[Any, float]) -> Copy:
 
 def _check(ctx: Node, x: Array, weight: Array, bias: Array | None) -> None:
     """Refuse shapes that do not fit, and an accumulation that cannot act."""
-    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(
-            f"expected x (..., in) and weight (out, in), got {x.shape} and {weight.shape}",
-            op="linear_fp8", shapes=[x.shape, weight.shape], help="x and W must agree in their last axis",
-        )  # fmt: skip
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"expected a bias of shape {weight.shape[:1]}, got {bias.shape}", op="linear_fp8")
+    check_linear("linear_fp8", x, weight, bias)
     if ctx.accumulate.startswith("tensorcore:"):
         raise SettingError(
             f"accumulate={ctx.accumulate!r} cannot act: a matrix unit is modelled for operands of one format",

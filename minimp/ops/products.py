@@ -11,7 +11,7 @@ from minimp.ops.broadcasting import to_shape_of
 from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
 
-__all__ = ["conv2d", "linear", "matmul"]
+__all__ = ["check_linear", "conv2d", "linear", "matmul"]
 
 
 def _swap(ctx: Node, x: Array) -> Array:
@@ -71,19 +71,28 @@ def _grad_matrix(ctx: Node, grad: Array, a_is_vector: bool, b_is_vector: bool) -
     return grad
 
 
+def check_linear(op: str, x: Array, weight: Array, bias: Array | None) -> None:
+    """Refuse shapes that do not fit: (..., in), (out, in), (out,); `op` is who says so.
+
+    Raises:
+        ShapeError: naming them.
+    """
+    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ShapeError(
+            f"expected x (..., in) and weight (out, in), got {x.shape} and {weight.shape}",
+            op=op, shapes=[x.shape, weight.shape], help="x and W must agree in their last axis",
+        )  # fmt: skip
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"expected a bias of shape {weight.shape[:1]}, got {bias.shape}", op=op)
+
+
 @op(cast=CastClass.LOWER, mixed=Mixed.SAME, bound="dot")
 def linear(ctx: Node, x: Array, weight: Array, bias: Array | None = None) -> Array:
     """y = x W^T + b.  (..., in), (out, in), (out,) -> (..., out); one rounding, after the bias.
 
     The bias is added to the float32 sums, as in torch.nn.functional.linear (addmm).
     """
-    if weight.ndim != 2 or x.ndim == 0 or x.shape[-1] != weight.shape[1]:
-        raise ShapeError(
-            f"expected x (..., in) and weight (out, in), got {x.shape} and {weight.shape}",
-            op="linear", shapes=[x.shape, weight.shape], help="x and W must agree in their last axis",
-        )  # fmt: skip
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"expected a bias of shape {weight.shape[:1]}, got {bias.shape}", op="linear")
+    check_linear("linear", x, weight, bias)
     ctx.save(x if ctx.needs(1) else None, weight if ctx.needs(0) else None)
     rows = _rows(ctx, x)
     y = ctx.backend.matmul(rows, _swap(ctx, weight), accumulate=ctx.accumulate)
