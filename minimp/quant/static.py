@@ -8,7 +8,7 @@ it gives each module the scales of what comes in, and shows every op that would 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ from minimp.quant.fusion.flow import Call, Flow, hooked
 from minimp.quant.modules import DeQuantize, FloatIsland, Quantize, QuantizedModule
 from minimp.quant.modules.conversions import CONVERSIONS, Conversion, Place, known
 from minimp.quant.modules.layers import MODES
-from minimp.quant.modules.stubs import DeQuantStub, QuantStub
+from minimp.quant.modules.stubs import COMPUTES, DeQuantStub, QuantStub
 from minimp.quant.observers import Observer, PerChannelMinMaxObserver
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["Calibration", "Progress", "StaticModel", "calibrate", "channel_weights", "convert"]
+__all__ = ["Calibration", "Progress", "StaticModel", "calibrate", "channel_weights", "convert", "walked"]
 
 OP = "convert"
 
@@ -67,7 +67,7 @@ class StaticModel(Module):
 
 def convert(
     model: Module, calibration: Calibration, *, weight: Callable[[], Observer] = channel_weights,
-    mode: str = "float", keep_float: Iterable[str] = (),
+    mode: str = "float", keep_float: Iterable[str] | Mapping[str, str] = (),
 ) -> Module:  # fmt: skip
     """Return a copy of a model that works on codes: int8 products, int32 sums, one rounding a layer.
 
@@ -81,7 +81,8 @@ def convert(
         mode: ``"float"`` (QNNPACK's rounding) or ``"fixed-point"`` (gemmlowp's and TFLite's, no float at
             all), see :mod:`minimp_backends.requantizing`.
         keep_float: paths of modules without children that stay in floats, between a DeQuantize and a
-            Quantize of their own (:class:`~minimp.quant.modules.FloatIsland`).
+            Quantize of their own (:class:`~minimp.quant.modules.FloatIsland`); or path -> what the module
+            computes in: ``"float32"``, ``"float16"``, or ``"int8"`` for one that does not stay.
 
     Raises:
         SettingError: a module that has no integer form, or an op outside of modules, that would meet codes;
@@ -89,13 +90,7 @@ def convert(
             model on codes already; hooks, which would see other values; unknown paths or modes.
         DataError: NaN or infinities in a weight.
     """
-    if mode not in MODES:
-        raise SettingError(unknown_name("mode", mode, MODES), op=OP)
-    _check_model(model, calibration)
-    kept = frozenset(keep_float)
-    _check_kept(model, kept)
-    walk = _Walk(calibration, weight, mode, kept)
-    walk.run()
+    walk = walked(model, calibration, weight=weight, mode=mode, keep_float=keep_float)
     made = copy.deepcopy(model)
     for path, module in walk.made.items():
         if path:
@@ -107,17 +102,31 @@ def convert(
     return made.eval()
 
 
-class _Walk:
+def walked(
+    model: Module, calibration: Calibration, *, weight: Callable[[], Observer] = channel_weights,
+    mode: str = "float", keep_float: Iterable[str] | Mapping[str, str] = (),
+) -> Walk:  # fmt: skip
+    """Return what would stand where on codes; arguments and errors are those of :func:`convert`."""
+    if mode not in MODES:
+        raise SettingError(unknown_name("mode", mode, MODES), op=OP)
+    _check_model(model, calibration)
+    walk = Walk(calibration, weight, mode, _kept(model, keep_float))
+    walk.run()
+    return walk
+
+
+class Walk:
     """The record of a forward, walked in order with the numbers of every array that is codes.
 
     Attributes:
         affines: id of an array -> the numbers of its codes; the record keeps the arrays alive.
         made: path -> what is to stand there.
+        places: path -> the numbers that come in and go out there; of several paths of a module the first.
         stubs: whether the model marks with QuantStub where codes begin.
     """
 
     def __init__(
-        self, calibration: Calibration, weight: Callable[[], Observer], mode: str, keep: frozenset[str]
+        self, calibration: Calibration, weight: Callable[[], Observer], mode: str, keep: Mapping[str, str]
     ) -> None:
         self.calibration, self.flow = calibration, calibration.flow
         self.weight, self.mode, self.keep = weight, mode, keep
@@ -190,7 +199,8 @@ class _Walk:
     def _built(self, path: str, module: Module, row: Conversion | None, place: Place) -> Module:
         """Return the module on codes."""
         if path in self.keep or row is None:
-            built: Module = FloatIsland(copy.deepcopy(module), place.output)
+            compute = self.keep.get(path, "float32")
+            built: Module = FloatIsland(copy.deepcopy(module), place.output, compute)
         else:
             built = row.build(module, place)
         for each in built.modules():
@@ -279,12 +289,21 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
-def _check_kept(model: Module, keep: frozenset[str]) -> None:
-    """Refuse paths to keep in floats that are not there, or that lose nothing on codes."""
+def _kept(model: Module, keep_float: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
+    """Return path -> format of the modules that stay in floats; refuse unknown ones, and those that lose
+    nothing on codes."""
+    given = keep_float if isinstance(keep_float, Mapping) else dict.fromkeys(keep_float, "float32")
     modules = dict(model.named_modules(remove_duplicate=False))
-    for path in sorted(keep):
+    keep: dict[str, str] = {}
+    for path in sorted(given):
         if path not in modules:
             raise SettingError(unknown_name("path in keep_float", path, modules), op=OP)
+        if given[path] not in ("int8", *COMPUTES):
+            known = ("int8", *COMPUTES)
+            raise SettingError(unknown_name(f"format for {path!r} in keep_float", given[path], known), op=OP)
+        if given[path] == "int8":
+            continue
+        keep[path] = given[path]
         row = CONVERSIONS.get(type(modules[path]))
         if row is not None and (row.keeps or row.inputs == 0):
             raise SettingError(
@@ -296,6 +315,7 @@ def _check_kept(model: Module, keep: frozenset[str]) -> None:
                 f"'{path}' holds modules, and what it gives was not observed as one", op=OP,
                 help="name the modules within, or put a DeQuantStub before it and a QuantStub behind it",
             )  # fmt: skip
+    return keep
 
 
 def _advice(kind: type[Module]) -> str:

@@ -68,7 +68,13 @@ class _Requantizing(QuantizedModule):
         SettingError: channels of the input or output, or of the weight on another axis than 0; an unknown
             mode; a bias beyond int32 in steps of s_x s_w.
         ShapeError: a bias of another length.
+
+    Attributes:
+        accumulate: ``"int32"``, exact; ``"int16-saturating"`` shows what some engines do
+            (:mod:`minimp.quant.sensitivity`).
     """
+
+    accumulate: str = "int32"
 
     def __init__(
         self, weight: QTensor, bias: Any, input: Affine, output: Affine, *, relu: bool = False,
@@ -165,7 +171,7 @@ class QuantizedLinear(_Requantizing):
         x, w = self.taken(input, affine), self.weight.backend.to_host(self.weight.array)
         rows = x.codes if x.codes.ndim > 1 else x.codes[np.newaxis]
         sums = self.weight.backend.integer_matmul(
-            rows, w.T, int(affine.zero_point), self.kept("weight_").zero_point
+            rows, w.T, int(affine.zero_point), self.kept("weight_").zero_point, accumulate=self.accumulate
         )
         made = self.finished(sums, -1)
         return made if x.codes.ndim > 1 else QTensor(made.codes[0], made.affine)
@@ -203,6 +209,7 @@ class QuantizedConv2d(_Requantizing):
         sums = self.weight.backend.integer_conv2d(
             x.codes, self.weight.backend.to_host(self.weight.array), self.stride, self.padding,
             self.dilation, self.groups, int(affine.zero_point), self.kept("weight_").zero_point,
+            accumulate=self.accumulate,
         )  # fmt: skip
         return self.finished(sums, 1)
 

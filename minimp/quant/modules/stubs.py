@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
+
 from minimp import functional
-from minimp.errors import FormatError
+from minimp.errors import FormatError, SettingError, unknown_name
+from minimp.modes import no_grad
 from minimp.nn.making import lifted
 from minimp.nn.module import Module
+from minimp.policy import autocast
 from minimp.quant.affine import Affine
 from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["Add", "Cat", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize"]
+__all__ = ["COMPUTES", "Add", "Cat", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize"]
+
+COMPUTES = ("float32", "float16")
+"""What a module that stays in floats may compute in."""
 
 
 class QuantStub(Module):
@@ -113,15 +122,47 @@ class FloatIsland(QuantizedModule):
     """A module that was left in floats between codes: codes to floats, the module, floats to codes.
 
     Args:
-        inner: the module.
+        inner: the module; of ``"float16"`` a copy is taken.
         output: the numbers of the codes that it gives.
+        compute: ``"float32"``; or ``"float16"``: its weights are stored in float16, running statistics as
+            they were, and it runs under ``autocast("float16")``, sums in the accumulation in force. What
+            lies beyond 65504 becomes infinite there, and then the last code.
+
+    Raises:
+        SettingError: another `compute`, or a weight beyond what float16 holds.
     """
 
-    def __init__(self, inner: Module, output: Affine) -> None:
+    def __init__(self, inner: Module, output: Affine, compute: str = "float32") -> None:
         super().__init__()
+        if compute not in COMPUTES:
+            raise SettingError(unknown_name("compute", compute, COMPUTES), op="FloatIsland")
+        self.compute = compute
+        inner = inner if compute == "float32" else _in_float16(inner)
         self.dequantize, self.inner, self.quantize = DeQuantize(), inner, Quantize(output)
 
     def forward(self, *inputs: Any) -> QTensor:
         """Return the codes of what the module makes of floats."""
-        made: QTensor = self.quantize(self.inner(*map(self.dequantize, inputs)))
-        return made
+        half = self.compute == "float16"
+        with no_grad(), autocast("float16", cache="none") if half else nullcontext():
+            made = self.inner(*map(self.dequantize, inputs))
+        codes: QTensor = self.quantize(made)
+        return codes
+
+    def extra_repr(self) -> str:
+        """Show what it computes in."""
+        return f"compute={self.compute}"
+
+
+def _in_float16(inner: Module) -> Module:
+    """Return a copy whose weights are float16, each rounded once."""
+    made = copy.deepcopy(inner)
+    with np.errstate(over="ignore"):
+        made.to("float16", keep_statistics=True)
+    for (path, narrow), wide in zip(made.named_parameters(), inner.parameters(), strict=True):
+        low, high = (np.asarray(each.backend.to_host(each.array)) for each in (narrow, wide))
+        if not np.isfinite(low[np.isfinite(high)]).all():
+            raise SettingError(
+                f"its {path} reaches {np.abs(high[np.isfinite(high)]).max():.3g}, and float16 ends at 65504",
+                op="FloatIsland", help='keep this module in "float32"',
+            )  # fmt: skip
+    return made
