@@ -2,9 +2,8 @@
 
 The network is that of Nagel et al.'s collapse in small (arXiv 1906.04721, section 3): a convolution, a
 depthwise one and a convolution, each with batch norm and ReLU, and a linear layer. It learns 900 digits, and
-is judged by the 897 others: one is 0.111 points of accuracy, and half a point is four digits. (The test set of
-`digits("test")` has 397, of which half a point is a single one.) Integer models are real ones: codes from the
-first layer to the last, int32 sums.
+is judged by the 897 others: one is 0.111 points of accuracy, and half a point is four of them (of the 397 of
+`digits("test")` it is one). Integer models are real ones: codes from the first layer to the last, int32 sums.
 """
 
 from __future__ import annotations
