@@ -13,7 +13,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from minimp.errors import SettingError
 from minimp.formats.accumulation.orders import parse_accumulate
@@ -28,15 +28,27 @@ __all__ = [
     "MODES",
     "Modes",
     "Scope",
+    "Watcher",
     "accumulate",
     "enable_grad",
     "is_grad_enabled",
     "listen",
     "no_grad",
     "setting",
+    "watch",
 ]
 
 Listener = Callable[["Event"], None]
+
+
+class Watcher(Protocol):
+    """What is told of the stages of a training step, besides the ops that run in them."""
+
+    def begin_stage(self, step: Any, name: str, state: Any) -> None:
+        """Take note that a stage of a :class:`minimp.TrainStep` is about to run."""
+
+    def end_stage(self, step: Any, name: str, state: Any, tensors: Any) -> None:
+        """Take note of what it made: name -> tensor, or None where it raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,7 @@ class Modes:
         backend: the name of the backend on which new tensors are made.
         fp8: the FP8 region in force, or None.
         recomputing: whether a forward runs a second time, for backward (:func:`minimp.recompute`).
+        watchers: told of each stage of a training step, when it begins and when it has ended.
     """
 
     grad_enabled: bool = True
@@ -60,6 +73,7 @@ class Modes:
     backend: str = "numpy"
     fp8: Fp8Region | None = None
     recomputing: bool = False
+    watchers: tuple[Watcher, ...] = ()
 
 
 DEFAULT_MODES = Modes()
@@ -169,6 +183,18 @@ class listen(Scope):  # noqa: N801 - reads as a statement: `with listen(f):`
     def changes(self, now: Modes) -> dict[str, Any]:
         """Add the listener after those in force."""
         return {"listeners": (*now.listeners, self.listener)}
+
+
+class watch(Scope):  # noqa: N801 - reads as a statement: `with watch(w):`
+    """Tell `watcher` of the stages of each training step that is run in the block."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        super().__init__()
+        self.watcher = watcher
+
+    def changes(self, now: Modes) -> dict[str, Any]:
+        """Add the watcher after those in force."""
+        return {"watchers": (*now.watchers, self.watcher)}
 
 
 def is_grad_enabled() -> bool:

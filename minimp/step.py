@@ -17,7 +17,7 @@ from minimp.formats import Format
 from minimp.fp8 import DelayedScaling, Fp8Region, advance, linears
 from minimp.fp8.region import region_of
 from minimp.fp8.states import Filter, drop_staged, scales_of
-from minimp.modes import listen, setting
+from minimp.modes import MODES, listen, setting
 from minimp.optim import Optimizer
 from minimp.policy import Region, policies
 from minimp.quiet import hush, speak
@@ -241,7 +241,22 @@ class TrainStep:
             yield Stage(name, equation, tensors, facts, tuple(events), proof)
 
     def _run(self, name: str, state: StepState) -> _Result:
-        """Run one stage by the recipe: in its autocast region where the model runs, silently elsewhere."""
+        """Run one stage by the recipe, and tell those who watch."""
+        watchers = MODES.get().watchers
+        if not watchers:
+            return self._carry_out(name, state)
+        for watcher in watchers:
+            watcher.begin_stage(self, name, state)
+        tensors: Mapping[str, Tensor] | None = None
+        try:
+            tensors, facts = self._carry_out(name, state)
+            return tensors, facts
+        finally:
+            for watcher in reversed(watchers):
+                watcher.end_stage(self, name, state, tensors)
+
+    def _carry_out(self, name: str, state: StepState) -> _Result:
+        """Run one stage: in the recipe's autocast region where the model runs, silently elsewhere."""
         stage: Callable[[StepState], _Result] = getattr(self, f"_{name}")
         region, fp8 = (state.region, state.fp8) if name in _IN_REGION else (None, None)
         with setting(autocast=region, fp8=fp8, accumulate=self.recipe.accumulate):
