@@ -21,7 +21,7 @@ from minimp.formats.dice import Source
 from minimp_backends.attention import AttentionKernels
 from minimp_backends.choosing import Choosing
 from minimp_backends.eight_bits import EightBits
-from minimp_backends.integer_layers import IntegerLayers
+from minimp_backends.integer_signals import IntegerSignals
 from minimp_backends.layers import LayerKernels
 from minimp_backends.recurrent import RecurrentKernels
 from minimp_backends.rows import RowKernels
@@ -39,7 +39,7 @@ class ArrayBackend(
     AttentionKernels,
     Choosing,
     EightBits,
-    IntegerLayers,
+    IntegerSignals,
     LayerKernels,
     RecurrentKernels,
     RowKernels,

@@ -1,7 +1,8 @@
 """Layers on int8 and uint8 codes around the products: sums of two scales, pools, transposed convolutions.
 
 A code has 256 values, so that what is done to one array of codes alone is a table of 256 entries, worked out
-by the readable rule and looked up. Rounding follows the two modes of :mod:`minimp_backends.requantizing`.
+by the readable rule and looked up (:mod:`minimp_backends.integer_pointwise`). Rounding follows the two modes
+of :mod:`minimp_backends.requantizing`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy.typing as npt
 from minimp.errors import SettingError, ShapeError, unknown_name
 from minimp_backends.integer_checks import Array, Sizes, check_codes, pair_of
 from minimp_backends.integer_checks import zero_points as as_zero_points
+from minimp_backends.integer_pointwise import IntegerPointwise, code_table
 from minimp_backends.integers import IntegerKernels, integer_conv2d
-from minimp_backends.pooling import avg_pool2d_forward, max_pool2d_forward
+from minimp_backends.pooling import counts_over, windows_over
 from minimp_backends.requantizing import (
     LARGEST,
     MODES,
@@ -28,7 +30,7 @@ from minimp_backends.requantizing import (
 
 __all__ = [
     "IntegerLayers", "code_table", "integer_add", "integer_avg_pool2d", "integer_conv_transpose2d",
-    "integer_max_pool2d",
+    "integer_max_pool2d", "integer_mean",
 ]  # fmt: skip
 
 BLOCK = 1 << 15
@@ -38,11 +40,6 @@ HEADROOM = 20
 
 
 # ---- sums ------------------------------------------------------------------------------------------------
-
-
-def code_table(codes: np.dtype[Any]) -> Array:
-    """Return every code of a dtype, where its byte, read as uint8, points: 0..127, -128..-1 for int8."""
-    return np.arange(256, dtype=np.uint8).view(codes)
 
 
 def integer_add(
@@ -149,8 +146,12 @@ def integer_max_pool2d(
     check_codes(op, x)
     sizes = _sizes(op, kernel_size=kernel_size, stride=kernel_size if stride is None else stride,
                    padding=padding, dilation=dilation)  # fmt: skip
-    best, _ = max_pool2d_forward(x.astype(np.float32), **sizes, ceil_mode=ceil_mode, need_index=False)
-    return best.astype(x.dtype)
+    windows = windows_over(op, x.shape, **sizes, ceil_mode=ceil_mode)
+    taps = windows.slices(windows.spread(x, np.iinfo(x.dtype).min))
+    best = next(taps).copy()
+    for tap in taps:
+        np.maximum(best, tap, out=best)
+    return best
 
 
 def integer_avg_pool2d(
@@ -175,14 +176,32 @@ def integer_avg_pool2d(
     zero = int(as_zero_points(op, "zero_point", zero_point, x, ()))
     sizes = _sizes(op, kernel_size=kernel_size, stride=kernel_size if stride is None else stride,
                    padding=padding)  # fmt: skip
-    sizes |= {"ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
-    # A mean is a whole number over a count below 2^40: in float64 it is a tie only where it is one.
-    mean = avg_pool2d_forward(x.astype(np.float64) - zero, **sizes)
+    windows = windows_over(op, x.shape, **sizes, dilation=(1, 1), ceil_mode=ceil_mode)
+    room = windows.spread(x.astype(np.int32) - zero, 0)
+    sums = np.zeros((*x.shape[:2], *windows.out_size), np.int32)
+    for tap in windows.slices(room):
+        np.add(sums, tap, out=sums)
+    counts = counts_over(windows, count_include_pad, np.dtype(np.int32))
+    return integer_mean(sums, counts, zero, mode).astype(x.dtype)
+
+
+def integer_mean(sums: Array, counts: npt.ArrayLike, zero: int, mode: str) -> Array:
+    """Return sums / counts + zero, rounded to whole numbers as :func:`integer_avg_pool2d` says; int64.
+
+    Args:
+        sums: of differences q - zero; whole numbers.
+        counts: how many they are of each; positive.
+        zero: the zero point.
+        mode: ``"float"`` or ``"fixed-point"``.
+    """
+    number = np.asarray(counts, np.int64)
     if mode == "float":
-        return (np.rint(mean) + zero).astype(x.dtype)
-    mean += zero
-    made: Array = np.trunc(mean + np.copysign(0.5, mean)).astype(x.dtype)
-    return made
+        whole, rest = np.divmod(sums.astype(np.int64), number)
+        made: Array = whole + zero + ((2 * rest > number) | ((2 * rest == number) & (whole % 2 != 0)))
+        return made
+    total = sums + zero * number
+    away: Array = np.sign(total) * ((2 * np.abs(total) + number) // (2 * number))
+    return away
 
 
 def _sizes(op: str, kernel_size: Sizes, **others: Sizes) -> dict[str, Any]:
@@ -262,7 +281,7 @@ def _check_transposed(op: str, x: Array, w: Array, groups: int, *sizes: tuple[in
 # ---- what a backend has ----------------------------------------------------------------------------------
 
 
-class IntegerLayers(IntegerKernels):
+class IntegerLayers(IntegerKernels, IntegerPointwise):
     """The kernels of this module, on the host: the reference, and what runs on NumPy."""
 
     def integer_add(self, a: Any, b: Any, *how: Any, **more: Any) -> Any:

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from minimp.errors import FormatError, ShapeError
 
-__all__ = ["avg_pool2d_backward", "avg_pool2d_forward", "max_pool2d_backward", "max_pool2d_forward"]
+__all__ = [
+    "Windows", "avg_pool2d_backward", "avg_pool2d_forward", "counts_over", "max_pool2d_backward",
+    "max_pool2d_forward", "windows_over",
+]  # fmt: skip
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -32,7 +35,7 @@ WORDS: dict[np.dtype[Any], np.dtype[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
+class Windows:
     """The windows of one pool over images of one size."""
 
     size: Pair
@@ -62,6 +65,7 @@ class _Windows:
 
     @property
     def taps(self) -> int:
+        """How many elements a window sees."""
         return self.kernel[0] * self.kernel[1]
 
     @property
@@ -96,7 +100,7 @@ def _out_length(size: int, kernel: int, stride: int, padding: int, dilation: int
     return length - 1 if (length - 1) * stride >= size + padding else length
 
 
-def _windows(
+def windows_over(
     op: str,
     shape: tuple[int, ...],
     kernel: Pair,
@@ -104,8 +108,8 @@ def _windows(
     padding: Pair,
     dilation: Pair,
     ceil_mode: bool,
-) -> _Windows:
-    """Check the arguments of one call against each other; raises ShapeError."""
+) -> Windows:
+    """Return the windows of one call, its arguments checked against each other; raises ShapeError."""
     if len(shape) != 4:
         raise ShapeError(
             f"expected images (N, C, H, W), got {shape}", op=op, shapes=(shape,), help="add the missing axes"
@@ -124,7 +128,7 @@ def _windows(
             shapes=(shape,),
             help="a window must fit into the padded image, and padding be at most half of a window",
         )
-    return _Windows((shape[2], shape[3]), kernel, stride, padding, dilation, (lengths[0], lengths[1]))
+    return Windows((shape[2], shape[3]), kernel, stride, padding, dilation, (lengths[0], lengths[1]))
 
 
 def _check(op: str, array: Array) -> None:
@@ -137,7 +141,7 @@ def _check(op: str, array: Array) -> None:
         )
 
 
-def _check_gradient(op: str, grad: Array, windows: _Windows, shape: tuple[int, ...]) -> None:
+def _check_gradient(op: str, grad: Array, windows: Windows, shape: tuple[int, ...]) -> None:
     _check(op, grad)
     expected = (*shape[:2], *windows.out_size)
     if grad.shape != expected:
@@ -170,7 +174,7 @@ def max_pool2d_forward(
         FormatError: ``x`` is neither float32 nor float64.
     """
     _check("max_pool2d_forward", x)
-    windows = _windows("max_pool2d_forward", x.shape, kernel, stride, padding, dilation, ceil_mode)
+    windows = windows_over("max_pool2d_forward", x.shape, kernel, stride, padding, dilation, ceil_mode)
     room = windows.spread(x, -np.inf)
     taps = windows.slices(room)
     best = next(taps).copy()
@@ -184,11 +188,11 @@ def max_pool2d_forward(
     return best, index if finite else _scan(room, best, windows)
 
 
-def _index_dtype(windows: _Windows) -> np.dtype[Any]:
+def _index_dtype(windows: Windows) -> np.dtype[Any]:
     return np.dtype(np.uint8 if windows.taps <= 1 << 8 else np.uint16)
 
 
-def _climb(taps: Iterator[Array], best: Array, windows: _Windows) -> Array:
+def _climb(taps: Iterator[Array], best: Array, windows: Windows) -> Array:
     """Raise ``best`` to the maxima; return the last tap that raised each, which is the first of equals.
 
     Right where the maximum is finite.
@@ -203,7 +207,7 @@ def _climb(taps: Iterator[Array], best: Array, windows: _Windows) -> Array:
     return index
 
 
-def _scan(room: Array, best: Array, windows: _Windows) -> Array:
+def _scan(room: Array, best: Array, windows: Windows) -> Array:
     """Find the taps one comparison at a time, as torch does: right for NaN and minus infinity as well."""
     valid = windows.spread(np.ones((1, 1, *windows.size)), 0.0)
     largest = np.full(best.shape, -np.inf, best.dtype)
@@ -235,7 +239,7 @@ def max_pool2d_backward(
     added in order, by `add` if it is given. Errors as :func:`max_pool2d_forward`.
     """
     op = "max_pool2d_backward"
-    windows = _windows(op, tuple(input_shape), kernel, stride, padding, dilation, ceil_mode)
+    windows = windows_over(op, tuple(input_shape), kernel, stride, padding, dilation, ceil_mode)
     _check_gradient(op, grad, windows, input_shape)
     _check_gradient(op, np.empty(index.shape, grad.dtype), windows, input_shape)
     words = WORDS[grad.dtype]
@@ -257,7 +261,7 @@ def max_pool2d_backward(
     return _image(room.view(grad.dtype), windows)
 
 
-def _image(room: Array, windows: _Windows) -> Array:
+def _image(room: Array, windows: Windows) -> Array:
     """Drop what lies around the image."""
     if windows.room == windows.size:
         return room
@@ -281,8 +285,8 @@ def avg_pool2d_forward(
     :func:`max_pool2d_forward`.
     """
     _check("avg_pool2d_forward", x)
-    windows = _windows("avg_pool2d_forward", x.shape, kernel, stride, padding, (1, 1), ceil_mode)
-    counts = _counts(windows, count_include_pad, x.dtype)
+    windows = windows_over("avg_pool2d_forward", x.shape, kernel, stride, padding, (1, 1), ceil_mode)
+    counts = counts_over(windows, count_include_pad, x.dtype)
     if add is not None:
         return np.concatenate(
             [add(list(windows.slices(windows.spread(x[n], 0.0)))) / counts for n in _blocks(x, windows.taps)]
@@ -301,8 +305,8 @@ def _blocks(x: Array, taps: int) -> list[slice]:
     return [slice(first, first + images) for first in range(0, max(1, len(x)), images)]
 
 
-def _scattered(seen: Callable[[slice], list[Array]], grad: Array, windows: _Windows, add: Add) -> Array:
-    """Add what each tap gives its elements, the adjoint of :meth:`_Windows.slices`, by a few images."""
+def _scattered(seen: Callable[[slice], list[Array]], grad: Array, windows: Windows, add: Add) -> Array:
+    """Add what each tap gives its elements, the adjoint of :meth:`Windows.slices`, by a few images."""
     parts = []
     for n in _blocks(grad, windows.taps):
         rooms = []
@@ -313,7 +317,7 @@ def _scattered(seen: Callable[[slice], list[Array]], grad: Array, windows: _Wind
     return np.concatenate(parts)
 
 
-def _counts(windows: _Windows, count_include_pad: bool, dtype: np.dtype[Any]) -> Array:
+def counts_over(windows: Windows, count_include_pad: bool, dtype: np.dtype[Any]) -> Array:
     """The elements of each window that count, (OH, OW)."""
     sides = []
     for axis in (0, 1):
@@ -339,9 +343,9 @@ def avg_pool2d_backward(
 ) -> Array:
     """Give each element its share of every window it is in: the adjoint of :func:`avg_pool2d_forward`."""
     op = "avg_pool2d_backward"
-    windows = _windows(op, tuple(input_shape), kernel, stride, padding, (1, 1), ceil_mode)
+    windows = windows_over(op, tuple(input_shape), kernel, stride, padding, (1, 1), ceil_mode)
     _check_gradient(op, grad, windows, input_shape)
-    share = grad / _counts(windows, count_include_pad, grad.dtype)
+    share = grad / counts_over(windows, count_include_pad, grad.dtype)
     if add is not None and windows.overlap:
         return _scattered(lambda n: [share[n]] * windows.taps, grad, windows, add)
     room = np.zeros((*input_shape[:2], *windows.room), grad.dtype)
