@@ -117,6 +117,10 @@ class _Correlation(_Convolution):
 
     def forward(self, input: Any) -> Tensor:
         """Return the cross-correlation; (C, ...) is a batch of one."""
+        return self._conv_forward(input, self.weight, self.bias)
+
+    def _conv_forward(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the cross-correlation with another weight and bias (torch's name)."""
         convolve = functional.conv1d if self.axes == 1 else functional.conv2d
         x, padding, sides = lifted(input), self.padding, self._sides()
         uneven = isinstance(padding, str) and sides[::2] != sides[1::2]
@@ -124,7 +128,7 @@ class _Correlation(_Convolution):
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             x, padding = functional.pad(x, sides, mode), (0,) * self.axes
         settings = (self.stride, padding, self.dilation, self.groups)
-        y: Tensor = batched(x, self.axes, lambda x: convolve(x, self.weight, self.bias, *settings))
+        y: Tensor = batched(x, self.axes, lambda x: convolve(x, weight, bias, *settings))
         return y
 
 

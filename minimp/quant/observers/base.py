@@ -41,6 +41,8 @@ class Observer(ABC):
     keeps_infinities: ClassVar[bool] = False
     """Whether an infinity counts for the range; if not, it is left out and counted."""
     ch_axis: int | None = None
+    counting: bool = True
+    """Whether a histogram is kept of all that is seen, for errors and pictures."""
 
     def __init__(
         self, *, quant_min: int = 0, quant_max: int = 255, symmetric: bool = False, reduce_range: bool =
@@ -70,7 +72,8 @@ class Observer(ABC):
             self.infinities += int(finite.size - finite.sum())
             rows = rows[finite][None]
         if rows.size:
-            self._count(rows)
+            if self.counting:
+                self._count(rows)
             self._take(rows)
             self.batches += 1
 
@@ -78,7 +81,7 @@ class Observer(ABC):
         """Take in all that another observer of the same settings has seen.
 
         Raises:
-            SettingError: it is of another class, or set otherwise.
+            SettingError: it is of another class, or set otherwise; or one of them keeps no histogram.
             ShapeError: it has seen other channels.
         """
         if self._settings() != other._settings():
@@ -86,6 +89,11 @@ class Observer(ABC):
                 f"only like observers can be merged: {self._settings()} and {other._settings()}",
                 op=f"{type(self).__name__}.merge",
             )
+        if not (self.counting and other.counting):
+            raise SettingError(
+                "observers without histograms are not merged", op=f"{type(self).__name__}.merge",
+                help="give counting=True",
+            )  # fmt: skip
         if other.counts is None:
             self.infinities += other.infinities
             return
@@ -108,7 +116,7 @@ class Observer(ABC):
         Raises:
             DataError: nothing was observed.
         """
-        self.seen()
+        self._check_seen()
         return self._range()
 
     def affine(self) -> Affine:
@@ -223,15 +231,24 @@ class Observer(ABC):
         """Return the histogram of what was seen.
 
         Raises:
-            DataError: nothing was observed.
+            DataError: nothing was observed, or no histogram is kept.
         """
+        self._check_seen()
         if self.counts is None:
+            raise DataError(
+                "no histogram is kept (counting=False)", op=type(self).__name__,
+                help="give counting=True to see errors and pictures",
+            )  # fmt: skip
+        return self.counts
+
+    def _check_seen(self) -> None:
+        """Refuse to tell of nothing."""
+        if not self.batches:
             rest = f", but {self.infinities} infinities" if self.infinities else ""
             raise DataError(
                 f"nothing was observed{rest}", op=type(self).__name__,
                 help="call observe(x) on some batches first",
             )  # fmt: skip
-        return self.counts
 
     def _rows(self, x: Floats) -> Floats:
         """(...) -> (1, M), or (C, M) for channels."""

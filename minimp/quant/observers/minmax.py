@@ -25,14 +25,19 @@ class MinMaxObserver(Observer):
     Merged observers are one observer of all values, exactly. An infinity is refused: the range would be
     infinite (in torch it is).
 
+    Args:
+        counting: whether a histogram is kept, for errors and pictures; ranges alone are several times faster.
+        settings: those of :class:`Observer`.
+
     Attributes:
         min_val, max_val: the range, float32, () or (C,).
     """
 
     keeps_infinities = True
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, counting: bool = True, **settings: Any) -> None:
         super().__init__(**settings)
+        self.counting = counting
         self.min_val: Floats = np.float32(np.inf) * np.ones((), np.float32)
         self.max_val: Floats = -self.min_val
 

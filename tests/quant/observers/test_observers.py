@@ -368,3 +368,20 @@ def test_a_picture_of_channels() -> None:
     assert len({row.index("0", 30) for row in rows}) == 1
     lengths = [row[30:].count("=") for row in rows]
     assert lengths == sorted(lengths, reverse=True)
+
+
+def test_without_a_histogram() -> None:
+    """Oracle: the same observer with one: the same range; errors, pictures and merging need it."""
+    x = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
+    for kind in (MinMaxObserver, MovingAverageMinMaxObserver, PerChannelMinMaxObserver):
+        with_one, without = kind(), kind(counting=False)
+        for each in (x, 2 * x):
+            with_one.observe(each)
+            without.observe(each)
+        assert without.affine() == with_one.affine()
+        with pytest.raises(DataError, match="no histogram is kept"):
+            without.error()
+        with pytest.raises(SettingError, match="without histograms are not merged"):
+            without.merge(without)
+    with pytest.raises(DataError, match="nothing was observed"):
+        MinMaxObserver(counting=False).range()
