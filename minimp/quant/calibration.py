@@ -14,6 +14,7 @@ from minimp.evaluation import judging
 from minimp.nn.making import lifted
 from minimp.nn.module import Module
 from minimp.quant.affine import Affine
+from minimp.quant.exchanging import Narrowed
 from minimp.quant.fusion.flow import Call, Flow, follow
 from minimp.quant.modules import QuantizedModule
 from minimp.quant.modules.conversions import CONVERSIONS
@@ -21,7 +22,7 @@ from minimp.quant.modules.stubs import QuantStub
 from minimp.quant.observers import HistogramObserver, Observer
 from minimp.tensors import Tensor
 
-__all__ = ["Calibration", "Progress", "calibrate", "sites"]
+__all__ = ["Calibrated", "Calibration", "Progress", "calibrate", "check_floats", "sites"]
 
 OP = "calibrate"
 LEAST_WIDTH = 2.0**-126
@@ -58,6 +59,7 @@ class Calibration:
         outputs: path -> the observer of a module's outputs.
         batches: how many ran.
         settled: whether it ended because ranges had settled.
+        weights: path -> the observer of a module's weight, where its scales are known already.
     """
 
     flow: Flow
@@ -65,6 +67,7 @@ class Calibration:
     outputs: dict[str, Observer]
     batches: int = 0
     settled: bool = False
+    weights: dict[str, Observer] = field(default_factory=dict)
     _before: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
     def affine(self, path: str) -> Affine:
@@ -74,7 +77,7 @@ class Calibration:
             SettingError: no module of this path was observed.
         """
         observer = self.outputs.get(path)
-        if observer is None or observer.counts is None:
+        if observer is None or not observer.batches:
             raise SettingError(
                 f"'{path}' was never observed: it did not run in calibration", op="convert",
                 help="calibrate on inputs that reach it, or take it out of the model",
@@ -86,12 +89,13 @@ class Calibration:
         lines = [f"{'output of':<28}{'least':>11}{'largest':>11}{'scale':>12}{'zero':>6}{'error dB':>10}"]
         named = [(f"input {i}", each) for i, each in enumerate(self.inputs)] + list(self.outputs.items())
         for path, observer in named:
-            if observer.counts is not None:
+            if observer.batches:
                 (low, high), affine = observer.range(), observer.affine()
+                error = f"{observer.error():10.1f}" if observer.counting else f"{'-':>10}"
                 shown = path if len(path) < 28 else "..." + path[-24:]
                 lines.append(
                     f"{shown:<28}{float(low):>11.4g}{float(high):>11.4g}{float(affine.scale):>12.4g}"
-                    f"{int(affine.zero_point):>6}{observer.error():>10.1f}"
+                    f"{int(affine.zero_point):>6}{error}"
                 )
         end = "; ended early, as ranges had settled" if self.settled else ""
         return "\n".join([*lines, f"{self.batches} batches{end}"])
@@ -101,7 +105,7 @@ class Calibration:
         most, where, first = 0.0, "", not self._before
         named = {f"input {i}": each for i, each in enumerate(self.inputs)} | self.outputs
         for path, observer in named.items():
-            if observer.counts is None:
+            if not observer.batches:
                 continue
             low, high = (float(each) for each in observer.range())
             old_low, old_high = self._before.get(path, (np.inf, -np.inf))
@@ -111,6 +115,14 @@ class Calibration:
             if change > most:
                 most, where = change, path
         return (None, "") if first else (most, where)
+
+
+class Calibrated(Module):
+    """A model that carries the numbers of its codes; :func:`minimp.quant.static.convert` asks it for them."""
+
+    def calibrated(self) -> tuple[Module, Calibration, dict[str, str]]:
+        """Return the float model to convert, its numbers, and path -> format of what stays in floats."""
+        raise NotImplementedError
 
 
 def calibrate(
@@ -178,18 +190,37 @@ def sites(flow: Flow) -> list[Call]:
     return found
 
 
+def check_floats(model: Module, op: str) -> None:
+    """Refuse a model on codes, or with weights in codes: they would be quantised twice.
+
+    Raises:
+        SettingError: the first such module is named.
+    """
+    for path, module in model.named_modules():
+        where = f"'{path}' is a {type(module).__name__}"
+        if isinstance(module, QuantizedModule):
+            raise SettingError(
+                f"{where}: the model is on codes already", op=op,
+                help="convert the float model; it was left as it is",
+            )  # fmt: skip
+        if isinstance(module, Narrowed):
+            raise SettingError(
+                f"{where}, its weights are codes already and would be quantised twice", op=op,
+                help="take the model as it was before quantize_dynamic or weight_only",
+            )  # fmt: skip
+
+
 def _check(model: Module, observer: Observer, patience: int | None, tolerance: float) -> None:
     if observer.ch_axis is not None:
         raise SettingError(
             f"activations must have one scale, and {type(observer).__name__} gives one a channel", op=OP,
             help="observers of channels are for weights: convert(..., weight=...)",
         )  # fmt: skip
-    for path, module in model.named_modules():
-        if isinstance(module, QuantizedModule):
-            raise SettingError(
-                f"'{path}' is a {type(module).__name__}: the model is on codes already", op=OP,
-                help="calibrate and convert the float model; it was left as it is",
-            )  # fmt: skip
+    check_floats(model, OP)
+    if isinstance(model, Calibrated):
+        raise SettingError(
+            f"a {type(model).__name__} has its scales from training", op=OP, help="convert(model) takes them"
+        )
     if patience is not None and patience < 1:
         raise SettingError(f"patience must be at least 1 batch or None, got {patience}", op=OP)
     if not 0 <= tolerance < np.inf:

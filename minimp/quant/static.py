@@ -18,7 +18,7 @@ from minimp.nn import ModuleList
 from minimp.nn.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from minimp.nn.module import Module
 from minimp.quant.affine import Affine
-from minimp.quant.calibration import Calibration, Progress, calibrate, sites
+from minimp.quant.calibration import Calibrated, Calibration, Progress, calibrate, check_floats, sites
 from minimp.quant.fusion.flow import Call, Flow, hooked
 from minimp.quant.modules import DeQuantize, FloatIsland, Quantize, QuantizedModule
 from minimp.quant.modules.conversions import CONVERSIONS, Conversion, Place, known
@@ -66,8 +66,9 @@ class StaticModel(Module):
 
 
 def convert(
-    model: Module, calibration: Calibration, *, weight: Callable[[], Observer] = channel_weights,
-    mode: str = "float", keep_float: Iterable[str] | Mapping[str, str] = (),
+    model: Module, calibration: Calibration | None = None, *,
+    weight: Callable[[], Observer] = channel_weights, mode: str = "float",
+    keep_float: Iterable[str] | Mapping[str, str] = (),
 ) -> Module:  # fmt: skip
     """Return a copy of a model that works on codes: int8 products, int32 sums, one rounding a layer.
 
@@ -75,21 +76,32 @@ def convert(
     is on codes, from its inputs to its results (:class:`StaticModel`).
 
     Args:
-        model: the model that was calibrated; it stays as it is.
-        calibration: what :func:`calibrate` returned.
-        weight: makes an observer for a weight.
+        model: the model that was calibrated, or one that :func:`minimp.quant.qat.prepare_qat` made; it stays
+            as it is.
+        calibration: what :func:`calibrate` returned; None for a prepared model, whose scales were trained.
+        weight: makes an observer for a weight; not for a prepared model.
         mode: ``"float"`` (QNNPACK's rounding) or ``"fixed-point"`` (gemmlowp's and TFLite's, no float at
             all), see :mod:`minimp_backends.requantizing`.
         keep_float: paths of modules without children that stay in floats, between a DeQuantize and a
             Quantize of their own (:class:`~minimp.quant.modules.FloatIsland`); or path -> what the module
-            computes in: ``"float32"``, ``"float16"``, or ``"int8"`` for one that does not stay.
+            computes in: ``"float32"``, ``"float16"``, or ``"int8"`` for one that does not stay. Not for a
+            prepared model, which was told when it was prepared.
 
     Raises:
         SettingError: a module that has no integer form, or an op outside of modules, that would meet codes;
             a layer that was never observed; another model than the one calibrated, or its weights changed; a
-            model on codes already; hooks, which would see other values; unknown paths or modes.
+            model on codes already; hooks, which would see other values; unknown paths or modes; a float model
+            without a calibration, or a prepared one with one.
         DataError: NaN or infinities in a weight.
     """
+    if isinstance(model, Calibrated):
+        _check_alone(model, calibration, weight, keep_float)
+        model, calibration, keep_float = model.calibrated()
+    elif calibration is None:
+        raise SettingError(
+            "scales are needed: expected a calibration, or a model that was trained with fake quantisation",
+            op=OP, help="convert(model, calibrate(model, loader)), or convert(prepare_qat(...)) once trained",
+        )  # fmt: skip
     walk = walked(model, calibration, weight=weight, mode=mode, keep_float=keep_float)
     made = copy.deepcopy(model)
     for path, module in walk.made.items():
@@ -100,6 +112,20 @@ def convert(
     if not walk.stubs:
         made = StaticModel([Quantize(each.affine()) for each in calibration.inputs], made)
     return made.eval()
+
+
+def _check_alone(model: Module, calibration: Any, weight: Any, keep_float: Any) -> None:
+    """Refuse what a model with scales of its own has no use for."""
+    given = {
+        "calibration": calibration is not None, "weight": weight is not channel_weights,
+        "keep_float": bool(keep_float),
+    }  # fmt: skip
+    for name, there in given.items():
+        if there:
+            raise SettingError(
+                f"a {type(model).__name__} has its scales from training: {name} cannot act", op=OP,
+                help="convert(model); what it is made of was said to prepare_qat",
+            )  # fmt: skip
 
 
 def walked(
@@ -174,9 +200,14 @@ class Walk:
             )  # fmt: skip
         keeps = row is not None and row.keeps and not kept
         output = inputs[0] if keeps else self.calibration.affine(path)
-        self._place(path, call, row, Place(inputs, output, self.weight, self.mode))
+        self._place(path, call, row, Place(inputs, output, self._weight_of(path), self.mode))
         if kind is not DeQuantStub:
             self.affines.update({id(each.array): output for each in call.outputs})
+
+    def _weight_of(self, path: str) -> Callable[[], Observer]:
+        """Return what makes an observer for a module's weight: its own, if the calibration has one."""
+        known = self.calibration.weights.get(path)
+        return self.weight if known is None else lambda: known
 
     def _place(self, path: str, call: Call, row: Conversion | None, place: Place) -> None:
         """Build what is to stand at the paths of a module; one that runs again must see the same numbers."""
@@ -261,12 +292,8 @@ def _model_inputs(flow: Flow) -> list[Tensor]:
 
 def _check_model(model: Module, calibration: Calibration) -> None:
     """Refuse a model on codes, and another one than was calibrated."""
+    check_floats(model, OP)
     for path, module in model.named_modules():
-        if isinstance(module, QuantizedModule):
-            raise SettingError(
-                f"'{path}' is a {type(module).__name__}: the model is on codes already", op=OP,
-                help="convert the float model; it was left as it is",
-            )  # fmt: skip
         if why := hooked(module):
             raise SettingError(f"'{path}': {why}", op=OP)
     before = calibration.flow.model

@@ -10,8 +10,16 @@ import pytest
 from minimp import nn
 from minimp.errors import DataError, SettingError
 from minimp.nn.module import Module
+from minimp.quant.affine import Affine
+from minimp.quant.dynamic import quantize_dynamic
 from minimp.quant.modules import weight_of
-from minimp.quant.observers import MinMaxObserver, MovingAverageMinMaxObserver, PerChannelMinMaxObserver
+from minimp.quant.narrow_weights import weight_only
+from minimp.quant.observers import (
+    GivenObserver,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    PerChannelMinMaxObserver,
+)
 from minimp.quant.static import Progress, calibrate, channel_weights, convert
 from minimp.tensors import Tensor, tensor
 from tests.quant.static.samples import Array, Residual, batches, residual
@@ -170,3 +178,34 @@ def test_a_batch_norm_is_told_to_be_fused() -> None:
     model = Residual().eval()
     with pytest.raises(SettingError, match=r"(?s)'first\.1' is a BatchNorm2d.*fuse"):
         convert(model, calibrate(model, [x]))
+
+
+def test_weights_in_codes_are_not_quantised_again() -> None:
+    """Oracle: the message, of calibrating and of converting; each names the layer."""
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    calibration = calibrate(model, [x])
+    for narrow in (quantize_dynamic(model, {"2"})[0], weight_only(model)[0]):
+        for again in (lambda m: calibrate(m, [x]), lambda m: convert(m, calibration)):
+            with pytest.raises(SettingError, match="weights are codes already and would be quantised twice"):
+                again(narrow)
+    with pytest.raises(SettingError, match="scales are needed"):
+        convert(model)
+
+
+def test_weights_whose_scales_are_known() -> None:
+    """Oracle: by hand: the codes of a weight under the scale that the calibration has for it."""
+    x = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).eval()
+    calibration = calibrate(model, [x])
+    known = Affine(np.float32(0.25), np.int32(0), -8, 7)
+    calibration.weights["1"] = GivenObserver(known)
+    made = convert(model, calibration)
+    want = np.clip(np.rint(model[1].weight.array * 4), -8, 7)
+    np.testing.assert_array_equal(made.model[1].weight.array, want)
+    assert made.model[0].weight_scale.shape == (4,)
+    calibration.outputs["0"] = GivenObserver(Affine(np.float32(0.5), np.int32(3), 0, 15))
+    assert " 0.5     3         -" in str(calibration)
+    assert convert(model, calibration).model[1].kept("input_").bits == 4
+    with pytest.raises(DataError, match="1 of 8 values are NaN"):
+        GivenObserver(known).observe(np.array([0, 1, 2, 3, 4, 5, 6, np.nan], np.float32))
