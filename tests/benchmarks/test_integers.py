@@ -40,6 +40,7 @@ def test_contenders_compute_the_same() -> None:
     assert one.std() > 10
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_each_figure_is_its_ratio() -> None:
     """Oracle: a clock that gives each contender a time of its own, in every round: quotients by hand."""

@@ -42,6 +42,7 @@ def logged(folder: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the run in one piece. It was killed twice, first when it had no checkpoint but that of
     step 0; --resume alone finds the run, and no pile of files is left.
