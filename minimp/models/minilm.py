@@ -129,9 +129,13 @@ def minilm(folder: AnyPath | None = None) -> SentenceEncoder:
     place = _installed() if folder is None else Path(folder)
     config = _config_of(place / "config.json")
     sizes = {ours: config[theirs] for ours, theirs in SIZES.items()}
-    model = SentenceEncoder(
-        WordPiece.read(place / "vocab.txt"), **sizes, eps=config.get("layer_norm_eps", 1e-12)
-    )
+    tokenizer = WordPiece.read(place / "vocab.txt")
+    if len(tokenizer) != sizes["vocabulary"]:
+        raise DataError(
+            f"vocab.txt has {len(tokenizer)} pieces, and config.json says {sizes['vocabulary']}", op="minilm",
+            help="it is cut short, or of another model",
+        )  # fmt: skip
+    model = SentenceEncoder(tokenizer, **sizes, eps=config.get("layer_norm_eps", 1e-12))
     arrays, _ = read_arrays(place / "model.safetensors", "minilm")
     model.load_state_dict(_weights(arrays, model))
     return model.eval()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimp import nn
+from minimp import functional, nn
 from minimp.errors import SettingError
 from minimp.tensors import Tensor
 
-__all__ = ["ResNet", "resnet"]
+__all__ = ["Mean", "ResNet", "Sum", "resnet"]
 
 STAGES = 3
 
@@ -45,13 +45,14 @@ class ResNet(nn.Module):
                 row.append(BasicBlock(inner, outer, stride=2 if stage and not number else 1))
                 inner = outer
         self.blocks = nn.Sequential(*row)
+        self.mean = Mean()
         self.head = nn.Linear(inner, classes)
 
     def forward(self, x: Any) -> Tensor:
         """Return the scores."""
         y = self.relu(self.norm(self.conv(x)))  # (N, width, H, W)
         y = self.blocks(y)  # (N, 4 width, H/4, W/4)
-        scores: Tensor = self.head(y.mean(dim=(2, 3)))  # (N, 4 width) -> (N, classes)
+        scores: Tensor = self.head(self.mean(y))  # (N, 4 width) -> (N, classes)
         return scores
 
 
@@ -68,6 +69,7 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(outer)
         self.relu = nn.ReLU()
+        self.sum = Sum()
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != outer:
             self.shortcut = nn.Sequential(
@@ -77,8 +79,27 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of both ways, rectified."""
         y = self.relu(self.norm1(self.conv1(x)))
-        made: Tensor = self.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+        made: Tensor = self.sum(self.norm2(self.conv2(y)), self.shortcut(x))
         return made
+
+
+class Sum(nn.Module):
+    """max(a + b, 0), the end of a block: a module, so that what reads a model module by module finds it."""
+
+    relu = True
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the sum, rectified."""
+        made: Tensor = functional.relu(a + b)
+        return made
+
+
+class Mean(nn.Module):
+    """The mean over all places, a module for the same reason.  (N, C, H, W) -> (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the means."""
+        return x.mean(dim=(2, 3))
 
 
 def resnet(input_shape: tuple[int, ...], num_classes: int, *, depth: int = 8, width: int = 16) -> nn.Module:
