@@ -12,7 +12,7 @@ import numpy as np
 from minimp import nn
 from minimp.errors import FormatError, SettingError, ShapeError
 from minimp.models.gpt import GPT, MLP, Block, CausalAttention
-from minimp.models.resnet import BasicBlock, ResNet
+from minimp.models.resnet import BasicBlock, Mean, ResNet, Sum
 from minimp.nn.attention import NonDynamicallyQuantizableLinear
 from minimp.nn.module import Module
 from minimp.quant import dynamic, fusion, modules, narrow_weights, static
@@ -104,6 +104,7 @@ FLOATS: Mapping[type[Module], str] = MappingProxyType(
              fusion.BNReLU3d), ""),
         modules.QuantStub: "", modules.DeQuantStub: "", modules.Add: "relu", modules.Cat: "dim",
         GPT: "context", Block: "", CausalAttention: "heads p", MLP: "", ResNet: "", BasicBlock: "",
+        Sum: "", Mean: "",
     }
 )  # fmt: skip
 """Class -> its settings; "?" behind a name: an instance may lack it."""

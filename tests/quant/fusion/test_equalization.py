@@ -209,7 +209,7 @@ def test_a_residual_network_has_the_pairs_inside_of_its_blocks() -> None:
     _, report = equalize(fused, tensor(X))
     assert not equalize(model, tensor(X))[1].paired
     pairs = [(each.first, each.second) for each in report.paired]
-    assert pairs == [(f"blocks.{i}.conv1", f"blocks.{i}.conv2") for i in range(3)]
+    assert pairs == [(f"blocks.{i}.conv1.0", f"blocks.{i}.conv2") for i in range(3)]
     reasons = {each.first: each.why for each in report if each.why}
     assert "goes to" in reasons["conv.0"]
 
