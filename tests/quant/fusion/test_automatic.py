@@ -166,7 +166,7 @@ def test_a_residual_network_is_fused_block_by_block() -> None:
     made, report = fuse(model.eval(), tensor(x))
     assert len(report.fused) == 9
     assert [each.pattern for each in report.fused].count("Conv2d+BatchNorm2d+ReLU") == 4
-    assert {each.modules[0].rpartition(".")[2] for each in report.refused} == {"relu"}
+    assert not report.refused
     assert not [each for each in made.modules() if isinstance(each, nn.BatchNorm2d)]
     assert_close(run(made, x), run(model, x), "composite_gradient_fp64")
     wide = sum(leaf.nbytes for leaf in [*model.parameters(), *model.buffers()])
