@@ -124,7 +124,8 @@ def exp_table(scale: float) -> Array:
     if not 0 < scale < np.inf:
         raise SettingError(f"a scale must be positive and finite, got {scale}", op="exp_table")
     with np.errstate(over="ignore", under="ignore"):
-        return np.rint(ONE * np.exp(-np.float64(scale) * np.arange(256))).astype(np.int32)
+        terms: Array = np.rint(ONE * np.exp(-np.float64(scale) * np.arange(256)))
+    return terms.astype(np.int32)
 
 
 def integer_softmax(
@@ -170,7 +171,8 @@ def integer_softmax(
     terms += total
     terms //= 2 * total
     np.minimum(terms, most - qmin, out=terms)
-    return (terms + qmin).astype(chosen)
+    made: Array = terms + qmin
+    return made.astype(chosen)
 
 
 # ---- what a backend has ----------------------------------------------------------------------------------

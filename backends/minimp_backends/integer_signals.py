@@ -45,9 +45,9 @@ def integer_conv1d(
     """
     op = "integer_conv1d"
     _check_axes(op, x, w)
-    sizes = [_flat(op, name, size, rest) for name, size, rest in
-             (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))]  # fmt: skip
-    made = integer_conv2d(x[:, :, None], w[:, :, None], *sizes, groups, x_zero, w_zero)
+    sizes: dict[str, Any] = {name: _flat(op, name, size, rest) for name, size, rest in
+             (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))}  # fmt: skip
+    made = integer_conv2d(x[:, :, None], w[:, :, None], **sizes, groups=groups, x_zero=x_zero, w_zero=w_zero)
     return made[:, :, 0]
 
 

@@ -24,6 +24,7 @@ from minimp.quant.modules import DeQuantize, FloatIsland, Quantize, QuantizedMod
 from minimp.quant.modules.conversions import CONVERSIONS, Conversion, Place, known
 from minimp.quant.modules.layers import MODES
 from minimp.quant.modules.stubs import COMPUTES, DeQuantStub, QuantStub
+from minimp.quant.modules.tables import fixed_output
 from minimp.quant.observers import Observer, PerChannelMinMaxObserver
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
@@ -200,6 +201,7 @@ class Walk:
             )  # fmt: skip
         keeps = row is not None and row.keeps and not kept
         output = inputs[0] if keeps else self.calibration.affine(path)
+        output = output if kept else fixed_output(kind, output)
         self._place(path, call, row, Place(inputs, output, self._weight_of(path), self.mode))
         if kind is not DeQuantStub:
             self.affines.update({id(each.array): output for each in call.outputs})

@@ -14,7 +14,7 @@ from minimp.quant.affine import Affine
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["QuantizedModule", "buffer_of", "one_scale"]
+__all__ = ["QuantizedModule", "buffer_of", "one_scale", "whole"]
 
 
 class QuantizedModule(Module):
@@ -101,3 +101,17 @@ def one_scale(affine: Affine, what: str, op: str) -> Affine:
             help="channels are for weights: give an observer without ch_axis",
         )  # fmt: skip
     return affine
+
+
+def whole(module: QuantizedModule, x: QTensor) -> Affine:
+    """Return the numbers of codes that have one scale: channels would move.
+
+    Raises:
+        SettingError: they have channels.
+    """
+    if x.affine.per_channel:
+        raise SettingError(
+            f"{module.label} takes codes of one scale, got {x.affine}", op=type(module).__name__,
+            help="quantise activations without ch_axis",
+        )  # fmt: skip
+    return x.affine

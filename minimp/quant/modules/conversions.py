@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from minimp import nn
 from minimp.errors import SettingError
-from minimp.nn import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dropout,
-    Dropout1d,
-    Dropout2d,
-    Flatten,
-    Identity,
-    Linear,
-    MaxPool2d,
-    ReLU,
-)
+from minimp.modes import no_grad
 from minimp.nn.module import Module
-from minimp.quant.affine import Affine
-from minimp.quant.fusion import ConvReLU2d, LinearReLU
-from minimp.quant.modules.layers import QuantizedConv2d, QuantizedLinear, weight_of
-from minimp.quant.modules.pointwise import (
-    QuantizedAdaptiveAvgPool2d,
-    QuantizedAdd,
-    QuantizedAvgPool2d,
-    QuantizedCat,
-    QuantizedFlatten,
-    QuantizedMaxPool2d,
-    QuantizedReLU,
+from minimp.quant.affine import Affine, floats_of
+from minimp.quant.fusion import ConvReLU1d, ConvReLU2d, LinearReLU
+from minimp.quant.modules.base import buffer_of
+from minimp.quant.modules.layers import (
+    QuantizedConv1d,
+    QuantizedConv2d,
+    QuantizedConvTranspose1d,
+    QuantizedConvTranspose2d,
+    QuantizedLinear,
+    turned,
+    weight_of,
 )
-from minimp.quant.modules.stubs import Add, Cat, DeQuantize, DeQuantStub, Quantize, QuantStub
+from minimp.quant.modules.moving import (
+    QuantizedConstantPad,
+    QuantizedFlatten,
+    QuantizedMove,
+    QuantizedZeroPad,
+)
+from minimp.quant.modules.pointwise import (
+    QuantizedAdd,
+    QuantizedCat,
+    QuantizedMul,
+    QuantizedReLU,
+    QuantizedSub,
+)
+from minimp.quant.modules.pools import (
+    QuantizedAdaptiveAvgPool1d,
+    QuantizedAdaptiveAvgPool2d,
+    QuantizedAdaptiveMaxPool1d,
+    QuantizedAdaptiveMaxPool2d,
+    QuantizedAvgPool1d,
+    QuantizedAvgPool2d,
+    QuantizedMaxPool1d,
+    QuantizedMaxPool2d,
+)
+from minimp.quant.modules.stubs import Add, Cat, DeQuantize, DeQuantStub, Mul, Quantize, QuantStub, Sub
+from minimp.quant.modules.tables import QuantizedSoftmax, QuantizedTable
 from minimp.quant.observers import Observer
 
-__all__ = ["CONVERSIONS", "Conversion", "Place", "known"]
+__all__ = ["CONVERSIONS", "Conversion", "Place", "function_of", "known"]
+
+Array = npt.NDArray[Any]
+BEFORE_AND_BEHIND = "put a DeQuantStub before it and a QuantStub behind it"
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,8 @@ class Place:
 
     Attributes:
         inputs: the numbers of the codes that come in, in order.
-        output: those of what goes out; what was observed, or of a module that keeps its input's, these.
+        output: those of what goes out: what was observed or the rule fixes, or of a module that keeps its
+            input's, these.
         weight: makes an observer for a weight.
         mode: how sums become codes.
     """
@@ -72,73 +93,191 @@ class Conversion:
     inputs: int | None = 1
 
 
+# ---- layers with weights -----------------------------------------------------------------------------------
+
+
 def _linear(layer: Any, place: Place, *, relu: bool = False) -> Module:
     (x,) = place.inputs
     weight = weight_of(layer.weight, layer.bias, x.scale, place.weight())
     return QuantizedLinear(weight, layer.bias, x, place.output, relu=relu, mode=place.mode)
 
 
-def _conv2d(layer: Any, place: Place, *, relu: bool = False) -> Module:
+def _convolution(layer: Any, place: Place, *, relu: bool = False) -> Module:
     (x,) = place.inputs
-    bottom, top, right, left = layer._sides()[::-1]
-    if layer.padding_mode != "zeros" or (top, left) != (bottom, right):
+    sides = layer._sides()[::-1]
+    behind, before = tuple(sides[::2]), tuple(sides[1::2])
+    if layer.padding_mode != "zeros" or before != behind:
         mode = f"padding_mode={layer.padding_mode!r}" if layer.padding_mode != "zeros" else "uneven padding"
         raise SettingError(
-            f"a Conv2d with {mode} has no integer form", op="convert",
+            f"a {type(layer).__name__} with {mode} has no integer form", op="convert",
             help="pad with zeros, alike on both sides, or name it in keep_float",
         )  # fmt: skip
     weight = weight_of(layer.weight, layer.bias, x.scale, place.weight())
-    geometry = (layer.stride, (top, left), layer.dilation, layer.groups)
-    return QuantizedConv2d(weight, layer.bias, x, place.output, *geometry, relu=relu, mode=place.mode)
+    geometry = (layer.stride, before, layer.dilation, layer.groups)
+    kind = QuantizedConv1d if layer.axes == 1 else QuantizedConv2d
+    return kind(weight, layer.bias, x, place.output, *geometry, relu=relu, mode=place.mode)
 
 
-def _add(add: Any, place: Place) -> Module:
-    a, b = place.inputs
-    return QuantizedAdd(a, b, place.output, relu=add.relu, mode=place.mode)
+def _transposed(layer: Any, place: Place) -> Module:
+    (x,) = place.inputs
+    by_output = turned(floats_of(layer.weight, "convert"), layer.groups)
+    weight = weight_of(by_output, layer.bias, x.scale, place.weight())
+    geometry = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+    kind = QuantizedConvTranspose1d if layer.axes == 1 else QuantizedConvTranspose2d
+    return kind(weight, layer.bias, x, place.output, *geometry, mode=place.mode)
+
+
+# ---- functions of one number, and of two -------------------------------------------------------------------
+
+
+def function_of(module: Module) -> Callable[[Array], Array]:
+    """Return what an elementwise module computes, float64 -> float64."""
+    wide = copy.deepcopy(module).double().eval()
+
+    def function(x: Array) -> Array:
+        with no_grad():
+            made = wide(buffer_of(x))
+        return np.asarray(made.backend.to_host(made.array))
+
+    return function
+
+
+def _table(module: Any, place: Place) -> Module:
+    (x,) = place.inputs
+    return QuantizedTable.of(function_of(module), x, place.output, repr(module))
+
+
+def _prelu(module: Any, place: Place) -> Module:
+    if module.num_parameters != 1:
+        raise SettingError(
+            f"a PReLU with {module.num_parameters} slopes is no function of one number", op="convert",
+            help="give it one slope, or name it in keep_float",
+        )  # fmt: skip
+    return _table(module, place)
+
+
+def _softmax(module: Any, place: Place) -> Module:
+    (x,) = place.inputs
+    return QuantizedSoftmax(x, place.output, -3 if type(module) is nn.Softmax2d else module.dim)
+
+
+def _of_two(kind: Callable[..., Module]) -> Callable[[Any, Place], Module]:
+    def build(mark: Any, place: Place) -> Module:
+        return kind(*place.inputs, place.output, relu=mark.relu, mode=place.mode)
+
+    return build
 
 
 def _cat(cat: Any, place: Place) -> Module:
     return QuantizedCat(place.inputs, place.output, cat.dim, mode=place.mode)
 
 
-def _max_pool(pool: Any, place: Place) -> Module:
-    del place
+# ---- codes of one scale, which they keep -------------------------------------------------------------------
+
+
+def _no_indices(pool: Any) -> None:
     if pool.return_indices:
         raise SettingError(
-            "a MaxPool2d with return_indices has no integer form", op="convert",
+            f"a {type(pool).__name__} with return_indices has no integer form", op="convert",
             help="leave return_indices out",
         )  # fmt: skip
-    return QuantizedMaxPool2d(pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+
+
+def _max_pool(pool: Any, place: Place) -> Module:
+    del place
+    _no_indices(pool)
+    kind = QuantizedMaxPool1d if pool.axes == 1 else QuantizedMaxPool2d
+    return kind(pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
 
 
 def _avg_pool(pool: Any, place: Place) -> Module:
     settings = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad)
-    return QuantizedAvgPool2d(*settings, mode=place.mode)
+    kind = QuantizedAvgPool1d if pool.axes == 1 else QuantizedAvgPool2d
+    return kind(*settings, mode=place.mode)
+
+
+def _adaptive_max(pool: Any, place: Place) -> Module:
+    del place
+    _no_indices(pool)
+    kind = QuantizedAdaptiveMaxPool1d if pool.axes == 1 else QuantizedAdaptiveMaxPool2d
+    return kind(pool.output_size)
+
+
+def _adaptive_mean(pool: Any, place: Place) -> Module:
+    kind = QuantizedAdaptiveAvgPool1d if pool.axes == 1 else QuantizedAdaptiveAvgPool2d
+    return kind(pool.output_size, mode=place.mode)
+
+
+def _upsample(module: Any, place: Place) -> Module:
+    if not module.mode.startswith("nearest"):
+        raise SettingError(
+            f"an Upsample with mode={module.mode!r} has no integer form", op="convert",
+            help=f"mode='nearest' has one; or {BEFORE_AND_BEHIND}",
+        )  # fmt: skip
+    return _move(module, place)
+
+
+def _move(module: Any, place: Place) -> Module:
+    del place
+    return QuantizedMove(copy.deepcopy(module))
+
+
+def _constant_pad(module: Any, place: Place) -> Module:
+    (x,) = place.inputs
+    return QuantizedConstantPad(x, place.output, module.padding, module.value)
 
 
 def _nothing(module: Any, place: Place) -> Module:
     del module, place
-    return Identity()
+    return nn.Identity()
 
+
+# ---- the table ---------------------------------------------------------------------------------------------
+
+ELEMENTWISE = (
+    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.LeakyReLU,
+    nn.LogSigmoid, nn.Mish, nn.ReLU6, nn.SELU, nn.SiLU, nn.Sigmoid, nn.Softplus, nn.Softshrink, nn.Softsign,
+    nn.Tanh, nn.Tanhshrink, nn.Threshold,
+)  # fmt: skip
+MOVES = (
+    nn.ChannelShuffle, nn.CircularPad1d, nn.CircularPad2d, nn.PixelShuffle, nn.PixelUnshuffle,
+    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d, nn.Unflatten,
+    nn.UpsamplingNearest2d,
+)  # fmt: skip
+NOTHING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Identity)
 
 CONVERSIONS: Mapping[type[Module], Conversion] = MappingProxyType(
     {
         QuantStub: Conversion(lambda _, place: Quantize(place.output), inputs=0),
         DeQuantStub: Conversion(lambda _, __: DeQuantize(), keeps=True),
-        Linear: Conversion(_linear),
+        nn.Linear: Conversion(_linear),
         LinearReLU: Conversion(lambda pair, place: _linear(pair[0], place, relu=True)),
-        Conv2d: Conversion(_conv2d),
-        ConvReLU2d: Conversion(lambda pair, place: _conv2d(pair[0], place, relu=True)),
-        Add: Conversion(_add, inputs=2),
-        Cat: Conversion(_cat, inputs=None),
-        ReLU: Conversion(lambda _, __: QuantizedReLU(), keeps=True),
-        MaxPool2d: Conversion(_max_pool, keeps=True),
-        AvgPool2d: Conversion(_avg_pool, keeps=True),
-        AdaptiveAvgPool2d: Conversion(
-            lambda pool, place: QuantizedAdaptiveAvgPool2d(pool.output_size, mode=place.mode), keeps=True
+        **dict.fromkeys((nn.Conv1d, nn.Conv2d), Conversion(_convolution)),
+        **dict.fromkeys(
+            (ConvReLU1d, ConvReLU2d), Conversion(lambda pair, place: _convolution(pair[0], place, relu=True))
         ),
-        Flatten: Conversion(lambda flat, _: QuantizedFlatten(flat.start_dim, flat.end_dim), keeps=True),
-        **dict.fromkeys((Identity, Dropout, Dropout1d, Dropout2d), Conversion(_nothing, keeps=True)),
+        **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d), Conversion(_transposed)),
+        **dict.fromkeys(ELEMENTWISE, Conversion(_table)),
+        nn.PReLU: Conversion(_prelu),
+        **dict.fromkeys((nn.Softmax, nn.Softmax2d), Conversion(_softmax)),
+        Add: Conversion(_of_two(QuantizedAdd), inputs=2),
+        Sub: Conversion(_of_two(QuantizedSub), inputs=2),
+        Mul: Conversion(_of_two(QuantizedMul), inputs=2),
+        Cat: Conversion(_cat, inputs=None),
+        nn.ReLU: Conversion(lambda _, __: QuantizedReLU(), keeps=True),
+        **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), Conversion(_max_pool, keeps=True)),
+        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), Conversion(_avg_pool, keeps=True)),
+        **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d), Conversion(_adaptive_max, keeps=True)),
+        **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), Conversion(_adaptive_mean, keeps=True)),
+        nn.Flatten: Conversion(lambda flat, _: QuantizedFlatten(flat.start_dim, flat.end_dim), keeps=True),
+        nn.Upsample: Conversion(_upsample, keeps=True),
+        **dict.fromkeys(MOVES, Conversion(_move, keeps=True)),
+        **dict.fromkeys(
+            (nn.ZeroPad1d, nn.ZeroPad2d),
+            Conversion(lambda border, _: QuantizedZeroPad(border.padding), keeps=True),
+        ),
+        **dict.fromkeys((nn.ConstantPad1d, nn.ConstantPad2d), Conversion(_constant_pad)),
+        **dict.fromkeys(NOTHING, Conversion(_nothing, keeps=True)),
     }
 )
 """Class of a float module -> how it becomes one on codes; subclasses are not taken for their parents."""

@@ -11,7 +11,7 @@ clamped to the codes, and with a ReLU to z from below (Jacob et al. 2018, arXiv 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,10 @@ from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale
 from minimp.quant.observers import Observer
 from minimp.quant.qtensor import QTensor
 
-__all__ = ["MODES", "QuantizedConv2d", "QuantizedLinear", "weight_of"]
+__all__ = [
+    "MODES", "QuantizedConv1d", "QuantizedConv2d", "QuantizedConvTranspose1d", "QuantizedConvTranspose2d",
+    "QuantizedLinear", "turned", "weight_of",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 MODES = ("float", "fixed-point")
@@ -182,7 +185,35 @@ class QuantizedLinear(_Requantizing):
         return f"in_features={in_features}, out_features={out_features}, {self._shown()}"
 
 
-class QuantizedConv2d(_Requantizing):
+class _Convolution(_Requantizing):
+    """What convolutions share: `axes`, the number of axes that the kernel moves over, and the geometry."""
+
+    axes: ClassVar[int] = 2
+    shown: ClassVar[tuple[str, ...]] = ("stride", "padding", "dilation", "groups")
+    groups: int
+
+    def sums(self, codes: Array, affine: Affine) -> Array:
+        """Return int32 sums of products.  (N, C, ...) -> (N, O, ...)."""
+        raise NotImplementedError
+
+    def forward(self, input: Any) -> QTensor:
+        """Return the codes; (C, ...) is a batch of one."""
+        affine = self.kept("input_")
+        x = self.taken(input, affine)
+        lone = x.codes.ndim == self.axes + 1
+        made = self.finished(self.sums(x.codes[np.newaxis] if lone else x.codes, affine), 1)
+        return QTensor(made.codes[0], made.affine) if lone else made
+
+    def extra_repr(self) -> str:
+        """Show the geometry and the output's numbers."""
+        filters, channels, *kernel = self.weight.shape
+        settings = ", ".join(f"{name}={getattr(self, name)}" for name in self.shown)
+        return (
+            f"{channels * self.groups}, {filters}, kernel_size={tuple(kernel)}, {settings}, {self._shown()}"
+        )
+
+
+class QuantizedConv2d(_Convolution):
     """Codes of a convolution, padded with the code of 0.  (N, C, H, W) -> (N, O, H', W').
 
     Args:
@@ -202,21 +233,78 @@ class QuantizedConv2d(_Requantizing):
         super().__init__(weight, bias, input, output, relu=relu, mode=mode)
         self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
 
-    def forward(self, input: Any) -> QTensor:
-        """Return the codes."""
-        affine = self.kept("input_")
-        x = self.taken(input, affine)
-        sums = self.weight.backend.integer_conv2d(
-            x.codes, self.weight.backend.to_host(self.weight.array), self.stride, self.padding,
-            self.dilation, self.groups, int(affine.zero_point), self.kept("weight_").zero_point,
-            accumulate=self.accumulate,
+    def sums(self, codes: Array, affine: Affine) -> Array:
+        """Return int32 sums of products.  (N, C, ...) -> (N, O, ...)."""
+        backend = self.weight.backend
+        convolve = backend.integer_conv2d if self.axes == 2 else backend.integer_conv1d
+        made: Array = convolve(
+            codes, backend.to_host(self.weight.array), self.stride, self.padding, self.dilation, self.groups,
+            int(affine.zero_point), self.kept("weight_").zero_point,
         )  # fmt: skip
-        return self.finished(sums, 1)
+        return made
 
-    def extra_repr(self) -> str:
-        """Show the geometry and the output's numbers."""
-        filters, channels, *kernel = self.weight.shape
-        return (
-            f"{channels * self.groups}, {filters}, kernel_size={tuple(kernel)}, stride={self.stride}, "
-            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, {self._shown()}"
-        )
+
+class QuantizedConv1d(QuantizedConv2d):
+    """Codes of a convolution of signals, padded with the code of 0.  (N, C, L) -> (N, O, L').
+
+    `weight` is (O, C/groups, K). Arguments and errors as :class:`QuantizedConv2d`, one number for a pair.
+    """
+
+    axes = 1
+
+
+class QuantizedConvTranspose2d(_Convolution):
+    """Codes of a transposed convolution.  (N, C, H, W) -> (N, O, H', W').
+
+    H' = (H - 1) stride - 2 padding + dilation (kH - 1) + output_padding + 1.
+
+    Args:
+        weight: codes, (O, C/groups, kH, kW): :func:`turned` of what :class:`minimp.nn.ConvTranspose2d` holds,
+            so that the channels of the output, which may each have a scale, are on axis 0. torch 2.13.0 has
+            one scale for all of a transposed convolution.
+        stride, padding, output_padding, dilation: one whole number or a pair.
+        groups: a divisor of C and O.
+        bias, input, output, relu, mode: those of :class:`QuantizedLinear`.
+
+    Raises:
+        SettingError, ShapeError: as :class:`QuantizedLinear`.
+    """
+
+    shown = ("stride", "padding", "output_padding", "dilation", "groups")
+
+    def __init__(
+        self, weight: QTensor, bias: Any, input: Affine, output: Affine, stride: Any = 1, padding: Any = 0,
+        output_padding: Any = 0, groups: int = 1, dilation: Any = 1, *, relu: bool = False,
+        mode: str = "float",
+    ) -> None:  # fmt: skip
+        super().__init__(weight, bias, input, output, relu=relu, mode=mode)
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.groups, self.dilation = groups, dilation
+
+    def sums(self, codes: Array, affine: Affine) -> Array:
+        """Return int32 sums of products.  (N, C, ...) -> (N, O, ...)."""
+        backend = self.weight.backend
+        spread = backend.integer_conv_transpose2d if self.axes == 2 else backend.integer_conv_transpose1d
+        made: Array = spread(
+            codes, turned(backend.to_host(self.weight.array), self.groups), self.stride, self.padding,
+            self.output_padding, self.groups, self.dilation, int(affine.zero_point),
+            self.kept("weight_").zero_point,
+        )  # fmt: skip
+        return made
+
+
+class QuantizedConvTranspose1d(QuantizedConvTranspose2d):
+    """Codes of a transposed convolution of signals.  (N, C, L) -> (N, O, L').
+
+    `weight` is (O, C/groups, K). Arguments and errors as :class:`QuantizedConvTranspose2d`, one number for a
+    pair.
+    """
+
+    axes = 1
+
+
+def turned(weight: Array, groups: int) -> Array:
+    """Return a weight with its first two axes exchanged in each group.  (C, O/G, ...) <-> (O, C/G, ...)."""
+    first, second, *kernel = weight.shape
+    made = weight.reshape(groups, first // groups, second, *kernel).swapaxes(1, 2)
+    return made.reshape(groups * second, first // groups, *kernel)

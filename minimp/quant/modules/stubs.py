@@ -19,7 +19,18 @@ from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["COMPUTES", "Add", "Cat", "DeQuantStub", "DeQuantize", "FloatIsland", "QuantStub", "Quantize"]
+__all__ = [
+    "COMPUTES",
+    "Add",
+    "Cat",
+    "DeQuantStub",
+    "DeQuantize",
+    "FloatIsland",
+    "Mul",
+    "QuantStub",
+    "Quantize",
+    "Sub",
+]
 
 COMPUTES = ("float32", "float16")
 """What a module that stays in floats may compute in."""
@@ -41,24 +52,49 @@ class DeQuantStub(Module):
         return lifted(input).clone()
 
 
-class Add(Module):
-    """a + b, of a residual connection, as a module that converting finds; with `relu`, max(a + b, 0).
-
-    torch writes ``torch.ao.nn.quantized.FloatFunctional().add(a, b)`` and ``.add_relu(a, b)``.
-    """
+class _OfTwo(Module):
+    """What marks of two numbers share: whether a ReLU follows."""
 
     def __init__(self, relu: bool = False) -> None:
         super().__init__()
         self.relu = relu
 
-    def forward(self, a: Any, b: Any) -> Tensor:
-        """Return the sum."""
-        y: Tensor = lifted(a) + b
+    def _ended(self, y: Tensor) -> Tensor:
         return functional.relu(y) if self.relu else y
 
     def extra_repr(self) -> str:
         """Show the ReLU."""
         return f"relu={self.relu}"
+
+
+class Add(_OfTwo):
+    """a + b, of a residual connection, as a module that converting finds; with `relu`, max(a + b, 0).
+
+    torch writes ``torch.ao.nn.quantized.FloatFunctional().add(a, b)`` and ``.add_relu(a, b)``.
+    """
+
+    def forward(self, a: Any, b: Any) -> Tensor:
+        """Return the sum."""
+        return self._ended(lifted(a) + b)
+
+
+class Sub(_OfTwo):
+    """a - b, as a module that converting finds; with `relu`, max(a - b, 0). torch has none of its kind."""
+
+    def forward(self, a: Any, b: Any) -> Tensor:
+        """Return the difference."""
+        return self._ended(lifted(a) - b)
+
+
+class Mul(_OfTwo):
+    """a b, as of a gate, as a module that converting finds; with `relu`, max(a b, 0).
+
+    torch writes ``torch.ao.nn.quantized.FloatFunctional().mul(a, b)``.
+    """
+
+    def forward(self, a: Any, b: Any) -> Tensor:
+        """Return the product."""
+        return self._ended(lifted(a) * b)
 
 
 class Cat(Module):

@@ -340,7 +340,7 @@ FAULTS: list[tuple[Any, str]] = [
     (lambda: Mixed(functional.relu), "the op relu in the model is an op on floats, and codes come in"),
     (lambda: Mixed(lambda y: y + y), "the op add in the model is an op on floats"),
     (lambda: Mixed(lambda y: y.reshape(-1, 2, 2).reshape(-1, 4)), "the op reshape in the model"),
-    (lambda: row(nn.Linear(*LINEAR), nn.Tanh(), nn.Linear(*LINEAR)), "'1' is a Tanh, which has no integer"),
+    (lambda: row(nn.Linear(*LINEAR), nn.GLU(), nn.Linear(2, 4)), "'1' is a GLU, which has no integer"),
     (lambda: row(nn.Linear(*LINEAR), nn.BatchNorm1d(4)), "(?s)'1' is a BatchNorm1d.*fold it into the layer"),
     (lambda: row(nn.Linear(*LINEAR), nn.Sequential(nn.LayerNorm(4))), "'1.0' is a LayerNorm"),
     (Branch, "'never' was never observed"),
