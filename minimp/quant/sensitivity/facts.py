@@ -1,0 +1,185 @@
+"""What can be seen of codes at a site, without an opinion: how they are spread, and what they cannot hold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minimp.modes import no_grad
+from minimp.quant.affine import Affine, quantize
+from minimp.quant.fusion.channels import LAYERS, channel_axis, input_ranges, output_ranges
+from minimp.quant.fusion.folding import values
+from minimp.quant.fusion.intrinsic import WithReLU
+from minimp.quant.modules.layers import MOST_BIAS
+from minimp.quant.sensitivity.measuring import Batch, array_of, output_of
+from minimp.quant.sensitivity.spots import Bench, Site
+
+__all__ = ["ActivationFacts", "WeightFacts", "activation_facts", "weight_facts"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class WeightFacts:
+    """Of the codes of a weight.
+
+    Attributes:
+        codes: how many there are, of 8 bits 256.
+        per_channel: whether each output channel has a scale of its own.
+        channel_ratio: the widest output channel's largest |w| over the narrowest's; channels of zeros aside.
+        input_ratio: the same of input channels, whose ranges no scale can follow.
+        middle: how many codes the middle half of the weights that are not 0 spans.
+        bias_channel: the channel whose bias is so large that the scale had to be widened for it; -1 if none.
+    """
+
+    codes: int
+    per_channel: bool
+    channel_ratio: float
+    input_ratio: float
+    middle: float
+    bias_channel: int = -1
+
+
+@dataclass(frozen=True)
+class ActivationFacts:
+    """Of the codes of a result, on the data of the sweep.
+
+    Attributes:
+        codes: how many there are.
+        middle: how many codes the middle half of the values that are not 0 spans.
+        clipped: the share of values beyond the first or last code by more than half a step.
+        reach: how far these values go at most, as a multiple of the range that codes cover.
+        peak: the largest |value|.
+        channel: the channel in which the peak is.
+        channel_ratio: the peak over the median channel's largest |value|; NaN of fewer than three channels.
+    """
+
+    codes: int
+    middle: float
+    clipped: float
+    reach: float
+    peak: float
+    channel: int
+    channel_ratio: float
+
+
+def weight_facts(site: Site) -> WeightFacts | None:
+    """Look at the weight of a site; None where it has none in codes."""
+    if not site.weighted:
+        return None
+    layer, built = _inner(site), _any(site.built)
+    affine, codes = built.kept("weight_"), np.asarray(built.weight.backend.to_host(built.weight.array))
+    wide = values(layer.weight)
+    known = type(layer) in LAYERS
+    outputs = output_ranges(layer, wide) if known else np.abs(wide).reshape(len(wide), -1).max(axis=1)
+    steps = (codes.astype(np.int64) - _beside(affine.zero_point, codes.ndim, affine)).ravel()
+    return WeightFacts(
+        affine.quant_max - affine.quant_min + 1, affine.per_channel, _ratio(outputs),
+        _ratio(input_ranges(layer, wide)) if known else math.nan, _middle(steps[steps != 0]),
+        _bias_channel(layer, affine, built.kept("input_")),
+    )  # fmt: skip
+
+
+def activation_facts(bench: Bench, batches: list[Batch], op: str) -> dict[str, ActivationFacts]:
+    """Look at the result of each site, as the float model gives it."""
+    seen = {path: _Seen(site) for path, site in bench.sites.items()}
+    bench.set_forms({})
+    with no_grad():
+        for batch in batches:
+            output_of(bench, batch, op)
+            for path, site in bench.sites.items():
+                seen[path].add(array_of(site.spot.seen))
+    return {path: each.facts() for path, each in seen.items()}
+
+
+class _Seen:
+    """Counts of codes and ranges of channels, while batches go by."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.affine = site, site.output
+        self.counts = np.zeros(site.output.quant_max - site.output.quant_min + 1, np.int64)
+        self.peaks: Array = np.zeros(0)
+        self.clipped, self.size, self.reach = 0, 0, 0.0
+
+    def add(self, y: Array) -> None:
+        affine = self.affine
+        codes = quantize(y, affine).astype(np.int64) - affine.quant_min
+        self.counts += np.bincount(codes.ravel(), minlength=self.counts.size)
+        low, high, half = float(affine.low), float(affine.high), float(affine.scale) / 2
+        self.clipped += int(np.count_nonzero((y < low - half) | (y > high + half)))
+        self.size += y.size
+        beyond = max(float(y.max(initial=0)) - high, low - float(y.min(initial=0)), 0.0)
+        self.reach = max(self.reach, 1 + beyond / max(high - low, float(affine.scale)))
+        axis = self._axis(y.ndim)
+        peaks = np.abs(y).max(axis=tuple(i for i in range(y.ndim) if i != axis), initial=0)
+        self.peaks = peaks if not self.peaks.size else np.maximum(self.peaks, peaks)
+
+    def facts(self) -> ActivationFacts:
+        zero = int(self.affine.zero_point) - self.affine.quant_min
+        counts = self.counts.copy()
+        counts[zero] = 0
+        channel = int(np.argmax(self.peaks))
+        usual = float(np.median(self.peaks[self.peaks > 0])) if self.peaks.any() else 0.0
+        ratio = float(self.peaks[channel]) / usual if self.peaks.size >= 3 and usual else math.nan
+        return ActivationFacts(
+            counts.size, _middle_of(counts), self.clipped / max(self.size, 1), self.reach,
+            float(self.peaks.max(initial=0)), channel, ratio,
+        )  # fmt: skip
+
+    def _axis(self, ndim: int) -> int:
+        layer = _inner(self.site) if self.site.layer is not None else None
+        if type(layer) in LAYERS:
+            return channel_axis(layer, ndim)
+        return 1 if ndim == 4 else ndim - 1
+
+
+def _inner(site: Site) -> Any:
+    return site.layer[0] if isinstance(site.layer, WithReLU) else site.layer
+
+
+def _any(x: Any) -> Any:
+    return x
+
+
+def _beside(zero: Array, ndim: int, affine: Affine) -> Array:
+    if affine.axis is None:
+        return zero
+    shape = [1] * ndim
+    shape[affine.axis] = -1
+    return zero.reshape(shape)
+
+
+def _ratio(ranges: Array) -> float:
+    """Return the widest range over the narrowest; those of zeros aside."""
+    alive = ranges[ranges > 0]
+    return float(alive.max() / alive.min()) if alive.size else 1.0
+
+
+def _middle(steps: Array) -> float:
+    if not steps.size:
+        return 0.0
+    low, high = np.quantile(steps, (0.25, 0.75))
+    return float(high - low)
+
+
+def _middle_of(counts: Array) -> float:
+    """Return how many codes lie between the first and the third quartile."""
+    total = counts.sum()
+    if not total:
+        return 0.0
+    low, high = np.searchsorted(np.cumsum(counts), (total / 4, 3 * total / 4))
+    return float(high - low)
+
+
+def _bias_channel(layer: Any, weight: Affine, x: Affine) -> int:
+    """Return the channel whose bias set the weight's scale (:func:`minimp.quant.modules.weight_of`)."""
+    if layer.bias is None:
+        return -1
+    least = np.abs(values(layer.bias)) / (MOST_BIAS * np.float64(x.scale))
+    channel = int(np.argmax(least))
+    at_floor = weight.scale <= np.nextafter(np.float32(least), np.float32(np.inf))
+    return (int(np.argmax(at_floor)) if weight.per_channel else channel) if at_floor.any() else -1

@@ -1,0 +1,220 @@
+"""A copy of a float model in which each module that is quantised can be set to one of several forms.
+
+===============  =========================================================================================
+form             what runs
+===============  =========================================================================================
+``float``        the module as it is
+``weights``      the same with weights and bias as their codes are read back; its result stays in floats
+``activations``  the module as it is; its result is rounded to its codes and read back
+``both``         both of them
+``int8``         the module that :func:`~minimp.quant.static.convert` puts there: what comes in as codes,
+                 integers within, codes out, read back as floats
+``float32``,     the same, with a :class:`~minimp.quant.modules.FloatIsland` in place of integers
+``float16``
+===============  =========================================================================================
+
+The first four are floats that imitate codes. With every module before one on ``int8`` its input holds
+numbers that codes stand for, so that ``int8`` is then to the bit what the converted model computes; ``both``
+differs from it where float32 sums fall on the other side of a tie, by one code.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minimp.nn import Identity, ModuleList
+from minimp.nn.module import Module
+from minimp.quant.affine import Affine, dequantize
+from minimp.quant.fusion.folding import parameter
+from minimp.quant.fusion.intrinsic import WithReLU
+from minimp.quant.layer_reports import bytes_of
+from minimp.quant.modules import (
+    DeQuantize,
+    FloatIsland,
+    QuantizedFlatten,
+    QuantizedMaxPool2d,
+    QuantizedModule,
+    QuantizedReLU,
+)
+from minimp.quant.modules.base import buffer_of
+from minimp.quant.modules.conversions import CONVERSIONS
+from minimp.quant.qtensor import QTensor
+from minimp.quant.static import Walk
+
+__all__ = ["FORMS", "Bench", "Site", "read_back"]
+
+FORMS = ("float", "weights", "activations", "both", "int8", "float32", "float16")
+EXACT: tuple[type[Module], ...] = (
+    DeQuantize, Identity, QuantizedReLU, QuantizedFlatten, QuantizedMaxPool2d,
+)  # fmt: skip
+"""Modules on codes that lose nothing: their float forms do the same to numbers that codes stand for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One place where numbers become codes.
+
+    Attributes:
+        path: of the module; ``"input 0"`` for the first input of a model without QuantStub.
+        kind: the class of the float module, or ``"input"``.
+        layer: the float module; None for an input.
+        built: what stands there in the converted model; None for an input.
+        inputs: the numbers of the codes that come in.
+        output: the numbers of those that go out.
+        spot: where its form is set.
+    """
+
+    path: str
+    kind: str
+    layer: Module | None
+    built: Module | None
+    inputs: tuple[Affine, ...]
+    output: Affine
+    spot: Spot
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it has weights that are codes in the converted model."""
+        return "weights" in self.spot.forms
+
+    @property
+    def keepable(self) -> bool:
+        """Whether :func:`~minimp.quant.static.convert` can keep it in floats."""
+        if self.layer is None:
+            return False
+        row = CONVERSIONS.get(type(self.layer))
+        return row is None or not (row.keeps or row.inputs == 0)
+
+    def bytes_in(self, form: str) -> int:
+        """Return the bytes of parameters and buffers that the converted model holds here in a form."""
+        inner = self.spot.forms[form]
+        return bytes_of(inner.inner) if isinstance(inner, OnCodes) else 0
+
+
+class Spot(Module):
+    """What stands at a site: one of its forms, and what that gave last."""
+
+    def __init__(self, forms: dict[str, Module]) -> None:
+        super().__init__()
+        self.forms, self.form = forms, "float"
+        self.seen: Any = None
+
+    def forward(self, *inputs: Any) -> Any:
+        """Run the form that is set, and keep what it gives."""
+        self.seen = self.forms[self.form](*inputs)
+        return self.seen
+
+
+class Rounded(Module):
+    """A module whose result is rounded to codes and read back."""
+
+    def __init__(self, inner: Module, output: Affine) -> None:
+        super().__init__()
+        self.inner, self.output = inner, output
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return floats that codes stand for."""
+        return buffer_of(QTensor.of(self.inner(*inputs), self.output).dequantize())
+
+
+class OnCodes(Module):
+    """A module on codes among modules in floats."""
+
+    def __init__(self, inner: Module, inputs: tuple[Affine, ...]) -> None:
+        super().__init__()
+        self.inner, self.inputs = inner, inputs
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return floats that codes stand for."""
+        codes = (QTensor.of(x, affine) for x, affine in zip(inputs, self.inputs, strict=True))
+        return buffer_of(self.inner(*codes).dequantize())
+
+
+class Bench(Module):
+    """A copy of a model with a Spot at each site, and one for each of its inputs; the model stays as it is.
+
+    Attributes:
+        sites: path -> site, in the order of running: inputs first.
+    """
+
+    def __init__(self, model: Module, walk: Walk, islands: Iterable[str] = ()) -> None:
+        """Take the model, what its conversion would put where, and which islands can be asked for."""
+        super().__init__()
+        self.model = copy.deepcopy(model).eval()
+        spots = [_input_site(i, each.affine()) for i, each in enumerate(walk.calibration.inputs)]
+        self.inputs = ModuleList(site.spot for site in spots)
+        self.sites = {site.path: site for site in spots}
+        for call in walk.sites:
+            paths = walk.flow.paths[id(call.module)]
+            built = walk.made.get(paths[0])
+            if built is not None and paths[0] not in self.sites and not isinstance(built, EXACT):
+                self.sites[paths[0]] = self._placed(paths, built, walk, tuple(islands))
+        self.eval()
+
+    def forward(self, *inputs: Any) -> Any:
+        """Run the model, each site in its form."""
+        if self.inputs:
+            inputs = tuple(spot(x) for spot, x in zip(self.inputs, inputs, strict=True))
+        return self.model(*inputs)
+
+    def set_forms(self, forms: Mapping[str, str]) -> None:
+        """Set the forms of some sites, and all others to ``"float"``."""
+        for path, site in self.sites.items():
+            site.spot.form = forms.get(path, "float")
+
+    def _placed(self, paths: list[str], built: Module, walk: Walk, islands: tuple[str, ...]) -> Site:
+        """Put a Spot where a module stands, at all its paths."""
+        layer, place = self.model.get_submodule(paths[0]), walk.places[paths[0]]
+        forms = _forms(layer, built, place.inputs, place.output)
+        site = Site(paths[0], type(layer).__name__, layer, built, place.inputs, place.output, Spot(forms))
+        for each in islands if site.keepable else ():
+            island = FloatIsland(copy.deepcopy(layer), place.output, each)
+            island.path = paths[0]
+            forms[each] = OnCodes(island, place.inputs)
+        for path in paths:
+            if path:
+                self.model.set_submodule(path, site.spot)
+            else:
+                self.model = site.spot
+        return site
+
+
+def _input_site(index: int, affine: Affine) -> Site:
+    forms: dict[str, Module] = {"float": Identity()}
+    forms |= dict.fromkeys(("activations", "both", "int8"), Rounded(Identity(), affine))
+    return Site(f"input {index}", "input", None, None, (), affine, Spot(forms))
+
+
+def _forms(layer: Module, built: Module, inputs: tuple[Affine, ...], output: Affine) -> dict[str, Module]:
+    """Return the forms of a module that do not need an island."""
+    forms = {"float": layer, "activations": Rounded(layer, output)}
+    forms["both"] = forms["activations"]
+    forms["int8"] = OnCodes(built, inputs) if inputs else forms["activations"]
+    read = read_back(layer, built)
+    if read is not None:
+        forms |= {"weights": read, "both": Rounded(read, output)}
+    return forms
+
+
+def read_back(layer: Module, built: Module) -> Module | None:
+    """Return a copy of a layer with weights and bias as their codes are read back; None without codes."""
+    if not isinstance(built, QuantizedModule) or "weight_scale" not in built._buffers:
+        return None
+    codes: Any = built
+    weight, affine = codes.weight, codes.kept("weight_")
+    made = copy.deepcopy(layer)
+    inner: Any = made[0] if isinstance(made, WithReLU) else made
+    inner.weight = parameter(dequantize(_host(weight), affine).astype(np.float64), inner.weight)
+    if codes.bias is not None:
+        steps = affine.scale.astype(np.float64) * codes.kept("input_").scale
+        inner.bias = parameter(_host(codes.bias) * steps, inner.bias)
+    return made
+
+
+def _host(leaf: Any) -> Any:
+    return np.asarray(leaf.backend.to_host(leaf.array))
