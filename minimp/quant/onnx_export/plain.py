@@ -1,0 +1,52 @@
+"""How modules that stay in floats are written: before, between and behind codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from minimp import nn
+from minimp.nn.module import Module
+from minimp.quant.onnx_export.graph import Graph
+from minimp.quant.onnx_export.qdq import Writer
+from minimp.quant.onnx_export.tracing import Site, array_of
+
+__all__ = ["FLOATS"]
+
+
+def _plain(op: str, *settings: tuple[str, str]) -> Writer:
+    """Return a row of one operator; settings are (ONNX's name, the module's)."""
+
+    def write(graph: Graph, module: Any, site: Site) -> None:
+        attributes = {name: getattr(module, ours) for name, ours in settings}
+        x = graph.floats(site.inputs[0])
+        graph.put_floats(site.output, graph.node(op, [x], graph.result_name(site, "floats"), **attributes))
+
+    return write
+
+
+def _linear(graph: Graph, module: Any, site: Site) -> None:
+    """MatMul by the turned weight, and Add."""
+    x, name = graph.floats(site.inputs[0]), graph.result_name(site, "floats")
+    weight = graph.constant(f"{site.path}.weight:T", array_of(module.weight).T)
+    if module.bias is None:
+        y = graph.node("MatMul", [x, weight], name)
+    else:
+        bias = graph.constant(f"{site.path}.bias", array_of(module.bias))
+        y = graph.node("Add", [graph.node("MatMul", [x, weight], f"{site.name}/products"), bias], name)
+    graph.put_floats(site.output, y)
+
+
+FLOATS: Mapping[type[Module], Writer] = MappingProxyType(
+    {
+        nn.Linear: _linear,
+        nn.ReLU: _plain("Relu"),
+        nn.Sigmoid: _plain("Sigmoid"),
+        nn.Tanh: _plain("Tanh"),
+        nn.Softplus: _plain("Softplus"),
+        nn.Softmax: _plain("Softmax", ("axis", "dim")),
+        nn.LogSoftmax: _plain("LogSoftmax", ("axis", "dim")),
+    }
+)
+"""Class of a float module -> what adds its nodes."""
