@@ -102,7 +102,8 @@ FLOATS: Mapping[type[Module], str] = MappingProxyType(
         **dict.fromkeys(
             (fusion.ConvReLU1d, fusion.ConvReLU2d, fusion.LinearReLU, fusion.BNReLU1d, fusion.BNReLU2d,
              fusion.BNReLU3d), ""),
-        modules.QuantStub: "", modules.DeQuantStub: "", modules.Add: "relu", modules.Cat: "dim",
+        modules.QuantStub: "", modules.DeQuantStub: "", modules.Add: "relu", modules.Sub: "relu", modules.Mul: "relu",
+        modules.Cat: "dim",
         GPT: "context", Block: "", CausalAttention: "heads p", MLP: "", ResNet: "", BasicBlock: "",
         Sum: "", Mean: "",
     }
@@ -112,18 +113,26 @@ FLOATS: Mapping[type[Module], str] = MappingProxyType(
 # ---- modules on codes -----------------------------------------------------------------------------------
 
 _LAYER = "relu mode weight_codes input_codes codes"
+_CONVOLUTION = f"{_LAYER} stride padding dilation groups"
+_OF_TWO = "relu mode a_codes b_codes codes"
 
 CODES: Mapping[type[Module], str] = MappingProxyType(
     {
         static.StaticModel: "", modules.FloatIsland: "compute", modules.Quantize: "codes",
-        modules.DeQuantize: "",
-        modules.QuantizedLinear: _LAYER,
-        modules.QuantizedConv2d: f"{_LAYER} stride padding dilation groups",
-        modules.QuantizedAdd: "relu mode a_codes b_codes codes",
+        modules.DeQuantize: "", modules.QuantizedLinear: _LAYER,
+        modules.QuantizedConv1d: _CONVOLUTION, modules.QuantizedConv2d: _CONVOLUTION,
+        modules.QuantizedConvTranspose1d: f"{_CONVOLUTION} output_padding",
+        modules.QuantizedConvTranspose2d: f"{_CONVOLUTION} output_padding",
+        modules.QuantizedAdd: _OF_TWO, modules.QuantizedSub: _OF_TWO, modules.QuantizedMul: _OF_TWO,
         modules.QuantizedCat: "mode count dim codes input_*_codes",
-        modules.QuantizedReLU: "", modules.QuantizedFlatten: "start_dim end_dim",
-        modules.QuantizedMaxPool2d: "window", modules.QuantizedAvgPool2d: "window mode",
+        modules.QuantizedTable: "name input_codes codes", modules.QuantizedSoftmax: "dim input_codes codes",
+        modules.QuantizedReLU: "", modules.QuantizedFlatten: "start_dim end_dim", modules.QuantizedMove: "",
+        modules.QuantizedZeroPad: "padding", modules.QuantizedConstantPad: "padding value",
+        modules.QuantizedMaxPool1d: "window", modules.QuantizedMaxPool2d: "window",
+        modules.QuantizedAvgPool1d: "window mode", modules.QuantizedAvgPool2d: "window mode",
+        modules.QuantizedAdaptiveAvgPool1d: "output_size mode",
         modules.QuantizedAdaptiveAvgPool2d: "output_size mode",
+        modules.QuantizedAdaptiveMaxPool1d: "output_size", modules.QuantizedAdaptiveMaxPool2d: "output_size",
     }
 )  # fmt: skip
 """Class -> its settings; "*" stands for a number. Each may have a `path` too."""
@@ -137,6 +146,8 @@ def _check_codes(module: Any) -> None:
             if name == "weight_codes":
                 QTensor(np.asarray(module.weight), affine)
                 _check_bias(module)
+            if name == "codes" and isinstance(module, modules.QuantizedTable):
+                QTensor(np.asarray(module.table), affine)
 
 
 def _check_bias(module: Any) -> None:
