@@ -27,7 +27,7 @@ Size = int | tuple[int, ...]
 
 def integer_conv1d(
     x: Array, w: Array, stride: Size = 1, padding: Size = 0, dilation: Size = 1, groups: int = 1,
-    x_zero: Zero = 0, w_zero: Zero = 0,
+    x_zero: Zero = 0, w_zero: Zero = 0, *, accumulate: str = "int32",
 ) -> Array:  # fmt: skip
     """Convolve signals of codes: sum over c, u of (x[..] - x_zero) (w[o,c,u] - w_zero), exactly.
 
@@ -38,7 +38,7 @@ def integer_conv1d(
         x, w: codes of signals and filters.
         stride, padding, dilation: whole numbers, in elements.
         groups: G, a divisor of C and of O.
-        x_zero, w_zero: as of :func:`~minimp_backends.integers.integer_conv2d`.
+        x_zero, w_zero, accumulate: as of :func:`~minimp_backends.integers.integer_conv2d`.
 
     Raises:
         ShapeError, FormatError, SettingError: as there.
@@ -47,7 +47,8 @@ def integer_conv1d(
     _check_axes(op, x, w)
     sizes: dict[str, Any] = {name: _flat(op, name, size, rest) for name, size, rest in
              (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))}  # fmt: skip
-    made = integer_conv2d(x[:, :, None], w[:, :, None], **sizes, groups=groups, x_zero=x_zero, w_zero=w_zero)
+    rest: dict[str, Any] = {"x_zero": x_zero, "w_zero": w_zero, "accumulate": accumulate}
+    made = integer_conv2d(x[:, :, None], w[:, :, None], **sizes, groups=groups, **rest)
     return made[:, :, 0]
 
 

@@ -74,7 +74,7 @@ class _Requantizing(QuantizedModule):
 
     Attributes:
         accumulate: ``"int32"``, exact; ``"int16-saturating"`` shows what some engines do
-            (:mod:`minimp.quant.sensitivity`).
+            (:mod:`minimp.quant.sensitivity`), not of transposed convolutions.
     """
 
     accumulate: str = "int32"
@@ -239,7 +239,7 @@ class QuantizedConv2d(_Convolution):
         convolve = backend.integer_conv2d if self.axes == 2 else backend.integer_conv1d
         made: Array = convolve(
             codes, backend.to_host(self.weight.array), self.stride, self.padding, self.dilation, self.groups,
-            int(affine.zero_point), self.kept("weight_").zero_point,
+            int(affine.zero_point), self.kept("weight_").zero_point, accumulate=self.accumulate,
         )  # fmt: skip
         return made
 
