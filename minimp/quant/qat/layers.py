@@ -1,0 +1,291 @@
+"""Layers that learn with rounded weights: the float layer, and where its integer form will round.
+
+A layer computes  y = fq_out(relu(W_q x + b)),  W_q = fq(W): products of what codes stand for, and one
+rounding behind them, as the integer layer has it. In front of a batch norm the weight is folded first:
+
+    s = gamma / sqrt(running_var + eps)
+    y = fq_out(relu(bn(fq(s W) x / s + b)))
+
+so that what is rounded is the weight that the integer layer will hold, and the batch norm still learns
+(Jacob et al. 2018, arXiv 1712.05877, section 3.2, equation 14; torch.ao.nn.intrinsic.qat, 2.13.0). Once the
+statistics stand still, the division and the batch norm are a term b' = (b - running_mean) s + beta, and
+y = fq_out(relu(fq(s W) x + b')) is the same function: so it is computed in evaluation and after freezing.
+
+The names are those of torch.ao.nn.qat and torch.ao.nn.intrinsic.qat (Conv1d, ConvReLU1d, ConvBn1d, ...,
+Linear, LinearReLU, LinearBn1d), and LinearBnReLU1d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minimp import functional, nn
+from minimp.modes import no_grad
+from minimp.nn.module import Module
+from minimp.nn.parameter import Parameter
+from minimp.quant.exchanging import blank
+from minimp.quant.fusion.intrinsic import ConvReLU1d as FloatConvReLU1d
+from minimp.quant.fusion.intrinsic import ConvReLU2d as FloatConvReLU2d
+from minimp.quant.fusion.intrinsic import LinearReLU as FloatLinearReLU
+from minimp.quant.fusion.intrinsic import WithReLU
+from minimp.quant.modules.base import buffer_of
+from minimp.tensors import Tensor
+
+__all__ = [
+    "LAYERS", "Conv1d", "Conv2d", "ConvBn1d", "ConvBn2d", "ConvBnReLU1d", "ConvBnReLU2d", "ConvReLU1d",
+    "ConvReLU2d", "Folded", "Linear", "LinearBn1d", "LinearBnReLU1d", "LinearReLU", "Twin", "Weighted",
+]  # fmt: skip
+
+
+class Twin(Module):
+    """What stands in a prepared model where a module of the float model stood.
+
+    Attributes:
+        activation_post_process: what the output goes through (torch's name): a FakeQuantize.
+    """
+
+    activation_post_process: Module
+
+    def to_float(self) -> Module:
+        """Return the float module that is to be converted."""
+        raise NotImplementedError
+
+
+class Weighted(Twin):
+    """A layer whose weight is rounded on its way into the product.
+
+    Attributes:
+        weight, bias: those of the float layer, which learn.
+        weight_fake_quant: a FakeQuantize; an Identity where the layer stays in floats.
+    """
+
+    plain: ClassVar[type[Module]]
+    """The class of the float layer."""
+    with_relu: ClassVar[type[WithReLU] | None] = None
+    """What holds the float layer and a ReLU; None where no ReLU follows."""
+    weight: Parameter
+    bias: Parameter | None
+    weight_fake_quant: Module
+
+    @classmethod
+    def of(cls, modules: list[Any], weight_fake_quant: Module, output: Module) -> Weighted:
+        """Make the twin of a layer and what was fused with it; it takes over their parameters."""
+        layer = modules[0]
+        made = blank(cls, layer)
+        made.weight = layer.weight
+        made.register_parameter("bias", layer.bias)
+        made._take(modules)
+        made.weight_fake_quant, made.activation_post_process = weight_fake_quant, output
+        return made
+
+    def _take(self, modules: list[Any]) -> None:
+        """Take over what more there is."""
+
+    def forward(self, input: Any) -> Tensor:
+        """Return what the integer layer's codes will stand for."""
+        y = self.summed(input)
+        y = y if self.with_relu is None else functional.relu(y)
+        made: Tensor = self.activation_post_process(y)
+        return made
+
+    def summed(self, input: Any) -> Tensor:
+        """Return products, sums and bias, nothing rounded."""
+        return self.multiplied(input, self.weight_fake_quant(self.weight), self.bias)
+
+    def multiplied(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what the layer computes with another weight and bias."""
+        raise NotImplementedError
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of one layer that does all of it."""
+        return self.weight, self.bias
+
+    def to_float(self) -> Module:
+        """Return the float layer, a batch norm folded into it; its weight is not rounded."""
+        with no_grad():
+            weight, bias = self.folded()
+        made: Any = blank(self.plain, self)
+        made.weight = Parameter(weight.detach())
+        made.register_parameter("bias", None if bias is None else Parameter(bias.detach()))
+        return made if self.with_relu is None else self.with_relu(made, nn.ReLU()).train(self.training)
+
+
+class Folded(Weighted):
+    """A layer and the batch norm behind it, which is folded into the weight before that is rounded.
+
+    A channel whose gamma is 0 learns on: its weight is folded with gamma = 1 until gamma moves (in torch it
+    becomes NaN).
+
+    Attributes:
+        bn: the batch norm.
+        bn_frozen: whether its statistics stand still in training too.
+    """
+
+    bn: Any
+    bn_frozen: Tensor
+
+    def _take(self, modules: list[Any]) -> None:
+        self.bn = modules[1]
+        self.register_buffer("bn_frozen", buffer_of(np.zeros(1, np.uint8)))
+
+    @property
+    def fixed(self) -> bool:
+        """Whether statistics stand still: in evaluation, and once they are frozen."""
+        return not self.training or self.frozen
+
+    @property
+    def frozen(self) -> bool:
+        """Whether statistics stand still in training too."""
+        return bool(self.bn_frozen.backend.to_host(self.bn_frozen.array)[0])
+
+    def freeze(self, on: bool = True) -> None:
+        """Let the statistics stand still in training too, or move again."""
+        self.bn_frozen.array = self.bn_frozen.backend.from_host(np.full(1, on, np.uint8))
+
+    def summed(self, input: Any) -> Tensor:
+        """Return products, sums, bias and batch norm."""
+        if self.fixed:
+            weight, bias = self.folded()
+            return self.multiplied(input, self.weight_fake_quant(weight), bias)
+        s = self.factor(alive=True)  # (O,)
+        weight = self.weight_fake_quant(self.weight * self._beside(s, 0))
+        y = self.multiplied(input, weight, None) / self._beside(s, 1)
+        y = y if self.bias is None else y + self._beside(self.bias, 1)
+        made: Tensor = self.bn(y)
+        return made
+
+    def factor(self, *, alive: bool = False) -> Tensor:
+        """Return s = gamma / sqrt(running_var + eps), (O,); with `alive`, 1 stands for a gamma of 0."""
+        spread = (self.bn.running_var + self.bn.eps).sqrt()
+        gamma = 1.0 if self.bn.weight is None else self.bn.weight
+        if alive and self.bn.weight is not None:
+            gamma = functional.where(gamma == 0, 1.0, gamma)
+        made: Tensor = gamma / spread
+        return made
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return s W, (O, ...), and (b - running_mean) s + beta, (O,)."""
+        s = self.factor()
+        centred = -self.bn.running_mean if self.bias is None else self.bias - self.bn.running_mean
+        bias = centred * s
+        return self.weight * self._beside(s, 0), bias if self.bn.bias is None else bias + self.bn.bias
+
+    def _beside(self, each: Tensor, axis: int) -> Tensor:
+        """(O,) -> a shape with O on an axis, as many axes as the weight has."""
+        shape = [1] * self.weight.ndim
+        shape[axis] = -1
+        return each.reshape(*shape)
+
+
+# ---- the layers of a kind ---------------------------------------------------------------------------------
+
+
+class Linear(Weighted):
+    """y = fq_out(x W_q^T + b).  (..., in_features) -> (..., out_features)."""
+
+    plain = nn.Linear
+    in_features: int
+    out_features: int
+
+    def multiplied(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return x W^T + b."""
+        return functional.linear(input, weight, bias)
+
+    def extra_repr(self) -> str:
+        """Show the lengths."""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        )
+
+
+class _Conv(Weighted):
+    """What convolutions share."""
+
+    def multiplied(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the cross-correlation."""
+        layer: Any = self
+        made: Tensor = layer._conv_forward(input, weight, bias)
+        return made
+
+
+class Conv1d(_Conv, nn.Conv1d):
+    """y = fq_out(W_q * x + b) of signals.  (N, C, L) -> (N, O, L')."""
+
+    plain = nn.Conv1d
+
+
+class Conv2d(_Conv, nn.Conv2d):
+    """y = fq_out(W_q * x + b) of images.  (N, C, H, W) -> (N, O, H', W')."""
+
+    plain = nn.Conv2d
+
+
+class LinearReLU(Linear):
+    """A linear layer and the ReLU behind it."""
+
+    with_relu = FloatLinearReLU
+
+
+class LinearBn1d(Folded, Linear):
+    """A linear layer and the batch norm behind it.  (N, in_features) -> (N, out_features)."""
+
+
+class LinearBnReLU1d(LinearBn1d):
+    """A linear layer, batch norm and ReLU (torch has no such)."""
+
+    with_relu = FloatLinearReLU
+
+
+class ConvReLU1d(Conv1d):
+    """A convolution of signals and the ReLU behind it."""
+
+    with_relu = FloatConvReLU1d
+
+
+class ConvBn1d(Folded, Conv1d):
+    """A convolution of signals and the batch norm behind it."""
+
+
+class ConvBnReLU1d(ConvBn1d):
+    """A convolution of signals, batch norm and ReLU."""
+
+    with_relu = FloatConvReLU1d
+
+
+class ConvReLU2d(Conv2d):
+    """A convolution of images and the ReLU behind it."""
+
+    with_relu = FloatConvReLU2d
+
+
+class ConvBn2d(Folded, Conv2d):
+    """A convolution of images and the batch norm behind it."""
+
+
+class ConvBnReLU2d(ConvBn2d):
+    """A convolution of images, batch norm and ReLU."""
+
+    with_relu = FloatConvReLU2d
+
+
+LAYERS: Mapping[tuple[type[Module], ...], type[Weighted]] = MappingProxyType(
+    {
+        (nn.Linear,): Linear,
+        (nn.Linear, nn.ReLU): LinearReLU,
+        (nn.Linear, nn.BatchNorm1d): LinearBn1d,
+        (nn.Linear, nn.BatchNorm1d, nn.ReLU): LinearBnReLU1d,
+        (nn.Conv1d,): Conv1d,
+        (nn.Conv1d, nn.ReLU): ConvReLU1d,
+        (nn.Conv1d, nn.BatchNorm1d): ConvBn1d,
+        (nn.Conv1d, nn.BatchNorm1d, nn.ReLU): ConvBnReLU1d,
+        (nn.Conv2d,): Conv2d,
+        (nn.Conv2d, nn.ReLU): ConvReLU2d,
+        (nn.Conv2d, nn.BatchNorm2d): ConvBn2d,
+        (nn.Conv2d, nn.BatchNorm2d, nn.ReLU): ConvBnReLU2d,
+    }
+)
+"""Classes in the order of running -> what stands for them in a prepared model."""
