@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from minimp import nn
 from minimp.errors import SettingError
+from minimp.models.resnet import Mean, Sum
 from minimp.modes import no_grad
 from minimp.nn.module import Module
 from minimp.quant.affine import Affine, floats_of
@@ -227,6 +228,11 @@ def _constant_pad(module: Any, place: Place) -> Module:
     return QuantizedConstantPad(x, place.output, module.padding, module.value)
 
 
+def _mean_of_places(module: Any, place: Place) -> Module:
+    del module
+    return nn.Sequential(QuantizedAdaptiveAvgPool2d(1, mode=place.mode), QuantizedFlatten())
+
+
 def _nothing(module: Any, place: Place) -> Module:
     del module, place
     return nn.Identity()
@@ -260,7 +266,7 @@ CONVERSIONS: Mapping[type[Module], Conversion] = MappingProxyType(
         **dict.fromkeys(ELEMENTWISE, Conversion(_table)),
         nn.PReLU: Conversion(_prelu),
         **dict.fromkeys((nn.Softmax, nn.Softmax2d), Conversion(_softmax)),
-        Add: Conversion(_of_two(QuantizedAdd), inputs=2),
+        **dict.fromkeys((Add, Sum), Conversion(_of_two(QuantizedAdd), inputs=2)),
         Sub: Conversion(_of_two(QuantizedSub), inputs=2),
         Mul: Conversion(_of_two(QuantizedMul), inputs=2),
         Cat: Conversion(_cat, inputs=None),
@@ -270,6 +276,7 @@ CONVERSIONS: Mapping[type[Module], Conversion] = MappingProxyType(
         **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d), Conversion(_adaptive_max, keeps=True)),
         **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), Conversion(_adaptive_mean, keeps=True)),
         nn.Flatten: Conversion(lambda flat, _: QuantizedFlatten(flat.start_dim, flat.end_dim), keeps=True),
+        Mean: Conversion(_mean_of_places, keeps=True),
         nn.Upsample: Conversion(_upsample, keeps=True),
         **dict.fromkeys(MOVES, Conversion(_move, keeps=True)),
         **dict.fromkeys(

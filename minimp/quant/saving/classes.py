@@ -102,8 +102,8 @@ FLOATS: Mapping[type[Module], str] = MappingProxyType(
         **dict.fromkeys(
             (fusion.ConvReLU1d, fusion.ConvReLU2d, fusion.LinearReLU, fusion.BNReLU1d, fusion.BNReLU2d,
              fusion.BNReLU3d), ""),
-        modules.QuantStub: "", modules.DeQuantStub: "", modules.Add: "relu", modules.Sub: "relu", modules.Mul: "relu",
-        modules.Cat: "dim",
+        modules.QuantStub: "", modules.DeQuantStub: "", modules.Add: "relu", modules.Sub: "relu",
+        modules.Mul: "relu", modules.Cat: "dim",
         GPT: "context", Block: "", CausalAttention: "heads p", MLP: "", ResNet: "", BasicBlock: "",
         Sum: "", Mean: "",
     }
