@@ -77,14 +77,14 @@ def integer_add(
             f"codes of {a.shape} and {b.shape} do not broadcast", op=op, shapes=(a.shape, b.shape),
             help="give both one shape",
         ) from None  # fmt: skip
+    *terms, whole = _multipliers(scales, mode)
     tables = [
-        _table(op, each, zero, scale, scales, mode)
-        for each, zero, scale in zip((a, b), zero_points[:2], scales[:2], strict=True)
+        _table(op, each, zero, multiplier, mode)
+        for each, zero, multiplier in zip((a, b), zero_points[:2], terms, strict=True)
     ]
     left, right = (np.broadcast_to(each, shape).reshape(-1).view(np.uint8) for each in (a, b))
     made = np.empty(shape, chosen)
     flat = made.reshape(-1)
-    factor = 2 * max(scales[:2]) / ((1 << HEADROOM) * scales[2])
     for first in range(0, flat.size, BLOCK):
         part = slice(first, first + BLOCK)
         sums = np.take(tables[0], left[part], mode="clip")  # "raise" would go over the indices once more
@@ -92,21 +92,27 @@ def integer_add(
         if mode == "float":
             flat[part] = _rounded(sums, clamp)
         else:
-            flat[part] = requantize(sums, factor, *clamp, mode, dtype=chosen)
+            flat[part] = requantize(sums, whole, *clamp, mode, dtype=chosen)
     return made
 
 
-def _table(
-    op: str, codes: Array, zero: int, scale: float, scales: tuple[float, float, float], mode: str
-) -> Array:
+def _multipliers(scales: tuple[float, float, float], mode: str) -> tuple[float, float, float]:
+    """Return what differences of a's codes, of b's, and their sum are multiplied by."""
+    a, b, out = scales
+    if mode == "float":
+        return a / out, b / out, 1.0
+    twice = 2 * max(a, b)
+    return a / twice, b / twice, twice / ((1 << HEADROOM) * out)
+
+
+def _table(op: str, codes: Array, zero: int, multiplier: float, mode: str) -> Array:
     """Return what each code adds to a sum: float32 in units of the result's code, or int32, finer by 2^20."""
     differences = code_table(codes.dtype).astype(np.int64) - as_zero_points(
         op, "zero_points", zero, codes, ()
     )
     if mode == "float":
-        return differences.astype(np.float32) * np.float32(scale / scales[2])
-    factor = fixed_point(scale / (2 * max(scales[:2])))
-    return fixed_point_product(differences << HEADROOM, *factor).astype(np.int32)
+        return differences.astype(np.float32) * np.float32(multiplier)
+    return fixed_point_product(differences << HEADROOM, *fixed_point(multiplier)).astype(np.int32)
 
 
 def _rounded(sums: Array, clamp: Clamp) -> Array:

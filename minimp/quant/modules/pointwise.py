@@ -157,13 +157,17 @@ class QuantizedCat(QuantizedModule):
         """Return the codes that x has in the numbers of the output."""
         if x.affine == output:
             return x.codes
-        backend, exact = default_backend(), np.float64 if self.mode == "fixed-point" else np.float32
-        multiplier = x.affine.scale.astype(exact) / output.scale.astype(exact)
+        backend = default_backend()
         codes = backend.requantize(
-            x.codes.astype(np.int32) - x.affine.zero_point, multiplier, int(output.zero_point),
-            output.quant_min, output.quant_max, self.mode, dtype=output.storage,
+            x.codes.astype(np.int32) - x.affine.zero_point, self.multiplier(x.affine, output),
+            int(output.zero_point), output.quant_min, output.quant_max, self.mode, dtype=output.storage,
         )  # fmt: skip
         return backend.to_host(codes)
+
+    def multiplier(self, input: Affine, output: Affine) -> Any:
+        """Return s_i / s, in float64 for ``"fixed-point"``, else in float32."""
+        exact = np.float64 if self.mode == "fixed-point" else np.float32
+        return input.scale.astype(exact) / output.scale.astype(exact)
 
     def extra_repr(self) -> str:
         """Show the axis and the whole's numbers."""
