@@ -36,13 +36,18 @@ from minimp.quant.layer_reports import bytes_of
 from minimp.quant.modules import (
     DeQuantize,
     FloatIsland,
+    QuantizedAdaptiveMaxPool2d,
+    QuantizedConvTranspose2d,
     QuantizedFlatten,
     QuantizedMaxPool2d,
     QuantizedModule,
+    QuantizedMove,
     QuantizedReLU,
+    QuantizedZeroPad,
 )
 from minimp.quant.modules.base import buffer_of
 from minimp.quant.modules.conversions import CONVERSIONS
+from minimp.quant.modules.layers import turned
 from minimp.quant.qtensor import QTensor
 from minimp.quant.static import Walk
 
@@ -50,7 +55,8 @@ __all__ = ["FORMS", "Bench", "Site", "read_back"]
 
 FORMS = ("float", "weights", "activations", "both", "int8", "float32", "float16")
 EXACT: tuple[type[Module], ...] = (
-    DeQuantize, Identity, QuantizedReLU, QuantizedFlatten, QuantizedMaxPool2d,
+    DeQuantize, Identity, QuantizedReLU, QuantizedFlatten, QuantizedMove, QuantizedZeroPad,
+    QuantizedMaxPool2d, QuantizedAdaptiveMaxPool2d,
 )  # fmt: skip
 """Modules on codes that lose nothing: their float forms do the same to numbers that codes stand for."""
 
@@ -206,10 +212,13 @@ def read_back(layer: Module, built: Module) -> Module | None:
     if not isinstance(built, QuantizedModule) or "weight_scale" not in built._buffers:
         return None
     codes: Any = built
-    weight, affine = codes.weight, codes.kept("weight_")
+    affine = codes.kept("weight_")
+    weight = dequantize(_host(codes.weight), affine).astype(np.float64)
     made = copy.deepcopy(layer)
     inner: Any = made[0] if isinstance(made, WithReLU) else made
-    inner.weight = parameter(dequantize(_host(weight), affine).astype(np.float64), inner.weight)
+    if isinstance(built, QuantizedConvTranspose2d):
+        weight = turned(weight, codes.groups)
+    inner.weight = parameter(weight, inner.weight)
     if codes.bias is not None:
         steps = affine.scale.astype(np.float64) * codes.kept("input_").scale
         inner.bias = parameter(_host(codes.bias) * steps, inner.bias)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from minimp.errors import MinimpError
+from minimp.errors import MinimpError, SettingError
 from minimp.nn.module import Module
-from minimp.quant.calibration import Calibration
+from minimp.quant.calibration import Calibrated, Calibration
 from minimp.quant.observers import Observer
 from minimp.quant.sensitivity.facts import activation_facts, weight_facts
 from minimp.quant.sensitivity.measuring import (
@@ -25,9 +24,9 @@ from minimp.quant.sensitivity.measuring import (
 )
 from minimp.quant.sensitivity.reports import SensitivityReport, SensitivityRow
 from minimp.quant.sensitivity.spots import Bench
-from minimp.quant.static import channel_weights, walked
+from minimp.quant.static import Walk, channel_weights, walked
 
-__all__ = ["asked_by", "sweep"]
+__all__ = ["sweep", "walk_of"]
 
 OP = "sweep"
 Progress = Callable[[Advance], None]
@@ -78,8 +77,7 @@ def sweep(
             number.
         MinimpError: as the model's forward.
     """
-    with asked_by(OP):
-        walk = walked(model, calibration, weight=weight, mode=mode, keep_float=keep_float)
+    walk = walk_of(model, calibration, OP, weight=weight, mode=mode, keep_float=keep_float)
     bench = Bench(model, walk, ("float32",))
     batches = batches_of(data, inputs_of, OP)
     outputs = float_outputs(model, batches, OP)
@@ -102,11 +100,20 @@ def sweep(
     return SensitivityReport(rows, name, best, _rows_of(batches), damage)
 
 
-@contextmanager
-def asked_by(op: str) -> Iterator[None]:
-    """Say in errors which function it was that asked for a conversion."""
+def walk_of(model: Module, calibration: Calibration, op: str, **settings: Any) -> Walk:
+    """Return what would stand where on codes; refusals name the function that asked.
+
+    Raises:
+        SettingError: no float model, no calibration, and as :func:`~minimp.quant.static.convert`.
+    """
+    if isinstance(model, Calibrated) or not isinstance(calibration, Calibration):
+        kinds = f"{type(model).__name__} and {type(calibration).__name__}"
+        raise SettingError(
+            f"expected a float model and its calibration, got {kinds}", op=op,
+            help="calibrate(model, loader) makes one; a prepared model has both: model.calibrated()",
+        )  # fmt: skip
     try:
-        yield
+        return walked(model, calibration, **settings)
     except MinimpError as fault:
         text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
         rest: Any = {"shapes": fault.shapes, "formats": fault.formats, "help": fault.help}

@@ -15,7 +15,7 @@ from minimp.errors import DataError, MinimpError, SettingError
 from minimp.nn.module import Module
 from minimp.quant.fusion import rescale_channels
 from minimp.quant.layer_reports import sqnr
-from minimp.quant.modules import DeQuantStub, QuantStub
+from minimp.quant.modules import Add, DeQuantStub, QuantStub
 from minimp.quant.observers import MinMaxObserver, PerChannelMinMaxObserver
 from minimp.quant.sensitivity import sweep
 from minimp.quant.sensitivity.measuring import batches_of
@@ -85,6 +85,39 @@ def test_imitated_codes_are_those_of_integers(mode: str) -> None:
         most = 0.2 if path.startswith("mean") else {"float": 0.002, "fixed-point": 0.01}[mode]
         assert np.mean(far > 0) <= most, path
         before[path] = "int8"
+
+
+class Signals(Module):
+    """Layers of signals and tables, and a sum of two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bend = nn.Conv1d(3, 4, 3, padding=1), nn.SiLU()
+        self.wide, self.narrow = nn.ConvTranspose1d(4, 6, 2, 2, groups=2), nn.AvgPool1d(2)
+        self.side, self.add = nn.Conv1d(4, 6, 1), Add()
+
+    def forward(self, x: Any) -> Any:
+        """(N, 3, L) -> (N, 6, L)."""
+        h = self.bend(self.first(x))
+        return self.add(self.narrow(self.wide(h)), self.side(h))
+
+
+def test_all_kinds_of_layers_are_looked_at() -> None:
+    """Oracle: convert, by SQNR; a transposed weight read back lies within half a step of what it was."""
+    rng = np.random.default_rng(2)
+    model, x = Signals().eval(), rng.normal(size=(20, 3, 8)).astype(np.float32)
+    for param in model.parameters():
+        param.array = rng.normal(size=param.shape).astype(np.float32)
+    calibration = calibrate(model, [x])
+    report = sweep(model, calibration, [x])
+    wanted = sqnr([(run(model, x), run(convert(model, calibration), x))])
+    assert report.whole.sqnr_db == pytest.approx(wanted)
+    assert [row.path for row in report if row.weights] == ["first", "wide", "side"]
+    assert [row.path for row in report if row.without is None] == ["input 0", "narrow"]
+    bench = Bench(model, walked(model, calibration))
+    read: Any = bench.sites["wide"].spot.forms["weights"]
+    steps = np.abs(model.wide.weight.array).max() / 127.5
+    assert np.abs(read.weight.array - model.wide.weight.array).max() <= steps / 2 * 1.01
 
 
 def test_figures_are_those_of_models_built_by_hand() -> None:
