@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ def formats_of(recipe: Recipe, fp8_layers: Iterable[Linear] | None = None) -> It
 
 def output_of(model: Module, inputs: Any, recipe: Recipe) -> Tensor:
     """Return the model's output on a batch, in float64."""
-    x: Any = Tensor.lift(inputs, next(model.parameters()).backend)
+    leaf = next(chain(model.parameters(), model.buffers()))  # a model on codes has no parameters
+    x: Any = Tensor.lift(inputs, leaf.backend)
     if recipe.policy is None and x.format is not None:
         x = x.to(recipe.compute_dtype)
     output: Tensor = model(x)

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import ast
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minimp import checkpoint, formats, models
+from minimp import checkpoint, formats
 from minimp.checkpoint.exporting import TARGETS, ExportReport
 from minimp.cli.base import console, examples, json_text
 from minimp.cli.choices import READING, add_reading
 from minimp.cli.export_view import show
-from minimp.cli.sizes import parse_sizes
-from minimp.cli.train_settings import TrainSettings
-from minimp.data import AnyParts, TextDataset
-from minimp.errors import CheckpointError, DataError, SettingError
+from minimp.cli.sources import Source, find_source
+from minimp.data import AnyParts
+from minimp.errors import DataError, SettingError
 from minimp.evaluation import evaluate
 from minimp.files import check_writable, write_whole
 from minimp.formats import Format
-from minimp.nn import Module
 from minimp.recipe import Recipe, recipes
 
 __all__ = ["add_parser", "run"]
-
-CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"
-KNOWN = ("model", "input_shape", "num_classes", "sizes")
-"""What the file of weights says of its model (`minimp train` writes it)."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -59,81 +51,10 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A trained model's weights, and what is known of the model.
-
-    Attributes:
-        title: what it is, in words.
-        folder: where it lies.
-        file: the file that holds it.
-        weights: the flat state dict.
-        meta: what a file of weights says of its model.
-        settings: of the run, where a checkpoint was read.
-        state: the checkpoint.
-    """
-
-    title: str
-    folder: Path
-    file: Path
-    weights: Mapping[str, Any]
-    meta: Mapping[str, str]
-    settings: TrainSettings | None = None
-    state: Mapping[str, Any] | None = None
-
-    @property
-    def kind(self) -> models.ModelKind:
-        """The kind of model."""
-        return models.MODELS[self.settings.model if self.settings else self.meta["model"]]
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """The sizes of the model."""
-        return parse_sizes(self.settings.sizes if self.settings else self.meta["sizes"], self.kind)
-
-    def read(self, options: Mapping[str, Any]) -> AnyParts:
-        """Read the data to judge by: the run's own, where nothing else is named."""
-        given = {name: options[name] for name in ("label", *READING)}
-        if self.settings is None:
-            if self.kind.shape == "text" and given["context"] is None:
-                (given["context"],) = self._shape
-            data = self.kind.read(options["data"] or self.kind.data, **given)
-            self._check_vocabulary(data)
-            return data
-        own = {name: getattr(self.settings, name) for name in given} if options["data"] is None else {}
-        chosen = {**own, **{name: value for name, value in given.items() if value is not None}}
-        data = self.kind.read(options["data"] or self.settings.data, **chosen)
-        if self.state is not None and (options["data"] is None or isinstance(data.train, TextDataset)):
-            self.settings.check_data(self.state, data)
-        return data
-
-    @property
-    def _shape(self) -> tuple[int, ...]:
-        """The shape of one input, as the file of weights has it."""
-        return tuple(ast.literal_eval(self.meta["input_shape"]))
-
-    def _check_vocabulary(self, data: AnyParts) -> None:
-        train = data.train
-        if isinstance(train, TextDataset) and train.vocabulary.characters != self.meta.get("vocabulary"):
-            raise DataError(
-                f"{train.name} has other characters than the model was trained on",
-                op="export", help="name its own text with --data, or leave the judging out: --size-only",
-            )  # fmt: skip
-
-    def build(self, data: AnyParts | None) -> Module:
-        """Make the model with its weights, in FP32."""
-        shapes: Any = data and data.train
-        if self.meta:
-            shapes = self._shape, int(self.meta["num_classes"])
-        model = models.build(self.kind.name, shapes, **self.sizes)
-        model.load_state_dict(self.weights)
-        return model
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     form = formats.get(args.dtype)
-    source = _source(args.run_path)
+    source = find_source(args.run_path, "export")
     target = args.out or source.folder / f"weights-{form.name}.safetensors"
     if target.exists() and target.resolve() == source.file.resolve():
         raise SettingError(f"--out {target} is the file that is exported", help="name another")
@@ -152,32 +73,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _source(path: Path) -> Source:
-    """Find the weights: of a run's checkpoint, which is its newest state, or of a file of weights."""
-    file = path
-    if path.is_dir():
-        file = next((path / name for name in (CHECKPOINT, WEIGHTS) if (path / name).exists()), path)
-        if file is path:
-            raise CheckpointError(
-                f"{path} holds no run: there is neither {CHECKPOINT} nor {WEIGHTS} in it",
-                help="name the folder of a run of `minimp train`, or a file of weights",
-            )
-    state = checkpoint.load(file)
-    if isinstance(state.get("model"), dict) and isinstance(state.get("settings"), dict):
-        settings = TrainSettings.from_checkpoint(state, dict.fromkeys(TrainSettings.__dataclass_fields__))
-        title = f"{settings.model} trained by {settings.recipe}, step {state['step']:,}"
-        return Source(title, file.parent, file, state["model"], {}, settings, state)
-    meta = checkpoint.read_meta(file)
-    lacking = [name for name in KNOWN if name not in meta]
-    if lacking:
-        raise CheckpointError(
-            f"{file} does not say of which model it is (no {', '.join(lacking)} in its metadata)",
-            help="name a run of `minimp train`, or call minimp.checkpoint.export with the model",
-        )
-    title = f"{meta['model']} from {file.name}"
-    return Source(title, file.parent, file, state, meta)
-
-
 def _export(args: argparse.Namespace, source: Source, target: Path, data: AnyParts | None) -> ExportReport:
     """Write the file."""
     try:
@@ -186,7 +81,7 @@ def _export(args: argparse.Namespace, source: Source, target: Path, data: AnyPar
             _tied(source, data),
             args.dtype,
             allow_overflow=args.allow_overflow,
-            meta=_described(source, data),
+            meta=source.described(data),
         )
     except DataError as fault:
         raise DataError(
@@ -204,21 +99,6 @@ def _tied(source: Source, data: AnyParts | None) -> dict[str, Any]:
         if name in source.weights:
             tied[name] = first.setdefault(id(leaf.array), source.weights[name])
     return tied
-
-
-def _described(source: Source, data: AnyParts | None) -> dict[str, str]:
-    """Return what the new file says of its model: what the old one said, or what the data does."""
-    if source.settings is None or data is None:
-        return {name: text for name, text in source.meta.items() if name in (*KNOWN, "recipe", "vocabulary")}
-    train = data.train
-    said = {
-        "model": source.settings.model, "recipe": source.settings.recipe,
-        "input_shape": str(train.input_shape), "num_classes": str(train.num_classes),
-        "sizes": source.settings.sizes or "",
-    }  # fmt: skip
-    if isinstance(train, TextDataset):
-        said["vocabulary"] = train.vocabulary.characters
-    return said
 
 
 def _judge(source: Source, data: AnyParts, exported: Path, form: Format) -> dict[str, dict[str, float]]:
