@@ -103,13 +103,14 @@ class QuantizedConstantPad(QuantizedModule):
     def __init__(self, input: Affine, output: Affine, padding: tuple[int, ...], value: float) -> None:
         super().__init__()
         self.rescale = QuantizedTable.of(np.copy, input, output, "x")
+        self.register_buffer("border", buffer_of(codes_of(np.asarray(value, np.float64), output)))
         self.padding, self.value = tuple(padding), value
 
     def forward(self, input: Any) -> QTensor:
         """Return the codes with their border."""
         inside: QTensor = self.rescale(input)
-        value = codes_of(np.array([self.value], np.float64), inside.affine)
-        return _bordered(inside.codes, self.padding, int(value[0]), inside.affine)
+        code = int(self.border.backend.to_host(self.border.array))
+        return _bordered(inside.codes, self.padding, code, inside.affine)
 
     def extra_repr(self) -> str:
         """Show the lengths and the value."""
