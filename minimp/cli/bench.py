@@ -51,8 +51,9 @@ what they take on a core of 2020 with PyTorch and mygrad beside:
   formats  rounding, storing, reading back, stochastic rounding of 2^24
            values beside NumPy, ml_dtypes and PyTorch; 256^3 products by
            each accumulation; extra memory (takes 800 MiB itself)           60 s
-  quant    products and convolutions of int8 codes beside float32's,
-           requantising beside memcpy                                        3 s"""
+  quant    products and convolutions of int8 codes beside float32's;
+           quantising, dequantising and requantising beside memcpy;
+           the bytes of a CNN on codes                                       5 s"""
 
 
 def add_parser(subparsers: Any) -> None:

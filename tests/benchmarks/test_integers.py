@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minimp.benchmarks import integers
-from minimp.benchmarks.integers import FIGURES, integer_contenders, integer_figures
+from minimp.benchmarks.integers import FIGURES, bytes_ratio, integer_contenders, integer_figures
 from tests.tolerances import assert_close
 
 
@@ -42,14 +42,41 @@ def test_contenders_compute_the_same() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_small")
+def test_quantising_is_of_one_scale_or_of_channels() -> None:
+    """Oracle: by hand: -4 to 3 in 255 steps has 0 at 146, and what is read back is (q - 146) 7 / 255; where
+    channels have scales of their own, values over codes are one number a channel."""
+    made = {name: call() for name, call in integer_contenders().items()}
+    codes, values = (made[f"{name} a tensor"] for name in ("quantising", "dequantising"))
+    assert (codes.dtype, values.dtype) == (np.uint8, np.float32)
+    assert_close(values, (codes.astype(float) - 146) * 7 / 255, "parity_op_fp32")
+    assert codes.std() > 10
+    codes, values = (np.moveaxis(made[f"{name} channels"], 1, 0) for name in ("quantising", "dequantising"))
+    assert codes.dtype == np.int8
+    scales = [np.unique(v[q != 0] / q[q != 0]) for q, v in zip(codes, values, strict=True)]
+    assert all(codes.std(axis=(1, 2)) > 10)
+    for each in scales:
+        assert_close(each, np.full_like(each, each[0]), "parity_op_fp32")
+    assert len({each[0] for each in scales}) == 3
+
+
+def test_bytes_are_counted() -> None:
+    """Oracle: by hand: a byte for each of 144 + 4,608 + 15,680 weights, twelve for each of 58 biases, scales
+    and zero points, less than 100 for the scales of activations; four for each of 20,490 in float32."""
+    made = bytes_ratio() * 4 * 20_490
+    least = 144 + 4_608 + 15_680 + 58 * 12
+    assert least < made < least + 100
+
+
+@pytest.mark.usefixtures("_small")
 def test_each_figure_is_its_ratio() -> None:
     """Oracle: a clock that gives each contender a time of its own, in every round: quotients by hand."""
     names = list(integer_contenders())
     times = {name: float(2 + i) for i, name in enumerate(names)}
     ticks: Any = itertools.cycle(itertools.accumulate(x for name in names for x in (1.0, times[name])))
     figures = integer_figures(3, clock=lambda: next(ticks))
-    assert [figure.name for figure in figures] == [f"quant: {name}" for name in FIGURES]
-    for figure, (divided, by, aim, at_most) in zip(figures, FIGURES.values(), strict=True):
+    *timed, _ = figures
+    assert [figure.name for figure in timed] == [f"quant: {name}" for name in FIGURES]
+    for figure, (divided, by, aim, at_most) in zip(timed, FIGURES.values(), strict=True):
         assert_close(figure.value, times[divided] / times[by], "fp64_same_maths")
         assert (figure.target, figure.at_most) == (aim, at_most)
         assert ("speed over" in figure.name) != at_most
@@ -58,7 +85,8 @@ def test_each_figure_is_its_ratio() -> None:
 def test_a_speed_is_ours_over_theirs() -> None:
     """Oracle: by hand: a speed of ours divides their time by ours, a time of ours the other way round."""
     ours = {"int8 product", "uint8 by int8 product", "saturating product", "uint8 by int8 convolution",
-            "requantising by float", "requantising by fixed point"}  # fmt: skip
+            "requantising by float", "requantising by fixed point", "quantising a tensor",
+            "quantising channels", "dequantising a tensor", "dequantising channels"}  # fmt: skip
     for divided, by, _, at_most in FIGURES.values():
         assert (divided if at_most else by) in ours
         assert (by if at_most else divided) not in ours
