@@ -136,6 +136,10 @@ class Flow:
         """Return the ops that read an array."""
         return self._readers[id(array)]
 
+    def maker(self, array: Array) -> Step | None:
+        """Return the op that made an array; None of an input or a parameter."""
+        return self._makers.get(id(array))
+
     def takers(self, array: Array) -> list[Call]:
         """Return the calls that took an array; not those that only handed it down to others of them.
 
