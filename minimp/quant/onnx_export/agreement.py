@@ -13,7 +13,7 @@ import numpy.typing as npt
 from minimp.errors import DataError, SettingError
 from minimp.files import read_whole
 from minimp.nn.module import Module
-from minimp.quant.modules import DeQuantize, Quantize
+from minimp.quant import modules as on_codes
 from minimp.quant.onnx_export.exporting import FORM_KEY, FORMS
 from minimp.quant.onnx_export.library import library
 from minimp.quant.onnx_export.ties import BOUNDS, near_tie
@@ -235,10 +235,10 @@ def _compared(site: Site, whole: Array, alone: Array, form: str) -> LayerAgreeme
     far, near_by = _distance(whole, want), _distance(alone, want)
     codes, kind = isinstance(site.output, QTensor), type(site.module)
     near = np.zeros(want.shape, np.bool_)
-    if kind in BOUNDS and (form == "qdq" or kind is Quantize):
+    if kind in BOUNDS and (form == "qdq" or kind is on_codes.Quantize):
         near = near_tie(BOUNDS[kind](site.module, site))
     wrong = (near_by > 1) | ((near_by > 0) & ~near)
-    judged = codes or kind is DeQuantize
+    judged = codes or kind is on_codes.DeQuantize
     return LayerAgreement(
         site.name, kind.__name__, codes, want.size, int(np.count_nonzero(far)), float(far.max(initial=0)),
         int(np.count_nonzero(near_by)), int(near.sum()), int(wrong.sum()) if judged else 0,

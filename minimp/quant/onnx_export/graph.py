@@ -60,7 +60,7 @@ class Graph:
         self._results = floats
         self._floats: dict[int, str] = {}
         self._codes: dict[int, Codes] = {}
-        self._made: set[str] = set()
+        self._made: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     # ---- parts ------------------------------------------------------------------------------------------
 
@@ -74,8 +74,12 @@ class Graph:
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Add a node of one output, once, and return the output's name."""
+        said = op, tuple(inputs)
+        before = self._made.get(output, said)
+        if before != said:
+            raise SettingError(f"two results would be called {output!r}", op="export_onnx")
         if output not in self._made:
-            self._made.add(output)
+            self._made[output] = said
             made = self.onnx.helper.make_node(op, list(inputs), [output], name=output)
             for name in sorted(attributes):
                 made.attribute.append(self.onnx.helper.make_attribute(name, attributes[name]))

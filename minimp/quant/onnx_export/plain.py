@@ -7,8 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from minimp import nn
+from minimp.errors import SettingError
 from minimp.nn.module import Module
 from minimp.quant.onnx_export.graph import Graph
+from minimp.quant.onnx_export.pools import numbers
 from minimp.quant.onnx_export.qdq import Writer
 from minimp.quant.onnx_export.tracing import Site, array_of
 
@@ -38,9 +40,29 @@ def _linear(graph: Graph, module: Any, site: Site) -> None:
     graph.put_floats(site.output, y)
 
 
+def _convolution(graph: Graph, module: Any, site: Site) -> None:
+    """Conv."""
+    if module.padding_mode != "zeros":
+        raise SettingError(
+            f"'{site.path}' pads by {module.padding_mode!r}, and Conv by zeros", op="export_onnx",
+            help="put a border before it, as a module of its own",
+        )  # fmt: skip
+    sides = module._sides()[::-1]
+    inputs = [graph.floats(site.inputs[0]), graph.constant(f"{site.path}.weight", array_of(module.weight))]
+    if module.bias is not None:
+        inputs.append(graph.constant(f"{site.path}.bias", array_of(module.bias)))
+    y = graph.node(
+        "Conv", inputs, graph.result_name(site, "floats"), group=module.groups,
+        strides=numbers(module.stride, module.axes), dilations=numbers(module.dilation, module.axes),
+        pads=[*sides[1::2], *sides[::2]], kernel_shape=list(module.weight.shape[2:]),
+    )  # fmt: skip
+    graph.put_floats(site.output, y)
+
+
 FLOATS: Mapping[type[Module], Writer] = MappingProxyType(
     {
         nn.Linear: _linear,
+        **dict.fromkeys((nn.Conv1d, nn.Conv2d), _convolution),
         nn.ReLU: _plain("Relu"),
         nn.Sigmoid: _plain("Sigmoid"),
         nn.Tanh: _plain("Tanh"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +13,26 @@ from minimp.errors import SettingError
 from minimp.quant.onnx_export.graph import Graph
 from minimp.quant.onnx_export.tracing import Site
 
-__all__ = ["adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"]
+__all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "max_pool", "numbers"]
 
 MOST_STEPS = 2**24 // 255
 """Elements of a window whose sum of steps float32 holds exactly."""
 
 
-def _pair(value: Any) -> list[int]:
-    return list(value) if isinstance(value, tuple | list) else [value, value]
+def numbers(value: Any, axes: int) -> list[int]:
+    """Return a number for each axis."""
+    return list(value) if isinstance(value, tuple | list) else [value] * axes
+
+
+def _windows_of(site: Site, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the lengths of the input and of the output along the axes that windows move over."""
+    before, after = site.inputs[0].shape, site.output.shape
+    if len(before) != axes + 2:
+        raise SettingError(
+            f"'{site.path}' took {before}, without a batch", op="export_onnx",
+            help="give an example with a batch axis",
+        )  # fmt: skip
+    return before[2:], after[2:]
 
 
 def _ends(site: Site, kernel: list[int], stride: list[int], padding: list[int], gap: list[int]) -> list[int]:
@@ -25,100 +40,118 @@ def _ends(site: Site, kernel: list[int], stride: list[int], padding: list[int], 
 
     ONNX's ceil_mode is left out: windows that reach over the edge are a longer padding there.
     """
-    sizes = zip(site.inputs[0].shape[2:], site.output.shape[2:], kernel, stride, padding, gap, strict=True)
+    sizes = zip(*_windows_of(site, len(kernel)), kernel, stride, padding, gap, strict=True)
     return [max((made - 1) * s + d * (k - 1) + 1 - n - p, p) for n, made, k, s, p, d in sizes]
 
 
-def max_pool2d(graph: Graph, module: Any, site: Site) -> None:
-    """MaxPool of numbers of steps."""
-    kernel_size, stride, padding, dilation, _ = module.window
-    kernel, gap, pads = _pair(kernel_size), _pair(dilation), _pair(padding)
-    steps = kernel if stride is None else _pair(stride)
+def max_pool(graph: Graph, module: Any, site: Site) -> None:
+    """MaxPool of numbers, between a DequantizeLinear and a QuantizeLinear of one scale."""
+    axes = module.axes
+    kernel, stride, padding, dilation = (
+        numbers(module.window[0] if each is None else each, axes) for each in module.window[:4]
+    )
+    ends = _ends(site, kernel, stride, padding, dilation)
     y = graph.node(
-        "MaxPool", [graph.values(site.inputs[0])], f"{site.name}/largest", kernel_shape=kernel, strides=steps,
-        dilations=gap, pads=[*pads, *_ends(site, kernel, steps, pads, gap)],
+        "MaxPool", [graph.values(site.inputs[0])], f"{site.name}/largest", kernel_shape=kernel,
+        strides=stride, dilations=dilation, pads=[*padding, *ends],
     )  # fmt: skip
-    before = graph.codes(site.inputs[0])
-    graph.back(y, site, before)
+    graph.back(y, site, graph.codes(site.inputs[0]))
 
 
-def avg_pool2d(graph: Graph, module: Any, site: Site) -> None:
+def avg_pool(graph: Graph, module: Any, site: Site) -> None:
     """AveragePool of numbers of steps.
 
     Padding that counts is made by Pad; a window that reaches beyond it is longer than its count, as in torch.
     """
-    kernel_size, stride, padding, _, counted = module.window
-    kernel, pads = _pair(kernel_size), _pair(padding)
+    axes, counted = module.axes, module.window[4]
+    kernel, stride, pads = (
+        numbers(module.window[0] if each is None else each, axes) for each in module.window[:3]
+    )
     _check_window(site, kernel)
-    steps = kernel if stride is None else _pair(stride)
-    ends = _ends(site, kernel, steps, pads, [1, 1])
+    ends = _ends(site, kernel, stride, pads, [1] * axes)
     x = graph.steps(site.inputs[0])
     if counted and any(pads):
         sides = graph.constant(f"{site.path}.padding", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
         x = graph.node("Pad", [x, sides], f"{site.name}/padded")
-        ends, pads = [end - pad for end, pad in zip(ends, pads, strict=True)], [0, 0]
+        ends, pads = [end - pad for end, pad in zip(ends, pads, strict=True)], [0] * axes
     y = graph.node(
-        "AveragePool", [x], f"{site.name}/mean", kernel_shape=kernel, strides=steps, pads=[*pads, *ends],
+        "AveragePool", [x], f"{site.name}/mean", kernel_shape=kernel, strides=stride, pads=[*pads, *ends],
         count_include_pad=0,
     )  # fmt: skip
     graph.requantize(_rounded(graph, module, site, y), site)
 
 
-def adaptive_avg_pool2d(graph: Graph, module: Any, site: Site) -> None:
-    """GlobalAveragePool, AveragePool where all windows are of one size, else a mean of each window."""
-    x, sizes, made = graph.steps(site.inputs[0]), site.inputs[0].shape[2:], site.output.shape[2:]
-    if made == (1, 1):
-        _check_window(site, list(sizes))
-        y = graph.node("GlobalAveragePool", [x], f"{site.name}/mean")
-    elif all(n % m == 0 for n, m in zip(sizes, made, strict=True)):
-        kernel = [n // m for n, m in zip(sizes, made, strict=True)]
-        _check_window(site, kernel)
-        y = graph.node("AveragePool", [x], f"{site.name}/mean", kernel_shape=kernel, strides=kernel)
-    else:
-        y = _windows(graph, site, x)
+def adaptive_avg_pool(graph: Graph, module: Any, site: Site) -> None:
+    """The means of windows of numbers of steps."""
+    x = graph.steps(site.inputs[0])
+    y = _adaptive(graph, module, site, x, "AveragePool")
     graph.requantize(_rounded(graph, module, site, y), site)
 
 
-def _windows(graph: Graph, site: Site, x: str) -> str:
-    """Cut out every window, and join their means."""
-    rows, columns = (
-        [(i * n // m, -((i + 1) * -n // m)) for i in range(m)]
-        for n, m in zip(site.inputs[0].shape[2:], site.output.shape[2:], strict=True)
-    )
-    axes = graph.constant("axes:2,3", np.array([2, 3], np.int64))
-    lines = []
-    for i, (top, bottom) in enumerate(rows):
-        means = []
-        for j, (left, right) in enumerate(columns):
-            _check_window(site, [bottom - top, right - left])
-            ends = [
-                graph.constant(f"at:{a},{b}", np.array([a, b], np.int64))
-                for a, b in ((top, left), (bottom, right))
-            ]
-            part = graph.node("Slice", [x, *ends, axes], f"{site.name}/window_{i}_{j}")
-            means.append(graph.node("GlobalAveragePool", [part], f"{site.name}/mean_{i}_{j}"))
-        lines.append(graph.node("Concat", means, f"{site.name}/row_{i}", axis=3))
-    return graph.node("Concat", lines, f"{site.name}/mean", axis=2)
+def adaptive_max_pool(graph: Graph, module: Any, site: Site) -> None:
+    """The largest of windows of numbers."""
+    y = _adaptive(graph, module, site, graph.values(site.inputs[0]), "MaxPool")
+    graph.back(y, site, graph.codes(site.inputs[0]))
+
+
+def _adaptive(graph: Graph, module: Any, site: Site, x: str, pool: str) -> str:
+    """Return one number of each window: by one pool where they are of one size, else cut out one by one."""
+    sizes, made = _windows_of(site, module.axes)
+    if all(n % m == 0 for n, m in zip(sizes, made, strict=True)):
+        kernel = [n // m for n, m in zip(sizes, made, strict=True)]
+        _check_window(site, kernel)
+        if pool == "AveragePool" and set(made) == {1}:
+            return graph.node("GlobalAveragePool", [x], f"{site.name}/pooled")
+        return graph.node(pool, [x], f"{site.name}/pooled", kernel_shape=kernel, strides=kernel)
+    spans = [[(i * n // m, -((i + 1) * -n // m)) for i in range(m)] for n, m in zip(sizes, made, strict=True)]
+    axes = graph.constant(f"axes:{2}..{1 + len(sizes)}", np.arange(2, 2 + len(sizes)))
+    parts = {
+        at: _cut(graph, site, x, axes, pool, at, [span[i] for span, i in zip(spans, at, strict=True)])
+        for at in itertools.product(*(range(m) for m in made))
+    }
+    for axis in reversed(range(len(made))):
+        lines = list(itertools.product(*(range(m) for m in made[:axis])))
+        parts = {
+            at: graph.node("Concat", [parts[*at, i] for i in range(made[axis])], _name(site, "pooled", at),
+                           axis=2 + axis)
+            for at in lines
+        }  # fmt: skip
+    return parts[()]
+
+
+def _name(site: Site, what: str, at: Sequence[int]) -> str:
+    return "_".join([f"{site.name}/{what}", *map(str, at)])
+
+
+def _cut(
+    graph: Graph, site: Site, x: str, axes: str, pool: str, at: tuple[int, ...], spans: list[tuple[int, int]]
+) -> str:
+    """Return one number of one window."""
+    kernel = [end - start for start, end in spans]
+    _check_window(site, kernel)
+    corners = zip(*spans, strict=True)
+    ends = [graph.constant(f"at:{','.join(map(str, each))}", np.array(each, np.int64)) for each in corners]
+    part = graph.node("Slice", [x, *ends, axes], _name(site, "window", at))
+    return graph.node(pool, [part], _name(site, "part", at), kernel_shape=kernel, strides=kernel)
 
 
 def _rounded(graph: Graph, module: Any, site: Site, mean: str) -> str:
     """Return the means as they are, or for fixed-point as whole numbers, rounded as a code away from zero."""
     if module.mode == "float":
         return mean
-    zero = graph.constant(f"zero:{int(graph.codes(site.inputs[0]).affine.zero_point)}",
-                          graph.codes(site.inputs[0]).affine.zero_point.astype(np.float32))  # fmt: skip
+    point = graph.codes(site.inputs[0]).affine.zero_point
+    zero = graph.constant(f"zero:{int(point)}", point.astype(np.float32))
     name = f"{site.name}/mean"
     code = graph.node("Add", [mean, zero], f"{name}_code")
     size = graph.node("Abs", [code], f"{name}_size")
     up = graph.node("Add", [size, graph.constant("half", np.float32(0.5))], f"{name}_size_and_half")
-    whole = graph.node("Mul", [graph.node("Floor", [up], f"{name}_whole"),
-                               graph.node("Sign", [code], f"{name}_sign")], f"{name}_rounded")  # fmt: skip
-    return graph.node("Sub", [whole, zero], f"{name}_steps")
+    parts = [graph.node("Floor", [up], f"{name}_whole"), graph.node("Sign", [code], f"{name}_sign")]
+    return graph.node("Sub", [graph.node("Mul", parts, f"{name}_rounded"), zero], f"{name}_steps")
 
 
 def _check_window(site: Site, kernel: list[int]) -> None:
-    if kernel[0] * kernel[1] > MOST_STEPS:
+    if math.prod(kernel) > MOST_STEPS:
         raise SettingError(
-            f"'{site.path}' takes means of {kernel[0]} x {kernel[1]} codes, whose sum float32 does not hold",
+            f"'{site.path}' takes means of {math.prod(kernel)} codes, whose sum float32 does not hold",
             op="export_onnx", help=f"take windows of at most {MOST_STEPS} codes",
         )  # fmt: skip

@@ -8,9 +8,11 @@ gamma_n = n u / (1 - n u) (Higham 2002, "Accuracy and Stability of Numerical Alg
 
 linear, convolution, of K products  v = M a, M = s_x s_w / s, a the int32 sum and bias b;
     E = gamma_(K+4) M (sum |q - z_x| |p - z_w| + |b|) + gamma_5 |v|
-Add  v = (s_a (a - z_a) + s_b (b - z_b)) / s;  E = 2 gamma_4 (the sum of both terms' sizes)
-Cat  v = s_i (q - z_i) / s;                    E = gamma_2 |v| + gamma_2 |v|
-Quantize  v = x / s;                           E = u (3 |v| + |v + z|) (1 + 2^-20), and 0 under the rule onnx
+Add, Sub   v = (s_a (a - z_a) +- s_b (b - z_b)) / s;  E = 2 gamma_4 (the sum of both terms' sizes)
+Mul        v = s_a (a - z_a) s_b (b - z_b) / s;      E = 2 gamma_4 |v|
+Cat        v = s_i (q - z_i) / s;                    E = 2 gamma_2 |v|
+Softmax    v = p / s, of N numbers;                  E = (N + 1) 2^-31 / s + (gamma_(N+8) + 4 u max |x|) |v|
+Quantize   v = x / s;                                E = u (3 |v| + |v + z|) (1 + 2^-20); rule onnx: none
 
 In the first, each product of a sum takes two roundings of what is read back, one of its own, at most K of
 sums and one of the division; the other side rounds a, M (three times) and a M. Where all scales are powers of
@@ -37,9 +39,16 @@ from minimp.quant.modules import (
     Quantize,
     QuantizedAdd,
     QuantizedCat,
+    QuantizedConv1d,
     QuantizedConv2d,
+    QuantizedConvTranspose1d,
+    QuantizedConvTranspose2d,
     QuantizedLinear,
+    QuantizedMul,
+    QuantizedSoftmax,
+    QuantizedSub,
 )
+from minimp.quant.modules.layers import turned
 from minimp.quant.onnx_export.tracing import Site, Value, array_of
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import tensor
@@ -106,12 +115,25 @@ def _linear(module: Any, site: Site) -> Bound:
     return _products(module, site, lambda x, w: x @ w.T, -1)
 
 
-def _conv2d(module: Any, site: Site) -> Bound:
+def _convolution(module: Any, site: Site) -> Bound:
     geometry = (module.stride, module.padding, module.dilation, module.groups)
+    convolve = functional.conv2d if module.axes == 2 else functional.conv1d
 
     def sums(x: Reals, w: Reals) -> Reals:
         with no_grad():  # whole numbers below 2^53: exact in any order
-            made = functional.conv2d(tensor(x), tensor(w), None, *geometry)
+            made = convolve(tensor(x), tensor(w), None, *geometry)
+        return np.asarray(array_of(made), np.float64)
+
+    return _products(module, site, sums, 1)
+
+
+def _transposed(module: Any, site: Site) -> Bound:
+    geometry = (module.stride, module.padding, module.output_padding, module.groups, module.dilation)
+    convolve = functional.conv_transpose2d if module.axes == 2 else functional.conv_transpose1d
+
+    def sums(x: Reals, w: Reals) -> Reals:
+        with no_grad():
+            made = convolve(tensor(x), tensor(turned(w, module.groups)), None, *geometry)
         return np.asarray(array_of(made), np.float64)
 
     return _products(module, site, sums, 1)
@@ -121,12 +143,29 @@ def _add(module: Any, site: Site) -> Bound:
     scale = float(module.kept("").scale)
     factors = [float(module.kept(name).scale) / scale for name in ("a_", "b_")]
     terms = [_offsets(each) * factor for each, factor in zip(site.inputs, factors, strict=True)]
-    v, mass = terms[0] + terms[1], np.abs(terms[0]) + np.abs(terms[1])
+    sign = -1 if isinstance(module, QuantizedSub) else 1
+    v, mass = terms[0] + sign * terms[1], np.abs(terms[0]) + np.abs(terms[1])
     reach = 2 * gamma(4) * mass
     if module.mode != "float":
         unit = 2 * max(factors) / 2**20
         reach = reach + 2 * unit + 2.0**-30 * mass + _fixed(unit, v, module.mode)
     return v, reach
+
+
+def _mul(module: Any, site: Site) -> Bound:
+    factor = module.multiplier()
+    v = _offsets(site.inputs[0]) * _offsets(site.inputs[1]) * factor
+    return v, 2 * gamma(4) * np.abs(v) + _fixed(factor, v, module.mode)
+
+
+def _softmax(module: Any, site: Site) -> Bound:
+    axis = -1 if module.dim is None else module.dim
+    x = _offsets(site.inputs[0]) * np.float64(module.kept("input_").scale)
+    shares = np.exp(x - x.max(axis=axis, keepdims=True))
+    scale, count = float(module.kept("").scale), x.shape[axis]
+    v = shares / shares.sum(axis=axis, keepdims=True) / scale
+    far = np.abs(x).max(axis=axis, keepdims=True)
+    return v, (count + 1) * 2.0**-31 / scale + (gamma(count + 8) + 4 * U * far) * v
 
 
 def _cat(module: Any, site: Site) -> Bound:
@@ -155,8 +194,11 @@ BOUNDS: Mapping[type[Module], Callable[[Any, Site], Bound]] = MappingProxyType(
     {
         Quantize: _quantize,
         QuantizedLinear: _linear,
-        QuantizedConv2d: _conv2d,
-        QuantizedAdd: _add,
+        **dict.fromkeys((QuantizedConv1d, QuantizedConv2d), _convolution),
+        **dict.fromkeys((QuantizedConvTranspose1d, QuantizedConvTranspose2d), _transposed),
+        **dict.fromkeys((QuantizedAdd, QuantizedSub), _add),
+        QuantizedMul: _mul,
+        QuantizedSoftmax: _softmax,
         QuantizedCat: _cat,
     }
 )

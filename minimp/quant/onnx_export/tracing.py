@@ -123,6 +123,11 @@ def record(model: Module, inputs: Iterable[Any], known: Known, op: str) -> Recor
 
 def _check_mode(model: Module, op: str) -> None:
     for path, module in model.named_modules():
+        if getattr(module, "compute", "float32") != "float32":
+            raise SettingError(
+                f"'{path}' computes in {module.compute}, which is not written to ONNX", op=op,
+                help='keep its floats in float32: compute="float32"',
+            )  # fmt: skip
         if module.training:
             raise SettingError(
                 f"'{path}' ({type(module).__name__}) is in training mode", op=op, help="call model.eval()"
