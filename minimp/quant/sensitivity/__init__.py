@@ -1,9 +1,11 @@
 """When quantising hurts: where, why, and what to do about it.
 
 - ``sweep``: the noise and the figure of merit of each layer alone, cumulated, and left out; who is to blame.
+- ``correct_bias``: what rounding the weights adds on average, taken off the biases.
 - ``saturate``: what sums in saturating int16, which some engines make, change.
 """
 
+from minimp.quant.sensitivity.biases import BiasReport, BiasRow, correct_bias
 from minimp.quant.sensitivity.blaming import Blame
 from minimp.quant.sensitivity.measuring import Advance, Measured
 from minimp.quant.sensitivity.reports import SensitivityReport, SensitivityRow
@@ -11,6 +13,6 @@ from minimp.quant.sensitivity.saturating import SaturationReport, SaturationRow,
 from minimp.quant.sensitivity.sweeping import sweep
 
 __all__ = [
-    "Advance", "Blame", "Measured", "SaturationReport", "SaturationRow", "SensitivityReport",
-    "SensitivityRow", "saturate", "sweep",
+    "Advance", "BiasReport", "BiasRow", "Blame", "Measured", "SaturationReport", "SaturationRow",
+    "SensitivityReport", "SensitivityRow", "correct_bias", "saturate", "sweep",
 ]  # fmt: skip

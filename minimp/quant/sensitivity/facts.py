@@ -18,7 +18,7 @@ from minimp.quant.modules.layers import MOST_BIAS
 from minimp.quant.sensitivity.measuring import Batch, array_of, output_of
 from minimp.quant.sensitivity.spots import Bench, Site
 
-__all__ = ["ActivationFacts", "WeightFacts", "activation_facts", "weight_facts"]
+__all__ = ["ActivationFacts", "WeightFacts", "activation_facts", "channels_on", "weight_facts"]
 
 Array = npt.NDArray[Any]
 
@@ -114,7 +114,7 @@ class _Seen:
         self.size += y.size
         beyond = max(float(y.max(initial=0)) - high, low - float(y.min(initial=0)), 0.0)
         self.reach = max(self.reach, 1 + beyond / max(high - low, float(affine.scale)))
-        axis = self._axis(y.ndim)
+        axis = channels_on(self.site, y.ndim)
         peaks = np.abs(y).max(axis=tuple(i for i in range(y.ndim) if i != axis), initial=0)
         self.peaks = peaks if not self.peaks.size else np.maximum(self.peaks, peaks)
 
@@ -130,11 +130,13 @@ class _Seen:
             float(self.peaks.max(initial=0)), channel, ratio,
         )  # fmt: skip
 
-    def _axis(self, ndim: int) -> int:
-        layer = _inner(self.site) if self.site.layer is not None else None
-        if type(layer) in LAYERS:
-            return channel_axis(layer, ndim)
-        return 1 if ndim == 4 else ndim - 1
+
+def channels_on(site: Site, ndim: int) -> int:
+    """Return which axis of a result of `ndim` axes holds the channels."""
+    layer = _inner(site) if site.layer is not None else None
+    if type(layer) in LAYERS:
+        return channel_axis(layer, ndim)
+    return 1 if ndim == 4 else ndim - 1
 
 
 def _inner(site: Site) -> Any:

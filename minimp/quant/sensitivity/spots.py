@@ -103,15 +103,17 @@ class Site:
 
 
 class Spot(Module):
-    """What stands at a site: one of its forms, and what that gave last."""
+    """What stands at a site: one of its forms, and what that took and gave last."""
 
     def __init__(self, forms: dict[str, Module]) -> None:
         super().__init__()
         self.forms, self.form = forms, "float"
+        self.took: tuple[Any, ...] = ()
         self.seen: Any = None
 
     def forward(self, *inputs: Any) -> Any:
-        """Run the form that is set, and keep what it gives."""
+        """Run the form that is set, and keep what it takes and gives."""
+        self.took = inputs
         self.seen = self.forms[self.form](*inputs)
         return self.seen
 
