@@ -5,7 +5,7 @@
     integers = convert(model)             # the same numbers, in int8
 
 - ``fake_quantize``: one place at which numbers are rounded, and its range.
-- ``layers``, ``places``: what stands in the model where the integer model rounds.
+- ``layers``, ``kinds``, ``places``: what stands in the model where the integer model rounds.
 - ``preparing``, ``prepared``: where that is, and the model as a whole.
 - ``switches``, ``schedule``: what is on when.
 
@@ -19,7 +19,7 @@ Inference" (arXiv 1712.05877), section 3; torch.ao.quantization, 2.13.0.
 """
 
 from minimp.quant.qat.fake_quantize import FakeQuantize
-from minimp.quant.qat.layers import (
+from minimp.quant.qat.kinds import (
     Conv1d,
     Conv2d,
     ConvBn1d,
@@ -28,6 +28,8 @@ from minimp.quant.qat.layers import (
     ConvBnReLU2d,
     ConvReLU1d,
     ConvReLU2d,
+    ConvTranspose1d,
+    ConvTranspose2d,
     Linear,
     LinearBn1d,
     LinearBnReLU1d,
@@ -48,8 +50,9 @@ from minimp.quant.qat.switches import (
 )
 
 __all__ = [
-    "Conv1d", "Conv2d", "ConvBn1d", "ConvBn2d", "ConvBnReLU1d", "ConvBnReLU2d", "ConvReLU1d", "ConvReLU2d",
-    "FakeQuantize", "Linear", "LinearBn1d", "LinearBnReLU1d", "LinearReLU", "PreparedModel", "PreparedRow",
-    "QATReport", "QATSchedule", "RoundedAgain", "RoundedOutput", "disable_fake_quant", "disable_observer",
-    "enable_fake_quant", "enable_observer", "freeze_bn_stats", "prepare_qat", "update_bn_stats",
+    "Conv1d", "Conv2d", "ConvBn1d", "ConvBn2d", "ConvBnReLU1d", "ConvBnReLU2d", "ConvReLU1d",
+    "ConvReLU2d", "ConvTranspose1d", "ConvTranspose2d", "FakeQuantize", "Linear", "LinearBn1d",
+    "LinearBnReLU1d", "LinearReLU", "PreparedModel", "PreparedRow", "QATReport", "QATSchedule",
+    "RoundedAgain", "RoundedOutput", "disable_fake_quant", "disable_observer", "enable_fake_quant",
+    "enable_observer", "freeze_bn_stats", "prepare_qat", "update_bn_stats",
 ]  # fmt: skip

@@ -11,14 +11,15 @@ so that what is rounded is the weight that the integer layer will hold, and the 
 statistics stand still, the division and the batch norm are a term b' = (b - running_mean) s + beta, and
 y = fq_out(relu(fq(s W) x + b')) is the same function: so it is computed in evaluation and after freezing.
 
-The names are those of torch.ao.nn.qat and torch.ao.nn.intrinsic.qat (Conv1d, ConvReLU1d, ConvBn1d, ...,
-Linear, LinearReLU, LinearBn1d), and LinearBnReLU1d.
+The integer layer adds its bias in int32, in steps of s_x s_w (section 2.4). A layer that knows where its
+input comes from rounds the bias to these steps too, so that its codes are the integer layer's to the last
+one, unless a float32 sum falls on the other side of a tie. (torch leaves the bias as it is.)
+
+This file has what all layers share; :mod:`minimp.quant.qat.kinds` has the layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,17 +29,12 @@ from minimp.modes import no_grad
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
 from minimp.quant.exchanging import blank
-from minimp.quant.fusion.intrinsic import ConvReLU1d as FloatConvReLU1d
-from minimp.quant.fusion.intrinsic import ConvReLU2d as FloatConvReLU2d
-from minimp.quant.fusion.intrinsic import LinearReLU as FloatLinearReLU
 from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.modules.base import buffer_of
+from minimp.quant.qat.fake_quantize import FakeQuantize
 from minimp.tensors import Tensor
 
-__all__ = [
-    "LAYERS", "Conv1d", "Conv2d", "ConvBn1d", "ConvBn2d", "ConvBnReLU1d", "ConvBnReLU2d", "ConvReLU1d",
-    "ConvReLU2d", "Folded", "Linear", "LinearBn1d", "LinearBnReLU1d", "LinearReLU", "Twin", "Weighted",
-]  # fmt: skip
+__all__ = ["Folded", "Twin", "Weighted"]
 
 
 class Twin(Module):
@@ -61,6 +57,8 @@ class Weighted(Twin):
     Attributes:
         weight, bias: those of the float layer, which learn.
         weight_fake_quant: a FakeQuantize; an Identity where the layer stays in floats.
+        source: (the FakeQuantize that the input comes from,), no child of this module, but copied with the
+            model; () where it is not known: the bias is not rounded then.
     """
 
     plain: ClassVar[type[Module]]
@@ -70,15 +68,20 @@ class Weighted(Twin):
     weight: Parameter
     bias: Parameter | None
     weight_fake_quant: Module
+    source: tuple[FakeQuantize, ...] = ()
 
     @classmethod
-    def of(cls, modules: list[Any], weight_fake_quant: Module, output: Module) -> Weighted:
+    def of(
+        cls, modules: list[Any], weight_fake_quant: Module, output: Module,
+        source: tuple[FakeQuantize, ...] = (),
+    ) -> Weighted:  # fmt: skip
         """Make the twin of a layer and what was fused with it; it takes over their parameters."""
         layer = modules[0]
         made = blank(cls, layer)
         made.weight = layer.weight
         made.register_parameter("bias", layer.bias)
         made._take(modules)
+        made.source = source
         made.weight_fake_quant, made.activation_post_process = weight_fake_quant, output
         return made
 
@@ -94,7 +97,27 @@ class Weighted(Twin):
 
     def summed(self, input: Any) -> Tensor:
         """Return products, sums and bias, nothing rounded."""
-        return self.multiplied(input, self.weight_fake_quant(self.weight), self.bias)
+        weight = self.rounded(self.weight)  # first: the steps of the bias follow from it
+        return self.multiplied(input, weight, self.in_steps(self.bias))
+
+    def rounded(self, weight: Tensor) -> Tensor:
+        """Return a weight as its codes are read back."""
+        made: Tensor = self.weight_fake_quant(weight)
+        return made
+
+    def in_steps(self, bias: Tensor | None) -> Tensor | None:
+        """Return a bias, (O,), in whole steps of s_x s_w, as int32 will hold it; it passes straight through.
+
+        Nothing is clamped: a bias beyond int32 gets wider steps when it is converted
+        (:func:`minimp.quant.modules.weight_of`).
+        """
+        switches = (*self.source, self.weight_fake_quant)
+        if bias is None or not self.source or not all(getattr(each, "rounding", False) for each in switches):
+            return bias
+        scales = [np.asarray(each.affine().scale) for each in switches if isinstance(each, FakeQuantize)]
+        steps = np.broadcast_to(scales[0] * scales[1], bias.shape)
+        zero, limit = np.zeros(bias.shape, np.int32), 1 << 62
+        return functional.fake_quantize_per_channel_affine(bias, steps, zero, 0, -limit, limit)
 
     def multiplied(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return what the layer computes with another weight and bias."""
@@ -149,10 +172,11 @@ class Folded(Weighted):
     def summed(self, input: Any) -> Tensor:
         """Return products, sums, bias and batch norm."""
         if self.fixed:
-            weight, bias = self.folded()
-            return self.multiplied(input, self.weight_fake_quant(weight), bias)
+            folded, bias = self.folded()
+            weight = self.rounded(folded)
+            return self.multiplied(input, weight, self.in_steps(bias))
         s = self.factor(alive=True)  # (O,)
-        weight = self.weight_fake_quant(self.weight * self._beside(s, 0))
+        weight = self.rounded(self.weight * self._beside(s, 0))
         y = self.multiplied(input, weight, None) / self._beside(s, 1)
         y = y if self.bias is None else y + self._beside(self.bias, 1)
         made: Tensor = self.bn(y)
@@ -179,113 +203,3 @@ class Folded(Weighted):
         shape = [1] * self.weight.ndim
         shape[axis] = -1
         return each.reshape(*shape)
-
-
-# ---- the layers of a kind ---------------------------------------------------------------------------------
-
-
-class Linear(Weighted):
-    """y = fq_out(x W_q^T + b).  (..., in_features) -> (..., out_features)."""
-
-    plain = nn.Linear
-    in_features: int
-    out_features: int
-
-    def multiplied(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return x W^T + b."""
-        return functional.linear(input, weight, bias)
-
-    def extra_repr(self) -> str:
-        """Show the lengths."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-        )
-
-
-class _Conv(Weighted):
-    """What convolutions share."""
-
-    def multiplied(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the cross-correlation."""
-        layer: Any = self
-        made: Tensor = layer._conv_forward(input, weight, bias)
-        return made
-
-
-class Conv1d(_Conv, nn.Conv1d):
-    """y = fq_out(W_q * x + b) of signals.  (N, C, L) -> (N, O, L')."""
-
-    plain = nn.Conv1d
-
-
-class Conv2d(_Conv, nn.Conv2d):
-    """y = fq_out(W_q * x + b) of images.  (N, C, H, W) -> (N, O, H', W')."""
-
-    plain = nn.Conv2d
-
-
-class LinearReLU(Linear):
-    """A linear layer and the ReLU behind it."""
-
-    with_relu = FloatLinearReLU
-
-
-class LinearBn1d(Folded, Linear):
-    """A linear layer and the batch norm behind it.  (N, in_features) -> (N, out_features)."""
-
-
-class LinearBnReLU1d(LinearBn1d):
-    """A linear layer, batch norm and ReLU (torch has no such)."""
-
-    with_relu = FloatLinearReLU
-
-
-class ConvReLU1d(Conv1d):
-    """A convolution of signals and the ReLU behind it."""
-
-    with_relu = FloatConvReLU1d
-
-
-class ConvBn1d(Folded, Conv1d):
-    """A convolution of signals and the batch norm behind it."""
-
-
-class ConvBnReLU1d(ConvBn1d):
-    """A convolution of signals, batch norm and ReLU."""
-
-    with_relu = FloatConvReLU1d
-
-
-class ConvReLU2d(Conv2d):
-    """A convolution of images and the ReLU behind it."""
-
-    with_relu = FloatConvReLU2d
-
-
-class ConvBn2d(Folded, Conv2d):
-    """A convolution of images and the batch norm behind it."""
-
-
-class ConvBnReLU2d(ConvBn2d):
-    """A convolution of images, batch norm and ReLU."""
-
-    with_relu = FloatConvReLU2d
-
-
-LAYERS: Mapping[tuple[type[Module], ...], type[Weighted]] = MappingProxyType(
-    {
-        (nn.Linear,): Linear,
-        (nn.Linear, nn.ReLU): LinearReLU,
-        (nn.Linear, nn.BatchNorm1d): LinearBn1d,
-        (nn.Linear, nn.BatchNorm1d, nn.ReLU): LinearBnReLU1d,
-        (nn.Conv1d,): Conv1d,
-        (nn.Conv1d, nn.ReLU): ConvReLU1d,
-        (nn.Conv1d, nn.BatchNorm1d): ConvBn1d,
-        (nn.Conv1d, nn.BatchNorm1d, nn.ReLU): ConvBnReLU1d,
-        (nn.Conv2d,): Conv2d,
-        (nn.Conv2d, nn.ReLU): ConvReLU2d,
-        (nn.Conv2d, nn.BatchNorm2d): ConvBn2d,
-        (nn.Conv2d, nn.BatchNorm2d, nn.ReLU): ConvBnReLU2d,
-    }
-)
-"""Classes in the order of running -> what stands for them in a prepared model."""

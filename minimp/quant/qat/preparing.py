@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from minimp.errors import MinimpError, SettingError, unknown_name
-from minimp.nn import AdaptiveAvgPool2d, AvgPool2d, Identity
+from minimp.models.resnet import Mean
+from minimp.nn import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, Identity
 from minimp.nn.making import lifted, whole
 from minimp.nn.module import Module
 from minimp.quant.calibration import Calibrated, calibrate, check_floats
 from minimp.quant.fusion import fuse
+from minimp.quant.fusion.channels import outputs_of
 from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.modules.conversions import CONVERSIONS
 from minimp.quant.observers import (
@@ -25,7 +27,8 @@ from minimp.quant.observers import (
     PerChannelMinMaxObserver,
 )
 from minimp.quant.qat.fake_quantize import FakeQuantize
-from minimp.quant.qat.layers import LAYERS, Twin, Weighted
+from minimp.quant.qat.kinds import LAYERS
+from minimp.quant.qat.layers import Twin, Weighted
 from minimp.quant.qat.places import RoundedAgain, RoundedOutput
 from minimp.quant.qat.prepared import PreparedModel
 from minimp.quant.qat.reports import PreparedRow, QATReport
@@ -35,7 +38,7 @@ __all__ = ["AVERAGING", "GRANULARITIES", "prepare_qat"]
 
 OP = "prepare_qat"
 GRANULARITIES = ("per-channel", "per-tensor")
-AVERAGING: tuple[type[Module], ...] = (AvgPool2d, AdaptiveAvgPool2d)
+AVERAGING: tuple[type[Module], ...] = (AvgPool1d, AvgPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, Mean)
 """Modules that keep the scale of what comes in, and still round: means of codes lie between codes."""
 
 
@@ -59,7 +62,7 @@ class Widths:
         """Return what rounds a weight: by the range that it has now (Jacob et al. 2018, section 3.1)."""
         half = 1 << (self.weight - 1)
         kind = PerChannelMinMaxObserver if self.per_channel else MinMaxObserver
-        channels = layer.weight.shape[0] if self.per_channel else None
+        channels = outputs_of(layer) if self.per_channel else None
         made = FakeQuantize(kind, -half, half - 1, channels=channels, current=True, symmetric=True)
         made.where = where
         return made
@@ -167,11 +170,11 @@ class _Builder:
             if isinstance(call.module, AVERAGING) and source is not None:
                 self._again(path, call.module, source)
         else:
-            given = self._output(path, call.module)
+            given = self._output(path, call.module, source)
         if given is not None:
             self.origins.update({id(each.array): given for each in call.outputs})
 
-    def _output(self, path: str, module: Module) -> FakeQuantize:
+    def _output(self, path: str, module: Module, source: FakeQuantize | None) -> FakeQuantize:
         """Put what rounds its output in the place of a module."""
         if id(module) in self.made:
             found: Any = self.made[id(module)].activation_post_process
@@ -185,9 +188,11 @@ class _Builder:
             self._put(module, RoundedOutput(own, output), paths, "")
             return output
         fake_quant: Any = Identity()
-        if path not in self.walk.keep:
+        sources: tuple[FakeQuantize, ...] = ()
+        if path not in self.walk.keep and source is not None:
             fake_quant = self.widths.of_weight(parts[0], f"the weight of '{path}'")
-        twin = kind.of(parts, fake_quant, output)
+            sources = (source,)
+        twin = kind.of(parts, fake_quant, output, sources)
         weight = "" if isinstance(fake_quant, Identity) else self._codes(fake_quant)
         self._put(module, twin, paths, weight)
         return output
