@@ -1,0 +1,1 @@
+"""The questions that a trace answers; :class:`minimp.trace.Trace` has them as methods."""

@@ -1,0 +1,65 @@
+"""Where error is made, and where it grows: from the float64 shadow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from minimp.errors import SettingError
+from minimp.trace.events import OpError, TraceEvent
+from minimp.trace.questions.ranges import BY, HEADS
+from minimp.trace.questions.tables import Table
+
+__all__ = ["amplifiers_table", "errors_table"]
+
+SMALLEST = 2.0**-40
+"""A relative error of the inputs below this is float64's own, and nothing to multiply."""
+
+
+def errors_table(events: Sequence[TraceEvent], by: str) -> Table:
+    """Return the largest errors of each group: made there, inherited, and both together."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for event, error in _errors(events):
+        held = found.setdefault(BY[by](event), [0.0] * 6)
+        now = (error.made.max_ulp, error.made.mean_ulp, error.made.relative, error.inherited.max_ulp,
+               error.inherited.relative, error.total.relative)  # fmt: skip
+        found[BY[by](event)] = [max(pair) for pair in zip(held, now, strict=True)]
+    rows = [(*names, *found[names]) for names in sorted(found, key=lambda names: -found[names][-1])]
+    columns = (*HEADS[by], "made ulp", "mean ulp", "made rel", "inherited ulp", "inh. rel", "total rel")
+    return Table(
+        f"errors against float64 by {by}, the largest of each", columns, tuple(rows),
+        ("made: same inputs; inherited: from inputs never rounded; rel: norm of errors / norm of values",),
+    )  # fmt: skip
+
+
+def amplifiers_table(events: Sequence[TraceEvent]) -> Table:
+    """Return the events that multiply the relative error of their inputs most."""
+    rows = [
+        (event.number, event.title, event.where, error.amplification, error.entering, error.made.relative,
+         error.total.relative)
+        for event, error in _errors(events)
+        if event.phase != "stage" and error.entering > SMALLEST
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -float(row[3]))
+    columns = ("event", "op", "where", "times", "entering", "made", "leaving")
+    return Table(
+        "ops that multiply relative error", columns, tuple(rows),
+        ("times: inherited error of the result by the largest of its inputs; all as norms, relative",),
+    )  # fmt: skip
+
+
+def _errors(events: Iterable[TraceEvent]) -> Iterator[tuple[TraceEvent, OpError]]:
+    """Yield (event, error) of each output that has a shadow.
+
+    Raises:
+        SettingError: none has.
+    """
+    none = True
+    for event in events:
+        for error in event.errors:
+            if error is not None:
+                none = False
+                yield event, error
+    if none:
+        raise SettingError(
+            "this trace has no shadow", op="trace", help="record it with trace.record(shadow=True)"
+        )

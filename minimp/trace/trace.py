@@ -1,0 +1,262 @@
+"""Trace: what was recorded, and the questions that it answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minimp.errors import DataError
+from minimp.files import AnyPath, write_whole
+from minimp.formats import Format
+from minimp.trace.choosing import choose
+from minimp.trace.chrome import chrome_json
+from minimp.trace.events import Span, TraceEvent
+from minimp.trace.folders import Folder, read_folder
+from minimp.trace.questions.chains import NonFinite, first_nonfinite, overflowed_by_scale
+from minimp.trace.questions.counting import counts_table, swallowed_table
+from minimp.trace.questions.diffs import Divergence, divergence
+from minimp.trace.questions.errors import amplifiers_table, errors_table
+from minimp.trace.questions.gradient_scales import GradientScales, gradients_at_scales
+from minimp.trace.questions.ranges import overflow_table, underflow_table
+from minimp.trace.questions.tables import Table
+from minimp.trace.stores import Kept, Store
+
+__all__ = ["Trace", "load"]
+
+
+class Trace:
+    """Events in the order in which they happened; made by :class:`minimp.trace.record` and :func:`load`.
+
+    Attributes:
+        info: `settings` (of `record`), `steps` (training steps seen), `notes` (op -> why it has no shadow).
+    """
+
+    def __init__(self, store: Store, info: Mapping[str, Any] | None = None) -> None:
+        self._store = store
+        self.info: dict[str, Any] = dict(info or {})
+
+    # ---- what is there ----------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> list[TraceEvent]:
+        """The events that are there, oldest first; a ring has let go of older ones."""
+        return self._store.events()
+
+    @property
+    def spans(self) -> list[Span]:
+        """The times of modules and stages, in the order in which they ended."""
+        return self._store.spans()
+
+    @property
+    def dropped(self) -> int:
+        """How many events are no longer there (record(keep=...))."""
+        return self._store.dropped
+
+    def values(self, event: TraceEvent | int) -> Kept:
+        """Return the values kept of an event: "in0", "out0", ... -> array; of sampled ones, what was taken.
+
+        An input that another event made is kept there, as its output.
+        """
+        return self._store.values(event if isinstance(event, int) else event.number)
+
+    def select(
+        self, *, phase: str | None = None, op: str | None = None, module: str | None = None,
+        stage: str | None = None, step: int | None = None,
+        condition: Callable[[TraceEvent], Any] | None = None,
+    ) -> list[TraceEvent]:  # fmt: skip
+        """Return the events of one phase, op, module or stage (patterns as of a shell), or step."""
+        choice = choose(op, module, stage, step)
+        return [
+            event
+            for event in self.events
+            if choice.takes(event.op, event.module, event.stage, event.step)
+            and (phase is None or event.phase == phase)
+            and (condition is None or condition(event))
+        ]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is the same: events, times, values to the bit."""
+        if not isinstance(other, Trace):
+            return NotImplemented
+        ours, theirs = self.events, other.events
+        return (
+            (self.info, self.dropped, ours, self.spans) == (other.info, other.dropped, theirs, other.spans)
+            and all(_same(self.values(event), other.values(event)) for event in ours)
+        )  # fmt: skip
+
+    __hash__ = None  # type: ignore[assignment]  # it grows while it is recorded
+
+    def __str__(self) -> str:
+        events = self.events
+        counts = {phase: sum(event.phase == phase for event in events)
+                  for phase in ("forward", "recompute", "backward", "stage")}  # fmt: skip
+        told = ", ".join(f"{count:,} {phase}" for phase, count in counts.items() if count)
+        lines = [f"trace of {len(events):,} events ({told or 'none'}), {self.info.get('steps', 0)} steps"]
+        if self.dropped:
+            lines.append(f"  {self.dropped:,} older events were let go")
+        flushed = sum(event.flushed for event in events)
+        burst = sum(event.overflowed for event in events)
+        lines.append(f"  {flushed:,} results flushed to 0, {burst:,} overflowed")
+        first = first_nonfinite(events)
+        lines.append("  all values are finite" if first is None else f"  {str(first).splitlines()[0]}")
+        return "\n".join(line if len(line) <= 100 else line[:97] + "..." for line in lines)
+
+    # ---- questions --------------------------------------------------------------------------------------
+
+    def first_nonfinite(self) -> NonFinite | None:
+        """Return the first value that is infinite or NaN, with its cause and what led to it; None if none is.
+
+        Ops whose statistics were not taken are passed over.
+        """
+        return first_nonfinite(self.events)
+
+    def underflow(self, by: str = "op") -> Table:
+        """Return where non-zero results became 0, and subnormal: by "op", "module", "stage", "step", "place".
+
+        Without a shadow, what an op computed (in float32) is compared with what it stored: float32 ops are
+        not looked into. With one, float64 is what counts.
+
+        Raises:
+            SettingError: an unknown grouping.
+        """
+        return underflow_table(self.events, by)
+
+    def overflow(self, by: str = "op") -> Table:
+        """Return where finite inputs became infinite; groups and errors as :meth:`underflow`."""
+        return overflow_table(self.events, by)
+
+    def gradients_at_scales(
+        self, *, by: str = "place", into: Format | str | None = None, source: str = "recorded"
+    ) -> GradientScales:
+        """Return what each gradient would lose at every power-of-two loss scale, and the range without loss.
+
+        Args:
+            by: "place": each gradient that an op made, of activations and weights; "parameter": the
+                parameters' gradients as a training step found them after backward.
+            into: the format that they must fit. None: each its own, of those in 16 bits; float16 where all
+                are wider.
+            source: "recorded": the numbers that were there, after their rounding; "shadow": as they would be
+                in float64, what was lost on the way included.
+
+        Raises:
+            SettingError: there are none, or their histograms were not made for that format; or a step used a
+                scale that is no power of two.
+        """
+        return gradients_at_scales(self.events, by=by, into=into, source=source)
+
+    def finite_at_one(self) -> list[TraceEvent]:
+        """Return the gradients that overflowed at the loss scale of their step, and would not at 1."""
+        return overflowed_by_scale(self.events)
+
+    def swallowed(self) -> Table:
+        """Return, of each parameter, the updates that left its stored weight as it was (w + delta == w)."""
+        return swallowed_table(self.events)
+
+    def errors(self, by: str = "op") -> Table:
+        """Return the errors against float64, made and inherited; groups as :meth:`underflow`.
+
+        Raises:
+            SettingError: the trace has no shadow.
+        """
+        return errors_table(self.events, by)
+
+    def amplifiers(self) -> Table:
+        """Return the events by what they multiplied the relative error of their inputs with, most first.
+
+        Raises:
+            SettingError: the trace has no shadow.
+        """
+        return amplifiers_table(self.events)
+
+    def counts(self) -> Table:
+        """Return how many events there are of each op in each format."""
+        return counts_table(self.events)
+
+    def diff(self, other: Trace, *, ulps: float = 0.0) -> Divergence:
+        """Put another trace of the same program beside this one; `.first` is where they part.
+
+        Events are paired by op, module, shape and order. Where both traces kept values, all elements are
+        compared; else extremes and counts, which is less.
+
+        Args:
+            other: another recipe, backend or version.
+            ulps: so far apart results may be and count as the same.
+        """
+        return divergence(self.events, other.events, self.values, other.values, ulps)
+
+    # ---- files ------------------------------------------------------------------------------------------
+
+    def save(self, path: AnyPath) -> Path:
+        """Write the trace to a new folder, whole or not at all; :mod:`minimp.trace.folders` has the layout.
+
+        A trace that was spilled to a folder is there already: saving it elsewhere copies it.
+
+        Raises:
+            DataError: the folder exists, or cannot be written.
+        """
+        target = Path(path)
+        if isinstance(self._store, Folder) and target.resolve() == self._store.path.resolve():
+            return target
+        if target.exists():
+            raise DataError(f"{target}: it exists already", op="trace.save", help="name a new folder")
+        try:
+            made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as fault:
+            raise DataError(
+                f"{target}: {fault.strerror}", op="trace.save", help="name one in a folder that exists"
+            ) from fault
+        try:
+            folder = Folder(made)
+            folder.dropped = self.dropped
+            for event in self.events:
+                folder.add(event, self.values(event))
+            for span in self.spans:
+                folder.add_span(span)
+            folder.finish(self.info)
+            made.chmod(0o755)
+            os.rename(made, target)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        return target
+
+    def chrome(self, path: AnyPath) -> Path:
+        """Write the trace for ui.perfetto.dev and chrome://tracing: stages, modules and ops over time.
+
+        The recorder's own work is not in the times; an op's includes what Python did since the one before.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        write_whole(path, chrome_json(self.events, self.spans), op="trace.chrome")
+        return Path(path)
+
+
+def load(path: AnyPath) -> Trace:
+    """Read a trace that was saved or spilled, all of it; nothing in it is ever executed.
+
+    Raises:
+        DataError: it is no trace, is not whole, was changed, or a newer minimp wrote it.
+    """
+    return Trace(*read_folder(path))
+
+
+def _same(ours: Kept, theirs: Kept) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        array.dtype == theirs[name].dtype
+        and array.shape == theirs[name].shape
+        and np.ascontiguousarray(array).tobytes() == np.ascontiguousarray(theirs[name]).tobytes()
+        for name, array in ours.items()
+    )
