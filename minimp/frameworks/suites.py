@@ -60,6 +60,8 @@ SUITES = Named(
                  "GradScaler, rule by rule and on random traces"),
             Part("cache", "minimp.frameworks.cache.torch_cache", ("torch",),
                  "the cast cache: casts and gradients of programs"),
+            Part("integers", "minimp.frameworks.integers.torch_integers", ("torch",),
+                 "quantised numbers and integer layers, code by code"),
             Part("training", "minimp.frameworks.training.torch_training", ("torch",),
                  "100 steps of four networks in three formats"),
         ),

@@ -21,6 +21,7 @@ def test_torchs_sections_are_all_there() -> None:
         "values",
         "scaler",
         "cache",
+        "integers",
         "training",
     ]
     assert [part.name for part in SUITES["jax"].parts] == ["scalers"]

@@ -7,13 +7,16 @@ ends with exit code 1.
 from __future__ import annotations
 
 from minimp.frameworks.documented.difference import Difference
+from minimp.frameworks.documented.integers import INTEGER_DIFFERENCES
 from minimp.frameworks.documented.ops import OP_DIFFERENCES
 from minimp.frameworks.documented.scalers import SCALER_DIFFERENCES
 from minimp.frameworks.documented.values import VALUE_DIFFERENCES
 
 __all__ = ["DIFFERENCES", "Difference", "known_difference"]
 
-DIFFERENCES: tuple[Difference, ...] = (*OP_DIFFERENCES, *VALUE_DIFFERENCES, *SCALER_DIFFERENCES)
+DIFFERENCES: tuple[Difference, ...] = (
+    *OP_DIFFERENCES, *VALUE_DIFFERENCES, *SCALER_DIFFERENCES, *INTEGER_DIFFERENCES,
+)  # fmt: skip
 """Every known difference."""
 
 
