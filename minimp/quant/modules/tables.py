@@ -74,7 +74,7 @@ class QuantizedTable(QuantizedModule):
                 f"{name or 'the function'} is NaN at {x[np.isnan(y)][0]:g}, which a code stands for",
                 op=cls.__name__, help="a table needs a number for every code",
             )  # fmt: skip
-        return cls(codes_of(y, output), input, output, name)
+        return cls(codes_of(y, one_scale(output, "what a table gives", cls.__name__)), input, output, name)
 
     def forward(self, input: Any) -> QTensor:
         """Return the codes."""
