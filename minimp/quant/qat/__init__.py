@@ -18,7 +18,7 @@ Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Eff
 Inference" (arXiv 1712.05877), section 3; torch.ao.quantization, 2.13.0.
 """
 
-from minimp.quant.qat.fake_quantize import FakeQuantize
+from minimp.quant.qat.fake_quantize import FakeQuantize, FixedQParamsFakeQuantize
 from minimp.quant.qat.kinds import (
     Conv1d,
     Conv2d,
@@ -51,8 +51,8 @@ from minimp.quant.qat.switches import (
 
 __all__ = [
     "Conv1d", "Conv2d", "ConvBn1d", "ConvBn2d", "ConvBnReLU1d", "ConvBnReLU2d", "ConvReLU1d",
-    "ConvReLU2d", "ConvTranspose1d", "ConvTranspose2d", "FakeQuantize", "Linear", "LinearBn1d",
-    "LinearBnReLU1d", "LinearReLU", "PreparedModel", "PreparedRow", "QATReport", "QATSchedule",
-    "RoundedAgain", "RoundedOutput", "disable_fake_quant", "disable_observer", "enable_fake_quant",
-    "enable_observer", "freeze_bn_stats", "prepare_qat", "update_bn_stats",
+    "ConvReLU2d", "ConvTranspose1d", "ConvTranspose2d", "FakeQuantize", "FixedQParamsFakeQuantize",
+    "Linear", "LinearBn1d", "LinearBnReLU1d", "LinearReLU", "PreparedModel", "PreparedRow", "QATReport",
+    "QATSchedule", "RoundedAgain", "RoundedOutput", "disable_fake_quant", "disable_observer",
+    "enable_fake_quant", "enable_observer", "freeze_bn_stats", "prepare_qat", "update_bn_stats",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ from minimp.quant.modules.base import buffer_of
 from minimp.quant.observers import MinMaxObserver, MovingAverageMinMaxObserver
 from minimp.tensors import Tensor
 
-__all__ = ["FakeQuantize"]
+__all__ = ["FakeQuantize", "FixedQParamsFakeQuantize"]
 
 Array = npt.NDArray[Any]
 
@@ -200,10 +200,30 @@ class FakeQuantize(Module):
         return f"{on}, {numbers if self.observed else numbers + ', never observed'}"
 
 
+class FixedQParamsFakeQuantize(FakeQuantize):
+    """Rounds by numbers that are fixed, whatever passes: of softmax, sigmoid and tanh, whose ends are known.
+
+    (torch.ao.quantization.FixedQParamsFakeQuantize, 2.13.0.)
+
+    Args:
+        fixed: the affine numbers, one scale.
+    """
+
+    def __init__(self, fixed: Affine) -> None:
+        super().__init__(MinMaxObserver, fixed.quant_min, fixed.quant_max)
+        for name, value in (("scale", fixed.scale), ("zero_point", fixed.zero_point), ("batches", 1)):
+            _put(self._buffers[name], value)
+        _put(self.min_val, fixed.low)
+        _put(self.max_val, fixed.high)
+
+    def observe(self, x: Tensor) -> None:
+        """Let the range be."""
+
+
 def _host(buffer: Tensor) -> Array:
     return np.asarray(buffer.backend.to_host(buffer.array))
 
 
-def _put(buffer: Tensor, value: Any) -> None:
+def _put(buffer: Any, value: Any) -> None:
     """Replace the array of a buffer."""
     buffer.array = buffer.backend.from_host(np.array(value, buffer.dtype))

@@ -11,22 +11,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from minimp.errors import MinimpError, SettingError, unknown_name
 from minimp.models.resnet import Mean
 from minimp.nn import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, Identity
 from minimp.nn.making import lifted, whole
 from minimp.nn.module import Module
+from minimp.quant.affine import Affine
 from minimp.quant.calibration import Calibrated, calibrate, check_floats
 from minimp.quant.fusion import fuse
 from minimp.quant.fusion.channels import outputs_of
 from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.modules.conversions import CONVERSIONS
+from minimp.quant.modules.tables import fixed_output
 from minimp.quant.observers import (
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     PerChannelMinMaxObserver,
 )
-from minimp.quant.qat.fake_quantize import FakeQuantize
+from minimp.quant.qat.fake_quantize import FakeQuantize, FixedQParamsFakeQuantize
 from minimp.quant.qat.kinds import LAYERS
 from minimp.quant.qat.layers import Twin, Weighted
 from minimp.quant.qat.places import RoundedAgain, RoundedOutput
@@ -67,10 +71,17 @@ class Widths:
         made.where = where
         return made
 
-    def of_activation(self, where: str) -> FakeQuantize:
-        """Return what rounds an activation: by a moving average of its range (section 3.1)."""
+    def of_activation(self, where: str, kind: type[Module] | None = None) -> FakeQuantize:
+        """Return what rounds an activation: by a moving average of its range (section 3.1).
+
+        Some kinds of modules have fixed numbers (:data:`minimp.quant.modules.tables.FIXED`).
+        """
         last, c = (1 << self.activation) - 1, self.averaging_constant
         made = FakeQuantize(MovingAverageMinMaxObserver, 0, last, averaging_constant=c)
+        any_numbers = Affine(np.ones((), np.float32), np.zeros((), np.int32), 0, last)
+        fixed = any_numbers if kind is None else fixed_output(kind, any_numbers)
+        if fixed is not any_numbers:
+            made = FixedQParamsFakeQuantize(fixed)
         made.where = where
         return made
 
@@ -179,11 +190,12 @@ class _Builder:
         if id(module) in self.made:
             found: Any = self.made[id(module)].activation_post_process
             return found  # type: ignore[no-any-return]
-        output = self.widths.of_activation(f"the output of '{path}'")
+        kind = None if path in self.walk.keep else type(module)
+        output = self.widths.of_activation(f"the output of '{path}'", kind)
         paths = self.groups.get(path, (path,))
         parts = _flat([self.model.get_submodule(each) if each else self.model for each in paths])
-        kind = LAYERS.get(tuple(type(each) for each in parts))
-        if kind is None:
+        layer = LAYERS.get(tuple(type(each) for each in parts))
+        if layer is None:
             own = self.model.get_submodule(path) if path else self.model
             self._put(module, RoundedOutput(own, output), paths, "")
             return output
@@ -192,7 +204,7 @@ class _Builder:
         if path not in self.walk.keep and source is not None:
             fake_quant = self.widths.of_weight(parts[0], f"the weight of '{path}'")
             sources = (source,)
-        twin = kind.of(parts, fake_quant, output, sources)
+        twin = layer.of(parts, fake_quant, output, sources)
         weight = "" if isinstance(fake_quant, Identity) else self._codes(fake_quant)
         self._put(module, twin, paths, weight)
         return output
