@@ -42,6 +42,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "minimp.cli.export",
             "write the weights of a run in 16 bits; show the size, what was lost, and the accuracy",
         ),
+        "quantize": Command(
+            "minimp.cli.quantize",
+            "store a trained model in 8 bits or fewer; show each layer, the accuracy, and the size",
+        ),
         "memory": Command(
             "minimp.cli.memory",
             "show the bytes that training would hold, by cause, and check what is said of them",

@@ -128,7 +128,7 @@ INSPECT = "minimp inspect --help"
 @pytest.mark.parametrize(
     ("arguments", "said", "advice"),
     [
-        ([], "expected a command: compare, train, export, memory, inspect, range", "minimp --help"),
+        ([], "expected a command: compare, train, export, quantize, memory", "minimp --help"),
         (["comprae"], "unknown command 'comprae'; did you mean 'compare'?", "minimp --help"),
         (["--vresion"], "unknown option '--vresion'; did you mean '--version'?", "minimp --help"),
         (["--json", "x", "compare"], "unknown option '--json'", "minimp --help"),

@@ -1,0 +1,96 @@
+"""Quantisation-aware training on the command line: the steps, and when rounding begins and ranges freeze."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from minimp.cli.train_view import OnStep
+from minimp.data import AnyParts, DataLoader
+from minimp.errors import SettingError
+from minimp.models import ModelKind
+from minimp.nn import Module
+from minimp.optim import Adam
+from minimp.quant.qat import QATSchedule
+from minimp.quant.qat.layers import Folded
+from minimp.runlog import StepRecord
+from minimp.step import TrainStep
+from minimp.trainer import Trainer
+
+__all__ = ["EPOCHS", "RATE", "Training", "train"]
+
+EPOCHS = 5
+RATE = 1e-3
+FROZEN = 0.75
+"""The share of the steps after which ranges and statistics stand still, where nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a prepared model is trained.
+
+    Attributes:
+        epochs, steps: how long; one of them at most is given.
+        lr: of Adam.
+        delay: the step at which rounding begins.
+        freeze: the step at which ranges and statistics freeze.
+        batch: rows of a batch.
+        seed: of the order of the batches.
+        show: steps -> what shows them as they are done.
+    """
+
+    epochs: int | None
+    steps: int | None
+    lr: float
+    delay: int
+    freeze: int | None
+    batch: int
+    seed: int
+    show: Callable[[int], AbstractContextManager[OnStep]]
+
+
+def train(prepared: Module, data: AnyParts, kind: ModelKind, how: Training) -> str:
+    """Train a prepared model; return what was done, in words.
+
+    Raises:
+        SettingError: steps that cannot be; no loss was finite at the end.
+    """
+    rows = len(data.train)
+    loader = DataLoader(data.train, min(how.batch, rows), shuffle=True, seed=how.seed)
+    steps = how.steps or (how.epochs or EPOCHS) * len(loader)
+    freeze = max(int(FROZEN * steps), 1, how.delay) if how.freeze is None else how.freeze
+    schedule = _schedule(prepared, how.delay, freeze, steps)
+    step = TrainStep(prepared, kind.loss_fn, Adam(prepared.parameters(), lr=how.lr), "fp32")
+    trainer = Trainer(step, loader)
+    with how.show(steps) as show:
+
+        def after(record: StepRecord) -> None:
+            schedule.step()
+            show(record)
+
+        trainer.on_step = after
+        result = trainer.run(steps)
+    if result.diverged_at is not None:
+        raise SettingError(
+            f"training diverged: from step {result.diverged_at} on no loss was finite", op="quantize",
+            help=f"try a smaller --lr than {how.lr:g}",
+        )  # fmt: skip
+    prepared.eval()
+    delayed = f", rounding from step {how.delay}" if how.delay else ""
+    return (
+        f"{steps:,} steps of {loader.batch_size} {data.train.unit}, Adam lr {how.lr:g}{delayed}; ranges "
+        f"stand still from step {freeze:,}; last loss {result.records[-1].loss:.4g}"
+    )
+
+
+def _schedule(prepared: Module, delay: int, freeze: int, steps: int) -> QATSchedule:
+    """Return the schedule; batch norms freeze with the ranges, where there are any."""
+    for name, value in (("delay", delay), ("freeze", freeze)):
+        if value >= steps and value:
+            raise SettingError(
+                f"--{name} {value} cannot act: there are {steps} steps", help=f"give fewer than {steps}"
+            )
+    norms = any(isinstance(each, Folded) for each in prepared.modules())
+    still = {"freeze_batch_norm": freeze} if norms else {}
+    return QATSchedule(prepared, delay=delay, freeze_observers=freeze, **still)
