@@ -97,17 +97,21 @@ def _written(
         if not isinstance(value, QTensor)
     }  # fmt: skip
     graph, layers = Graph(onnx, opset, results), []
+    read: set[str] = set()
     for name, given in zip(names, seen.inputs, strict=True):
         _check_input(given, name)
         graph.put_floats(given, name)
     for site in seen.sites:
         for value in site.inputs:
             _check_known(graph, value, seen, f"'{site.path}' ({type(site.module).__name__})")
-        nodes, held = len(graph.nodes), set(graph.constants)
+        there = len(graph.nodes)
         rows[type(site.module)](graph, site.module, site)
-        new = sum(array.nbytes for name, array in graph.constants.items() if name not in held)
-        ops = tuple(node.op_type for node in graph.nodes[nodes:])
-        layers.append(LayerNodes(site.name, type(site.module).__name__, ops, new))
+        new = graph.nodes[there:]
+        held = {name for node in new for name in node.input} - read
+        read |= held
+        size = sum(graph.constants[name].nbytes for name in held if name in graph.constants)
+        ops = tuple(node.op_type for node in new)
+        layers.append(LayerNodes(site.name, type(site.module).__name__, ops, size))
     for name, value in zip(seen.names, seen.outputs, strict=True):
         _check_known(graph, value, seen, "the model's result")
         there = graph.codes(value).name if isinstance(value, QTensor) else graph.floats(value)
@@ -148,7 +152,10 @@ def _model(onnx: Any, graph: Graph, seen: Record, opset: int, form: str) -> Any:
         (_names("input", len(seen.inputs)), seen.inputs), (seen.names, seen.outputs),
     )  # fmt: skip
     infos = [[_info(helper, *pair, seen) for pair in zip(*end, strict=True)] for end in ends]
-    constants = [onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()]
+    read = {name for node in graph.nodes for name in node.input}
+    constants = [
+        onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items() if name in read
+    ]
     body = helper.make_graph(graph.nodes, "minimp", *infos, constants)
     opsets = [helper.make_opsetid("", opset)]
     made = helper.make_model(

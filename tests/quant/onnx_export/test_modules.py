@@ -10,13 +10,12 @@ import pytest
 from minimp.nn.module import Module
 from minimp.quant import modules as on_codes
 from minimp.quant.modules import FloatIsland, QuantizedModule
+from minimp.quant.onnx_export import Agreement, export_onnx, verify
+from minimp.quant.onnx_export.exporting import FORMS
 from tests.quant.onnx_export.samples import CASES, CODES, Array, prepared
 from tests.quant.static.samples import MODES
 
 pytest.importorskip("onnx")
-
-from minimp.quant.onnx_export import Agreement, export_onnx, verify
-from minimp.quant.onnx_export.exporting import FORMS
 
 NAMES = list(CODES)
 

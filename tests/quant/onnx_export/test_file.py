@@ -1,0 +1,275 @@
+"""The file: what is in it, how large it is, and what cannot be written or compared."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minimp import functional, nn
+from minimp.errors import DataError, SettingError
+from minimp.nn.module import Module
+from minimp.quant import quantize_dynamic
+from minimp.quant.fusion import LinearReLU
+from minimp.quant.modules import Add, DeQuantStub, QuantStub
+from minimp.quant.onnx_export import export_onnx, verify
+from minimp.quant.onnx_export.exporting import FORMS
+from minimp.quant.static import calibrate, convert
+from minimp.tensors import Tensor, tensor
+from tests.quant.onnx_export.samples import Array, prepared, quantized
+from tests.quant.static.samples import batches, residual
+
+onnx = pytest.importorskip("onnx")
+
+
+def random(*shape: int, seed: int = 0) -> Array:
+    """Return normal float32 numbers."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def arrays_of(path: Path) -> dict[str, Array]:
+    """Return the constants of a file."""
+    return {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer}
+
+
+def test_constants_are_those_of_the_model(tmp_path: Path) -> None:
+    """Oracle: the model's state_dict, under its names: codes, biases in int32, scales and zero points."""
+    model, x = residual()
+    made = convert(model, calibrate(model, batches(x)))
+    export_onnx(made, tmp_path / "m.onnx", x[:2])
+    there, state = arrays_of(tmp_path / "m.onnx"), made.state_dict()
+    shared = there.keys() & state.keys()
+    for name in shared:
+        np.testing.assert_array_equal(there[name], np.asarray(state[name]).astype(there[name].dtype))
+    weights = {name for name in state if name.endswith((".weight", ".bias"))}
+    assert weights <= shared
+    assert {there[name].dtype for name in weights} == {np.dtype(np.int8), np.dtype(np.int32)}
+    scale = state["model.second.input_scale"].array * state["model.second.weight_scale"].array
+    np.testing.assert_array_equal(there["model.second.bias_scale"], scale)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_weights_in_floats(tmp_path: Path, form: str) -> None:
+    """Oracle: every float constant is a scale or multiplier; the file is 0.26 of float32 and 4 kB at most."""
+    x = random(20, 3, 8, 8)
+    layers = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Flatten(), nn.Linear(1024, 128)]
+    model = nn.Sequential(*layers)
+    made = quantized(model.eval(), x)
+    report = export_onnx(made, tmp_path / "m.onnx", x[:1], form=form)
+    floats = {name: each for name, each in arrays_of(tmp_path / "m.onnx").items() if each.dtype.kind == "f"}
+    assert all(name == "one" or name.endswith(("scale", "multiplier")) for name in floats)
+    before = sum(param.nbytes for param in model.parameters())
+    assert report.bytes == (tmp_path / "m.onnx").stat().st_size
+    assert report.bytes_float32 == before
+    assert report.bytes <= 0.26 * before + 4096
+    assert report.bytes <= 0.3 * before
+    assert report.bytes_in_floats == 0
+
+
+def test_a_valid_graph_with_any_batch(tmp_path: Path) -> None:
+    """Oracle: onnx's checker and strict inference of shapes, against those of a run; and other batches."""
+    model, x = residual()
+    made = convert(model, calibrate(model, batches(x)))
+    report = export_onnx(made, tmp_path / "m.onnx", x[:2])
+    proto = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(proto, full_check=True)
+    inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+    shapes = {
+        each.name: [place.dim_param or place.dim_value for place in each.type.tensor_type.shape.dim]
+        for each in [*inferred.graph.value_info, *inferred.graph.output]
+    }
+    results = onnx.reference.ReferenceEvaluator(proto).run(None, {"input": x[:3]}, intermediate=True)
+    named = {name for name in results if name.endswith("/codes")}
+    assert len(named) == 10
+    for name in [*named, "output"]:
+        assert shapes[name] == ["batch", *results[name].shape[1:]]
+    assert (report.inputs, report.outputs) == ({"input": ("batch", 2, 8, 8)}, {"output": ("batch", 3)})
+    for count in (1, 5):
+        assert verify(proto, made, x[:count]).same
+    assert (proto.producer_name, proto.producer_version) == ("minimp", "0.1.0")
+    assert {each.key: each.value for each in proto.metadata_props} == {
+        "minimp.form": "qdq", "minimp.rules": "torch",
+    }  # fmt: skip
+
+
+def test_the_same_bytes(tmp_path: Path) -> None:
+    """Oracle: two files, of two conversions."""
+    for name in "ab":
+        model, x = residual()
+        made = convert(model, calibrate(model, batches(x)))
+        export_onnx(made, tmp_path / name, x[: 2 + (name == "b")])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_what_is_reported(tmp_path: Path) -> None:
+    """Oracle: by hand: a row a layer, in 100 columns; and of the comparison."""
+    model, x = prepared("add and relu", rule="torch")
+    report = export_onnx(model, tmp_path / "m.onnx", x)
+    assert [each.kind for each in report.layers] == [
+        "Quantize", "QuantizedLinear", "QuantizedLinear", "QuantizedAdd", "DeQuantize",
+    ]  # fmt: skip
+    assert report.layers[3].ops == ("DequantizeLinear", "DequantizeLinear", "Add", "Relu", "QuantizeLinear")
+    found = verify(tmp_path / "m.onnx", model, x)
+    for text in (str(report), str(found)):
+        assert all(len(line) <= 100 for line in text.splitlines())
+        assert "model.join" in text
+    assert "ONNX rounds ties as rule onnx does" in str(report)
+    assert str(found).endswith(f"all {found.count:,} codes are the same")
+
+
+# ---- models with floats in them, several inputs, modules that run twice ------------------------------------
+
+
+def test_codes_between_marks(tmp_path: Path) -> None:
+    """Oracle: the model's codes given its own floats, and its results to float32's error."""
+    layers = [nn.Linear(4, 6), nn.Tanh(), QuantStub(), LinearReLU(nn.Linear(6, 5), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.Linear(5, 3), DeQuantStub(), nn.Softmax(-1)).eval()
+    x = random(20, 4)
+    made = convert(model, calibrate(model, [x]))
+    report = export_onnx(made, tmp_path / "m.onnx", x[:2])
+    found = verify(tmp_path / "m.onnx", made, x)
+    assert found.ok
+    assert [each.codes for each in found] == [False, False, True, True, True, False, False]
+    assert found.layers[-1].largest < 1e-2
+    assert found.layers[0].largest < 1e-5
+    assert report.bytes_in_floats == 4 * (4 * 6 + 6)
+    assert "120 bytes of weights stay in float32" in str(report)
+
+
+def test_an_island_in_floats(tmp_path: Path) -> None:
+    """Oracle: the model's codes: before the island and behind it; in float16 it is refused."""
+    layers = [nn.Conv2d(2, 3, 3, padding="same"), nn.Tanh(), nn.Conv2d(3, 2, 2, (2, 1)), nn.Flatten()]
+    model, x = nn.Sequential(*layers).eval(), random(8, 2, 5, 4)
+    made: Any = convert(model, calibrate(model, [x]), keep_float=["1", "2"])
+    export_onnx(made, tmp_path / "m.onnx", x[:2])
+    found = verify(tmp_path / "m.onnx", made, x)
+    assert found.ok
+    assert {each.name for each in found} >= {"model.1.inner", "model.2.quantize", "model.2.inner"}
+    made.model[1].compute = "float16"
+    with pytest.raises(SettingError, match=r"'model.1' computes in float16"):
+        export_onnx(made, tmp_path / "m.onnx", x[:2])
+
+
+class Two(Module):
+    """Two inputs, two results, an activation that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.add, self.act = nn.Linear(3, 2), nn.Linear(4, 2), Add(), nn.ReLU()
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        """Return (sum, {"a": a})."""
+        a = self.act(self.a(x))
+        return self.add(a, self.act(self.b(y))), {"a": a}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_several_inputs_and_results(tmp_path: Path, form: str) -> None:
+    """Oracle: the model's codes, and its results under their names."""
+    x, y = random(30, 3), random(30, 4, seed=1)
+    model = Two().eval()
+    made = convert(model, calibrate(model, [(x, y)], inputs_of=lambda batch: batch))
+    report = export_onnx(made, tmp_path / "m.onnx", (x[:2], y[:2]), form=form)
+    found = verify(tmp_path / "m.onnx", made, (x, y))
+    assert found.same
+    assert {"model.act", "model.act:2"} <= {each.name for each in found}
+    assert list(report.inputs) == ["input.0", "input.1"]
+    assert list(report.outputs) == ["output.0", "output.1.a"]
+    runner = onnx.reference.ReferenceEvaluator(onnx.load(tmp_path / "m.onnx"))
+    got = runner.run(["output.1.a"], {"input.0": x, "input.1": y})[0]
+    np.testing.assert_array_equal(got, made(tensor(x), tensor(y))[1]["a"].array)
+
+
+# ---- what cannot be ----------------------------------------------------------------------------------------
+
+
+class Functions(Module):
+    """A float op in the code of forward, before codes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.quant, self.last, self.end = (
+            nn.Linear(4, 4),
+            QuantStub(),
+            nn.Linear(4, 2),
+            DeQuantStub(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 4) -> (N, 2)."""
+        y: Tensor = self.end(self.last(self.quant(functional.relu(self.first(x)))))
+        return y
+
+
+def test_modules_and_ops_without_a_form(tmp_path: Path) -> None:
+    """Oracle: one error that names the module or op; no file."""
+    x = random(9, 4)
+    path = tmp_path / "m.onnx"
+    marked = [QuantStub(), nn.Linear(4, 2), DeQuantStub()]
+    normed = nn.Sequential(nn.LayerNorm(4), *marked).eval()
+    cases: list[tuple[Module, str]] = [
+        (convert(normed, calibrate(normed, [x])), r"takes what comes from '0' \(LayerNorm\)"),
+        (quantize_dynamic(nn.Sequential(nn.Linear(4, 3)))[0].eval(), r"comes from '0' \(Dynamic"),
+    ]
+    written = Functions().eval()
+    cases.append((convert(written, calibrate(written, [x])), "'quant' .* an op in the code of a forward"))
+    for model, said in cases:
+        with pytest.raises(SettingError, match=said):
+            export_onnx(model, path, x)
+        assert not path.exists()
+
+
+def test_settings(tmp_path: Path) -> None:
+    """Oracle: one error each, and what was in the file before stays."""
+    model, x = prepared("conv2d")
+    path = tmp_path / "m.onnx"
+    path.write_text("before")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"form": "qoperator"}, "unknown form 'qoperator'"),
+        ({"opset": 12}, "opset must be a whole number from 13 to 25, got 12"),
+        ({"opset": "19"}, "opset must be"),
+    ]
+    for given, said in wrong:
+        with pytest.raises(SettingError, match=said):
+            export_onnx(model, path, x, **given)
+    with pytest.raises(SettingError, match="without a batch"):
+        export_onnx(model, path, x[0])
+    with pytest.raises(SettingError, match="is in training mode"):
+        export_onnx(model.train(), path, x)
+    with pytest.raises(SettingError, match="input is float64"):
+        export_onnx(model.eval(), path, x.astype(np.float64))
+    with pytest.raises(DataError, match="its folder does not exist"):
+        export_onnx(model, tmp_path / "none" / "m.onnx", x)
+    assert path.read_text() == "before"
+
+
+def test_what_is_not_compared(tmp_path: Path) -> None:
+    """Oracle: one error each."""
+    model, x = prepared("linear")
+    path = tmp_path / "m.onnx"
+    export_onnx(model, path, x)
+    with pytest.raises(SettingError, match=r"the graph has no 'model.a/codes'"):
+        verify(path, prepared("add")[0], x)
+    bare = onnx.load(path)
+    del bare.metadata_props[:]
+    with pytest.raises(SettingError, match="was not written by minimp"):
+        verify(bare, model, x)
+    (tmp_path / "text").write_text("no graph")
+    with pytest.raises(DataError, match="is no ONNX file"):
+        verify(tmp_path / "text", model, x)
+    with pytest.raises(DataError, match="there is no such file"):
+        verify(tmp_path / "none", model, x)
+    with pytest.raises(SettingError, match="expected a path or a ModelProto, got a int"):
+        verify(3, model, x)
+
+
+def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: an error that names the extra."""
+    model, x = prepared("linear")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for call in (lambda: export_onnx(model, tmp_path / "m.onnx", x), lambda: verify("m.onnx", model, x)):
+        with pytest.raises(SettingError, match=r'pip install "minimp\[onnx\]"'):
+            call()
