@@ -87,6 +87,7 @@ class SentenceEncoder(nn.Module):
 
         Raises:
             ShapeError: T is more than `context`, or `there` has another shape.
+            DataError: a sentence has no piece, or a number is beyond the vocabulary.
         """
         ids = np.asarray(numbers)
         mask = np.ones(ids.shape, np.bool_) if there is None else np.asarray(there, np.bool_)
@@ -95,6 +96,11 @@ class SentenceEncoder(nn.Module):
                 f"expected (N, T) numbers of pieces, T at most {self.context}, and a mask of that shape, "
                 f"got {ids.shape} and {mask.shape}",
                 op=self._name(), shapes=[ids.shape, mask.shape],
+            )  # fmt: skip
+        if not mask.any(axis=1).all():
+            raise DataError(
+                f"sentence {int(np.argmin(mask.any(axis=1)))} has no piece, and so no mean", op=self._name(),
+                help="WordPiece.encode gives even an empty one [CLS] and [SEP]",
             )  # fmt: skip
         places = np.arange(ids.shape[1])
         x = self.norm(self.words(ids) + self.positions(places) + self.kinds(np.zeros_like(places)))

@@ -147,4 +147,8 @@ def test_inputs_that_do_not_fit(folder: Path) -> None:
     ):
         with pytest.raises(ShapeError, match="expected \\(N, T\\) numbers of pieces"):
             model(numbers, there)
+    with pytest.raises(DataError, match="sentence 1 has no piece"):
+        model(np.ones((2, 3), int), np.array([[True] * 3, [False] * 3]))
+    with pytest.raises(DataError, match="expected indices from 0 to 31, got 32"):
+        model(np.full((1, 2), 32))
     assert vectors(model, ["a " * 50]).shape == (1, WIDTH)

@@ -23,7 +23,7 @@ ODD = [
     "你好世界abc中", "a\u200bb\u00adc\ufeffd", "\u0000a\ufffdb\x7f", "don't—stop…“quoted”",
     "$5+3=8 <b> ^_^ `x` |y| ~z", "#hash_tag@mail.com", "[CLS] a [SEP][MASK] [mask] [ PAD ]",
     "日本語 한국어 ไทย हिन्दी", "😀 e😀e 👩\u200d👩\u200d👧", "ﬁ ① ² ½ Ⅷ", "a" * 100 + " " + "a" * 101,
-    "ᾳ ΐ ŉ ǰ", "\U00020000\U0002b820\U0002b920\uf900", "x\u0335y \u1e9b\u0323",
+    "ᾳ ΐ ŉ ǰ", "a\U00020000b a\U0002b820b a\U0002b920b \uf900", "x\u0335y \u1e9b\u0323",
     "¿qué? ¡no! «si» \u2039a\u203a \u2010 \u2011 \u2012 \u2013 \u2014 \u2015",
 ]  # fmt: skip
 

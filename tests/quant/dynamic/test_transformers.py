@@ -65,7 +65,8 @@ class Definition:
 
         def normal(y: Array) -> Array:
             centred = y - y.mean(axis=-1, keepdims=True)
-            return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + norm.eps) * weight + bias
+            spread = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + norm.eps)
+            return np.asarray(centred / spread * weight + bias)
 
         made: Array = x + block(normal(x)) if self.layer.norm_first else normal(x + block(x))
         return made
