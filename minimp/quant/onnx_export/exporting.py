@@ -104,9 +104,9 @@ def _written(
     for site in seen.sites:
         for value in site.inputs:
             _check_known(graph, value, seen, f"'{site.path}' ({type(site.module).__name__})")
-        there = len(graph.nodes)
+        begun = len(graph.nodes)
         rows[type(site.module)](graph, site.module, site)
-        new = graph.nodes[there:]
+        new = graph.nodes[begun:]
         held = {name for node in new for name in node.input} - read
         read |= held
         size = sum(graph.constants[name].nbytes for name in held if name in graph.constants)
