@@ -2,9 +2,12 @@
 
 - ``sweep``: the noise and the figure of merit of each layer alone, cumulated, and left out; who is to blame.
 - ``correct_bias``: what rounding the weights adds on average, taken off the biases.
+- ``assign``: int8, float16 or float32 for each layer, within a budget.
 - ``saturate``: what sums in saturating int16, which some engines make, change.
 """
 
+from minimp.quant.sensitivity.assigning import assign
+from minimp.quant.sensitivity.assignments import Assigned, Assignment
 from minimp.quant.sensitivity.biases import BiasReport, BiasRow, correct_bias
 from minimp.quant.sensitivity.blaming import Blame
 from minimp.quant.sensitivity.measuring import Advance, Measured
@@ -13,6 +16,6 @@ from minimp.quant.sensitivity.saturating import SaturationReport, SaturationRow,
 from minimp.quant.sensitivity.sweeping import sweep
 
 __all__ = [
-    "Advance", "BiasReport", "BiasRow", "Blame", "Measured", "SaturationReport", "SaturationRow",
-    "SensitivityReport", "SensitivityRow", "correct_bias", "saturate", "sweep",
+    "Advance", "Assigned", "Assignment", "BiasReport", "BiasRow", "Blame", "Measured", "SaturationReport",
+    "SaturationRow", "SensitivityReport", "SensitivityRow", "assign", "correct_bias", "saturate", "sweep",
 ]  # fmt: skip

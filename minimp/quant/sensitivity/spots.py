@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from minimp.errors import SettingError
 from minimp.nn import Identity, ModuleList
 from minimp.nn.module import Module
 from minimp.quant.affine import Affine, dequantize
@@ -181,8 +182,10 @@ class Bench(Module):
         forms = _forms(layer, built, place.inputs, place.output)
         site = Site(paths[0], type(layer).__name__, layer, built, place.inputs, place.output, Spot(forms))
         for each in islands if site.keepable else ():
-            island = FloatIsland(copy.deepcopy(layer), place.output, each)
-            island.path = paths[0]
+            try:
+                island = FloatIsland(copy.deepcopy(layer), place.output, each)
+            except SettingError:  # float16 cannot hold its weights: it has no such form
+                continue
             forms[each] = OnCodes(island, place.inputs)
         for path in paths:
             if path:
