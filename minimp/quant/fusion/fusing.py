@@ -15,6 +15,7 @@ from minimp.nn.module import Module
 from minimp.quant.fusion.checks import NORMS, group_fault
 from minimp.quant.fusion.flow import Flow, follow, listed
 from minimp.quant.fusion.folding import values
+from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.fusion.patterns import PATTERNS, Classes, Pattern, chosen, name_of
 from minimp.quant.fusion.reports import Changed, FusionReport, FusionRow, difference
 
@@ -160,7 +161,7 @@ def held_to(before: Flow, after: Flow, tolerance: float | None, op: str) -> Chan
 
 def _found(flow: Flow, allowed: _Patterns) -> list[Group]:
     """Return the rows of modules to fuse, in the order of running; no module is in two of them."""
-    taken: set[int] = set()
+    taken = _fused_before(flow.model)
     groups: list[Group] = []
     for module in _in_running_order(flow):
         row: list[Module] = [module]
@@ -178,6 +179,11 @@ def _found(flow: Flow, allowed: _Patterns) -> list[Group]:
             paths = tuple(flow.paths[id(each)][0] for each in best)
             groups.append(Group(paths, allowed[_classes(best)]))
     return groups
+
+
+def _fused_before(model: Module) -> set[int]:
+    """Return the ids of modules that are halves of a pair already."""
+    return {id(each) for pair in model.modules() if isinstance(pair, WithReLU) for each in pair}
 
 
 def _classes(row: Sequence[Module]) -> Classes:
@@ -198,12 +204,13 @@ def _in_order(
     inside = {path: group for group in groups for path in group.paths}
     ran = _in_running_order(flow)
     others = [each for each in flow.model.modules() if not flow.calls_of(each)]
+    before = _fused_before(flow.model)
     rows: list[FusionRow] = []
     for module in [*ran, *others]:
         path = flow.paths[id(module)][0]
         if path in fused:
             rows.append(fused[path])
-        headless = path not in inside and _follows(module, allowed)
+        headless = path not in inside and id(module) not in before and _follows(module, allowed)
         if headless or (path in fused and _could_fold(flow, module, allowed)):
             rows.append(FusionRow((path,), type(module).__name__, _why(flow, module, inside, allowed)))
     return tuple(rows)

@@ -130,7 +130,7 @@ class FakeQuantize(Module):
         try:
             watch.observe(x)
         except MinimpError as fault:
-            text = str(fault).partition("\n")[0]
+            text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
             raise DataError(f"{self.where or 'input'}: {text}", op="FakeQuantize", help=fault.help) from fault
         chosen = watch.affine()
         _put(self.min_val, watch.min_val)

@@ -231,9 +231,10 @@ class _Builder:
                 self.model = twin
         for each in paths[1:]:
             self.model.set_submodule(each, Identity())
-        source = getattr(twin, "source", None)
-        output = "as " + source[0].where.removeprefix("the output of ") if source else ""
-        shown = output or self._codes(twin.activation_post_process)
+        if isinstance(twin, RoundedAgain):
+            shown = "as " + twin.source[0].where.removeprefix("the output of ")
+        else:
+            shown = self._codes(twin.activation_post_process)
         kind = type(twin).__name__ if isinstance(twin, Weighted) else type(twin.to_float()).__name__
         self.rows.append(PreparedRow(paths, kind, weight, shown))
 

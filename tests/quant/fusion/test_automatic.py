@@ -283,3 +283,13 @@ def test_the_report_is_a_table_of_at_most_100_columns() -> None:
     assert text.startswith("1 fused, 0 not; 72 bytes of parameters and buffers saved\n")
     assert len(report) == len(list(report)) == 1
     assert report.bytes_saved == 4 * 4 * 4 + 8  # gamma, beta, mean, var; the count of batches
+
+
+def test_what_was_fused_before_stays() -> None:
+    """Oracle: the model that was fused once: fusing it again changes nothing, pairs above all."""
+    x = tensor(np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5), nn.ReLU()).eval()
+    once, report = fuse(model, x)
+    again, nothing = fuse(once, x)
+    assert (len(report.fused), len(nothing.fused)) == (2, 0)
+    assert repr(again) == repr(once)
