@@ -121,6 +121,15 @@ def _outliers(facts: ActivationFacts) -> str:
     )
 
 
+def _uneven(facts: ActivationFacts) -> str:
+    if not facts.unevenness >= UNEVEN:
+        return ""
+    return (
+        f"a quarter of the channels stay below 1/{facts.unevenness:.3g} of the range, which channel "
+        f"{facts.channel} sets with {facts.peak:.3g}"
+    )
+
+
 WEIGHT_CAUSES = (
     Cause("few codes", _few, "Give it 8 bits, or train with the codes it has (QAT)"),
     Cause("large bias", _bias, "Look at this bias, or keep the layer in floats: keep_float"),
@@ -140,6 +149,7 @@ ACTIVATION_CAUSES = (
         "outlier channel", _loud_channel,
         "Move its scale into the next layer's weights (mp.quant.equalize), or end the codes here",
     ),
+    Cause("uneven channels", _uneven, "Move scale between layers first: mp.quant.equalize(model, x)"),
     Cause("outliers", _outliers, "Cut the range (PercentileObserver), or end the codes here"),
 )  # fmt: skip
 """What to look for in results."""

@@ -56,6 +56,7 @@ class ActivationFacts:
         peak: the largest |value|.
         channel: the channel in which the peak is.
         channel_ratio: the peak over the median channel's largest |value|; NaN of fewer than three channels.
+        unevenness: the peak over the lower quartile of channels' largest |value|; NaN likewise.
     """
 
     codes: int
@@ -65,6 +66,7 @@ class ActivationFacts:
     peak: float
     channel: int
     channel_ratio: float
+    unevenness: float
 
 
 def weight_facts(site: Site) -> WeightFacts | None:
@@ -123,11 +125,14 @@ class _Seen:
         counts = self.counts.copy()
         counts[zero] = 0
         channel = int(np.argmax(self.peaks))
-        usual = float(np.median(self.peaks[self.peaks > 0])) if self.peaks.any() else 0.0
-        ratio = float(self.peaks[channel]) / usual if self.peaks.size >= 3 and usual else math.nan
+        ratios = [math.nan, math.nan]
+        if self.peaks.size >= 3 and self.peaks.any():
+            ratios = [
+                float(self.peaks.max() / np.quantile(self.peaks[self.peaks > 0], q)) for q in (0.5, 0.25)
+            ]
         return ActivationFacts(
             counts.size, _middle_of(counts), self.clipped / max(self.size, 1), self.reach,
-            float(self.peaks.max(initial=0)), channel, ratio,
+            float(self.peaks.max(initial=0)), channel, *ratios,
         )  # fmt: skip
 
 

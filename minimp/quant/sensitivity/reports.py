@@ -16,6 +16,8 @@ from minimp.quant.sensitivity.measuring import Measured
 __all__ = ["SensitivityReport", "SensitivityRow", "number"]
 
 PATH = 24
+LITTLE = 30.0
+"""From here on noise is a thousandth of the power, and labels seldom change."""
 MEANING = (
     "SQNR is the power of the float model's output over that of what differs, in dB: 6 dB a bit, 20 dB where "
     "noise is 1 % of the power, the larger the better. 'alone': this place on codes, the rest in floats. "
@@ -179,7 +181,8 @@ class SensitivityReport:
         found = self.blame()
         if not found:
             return ["nothing is lost anywhere"]
-        lines = ["what costs most:"]
+        little = self.whole.sqnr_db >= LITTLE
+        lines = ["what costs most, though little is lost:" if little else "what costs most:"]
         for each in found:
             lines += wrap(str(each), WIDTH, initial_indent="- ", subsequent_indent="  ")
         return lines

@@ -225,6 +225,22 @@ def test_a_layer_whose_channels_were_rescaled_is_named() -> None:
     assert named.sqnr_db + 15 < cured.sqnr_db
 
 
+def test_uneven_channels_of_results_are_named() -> None:
+    """Oracle: half the channels of a layer were made 1/64 of what they were, the next makes up for it."""
+    model, x = chain()
+    factors = np.where(np.arange(16) % 2, 1 / 64, 1.0)
+    uneven, _ = rescale_channels(model, tensor(x[:4]), factors={"2": factors})
+    (worst,) = sweep(uneven, calibrate(uneven, [x]), [x]).blame(1)
+    assert (worst.path, worst.part, worst.cause) in {
+        ("2", "activations", "uneven channels"), ("4", "weights", "input ranges"),
+    }  # fmt: skip
+    found = {
+        (each.path, each.part): each.cause for each in sweep(uneven, calibrate(uneven, [x]), [x]).blame(0)
+    }
+    assert found["2", "activations"] == "uneven channels"
+    assert found["4", "weights"] == "input ranges"
+
+
 def test_a_result_with_an_outlier_is_named() -> None:
     """Oracle: the layer one of whose channels was given a constant 2000; the others are not blamed."""
     model, x = chain()
@@ -298,7 +314,7 @@ def test_the_table_fits() -> None:
         text = str(sweep(model, calibration, labelled(model, x), metric=metric, by_damage=True))
         assert all(len(line) <= 100 for line in text.splitlines())
         assert text.isascii()
-        assert all(word in text for word in ("first.0", "20 dB", "what costs most:", "without", "made"))
+        assert all(word in text for word in ("first.0", "20 dB", "what costs most", "without", "made"))
     assert "accuracy" not in str(sweep(model, calibration, [x]))
 
 
