@@ -40,7 +40,6 @@ def test_contenders_compute_the_same() -> None:
     assert one.std() > 10
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_quantising_is_of_one_scale_or_of_channels() -> None:
     """Oracle: by hand: -4 to 3 in 255 steps has 0 at 146, and what is read back is (q - 146) 7 / 255; where
@@ -67,6 +66,7 @@ def test_bytes_are_counted() -> None:
     assert least < made < least + 100
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_each_figure_is_its_ratio() -> None:
     """Oracle: a clock that gives each contender a time of its own, in every round: quotients by hand."""
