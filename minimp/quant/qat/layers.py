@@ -115,7 +115,8 @@ class Weighted(Twin):
         if bias is None or not self.source or not all(getattr(each, "rounding", False) for each in switches):
             return bias
         scales = [np.asarray(each.affine().scale) for each in switches if isinstance(each, FakeQuantize)]
-        steps = np.broadcast_to(scales[0] * scales[1], bias.shape)
+        with np.errstate(over="ignore"):  # the op refuses an infinite scale in words
+            steps = np.broadcast_to(scales[0] * scales[1], bias.shape)
         zero, limit = np.zeros(bias.shape, np.int32), 1 << 62
         return functional.fake_quantize_per_channel_affine(bias, steps, zero, 0, -limit, limit)
 
