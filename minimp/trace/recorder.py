@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import frexp
 from threading import RLock, get_ident
 from time import perf_counter_ns
 from typing import Any
 
-from minimp.formats import Format
+from minimp.formats import Format, bfloat16, float16, float32
 from minimp.modes import MODES
 from minimp.nn import Module
 from minimp.policy import format_of
@@ -21,7 +22,7 @@ from minimp.trace.identity import ByIdentity
 from minimp.trace.roundings import Roundings, watch_roundings
 from minimp.trace.shadow import Judged, Shadow
 from minimp.trace.sites import Modules, ModuleStack, user_line
-from minimp.trace.statistics import Stats, measure, targets_of
+from minimp.trace.statistics import Stats, measure, moved, targets_of
 from minimp.trace.stores import Store
 from minimp.trace.updates import Updates
 from minimp.trace.values import Values
@@ -206,7 +207,9 @@ class Recorder:
                 found.append(None)
                 continue
             form = format_of(array.dtype)
-            stats = self._stats(array, form, node.backend, event.phase) if wanted else None
+            stats = self._widened(event, array, form, inputs) if wanted else None
+            if wanted and stats is None:
+                stats = self._stats(array, form, node.backend, event.phase)
             links: tuple[Link, ...] = ()
             if edge is not None:
                 self._given.put(edge, (*(self._given.get(edge) or ())[-MOST_LINKS:], number))
@@ -221,6 +224,17 @@ class Recorder:
             found.append(Side(_name(form, array), array.shape, stats, links, None, flushed, burst, reach))
         self.roundings.forget()
         return tuple(found)
+
+    def _widened(
+        self, event: Event, array: Array, form: Format | None, inputs: Sequence[Side | None]
+    ) -> Stats | None:
+        """Return the statistics of the result of a cast to a wider format: its input's, moved by nothing."""
+        if event.node.op.name != "cast" or form is not float32 or inputs[0] is None:
+            return None
+        came = inputs[0].stats
+        if came is None or format_of(event.inputs[0].dtype) not in (float16, bfloat16):
+            return None
+        return moved(came, 0, form, array.nbytes)
 
     def _lost(
         self, event: Event, array: Array, stats: Stats, inputs: Sequence[Side | None], clean: bool
@@ -273,7 +287,8 @@ class Recorder:
             if name == "cast_weights":
                 self.steps += 1
                 here.step = self.steps
-                self.names.add(step.model)
+                if self.names.path(step.model) is None:
+                    self.names.add(step.model)
             if self.shadow is not None:
                 self.shadow.inherits = not isinstance(step.scaler, LayerwiseScaler)
             if name == "update" and self.statistics:
@@ -299,7 +314,7 @@ class Recorder:
         sides, errors = [], []
         facts = {**stage_facts(name, step, state), **self._updates.end(step.optimizer, state, name)}
         for path, tensor in tensors.items():
-            sides.append(self._made_by_stage(name, path, tensor, state, wanted))
+            sides.append(self._made_by_stage(step, name, path, tensor, state, wanted))
             errors.append(self._leaf_error(name, path, tensor, state) if wanted else None)
         made = TraceEvent(
             self._count, "stage", name, "", user_line(), name, here.step, (), tuple(sides),
@@ -313,21 +328,35 @@ class Recorder:
             here.step = 0
         self.roundings.forget()
 
-    def _made_by_stage(self, stage: str, path: str, tensor: Any, state: Any, wanted: bool) -> Side:
+    def _made_by_stage(self, step: Any, stage: str, path: str, tensor: Any, state: Any, wanted: bool) -> Side:
         array = tensor.array
         form, origin = format_of(array.dtype), self._origins.get(array)
         links: tuple[Link, ...] = () if origin is None or origin.number is None else (origin.number,)
         if stage == "backward":
             links = self._given.pop(state.parameters[path]) or links
-        stats = self._stats(array, form, tensor.backend, f"stage {stage}") if wanted else None
+        stats = None
+        if wanted and stage == "unscale" and step.micro_batches == 1:
+            stats = self._unscaled(state, path, array)
+        if wanted and stats is None:
+            stats = self._stats(array, form, tensor.backend, f"stage {stage}")
         if origin is None or origin.number is None:
             self._origins.put(array, Origin(self._count, stats))
         return Side(_name(form, array), array.shape, stats, links, name=path)
 
+    def _unscaled(self, state: Any, path: str, array: Array) -> Stats | None:
+        """Return the statistics of a gradient divided by a power of two: those before, moved."""
+        grad = state.parameters[path].grad
+        origin = None if grad is None else self._origins.get(grad.array)
+        before = None if origin is None else origin.stats
+        part, power = frexp(state.scale)
+        if before is None or not before.size or part != 0.5 or format_of(array.dtype) is not float32:
+            return None
+        return moved(replace(before, cuts={}), 1 - power, float32, array.nbytes)
+
     def _leaf_error(self, stage: str, path: str, tensor: Any, state: Any) -> OpError | None:
         if stage != "backward" or self.shadow is None:
             return None
-        return self.shadow.leaf(state.parameters[path], tensor.array)
+        return self.shadow.leaf(state.parameters[path], tensor.array, tensor.backend)
 
 
 def stage_facts(name: str, step: Any, state: Any) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def watch_roundings(backend: Any) -> None:
             if not sinks or format is None or format.bits > 16 or array.dtype == format.dtype:
                 return plain(array, format)
             xp = backend.xp
-            zeros = array.size - int(xp.count_nonzero(array))
+            zeros = array.size - int(xp.count_nonzero(array != 0))
             infinite = int(xp.count_nonzero(xp.isinf(array)))
             reach = max(float(array.max()), -float(array.min())) if array.size else 0.0
             low = plain(array, format)  # may take the memory of `array` over

@@ -16,14 +16,15 @@ import numpy as np
 
 from minimp.door import OPS
 from minimp.errors import MinimpError
-from minimp.formats import Format, float64, get
+from minimp.formats import Format, float64
 from minimp.policy import format_of
-from minimp.tape import Array, Edge, Event, Node
+from minimp.tape import Array, Event, Node
+from minimp.trace.distances import Distances, distances, relative
 from minimp.trace.events import Error, OpError
 from minimp.trace.identity import ByIdentity
-from minimp.trace.statistics import measure, targets_of
+from minimp.trace.statistics import Stats, cuts_of, measure, targets_of
 
-__all__ = ["Shadow", "compare", "ulp_of"]
+__all__ = ["Shadow"]
 
 FAULTS = (MinimpError, ValueError, TypeError, IndexError, AttributeError)
 WITHOUT = ("fp8", "quant")
@@ -62,6 +63,8 @@ class Shadow:
         self._arrays: ByIdentity[Twin] = ByIdentity()
         self._nodes: ByIdentity[tuple[Node, Node]] = ByIdentity()
         self._arriving: ByIdentity[Array] = ByIdentity()
+        self._parts: ByIdentity[tuple[Array, OpError]] = ByIdentity()
+        self._measured: ByIdentity[Stats] = ByIdentity()
 
     def see(self, event: Event) -> tuple[Judged | None, ...]:
         """Run an op or a gradient in float64; return one judgement for each output."""
@@ -77,14 +80,19 @@ class Shadow:
             self.notes[op.name] = str(fault).split("\n")[0]
             return nothing
 
-    def leaf(self, leaf: Any, grad: Array) -> OpError | None:
+    def leaf(self, leaf: Any, grad: Array, backend: Any) -> OpError | None:
         """Return the error of a leaf's gradient after backward, and forget the shadow's."""
         pure = self._arriving.pop(leaf)
         form = format_of(grad.dtype)
         if pure is None or form is None or pure.shape != grad.shape:
             return None
-        error = compare(_wide(grad), pure, form)
-        return OpError(Error(), error, error, error.relative, _unrounded(pure, form))
+        held = self._parts.get(grad)
+        if held is not None and held[0] is pure:  # one op alone made it
+            total, unrounded = held[1].total, held[1].unrounded
+        else:
+            total = distances(backend.wide(grad), pure, pure, form).made
+            unrounded = self._unrounded(pure, form)
+        return OpError(Error(), total, total, total.relative, unrounded)
 
     # ---- forward ----------------------------------------------------------------------------------------
 
@@ -103,9 +111,9 @@ class Shadow:
         if node.recording:
             self._nodes.put(node, (first, second))
         entering = max((t.relative for t in twins if t is not None), default=0.0)
-        judged = _judge(_wide(result), exact, pure, form, entering)
-        self._arrays.put(result, Twin(pure, judged.error.total.relative))
-        return (judged,)
+        found = distances(node.backend.wide(result), exact, pure, form)
+        self._arrays.put(result, Twin(pure, found.total.relative))
+        return (_judged(found, entering, None),)
 
     # ---- backward ---------------------------------------------------------------------------------------
 
@@ -116,20 +124,21 @@ class Shadow:
         if pair is None:
             return (None,) * len(event.outputs)
         given = _wide(grad)
-        exacts = node.op.differentiate(pair[0], given)
-        pures, entering = exacts, 0.0
+        exacts = pures = _differentiated(node, pair[0], given)
+        entering = 0.0
         if arrived is not None or pair[1] is not pair[0]:
-            pures = node.op.differentiate(pair[1], given if arrived is None else arrived)
+            pures = _differentiated(node, pair[1], given if arrived is None else arrived)
         if arrived is not None:
-            entering = _relative(given - arrived, arrived)
+            entering = relative(given, arrived)
         return tuple(
-            self._judged_part(node.inputs[i], part, exacts[i], pures[i], entering)
+            self._judged_part(node, i, part, exacts[i], pures[i], entering)
             for i, part in enumerate(event.outputs)
         )
 
     def _judged_part(
-        self, edge: Edge | None, part: Array | None, exact: Array, pure: Array, entering: float
+        self, node: Node, i: int, part: Array | None, exact: Array, pure: Array, entering: float
     ) -> Judged | None:
+        edge = node.inputs[i]
         if part is None or edge is None or exact is None or pure is None:
             return None
         if self.inherits:
@@ -138,7 +147,30 @@ class Shadow:
         form = format_of(part.dtype)
         if form is None:
             return None
-        return _judge(_wide(part), exact, pure, form, entering, unrounded=True)
+        found = distances(node.backend.wide(part), exact, pure, form)
+        judged = _judged(found, entering, self._unrounded(pure, form))
+        self._parts.put(part, (pure, judged.error))
+        return judged
+
+    def _unrounded(self, pure: Array, form: Format) -> Stats:
+        """Return the statistics of a float64 gradient, once where a cast hands it on."""
+        targets = targets_of(form)
+        held = self._measured.get(pure)
+        if held is None or not {n for each in targets for n in cuts_of(each)} <= held.cuts.keys():
+            host = np.ascontiguousarray(pure)
+            held = measure(host, float64, host, targets)
+            self._measured.put(pure, held)
+        return held
+
+
+def _differentiated(node: Node, twin: Node, grad: Array) -> Sequence[Array]:
+    """Return the gradients of a float64 node; a cast hands them on as they are."""
+    return (grad,) if node.op.name == "cast" else node.op.differentiate(twin, grad)
+
+
+def _judged(found: Distances, entering: float, unrounded: Stats | None) -> Judged:
+    error = OpError(found.made, found.inherited, found.total, entering, unrounded)
+    return Judged(error, found.flushed, found.overflowed)
 
 
 def _run(node: Node, inputs: Sequence[Any], result: Array) -> tuple[Node, Array]:
@@ -156,60 +188,3 @@ def _run(node: Node, inputs: Sequence[Any], result: Array) -> tuple[Node, Array]
 def _wide(x: Any) -> Any:
     """Return floating arrays as float64, anything else as it is."""
     return x.astype(np.float64) if hasattr(x, "dtype") and format_of(x.dtype) is not None else x
-
-
-def _judge(
-    got: Array, exact: Array, pure: Array, form: Format, entering: float, *, unrounded: bool = False
-) -> Judged:
-    made = compare(got, exact, form)
-    inherited, total = Error(), made
-    if pure is not exact:
-        inherited, total = compare(exact, pure, form), compare(got, pure, form)
-    error = OpError(made, inherited, total, entering, _unrounded(pure, form) if unrounded else None)
-    zero = got == 0
-    flushed = int(np.count_nonzero(exact[zero])) if zero.any() else 0
-    infinite = np.isinf(got)
-    burst = int(np.count_nonzero(np.isfinite(exact[infinite]))) if infinite.any() else 0
-    return Judged(error, flushed, burst)
-
-
-def _unrounded(pure: Array, form: Format) -> Any:
-    host = np.ascontiguousarray(pure)
-    return measure(host, float64, host, targets_of(form))
-
-
-# ---- distances --------------------------------------------------------------------------------------------
-
-
-def compare(got: Any, exact: Any, form: Format | str) -> Error:
-    """Return how far `got` is from `exact`, float64 arrays of one shape, in ulps of `form` and as a norm."""
-    form = get(form)
-    gap = np.abs(got - exact)
-    if not gap.size or not gap.any():
-        return Error()
-    if not np.isfinite(gap).all():
-        known = np.isfinite(gap)
-        gap, exact = gap[known], exact[known]
-        if not gap.size:
-            return Error()
-    ulps = gap / ulp_of(exact, form)
-    return Error(float(ulps.max()), float(ulps.mean()), _relative(gap, exact))
-
-
-def ulp_of(exact: Any, form: Format) -> Any:
-    """Return one unit in the last place of `form` at each float64 number; below the normal ones it is even.
-
-    The exponent is read off the bits.
-    """
-    lowest = 1023 + round(np.log2(form.smallest_normal))
-    powers = (np.ascontiguousarray(exact).view(np.int64) >> 52) & 0x7FF
-    powers = np.maximum(np.maximum(powers, lowest) - form.mantissa_bits, 1)
-    return (powers << 52).view(np.float64)
-
-
-def _relative(gap: Any, exact: Any) -> float:
-    """Return |gap| / |exact| by norms; what is not finite counts as nothing."""
-    over, under = (float(np.sqrt(np.dot(x.reshape(-1), x.reshape(-1)))) for x in (gap, exact))
-    if not np.isfinite([over, under]).all():
-        return 0.0
-    return over / under if under else (0.0 if not over else float("inf"))

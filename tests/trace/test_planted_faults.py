@@ -110,7 +110,7 @@ def test_a_missing_cast_is_named() -> None:
 
 
 def test_swallowed_updates_are_counted_by_parameter() -> None:
-    """Oracle: NumPy on the weights before and after: those that did not move, though their update was not 0."""
+    """Oracle: NumPy on the weights before and after: those that an update did not move."""
     step = make_step("bf16", lr=1e-4, optimizer=mp.optim.SGD)
     before = {name: np.array(p.array, np.float32) for name, p in step.model.named_parameters()}
     with trace.record() as made:

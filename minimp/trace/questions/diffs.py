@@ -12,8 +12,8 @@ import numpy as np
 from minimp import formats
 from minimp.errors import FormatError
 from minimp.formats import Format
+from minimp.trace.distances import ulp_of
 from minimp.trace.events import Side, TraceEvent
-from minimp.trace.shadow import ulp_of
 from minimp.trace.stores import Kept
 
 __all__ = ["Difference", "Divergence", "divergence"]

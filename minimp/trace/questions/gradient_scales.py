@@ -26,6 +26,8 @@ __all__ = ["Fate", "GradientScales", "ScaledGradients", "gradients_at_scales"]
 
 WIDTH, BAR, SHOWN = 100, 30, 20
 Binades = Counter[int]
+WIDE = (formats.float16, formats.bfloat16)
+"""What wide gradients are asked to fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,8 @@ def _by(side: object, i: int) -> str:
 
 def _target(form: Format, into: Format | str | None, stats: Stats) -> Format:
     """Return the format to fit: the gradient's own, float16 for wide ones, or what was asked for."""
-    fmt = formats.get(into) if into is not None else form if form.bits <= 16 else formats.float16
+    usual = next((f for f in (form, *WIDE) if f.bits <= 16 and set(cuts_of(f)) <= set(stats.cuts)), form)
+    fmt = usual if into is None else formats.get(into)
     if not set(cuts_of(fmt)) <= set(stats.cuts):
         raise SettingError(
             f"gradients in {form.name} were not counted for {fmt.name}", op="trace.gradients_at_scales",

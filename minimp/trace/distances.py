@@ -1,0 +1,134 @@
+"""How far results are from float64 ones, in ulps and as norms; block by block, which stays in cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minimp.formats import Format
+from minimp.trace.events import Error
+
+__all__ = ["Distances", "distances", "relative", "ulp_of"]
+
+Array = npt.NDArray[Any]
+BLOCK = 16384
+POWER = np.uint64(0xFFF0_0000_0000_0000)
+"""The bits of a float64 that are not its fraction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """The errors of a result, and what its rounding made zero or infinite.
+
+    Attributes:
+        made: the result against `exact`.
+        inherited: `exact` against `pure`.
+        total: the result against `pure`.
+        flushed: zeros where `exact` is not 0.
+        overflowed: infinities where `exact` is finite.
+    """
+
+    made: Error
+    inherited: Error
+    total: Error
+    flushed: int
+    overflowed: int
+
+
+class _Sum:
+    """The errors of one kind, added up over blocks."""
+
+    def __init__(self) -> None:
+        self.most = self.total = self.squares = self.norm = 0.0
+        self.count = 0
+
+    def add(self, gap: Array, unit: Array, against: Array) -> bool:
+        """Add a block: `gap` is taken over; return whether all of it was finite."""
+        np.abs(gap, out=gap)
+        highest = float(gap.max())
+        if highest == 0.0:  # nothing to add but the size of what it is compared with
+            self.norm += float(np.dot(against, against))
+            self.count += gap.size
+            return True
+        if not highest < np.inf:
+            known = np.isfinite(gap)
+            if known.any():
+                self.add(gap[known], unit[known], against[known])
+            return False
+        self.squares += float(np.dot(gap, gap))
+        self.norm += float(np.dot(against, against))
+        np.divide(gap, unit, out=gap)
+        self.most = max(self.most, float(gap.max()))
+        self.total += float(gap.sum())
+        self.count += gap.size
+        return True
+
+    def error(self, form: Format) -> Error:
+        """Return the error in ulps of `form`; a relative error that is no number counts as nothing."""
+        digits = 2.0**form.mantissa_bits
+        part = relative_of(self.squares, self.norm)
+        return Error(self.most * digits, self.total * digits / max(self.count, 1), part)
+
+
+def distances(got: Array, exact: Array, pure: Array, form: Format) -> Distances:
+    """Return the errors of a result in `form` against float64 results of one shape.
+
+    Args:
+        got: the result, in float32 or float64.
+        exact: the op in float64 on the same inputs.
+        pure: the op in float64 on the shadow's inputs; `exact` itself if they are the same.
+        form: its format; ulps are those at `exact`.
+    """
+    flat, truth, clean = (np.asarray(x).reshape(-1) for x in (got, exact, pure))
+    alike = pure is exact
+    made, inherited, total = _Sum(), _Sum(), _Sum()
+    gap, unit = np.empty(BLOCK), np.empty(BLOCK)
+    flushed = overflowed = 0
+    lowest = form.smallest_normal
+    for start in range(0, flat.size, BLOCK):
+        x, e, p = (each[start : start + BLOCK] for each in (flat, truth, clean))
+        d, u = gap[: x.size], unit[: x.size]
+        _powers_of_two(e, lowest, u)
+        finite = made.add(np.subtract(x, e, out=d), u, e)
+        zeros = int(np.count_nonzero(x == 0))
+        flushed += int(np.count_nonzero(e[x == 0])) if zeros else 0
+        overflowed += 0 if finite else int(np.count_nonzero(np.isinf(x) & np.isfinite(e)))
+        if not alike:
+            inherited.add(np.subtract(e, p, out=d), u, p)
+            total.add(np.subtract(x, p, out=d), u, p)
+    error = made.error(form)
+    if alike:
+        return Distances(error, Error(), error, flushed, overflowed)
+    return Distances(error, inherited.error(form), total.error(form), flushed, overflowed)
+
+
+def _powers_of_two(exact: Array, lowest: float, out: Array) -> None:
+    """Write the largest power of two that is no larger than each number, and at least `lowest`."""
+    np.abs(exact, out=out)
+    np.maximum(out, lowest, out=out)
+    bits = out.view(np.uint64)
+    np.bitwise_and(bits, POWER, out=bits)
+
+
+def ulp_of(exact: Any, form: Format) -> Any:
+    """Return one unit in the last place at each float64 number; subnormal ones have the same."""
+    found = np.empty(np.shape(exact))
+    _powers_of_two(np.asarray(exact), form.smallest_normal, found)
+    return found * 2.0**-form.mantissa_bits
+
+
+def relative(got: Any, exact: Any) -> float:
+    """Return |got - exact| / |exact| by norms."""
+    gap, truth = (np.asarray(x).reshape(-1) for x in (got - exact, exact))
+    return relative_of(float(np.dot(gap, gap)), float(np.dot(truth, truth)))
+
+
+def relative_of(squares: float, norm: float) -> float:
+    """Return the root of the quotient: 0 of 0 / 0 and of what is not finite."""
+    if not (squares < np.inf and norm < np.inf):
+        return 0.0
+    return sqrt(squares / norm) if norm else (0.0 if not squares else float("inf"))
