@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from minimp.cli.train_view import OnStep
 from minimp.data import AnyParts, DataLoader
-from minimp.errors import SettingError
+from minimp.errors import MinimpError, SettingError
 from minimp.models import ModelKind
 from minimp.nn import Module
 from minimp.optim import Adam
@@ -16,7 +16,7 @@ from minimp.quant.qat import QATSchedule
 from minimp.quant.qat.layers import Folded
 from minimp.runlog import StepRecord
 from minimp.step import TrainStep
-from minimp.trainer import Trainer
+from minimp.trainer import RunResult, Trainer
 
 __all__ = ["EPOCHS", "RATE", "Training", "train"]
 
@@ -59,38 +59,59 @@ def train(prepared: Module, data: AnyParts, kind: ModelKind, how: Training) -> s
     rows = len(data.train)
     loader = DataLoader(data.train, min(how.batch, rows), shuffle=True, seed=how.seed)
     steps = how.steps or (how.epochs or EPOCHS) * len(loader)
-    freeze = max(int(FROZEN * steps), 1, how.delay) if how.freeze is None else how.freeze
-    schedule = _schedule(prepared, how.delay, freeze, steps)
+    freeze = _freeze(how, steps)
+    schedule = _schedule(prepared, how.delay, freeze)
     step = TrainStep(prepared, kind.loss_fn, Adam(prepared.parameters(), lr=how.lr), "fp32")
     trainer = Trainer(step, loader)
     with how.show(steps) as show:
 
         def after(record: StepRecord) -> None:
-            schedule.step()
+            if schedule is not None:
+                schedule.step()
             show(record)
 
         trainer.on_step = after
-        result = trainer.run(steps)
-    if result.diverged_at is not None:
-        raise SettingError(
-            f"training diverged: from step {result.diverged_at} on no loss was finite", op="quantize",
-            help=f"try a smaller --lr than {how.lr:g}",
-        )  # fmt: skip
+        result = _run(trainer, steps, how.lr)
     prepared.eval()
+    still = "" if freeze is None else f"; ranges stand still from step {freeze:,}"
     delayed = f", rounding from step {how.delay}" if how.delay else ""
     return (
-        f"{steps:,} steps of {loader.batch_size} {data.train.unit}, Adam lr {how.lr:g}{delayed}; ranges "
-        f"stand still from step {freeze:,}; last loss {result.records[-1].loss:.4g}"
+        f"{steps:,} steps of {loader.batch_size} {data.train.unit}, Adam lr {how.lr:g}{delayed}{still}; "
+        f"last loss {result.records[-1].loss:.4g}"
     )
 
 
-def _schedule(prepared: Module, delay: int, freeze: int, steps: int) -> QATSchedule:
-    """Return the schedule; batch norms freeze with the ranges, where there are any."""
-    for name, value in (("delay", delay), ("freeze", freeze)):
-        if value >= steps and value:
+def _run(trainer: Trainer, steps: int, lr: float) -> RunResult:
+    """Do the steps; weights that grow without end are told as what they are."""
+    try:
+        result = trainer.run(steps)
+    except MinimpError as fault:
+        if not str(fault.op).lower().startswith(("fakequantize", "fake_quantize")):
+            raise
+        text = str(fault).partition("\n")[0]
+        said = f"training diverged after step {trainer.done}: {text}"
+        raise SettingError(said, op="quantize", help=f"try a smaller --lr than {lr:g}") from fault
+    if result.diverged_at is not None:
+        said = f"training diverged: from step {result.diverged_at} on no loss was finite"
+        raise SettingError(said, op="quantize", help=f"try a smaller --lr than {lr:g}")
+    return result
+
+
+def _freeze(how: Training, steps: int) -> int | None:
+    """Return the step at which ranges freeze; None where there are too few steps for it."""
+    for name, value in (("delay", how.delay), ("freeze", how.freeze or 0)):
+        if value >= steps:
             raise SettingError(
                 f"--{name} {value} cannot act: there are {steps} steps", help=f"give fewer than {steps}"
             )
+    usual = max(int(FROZEN * steps), how.delay)
+    return (usual or None) if how.freeze is None else how.freeze
+
+
+def _schedule(prepared: Module, delay: int, freeze: int | None) -> QATSchedule | None:
+    """Return the schedule, if there is one; batch norms freeze with the ranges, where there are any."""
+    if freeze is None and not delay:
+        return None
     norms = any(isinstance(each, Folded) for each in prepared.modules())
     still = {"freeze_batch_norm": freeze} if norms else {}
     return QATSchedule(prepared, delay=delay, freeze_observers=freeze, **still)
