@@ -106,7 +106,7 @@ def test_a_transposed_convolution_is_qnnpacks(qnnpack: Any, axes: int, case: Any
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_layers_by_whole_numbers(mode: str, symmetric: bool) -> None:
-    """Oracle: the definitions in int64, a scale for each output channel, and the reference of requantising."""
+    """Oracle: the definitions in int64, a scale for each output channel, and requantising's reference."""
     rng = np.random.default_rng(3)
     x, b = floats(rng, (5, 4, 9), 0.3), floats(rng, (6,))
     into, out = affine_of(x), affine_of(floats(rng, (50,)), INT8)

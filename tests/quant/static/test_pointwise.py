@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimp import functional
+from minimp import functional, nn
 from minimp.errors import FormatError, SettingError, ShapeError
+from minimp.nn.module import Module
 from minimp.quant import Affine, QTensor
 from minimp.quant.modules import (
     Add,
     DeQuantize,
     DeQuantStub,
+    Mul,
     Quantize,
     QuantizedAdaptiveAvgPool2d,
     QuantizedAdd,
@@ -24,11 +26,16 @@ from minimp.quant.modules import (
     QuantizedCat,
     QuantizedFlatten,
     QuantizedMaxPool2d,
+    QuantizedMul,
     QuantizedReLU,
+    QuantizedSub,
     QuantStub,
+    Sub,
 )
+from minimp.quant.static import calibrate, convert
 from minimp.tensors import tensor
 from minimp_backends.integer_layers import integer_add
+from minimp_backends.integer_pointwise import integer_mul
 from minimp_backends.requantizing import requantize_reference
 from tests.quant.static.samples import INT8, MODES, UINT8, Array
 
@@ -153,15 +160,84 @@ def test_what_cat_refuses() -> None:
         QuantizedCat([HALVES, CHANNELS], HALVES)
 
 
-def test_what_add_refuses() -> None:
-    """Oracle: the message: another scale than it was made for, floats, channels."""
-    add = QuantizedAdd(HALVES, HALVES, HALVES)
-    with pytest.raises(SettingError, match=r"made for codes of uint8, scale 0.5.*got uint8, scale 0.25"):
-        add(some((2,)), some((2,), Affine(0.25, 7, *UINT8)))
+@pytest.mark.parametrize("kind", [QuantizedAdd, QuantizedSub, QuantizedMul])
+def test_what_two_numbers_refuse(kind: Any) -> None:
+    """Oracle: the message: other scales or zero points than it was made for, floats, channels, shapes."""
+    module = kind(HALVES, HALVES, HALVES)
+    quarters, moved = some((2,), Affine(0.25, 7, *UINT8)), some((2,), Affine(0.5, 8, *UINT8))
+    for wrong in ((some((2,)), quarters), (quarters, some((2,)))):
+        with pytest.raises(SettingError, match=r"made for codes of uint8, scale 0.5.*got uint8, scale 0.25"):
+            module(*wrong)
+    with pytest.raises(SettingError, match=r"zero point 7.*zero point 8"):
+        module(some((2,)), moved)
     with pytest.raises(FormatError, match="takes codes"):
-        add(some((2,)), np.zeros(2, "f4"))
+        module(some((2,)), np.zeros(2, "f4"))
     with pytest.raises(SettingError, match="must have one scale"):
-        QuantizedAdd(HALVES, CHANNELS, HALVES)
+        kind(HALVES, CHANNELS, HALVES)
+    with pytest.raises(ShapeError, match="do not broadcast"):
+        module(some((2,)), some((3,)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("relu", [False, True])
+def test_mul(mode: str, relu: bool) -> None:
+    """Oracle: the backend's product; and the real one, hardly more than half a step away."""
+    a, b, out = Affine(0.05, 120, *UINT8), Affine(0.11, -30, *INT8), Affine(0.53, 90, *UINT8)
+    left, right = some((4, 1, 9), a), some((3, 1), b, seed=1)
+    made = QuantizedMul(a, b, out, relu=relu, mode=mode)(left, right)
+    multiplier = float(a.scale) * float(b.scale) / float(out.scale)
+    its = integer_mul(left.codes, right.codes, multiplier, (120, -30, 90), *UINT8, mode, relu=relu)
+    np.testing.assert_array_equal(made.codes, its)
+    real = left.dequantize().astype(np.float64) * right.dequantize()
+    steps = np.clip((np.maximum(real, 0) if relu else real) / np.float64(out.scale) + 90, 0, 255)
+    assert abs(made.codes - steps).max() < (0.501 if mode == "float" else 0.51)
+    assert made.affine == out
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("relu", [False, True])
+@given(st.integers(0, 2**32 - 1), st.integers(0, 255), st.integers(-128, 127))
+def test_sub(mode: str, relu: bool, seed: int, zero: int, other: int) -> None:
+    """Oracle: the real difference, half a step away; a - b is a + c, c the codes of -b."""
+    a, b, out = Affine(0.05, zero, *UINT8), Affine(0.11, other, *INT8), Affine(0.13, 90, *UINT8)
+    left, right = some((4, 1, 9), a, seed), some((3, 1), b, seed)
+    made = QuantizedSub(a, b, out, relu=relu, mode=mode)(left, right)
+    real = left.dequantize().astype(np.float64) - right.dequantize()
+    steps = np.clip((np.maximum(real, 0) if relu else real) / np.float64(out.scale) + 90, 0, 255)
+    assert abs(made.codes - steps).max() < 0.501
+    minus = QTensor(-1 - right.codes, Affine(b.scale, -1 - b.zero_point, *INT8))
+    np.testing.assert_array_equal(minus.dequantize(), -right.dequantize())
+    its = QuantizedAdd(a, minus.affine, out, relu=relu, mode=mode)(left, minus)
+    np.testing.assert_array_equal(made.codes, its.codes)
+
+
+class Gated(Module):
+    """Marks of two numbers, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.gate = nn.Linear(4, 6), nn.Linear(4, 6), nn.Sigmoid()
+        self.mul, self.sub, self.last = Mul(), Sub(relu=True), nn.Linear(6, 2)
+
+    def forward(self, x: Any) -> Any:
+        """(N, 4) -> (N, 2)."""
+        a, b = self.one(x), self.two(x)
+        return self.last(self.sub(self.mul(a, self.gate(b)), b))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_marks_in_a_model(mode: str) -> None:
+    """Oracle: the float model, 25 dB at least; a product of other scales is refused by its path."""
+    x = np.random.default_rng(9).normal(size=(60, 4)).astype(np.float32)
+    model = Gated().eval()
+    made: Any = convert(model, calibrate(model, [x]), mode=mode)
+    y, q = (np.asarray(each(tensor(x)).detach().array, np.float64) for each in (model, made))
+    assert 10 * np.log10((y**2).sum() / ((y - q) ** 2).sum()) > 25
+    inner = made.model
+    assert [type(each) for each in (inner.mul, inner.sub)] == [QuantizedMul, QuantizedSub]
+    assert (inner.mul.kept("b_"), inner.sub.kept("a_")) == (inner.gate.kept(""), inner.mul.kept(""))
+    with pytest.raises(SettingError, match=r"'mul' .QuantizedMul. was made for codes of"):
+        inner.mul(some((2, 6)), some((2, 6)))
 
 
 @pytest.mark.parametrize(
@@ -194,6 +270,18 @@ def test_codes_are_not_quantised_twice() -> None:
         Quantize(HALVES)(some((2,)))
     with pytest.raises(FormatError, match="DeQuantize takes codes"):
         DeQuantize()(np.zeros(2, "f4"))
+
+
+def test_marks_of_products_and_differences() -> None:
+    """Oracle: the plain ops, and their gradients."""
+    x, y = (tensor(np.float32(each), requires_grad=True) for each in ([-1, 2, 3], [4, 5, -6]))
+    assert Mul()(x, y).array.tolist() == [-4, 10, -18]
+    assert Mul(relu=True)(x, y).array.tolist() == [0, 10, 0]
+    assert Sub()(x, y).array.tolist() == [-5, -3, 9]
+    z = Sub(relu=True)(x, y)
+    assert z.array.tolist() == [0, 0, 9]
+    z.sum().backward()
+    assert (x.grad.array.tolist(), y.grad.array.tolist()) == ([0, 0, 1], [0, 0, -1])
 
 
 @pytest.mark.parametrize("relu", [False, True])
