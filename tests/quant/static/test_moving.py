@@ -168,7 +168,8 @@ def test_in_a_model(mode: str) -> None:
     rng = np.random.default_rng(3)
     model = nn.Sequential(
         nn.Conv2d(2, 8, 3), nn.ConstantPad2d(1, -3.0), nn.MaxPool2d(2), nn.PixelShuffle(2),
-        nn.Upsample(scale_factor=2), nn.ZeroPad2d(1), nn.AdaptiveMaxPool2d(5), nn.Flatten(2), nn.AvgPool1d(2), nn.MaxPool1d(2),
+        nn.Upsample(scale_factor=2), nn.ZeroPad2d(1), nn.AdaptiveMaxPool2d(5), nn.Flatten(2),
+        nn.AvgPool1d(2), nn.MaxPool1d(2),
     ).eval()  # fmt: skip
     x = rng.normal(size=(20, 2, 10, 10)).astype(np.float32)
     seen = calibrate(model, [x], activation=lambda: MinMaxObserver(quant_min=-128, quant_max=127))
@@ -186,8 +187,8 @@ def test_in_a_model(mode: str) -> None:
     "module",
     [
         QuantizedMove(nn.PixelShuffle(1)), QuantizedZeroPad((1, 1)), QuantizedMaxPool1d(1),
-
-        QuantizedAvgPool1d(1), QuantizedAdaptiveMaxPool1d(1), QuantizedAdaptiveAvgPool1d(1), QuantizedMaxPool2d(1),
+        QuantizedAvgPool1d(1), QuantizedAdaptiveMaxPool1d(1), QuantizedAdaptiveAvgPool1d(1),
+        QuantizedMaxPool2d(1),
     ],
     ids=lambda module: type(module).__name__,
 )  # fmt: skip
