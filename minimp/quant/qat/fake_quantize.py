@@ -40,8 +40,8 @@ class FakeQuantize(Module):
     all of it. Unlike torch's, the range moves in training mode only, as the statistics of a batch norm do.
 
     Formats: x is rounded to codes in float32 (float64 x in float64). y is in the format of x, rounded once
-    more to it if that has 16 bits; but under autocast in float32, whatever x is, because bfloat16 holds the
-    multiples of s only to half a step. The product behind it rounds y to its own 16 bits then.
+    more to it if that has 16 bits; but under autocast in float32, whatever x is, because bfloat16 holds 255 s
+    to no better than a step. The product behind it rounds y to its own 16 bits then.
 
     Args:
         observer: MinMaxObserver or a class made from it; it chooses the range.
