@@ -261,9 +261,10 @@ def _training(args: argparse.Namespace, options: Mapping[str, Any], source: Sour
 
 
 def _judged(model: Any, made: Made, data: AnyParts) -> dict[str, dict[str, float]]:
-    return {
-        "in floats": evaluate(model, data.test, "fp32"), "quantised": evaluate(made.model, data.test, "fp32")
-    }  # fmt: skip
+    ways = {"in floats": model, "quantised": made.model}
+    if made.rounded is not None:
+        ways["not trained on"] = made.rounded
+    return {way: evaluate(each, data.test, "fp32") for way, each in ways.items()}
 
 
 def _exported(path: Path, made: Made, data: AnyParts | None) -> list[str]:

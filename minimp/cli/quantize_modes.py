@@ -87,6 +87,7 @@ class Made:
         left: layers that stay as they were, with the reason.
         fused, scaled: what was done before, and what not.
         facts: further lines: what they are -> text.
+        rounded: the same without training on, which shows what that was worth.
     """
 
     model: Module
@@ -95,6 +96,7 @@ class Made:
     fused: FusionReport | None = None
     scaled: ScalingReport | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
+    rounded: Module | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class _Samples:
 
     def __init__(self, job: Job) -> None:
         rows = len(job.parts.train)
-        asked, self.batch = job.options["samples"], job.options["batch"]
+        asked, self.batch = job.options.get("samples"), job.options["batch"]
         if asked is not None and asked > rows:
             raise SettingError(
                 f"--samples {asked} is more than the {rows} {job.parts.train.unit} of {job.parts.train.name}",
@@ -187,14 +189,28 @@ def _qat(job: Job) -> Made:
             model, _example(job), weight_bits=weight_bits, activation_bits=activation_bits,
             granularity=options["granularity"], keep_float=options["keep_float"],
         )  # fmt: skip
+        rounded = _rounded(job)
         words = train(prepared, job.parts, job.source.kind, job.training)
         made = convert(prepared, mode=options["requantise"])
     layers = layers_on_codes(made, prepared.to_float(), _compared(job))
-    rounded = f"weights rounded to {weight_bits} bits, activations to {activation_bits}"
-    facts = {"trained on": f"{words}; {rounded}"}
+    widths = f"weights rounded to {weight_bits} bits, activations to {activation_bits}"
+    facts = {"trained on": f"{words}; {widths}"}
     if min(weight_bits, activation_bits) < 8:
         facts["codes"] = f"of {weight_bits} and {activation_bits} bits, each in a byte of its own"
-    return Made(made, layers, scaled=scaled, facts=facts)
+    return Made(made, layers, scaled=scaled, facts=facts, rounded=rounded)
+
+
+def _rounded(job: Job) -> Module:
+    """Return the model at the widths that are trained for, calibrated and not trained."""
+    weight_bits, activation_bits = job.options["bits"]
+    last, half = (1 << activation_bits) - 1, 1 << (weight_bits - 1)
+    kind = _weight_kind(job.options)
+    model, _, _ = _fused(job)
+    seen = calibrate(model, _Samples(job), activation=lambda: HistogramObserver(quant_max=last))
+    return convert(
+        model, seen, weight=lambda: kind(quant_min=-half, quant_max=half - 1, symmetric=True),
+        mode=job.options["requantise"], keep_float=job.options["keep_float"],
+    )  # fmt: skip
 
 
 def _dynamic(job: Job) -> Made:
@@ -271,8 +287,12 @@ def _activation(options: Mapping[str, Any]) -> Callable[[], Observer]:
     return lambda: kind(rule=rule)
 
 
+def _weight_kind(options: Mapping[str, Any]) -> type[Observer]:
+    return PerChannelMinMaxObserver if options["granularity"] == "per-channel" else MinMaxObserver
+
+
 def _weight(options: Mapping[str, Any]) -> Callable[[], Observer]:
-    kind = PerChannelMinMaxObserver if options["granularity"] == "per-channel" else MinMaxObserver
+    kind = _weight_kind(options)
     return lambda: kind(rule=options["rule"], **INT8)
 
 

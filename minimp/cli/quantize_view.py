@@ -212,6 +212,10 @@ def _scores(out: Console, result: Result) -> None:
     if name != "test_loss":
         said += f"; test loss {before['test_loss']:.4g}, {after['test_loss']:.4g}"
     _row(out, metric.head, said)
+    rounded = result.scores.get("not trained on")
+    if rounded is not None:
+        gain = metric.gap(after[name], rounded[name])
+        _row(out, "", f"rounded alike and not trained on: {metric.cell(rounded[name])}; training on: {gain}")
     if metric.as_good(after[name], before[name]):
         _wrapped(out, "Nothing is lost that chance would not move as well.")
         return

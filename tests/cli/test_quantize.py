@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ import pytest
 from minimp import checkpoint, models
 from minimp.cli import main
 from minimp.cli.quantize_modes import MODES, OBSERVERS
+from minimp.data import DataLoader
 from minimp.evaluation import evaluate
 from minimp.nn import Module
 from minimp.quant import calibrate, convert, equalize, fuse, quantize_dynamic, saving, weight_only
 from minimp.quant.layer_reports import bytes_of, sqnr
-from minimp.quant.observers import MinMaxObserver, PerChannelMinMaxObserver
+from minimp.quant.observers import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
 from minimp.tensors import tensor
 from tests.cli.processes import START, environment, on_a_terminal
 
@@ -217,8 +220,15 @@ def test_training_on(runs: Path, tmp_path: Path, capsys: Capture) -> None:
     codes = {each.weight_codes[:2] for each in loaded.modules() if "weight_codes" in vars(each)}
     ends = {vars(each)["codes"][:2] for each in loaded.modules() if "weight_codes" in vars(each)}
     assert (codes, ends) == ({(-8, 7)}, {(0, 63)})
-    _, data = trained(runs, "resnet")
-    assert found["scores"]["quantised"] == evaluate(loaded, data.test, "fp32")
+    model, data = trained(runs, "resnet")
+    fused, _ = fuse(model, data.train[:8][0])
+    batches = list(islice(DataLoader(data.train, 64, shuffle=True, seed=0), 8))
+    seen = calibrate(fused, batches, activation=lambda: HistogramObserver(quant_max=63))
+    weight = partial(PerChannelMinMaxObserver, quant_min=-8, quant_max=7, symmetric=True)
+    assert found["scores"] == {
+        "in floats": evaluate(model, data.test, "fp32"), "quantised": evaluate(loaded, data.test, "fp32"),
+        "not trained on": evaluate(convert(fused, seen, weight=weight), data.test, "fp32"),
+    }  # fmt: skip
     said = " ".join(capsys.readouterr().out.split())
     assert "9 steps of 64 rows, Adam lr 0.001, rounding from step 2; ranges stand still from step 7" in said
     told(tmp_path, str(runs / "resnet"), *words)

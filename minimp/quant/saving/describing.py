@@ -14,6 +14,7 @@ from minimp.files.sealed import SAVED
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
 from minimp.nn.tree import join
+from minimp.quant.calibration import Calibrated
 from minimp.quant.fusion.flow import hooked
 from minimp.quant.saving.classes import Row
 from minimp.quant.saving.values import folded
@@ -79,6 +80,11 @@ class Description:
         """Return the row of a module's class."""
         kind, where = type(module), f"'{path}'" if path else "the model"
         row = self.rows.get(kind.__name__)
+        if isinstance(module, Calibrated):
+            raise SettingError(
+                f"{where} is a {kind.__name__}, which is still to be converted", op="save",
+                help="save convert(model); what is trained on is kept by mp.save(path, model.state_dict())",
+            )  # fmt: skip
         if row is None or row.kind is not kind:
             raise SettingError(
                 f"{where} is a {kind.__name__}, a class that files have no name for", op="save",

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp import nn
+from minimp.models import resnet
 from minimp.nn.module import Module
 from minimp.quant.dynamic import quantize_dynamic
 from minimp.quant.fusion import fuse
-from minimp.quant.modules import Add, Cat, DeQuantStub, QuantStub
+from minimp.quant.modules import Add, Cat, DeQuantStub, Mul, QuantStub, Sub
 from minimp.quant.narrow_weights import weight_only
 from minimp.quant.observers import MinMaxObserver
 from minimp.quant.static import calibrate, convert
@@ -65,6 +66,44 @@ def rows_model() -> Module:
     return nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 4), nn.Softmax(-1))
 
 
+def functions_model() -> Module:
+    """Return layers with functions between them that are tables on codes, and a softmax."""
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.PReLU(), nn.Tanh(), nn.Linear(8, 4), nn.GELU(),
+        nn.Softmax(-1),
+    )  # fmt: skip
+
+
+def signals_model() -> Module:
+    """Return layers of signals, one that widens them, and pools.  (N, 2, 16)."""
+    return nn.Sequential(
+        nn.ConstantPad1d(2, 0.5), nn.Conv1d(2, 4, 3), nn.ReLU(), nn.MaxPool1d(2), nn.ReflectionPad1d(1),
+        nn.ConvTranspose1d(4, 3, 3, stride=2), nn.AvgPool1d(2), nn.AdaptiveMaxPool1d(4),
+        nn.AdaptiveAvgPool1d(2), nn.ZeroPad1d(1),
+    )  # fmt: skip
+
+
+def widening_model() -> Module:
+    """Return layers that move images and make them larger.  (N, 2, 8, 8)."""
+    return nn.Sequential(
+        nn.ZeroPad2d(1), nn.Conv2d(2, 4, 3), nn.PixelShuffle(2), nn.ConvTranspose2d(1, 2, 2, stride=2),
+        nn.Upsample(scale_factor=2), nn.AdaptiveMaxPool2d((3, 4)), nn.Unflatten(1, (1, 2)), nn.Flatten(1, 2),
+    )  # fmt: skip
+
+
+class Gate(Module):
+    """a b - a, of two linear layers.  (N, 6) -> (N, 4)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.times, self.less = nn.Linear(6, 4), nn.Linear(6, 4), Mul(), Sub(relu=True)
+
+    def forward(self, x: Any) -> Any:
+        """Return the gated values."""
+        a = self.a(x)
+        return self.less(self.times(a, self.b(x)), a)
+
+
 def tied() -> Module:
     """Return two layers with one weight."""
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
@@ -86,6 +125,12 @@ CASES: dict[str, Callable[[], Case]] = {
     "static, per tensor": lambda: (
         static(image_model(), normal(4, 2, 8, 8), weight=lambda: MinMaxObserver(
             quant_min=-8, quant_max=7, symmetric=True)), normal(4, 2, 8, 8)),
+    "functions": lambda: (static(functions_model(), normal(4, 6)), normal(4, 6)),
+    "signals": lambda: (static(signals_model(), normal(4, 2, 16)), normal(4, 2, 16)),
+    "images that grow": lambda: (static(widening_model(), normal(4, 2, 8, 8)), normal(4, 2, 8, 8)),
+    "a ResNet": lambda: (static(resnet((2, 8, 8), 3, width=4), normal(4, 2, 8, 8)), normal(4, 2, 8, 8)),
+    "an island in float16": lambda: (
+        static(image_model(), normal(4, 2, 8, 8), keep_float={"4": "float16"}), normal(4, 2, 8, 8)),
     "an island of floats": lambda: (
         static(image_model(), normal(4, 2, 8, 8), keep_float=["8"]), normal(4, 2, 8, 8)),
     "dynamic": lambda: (quantize_dynamic(rows_model())[0], normal(3, 6)),

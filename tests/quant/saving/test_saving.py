@@ -23,11 +23,12 @@ from minimp.quant import saving
 from minimp.quant.exchanging import Narrowed
 from minimp.quant.modules import QuantizedModule
 from minimp.quant.modules.conversions import CONVERSIONS
+from minimp.quant.qat import prepare_qat
 from minimp.quant.saving.classes import FLOATS, ROWS
 from minimp.quant.saving.files import NOTE
 from minimp.rng import manual_seed
 from minimp.tensors import tensor
-from tests.quant.saving.samples import CASES, Array, Joined, case, normal, results, static
+from tests.quant.saving.samples import CASES, Array, Gate, Joined, case, normal, results, static
 
 
 def bits(model: Module) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
@@ -140,6 +141,17 @@ def test_classes_of_the_user(tmp_path: Path) -> None:
     assert [a.tobytes() for a in results(again, x)] == [a.tobytes() for a in results(model, x)]
 
 
+def test_products_and_differences(tmp_path: Path) -> None:
+    """Oracle: the model: codes that are multiplied and subtracted."""
+    manual_seed(0)
+    x, path = normal(4, 6), tmp_path / "q.safetensors"
+    model = static(Gate(), x)
+    saving.save(path, model, classes=[Gate])
+    again = saving.load(path, classes=[Gate])
+    assert repr(again) == repr(model)
+    assert [a.tobytes() for a in results(again, x)] == [a.tobytes() for a in results(model, x)]
+
+
 def _all_subclasses(kind: type[Any]) -> set[type[Any]]:
     own = set(kind.__subclasses__())
     return own.union(*map(_all_subclasses, own))
@@ -188,7 +200,9 @@ def test_what_cannot_be_described(tmp_path: Path) -> None:
     hooked[1].register_forward_hook(lambda *_: None)
     odd[0].note = "mine"
     own.model[0].stride = np.int64(1)
+    prepared = prepare_qat(nn.Sequential(nn.Linear(2, 2)), normal(4, 2))
     for model, words in (
+        (prepared, "the model is a PreparedModel, which is still to be converted"),
         (hooked, "'1': it has hooks"),
         (odd, "'0.note' is an attribute that a DynamicQuantizedLinear does not have by itself"),
         (own, "'model.0.stride' is a int64, which a file cannot describe"),
