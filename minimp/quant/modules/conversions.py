@@ -291,5 +291,12 @@ CONVERSIONS: Mapping[type[Module], Conversion] = MappingProxyType(
 
 
 def known() -> str:
-    """Name the classes that have an integer form."""
-    return ", ".join(sorted(each.__name__ for each in CONVERSIONS if each not in (QuantStub, DeQuantStub)))
+    """Name what has an integer form, in a line: Conv stands for Conv1d and Conv2d."""
+    left_out = (QuantStub, DeQuantStub, *ELEMENTWISE, *MOVES, *NOTHING)
+    families = {
+        each.__name__.removesuffix("1d").removesuffix("2d") for each in CONVERSIONS if each not in left_out
+    }
+    return (
+        f"{', '.join(sorted(families))}, activations of one number, and what only moves elements "
+        "(mp.quant.modules.conversions.CONVERSIONS has all)"
+    )

@@ -363,6 +363,18 @@ def test_what_converting_refuses(make: Any, says: str) -> None:
     run(model, x)
 
 
+def test_what_there_is_instead() -> None:
+    """Oracle: by hand: the help names the families of the table, in a line or two."""
+    x = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
+    model, calibration = prepared(row(nn.Linear(*LINEAR), nn.GLU()), x)
+    with pytest.raises(SettingError) as caught:
+        convert(model, calibration)
+    assert caught.value.help is not None
+    for word in ("keep_float", "Add", "AvgPool", "Cat", "Conv,", "ConvTranspose", "Linear", "Mul", "Softmax"):
+        assert word in caught.value.help
+    assert len(caught.value.help) < 450
+
+
 def test_a_convolution_without_an_integer_form() -> None:
     """Oracle: the message: a border that is not 0, and an uneven one; both run in floats if asked to."""
     x = np.random.default_rng(6).normal(size=(4, 1, 6, 6)).astype(np.float32)
