@@ -110,7 +110,7 @@ def lost(model: Module, weight: str, before: float) -> float:
 def test_integers_read_digits_as_well(weight: str) -> None:
     """Oracle: the float network: 95 points at least, and half a point lost at most, whatever the seed."""
     rows = [(before := points(network(seed)), lost(network(seed), weight, before)) for seed in SEEDS]
-    print(f"static {weight}: " + ", ".join(f"{before:.2f} - {less:.2f}" for before, less in rows))
+    print(f"static {weight}: " + ", ".join(f"{one:.2f} -> {one - less:.2f}" for one, less in rows))
     assert min(before for before, _ in rows) > 95
     assert max(less for _, less in rows) <= HALF_A_POINT
 
@@ -126,7 +126,9 @@ def test_dynamic_integers_read_digits_as_well(kind: str, granularity: str) -> No
         made, report = quantize_dynamic(model, granularity=granularity)
         assert len(report.converted) == (1 if kind == "cnn" else 3)
         rows.append((before := points(model, shape), before - points(made, shape)))
-    print(f"dynamic {kind} {granularity}: " + ", ".join(f"{one:.2f} - {less:.2f}" for one, less in rows))
+    print(
+        f"dynamic {kind} {granularity}: " + ", ".join(f"{one:.2f} -> {one - less:.2f}" for one, less in rows)
+    )
     assert min(before for before, _ in rows) > 94
     assert max(less for _, less in rows) <= HALF_A_POINT
 
