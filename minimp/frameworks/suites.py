@@ -82,6 +82,14 @@ SUITES = Named(
                  "the loss scale of LossScaleOptimizer"),
         ),
     ),
+    Suite(
+        "onnx", 'pip install "minimp[onnx]"', ("onnx",),
+        (
+            Part("integers", "minimp.frameworks.integers.onnx_integers", ("onnx",),
+                 "quantised numbers and integer layers, code by code"),
+        ),
+        {"onnx": "1.23.2"},
+    ),
 )  # fmt: skip
 """The suites by framework."""
 

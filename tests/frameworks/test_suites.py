@@ -26,6 +26,7 @@ def test_torchs_sections_are_all_there() -> None:
     ]
     assert [part.name for part in SUITES["jax"].parts] == ["scalers"]
     assert [part.name for part in SUITES["keras"].parts] == ["scaler"]
+    assert [part.name for part in SUITES["onnx"].parts] == ["integers"]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ def test_each_section_is_a_module_that_loads_without_its_framework(module: str) 
         ("jax", ("jax", "jmp", "flax"), "flax and jax and jmp are not installed"),
         ("jax", ("jmp",), "jmp is not installed"),
         ("keras", ("keras",), "keras is not installed"),
+        ("onnx", ("onnx",), "onnx is not installed"),
     ],
 )
 def test_a_framework_that_is_not_there_is_named(

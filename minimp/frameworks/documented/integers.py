@@ -152,4 +152,37 @@ EDGES = (
 )
 """What torch computes with, and is refused here."""
 
-INTEGER_DIFFERENCES: tuple[Difference, ...] = (*ROUNDINGS, *EDGES)
+
+def _onnx(name: str, subjects: tuple[str, ...], cases: str, reason: str, source: str) -> Difference:
+    return Difference(name, "onnx", "integers", subjects, cases, reason, source)
+
+
+OF_ONNX = (
+    _onnx(
+        "codes-cast-to-int32",
+        ("QuantizeLinear",),
+        "cast to int32: *",
+        "the reference casts x / s to int32 before it clamps, so that infinities and other numbers beyond "
+        "2^31 steps wrap round; here they are clamped, as the operator's text has it",
+        "onnx 1.23.2, onnx/reference/ops/op_quantize_linear.py",
+    ),
+    _onnx(
+        "dynamic-scales-in-float32",
+        ("DynamicQuantizeLinear",),
+        "in float32: *",
+        "the reference computes the scale in float32, and takes 1 / 255 where all numbers are 0; the rule "
+        "'onnx' is onnxruntime's for calibration, which computes in float64 and takes 1",
+        "onnx 1.23.2, onnx/reference/ops/op_dynamic_quantize_linear.py; onnxruntime 1.32, compute_scale_zp",
+    ),
+    _onnx(
+        "products-in-float64",
+        ("QLinearMatMul", "QLinearConv"),
+        "nearest codes: *",
+        "the reference multiplies sums by the scales in float64 and rounds after it has added the zero "
+        "point; here, as in QNNPACK, in float32 and before. At ties the next code may come out",
+        "onnx 1.23.2, onnx/reference/ops/op_qlinear_matmul.py and op_qlinear_conv.py",
+    ),
+)
+"""Where onnx.reference is another than our rule of that name."""
+
+INTEGER_DIFFERENCES: tuple[Difference, ...] = (*ROUNDINGS, *EDGES, *OF_ONNX)

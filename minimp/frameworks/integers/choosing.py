@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minimp.frameworks.integers.beside import Arrays, beside
+from minimp.frameworks.integers.beside import Arrays, Excuse, beside
 from minimp.frameworks.integers.samples import CODES, batches, floats, single
+from minimp.frameworks.integers.torch_engines import engine, has_engine
 from minimp.frameworks.results import Row
 from minimp.quant import choose, observers
 from minimp.quant.observers import Observer
@@ -117,8 +118,8 @@ def _histograms(rng: np.random.Generator) -> Iterator[Row]:
             ours, theirs = _observed(both, seen[:count])
             batches_of = "one batch" if count == 1 else f"{count} batches"
             how = f"{name}, {'symmetric' if symmetric else 'affine'}, {batches_of}"
-            reasons = {"in float64": partial(_in_float64, both[1], ours)}
-            yield beside(watch.name, how, ours, theirs, reasons)
+            excuse = Excuse(lambda: True, {"in float64": partial(_in_float64, both[1], ours)})
+            yield beside(watch.name, how, ours, theirs, excuse)
 
 
 def _in_float64(its: Any, ours: Arrays) -> bool:
@@ -142,12 +143,16 @@ def _dynamic(rng: np.random.Generator) -> Iterator[Row]:
     sizes = rng.choice([1e-9, 1e-4, 1.0, 1e3, 1e30], 400)
     ends = np.sort(rng.normal(size=(400, 2)) * sizes[:, None]).astype(np.float32)
     ends[::7, 1], ends[::11] = ends[::7, 0], 0
-    for reduced in (False, True):
-        its = [torch._choose_qparams_per_tensor(torch.from_numpy(each), reduced) for each in ends]
+    rows = (("qnnpack", False), ("fbgemm", False), ("fbgemm", True))  # QNNPACK has no reduced codes
+    for name, reduced in rows:
+        if not has_engine(name):
+            continue
+        with engine(name):
+            its = [torch._choose_qparams_per_tensor(torch.from_numpy(each), reduced) for each in ends]
         chosen = [
             choose(*each, rule="torch-dynamic", quant_min=0, quant_max=255, reduce_range=reduced)
             for each in ends
         ]
         ours = np.stack([each.scale for each in chosen]), np.stack([each.zero_point for each in chosen])
         theirs = single([scale for scale, _ in its]), np.array([zero for _, zero in its], np.int32)
-        yield beside("_choose_qparams_per_tensor", f"reduce_range={reduced}", ours, theirs)
+        yield beside("_choose_qparams_per_tensor", f"{name}, reduce_range={reduced}", ours, theirs)

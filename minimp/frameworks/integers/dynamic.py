@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp import nn
-from minimp.frameworks.integers.beside import SECTION, Arrays, all_same, beside
+from minimp.frameworks.integers.beside import SECTION, Arrays, Excuse, all_same, beside
 from minimp.frameworks.integers.samples import codes_of, floats, single
 from minimp.frameworks.judging import judged
 from minimp.frameworks.results import Row
@@ -22,6 +22,7 @@ from minimp.tensors import tensor
 
 __all__ = ["compare_dynamic", "compare_fused_dynamic"]
 
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 SHAPES = ((3, 7, 5), (17, 64, 33), (50, 300, 10), (1, 1000, 9), (9, 1, 1))
 """Rows, in_features, out_features."""
@@ -46,8 +47,16 @@ def compare_fused_dynamic(rng: np.random.Generator) -> Iterator[Row]:
     """Compare linear layers on FBGEMM, codes 0..127: it adds the bias in a fused multiply-add."""
     for granularity in GRANULARITIES:
         ours, theirs, fused = _linears(rng, granularity, reduced=True)
-        reasons = {"fused multiply-add": partial(all_same, fused, theirs[1])}
-        yield beside("dynamic linear", f"fbgemm, {granularity}, 0..127, {LINEAR}", ours, theirs, reasons)
+        right = partial(_rounded_once_more, ours, theirs[0], fused)
+        excuse = Excuse(right, {"fused multiply-add": partial(all_same, fused, theirs[1])})
+        yield beside("dynamic linear", f"fbgemm, {granularity}, 0..127, {LINEAR}", ours, theirs, excuse)
+
+
+def _rounded_once_more(ours: Arrays, its_codes: Array, fused: Array) -> bool:
+    """Tell whether weights have torch's codes, and outputs are the fused ones but for a rounding more."""
+    codes, y = ours
+    far = np.abs(np.float64(y) - fused).max()
+    return all_same(codes, its_codes) and bool(far <= 2.0**-22 * np.abs(fused).max())
 
 
 def _linears(

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from minimp.frameworks.integers.beside import ROUNDINGS, all_same, beside, nearest
+from minimp.frameworks.integers.beside import ROUNDINGS, Excuse, all_same, beside, nearest
 from minimp.frameworks.integers.samples import CODES, affine, codes_of, floats, in_torch, single, some
 from minimp.frameworks.results import Row
 from minimp.quant import Affine, QTensor, choose, modules, observers
 
-__all__ = ["compare_layers"]
+__all__ = ["Geometry", "compare_layers", "convolution_of", "linear_of", "near"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -147,8 +147,7 @@ def _add(rng: np.random.Generator, kind: str, relu: bool) -> Row:
         exact = (np.maximum(sums, 0) if relu else sums) / np.float64(out.scale) + int(out.zero_point)
         found.append((modules.QuantizedAdd(a, b, out, relu=relu)(left, right).codes, codes_of(its), exact))
     ours, theirs, exact = (np.stack(each) for each in zip(*found, strict=True))
-    reasons = {"nearest codes": partial(nearest, theirs, exact, ROUNDINGS)}
-    return beside("add", f"qnnpack, {kind}{', ReLU' * relu}", (ours,), (theirs,), reasons)
+    return beside("add", f"qnnpack, {kind}{', ReLU' * relu}", (ours,), (theirs,), near(ours, theirs, exact))
 
 
 def _cat(rng: np.random.Generator, kind: str) -> Row:
@@ -157,10 +156,18 @@ def _cat(rng: np.random.Generator, kind: str) -> Row:
     parts = [some(rng, (3, n, 9, 11), affine(rng, kind)) for n in (2, 5)]
     hows, out = [each.affine for each in parts], affine(rng, kind)
     mine = modules.QuantizedCat(hows, out, 1)(*parts).codes
-    its = torch.ops.quantized.cat([*map(in_torch, parts)], 1, float(out.scale), int(out.zero_point))
+    made = torch.ops.quantized.cat([*map(in_torch, parts)], 1, float(out.scale), int(out.zero_point))
+    its = codes_of(made)
     exact = np.concatenate([*map(_real, parts)], 1) / np.float64(out.scale) + int(out.zero_point)
-    reasons = {"nearest codes": partial(nearest, codes_of(its), exact, ROUNDINGS)}
-    return beside("cat", f"qnnpack, {kind}", (mine,), (codes_of(its),), reasons)
+    return beside("cat", f"qnnpack, {kind}", (mine,), (its,), near(mine, its, exact))
+
+
+def near(ours: Array, theirs: Array, exact: Array) -> Excuse:
+    """Excuse codes that are nearest ones on both sides, to some roundings of float32."""
+    return Excuse(
+        partial(nearest, ours, exact, ROUNDINGS),
+        {"nearest codes": partial(nearest, theirs, exact, ROUNDINGS)},
+    )
 
 
 def _real(q: QTensor) -> npt.NDArray[np.float64]:
@@ -198,14 +205,13 @@ def _pools(rng: np.random.Generator, kind: str) -> Iterator[Row]:
     for name, words, module, arguments, counted in _pool_table():
         q = some(rng, (3, 4, 11, 13), affine(rng, kind))
         its = codes_of(getattr(functions, name)(in_torch(q), *arguments))
-        reasons: dict[str, Callable[[], bool]] = {}
-        if name != "max_pool2d":
-            real = torch.from_numpy(q.codes.astype(np.float64) - int(q.affine.zero_point))
-            exact = getattr(functions, name)(real, *arguments).numpy() + int(q.affine.zero_point)
-            reasons["ties"] = partial(nearest, its, exact)
+        real = torch.from_numpy(q.codes.astype(np.float64) - int(q.affine.zero_point))
+        exact = getattr(functions, name)(real, *arguments).numpy() + int(q.affine.zero_point)
+        ours, reasons = module()(q).codes, {"ties": partial(nearest, its, exact)}
         if counted is not None:
             reasons["padding counted"] = partial(all_same, counted()(q).codes, its)
-        yield beside(name, f"qnnpack, {kind}, {words}", (module()(q).codes,), (its,), reasons)
+        excuse = Excuse(partial(nearest, ours, exact), reasons)
+        yield beside(name, f"qnnpack, {kind}, {words}", (ours,), (its,), excuse)
     q = some(rng, (300,), affine(rng, kind))
     its = codes_of(torch.relu(in_torch(q)))
     yield beside("relu", f"qnnpack, {kind}", (modules.QuantizedReLU()(q).codes,), (its,))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp import functional
-from minimp.frameworks.integers.beside import all_same, beside
+from minimp.frameworks.integers.beside import ROUNDINGS, Excuse, all_same, beside, nearest
 from minimp.frameworks.integers.samples import CODES, ODD, affine, codes_of, floats, numbers, single, ties
 from minimp.frameworks.results import Row
 from minimp.quant import Affine, dequantize, fake_quantize, quantize
@@ -88,8 +88,10 @@ def _channels(rng: np.random.Generator, kind: str, axis: int, centred: bool) -> 
     sums = x * (1 / scales).reshape(place) + single(zeros).reshape(place)
     twice = np.clip(np.rint(sums), low, high).astype(ours.dtype)
     case = f"{kind}, ties, {'z = 0' if centred else 'any z'}, axis {axis}"
-    reasons = {"rounded twice": partial(all_same, twice, its)}
-    return beside("quantize_per_channel", case, (ours,), (its,), reasons)
+    exact = np.float64(x) / np.float64(scales).reshape(place) + zeros.reshape(place)
+    right = partial(nearest, ours, exact, ROUNDINGS)
+    excuse = Excuse(right, {"rounded twice": partial(all_same, twice, its)})
+    return beside("quantize_per_channel", case, (ours,), (its,), excuse)
 
 
 def _read_back(rng: np.random.Generator, kind: str) -> Row:
@@ -169,8 +171,12 @@ def _fake_row(rng: np.random.Generator, x: Floats, scales: Floats, told: tuple[s
     theirs = _theirs(ours[0], x, lambda leaf: torch.fake_quantize_per_channel_affine(leaf, *held))
     plain = fake_quantize(x, numbers(scales, zeros, (low, high), axis))
     place = tuple(-1 if i == axis else 1 for i in range(x.ndim))
-    least = np.broadcast_to(single((low - zeros).reshape(place) * scales.reshape(place)), x.shape)
+    least, most = (
+        np.broadcast_to(single((end - zeros).reshape(place) * scales.reshape(place)), x.shape)
+        for end in (low, high)
+    )
     case = f"{width}, axis {axis}, {name}: {PARTS}"
-    reasons = {"the least code": partial(all_same, least, theirs[0])}
+    right = partial(all_same, np.where(x < 0, least, most), plain)  # asked for numbers beyond all codes
+    excuse = Excuse(right, {"the least code": partial(all_same, least, theirs[0])})
     subject = "fake_quantize_per_channel_affine"
-    return beside(subject, case, (plain, *ours[1:]), (theirs[0], *theirs), reasons)
+    return beside(subject, case, (plain, *ours[1:]), (theirs[0], *theirs), excuse)
