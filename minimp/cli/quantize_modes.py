@@ -300,7 +300,8 @@ def _words(seen: Calibration, samples: _Samples, job: Job) -> str:
     rows = min(seen.batches * samples.loader.batch_size, samples.count)
     early = "; ended early, as ranges had settled" if seen.settled else ""
     unit = job.parts.train.unit
-    return f"{rows:,} {unit} of the training part in {seen.batches} batches{early}"
+    batches = f"{seen.batches:,} batch{'es' if seen.batches > 1 else ''}"
+    return f"{rows:,} {unit} of the training part in {batches}{early}"
 
 
 @contextmanager

@@ -65,6 +65,7 @@ class Source:
                 (given["context"],) = self._shape
             data = self.kind.read(options["data"] or self.kind.data, **given)
             self._check_vocabulary(data)
+            self._check_shape(data)
             return data
         own = {name: getattr(self.settings, name) for name in given} if options["data"] is None else {}
         chosen = {**own, **{name: value for name, value in given.items() if value is not None}}
@@ -84,6 +85,14 @@ class Source:
             raise DataError(
                 f"{train.name} has other characters than the model was trained on",
                 op=self.op, help="name its own text with --data, or leave the judging out: --size-only",
+            )  # fmt: skip
+
+    def _check_shape(self, data: AnyParts) -> None:
+        wanted, found = self._shape, tuple(data.train.input_shape)
+        if wanted != found:
+            raise DataError(
+                f"the model takes inputs of {wanted}, and {data.train.name} has {found}",
+                op=self.op, shapes=[found], help="name the data that it was trained on with --data",
             )  # fmt: skip
 
     def build(self, data: AnyParts | None) -> Module:

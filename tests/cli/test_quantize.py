@@ -44,6 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a run of each model, of a few steps."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text(TEXT)
+    (folder / "two.csv").write_text("a,b,label\n" + "1,2,x\n2,1,y\n" * 20)
     for name, (sizes, _) in SIZES.items():
         text = ("--data", str(folder / "text.txt"), "--context", "16", "--sample", "0")
         steps = "80" if name == "mlp" else "12"
@@ -294,6 +295,8 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "a folder that is not there": (("mlp", "--out", "nowhere/x"), "its folder does not exist"),
     "no run": ((".",), "holds no run"),
     "data of another kind": (("mlp", "--data", "stdlib"), "is text"),
+    "data of another shape": (
+        ("mlp/weights.safetensors", "--data", "two.csv"), "takes inputs of (64,), and two"),
     "data that is not there": (("mlp", "--data", "nothing.npz"), "nothing.npz"),
     "diverging": (("mlp", "--mode", "qat", "--steps", "30", "--lr", "1e30"), "training diverged"),
 }  # fmt: skip
