@@ -14,7 +14,7 @@ __all__ = ["ACTIVATION_CAUSES", "UNKNOWN", "WEIGHT_CAUSES", "Blame", "Cause", "c
 FEW_CODES = 32
 """So many codes, 5 bits, count as few."""
 UNEVEN = 8.0
-"""Ranges of channels that differ by more than this lose 3 bits of the narrowest one under one scale."""
+"""Where a quarter of the channels are narrower than the widest by this, they lose 3 bits under one scale."""
 NARROW = 1 / 32
 """The middle half of normal numbers spans a sixth of the codes over +-4 sigma, and a fifth of the half above
 0; below this share of the codes, a few large values have set the range."""
@@ -80,13 +80,13 @@ def _bias(facts: WeightFacts) -> str:
 
 
 def _output_ranges(facts: WeightFacts) -> str:
-    if facts.per_channel or facts.channel_ratio < UNEVEN:
+    if facts.per_channel or facts.unevenness < UNEVEN:
         return ""
     return f"channel ranges differ by {facts.channel_ratio:.3g}x, and one scale serves them all"
 
 
 def _input_ranges(facts: WeightFacts) -> str:
-    if not facts.input_ratio >= UNEVEN:
+    if not facts.input_unevenness >= UNEVEN:
         return ""
     return f"the ranges of input channels differ by {facts.input_ratio:.3g}x, and no scale can follow them"
 

@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from minimp.modes import no_grad
 from minimp.quant.affine import Affine, quantize
-from minimp.quant.fusion.channels import LAYERS, channel_axis, input_ranges, output_ranges
+from minimp.quant.fusion.channels import (
+    LAYERS,
+    channel_axis,
+    input_ranges,
+    inputs_of,
+    output_factors,
+    output_ranges,
+)
 from minimp.quant.fusion.folding import values
 from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.modules.layers import MOST_BIAS
@@ -21,6 +28,8 @@ from minimp.quant.sensitivity.spots import Bench, Site
 __all__ = ["ActivationFacts", "WeightFacts", "activation_facts", "channels_on", "weight_facts"]
 
 Array = npt.NDArray[Any]
+FEW = 8
+"""Of fewer weights the largest says little about their spread."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,9 @@ class WeightFacts:
         codes: how many there are, of 8 bits 256.
         per_channel: whether each output channel has a scale of its own.
         channel_ratio: the widest output channel's largest |w| over the narrowest's; channels of zeros aside.
-        input_ratio: the same of input channels, whose ranges no scale can follow.
+        unevenness: the widest over the lower quartile: one narrow channel alone loses little.
+        input_ratio, input_unevenness: the same of input channels, in steps of the output channels' scales:
+            no scale can follow these. NaN where fewer than 8 weights are on an input channel.
         middle: how many codes the middle half of the weights that are not 0 spans.
         bias_channel: the channel whose bias is so large that the scale had to be widened for it; -1 if none.
     """
@@ -39,7 +50,9 @@ class WeightFacts:
     codes: int
     per_channel: bool
     channel_ratio: float
+    unevenness: float
     input_ratio: float
+    input_unevenness: float
     middle: float
     bias_channel: int = -1
 
@@ -76,13 +89,13 @@ def weight_facts(site: Site) -> WeightFacts | None:
     layer, built = _inner(site), _any(site.built)
     affine, codes = built.kept("weight_"), np.asarray(built.weight.backend.to_host(built.weight.array))
     wide = values(layer.weight)
-    known = type(layer) in LAYERS
-    outputs = output_ranges(layer, wide) if known else np.abs(wide).reshape(len(wide), -1).max(axis=1)
+    by_hand = np.abs(wide).reshape(len(wide), -1).max(axis=1)
+    outputs = output_ranges(layer, wide) if type(layer) in LAYERS else by_hand
     steps = (codes.astype(np.int64) - _beside(affine.zero_point, codes.ndim, affine)).ravel()
+    inputs = _ratios(_input_steps(layer, wide, affine))
     return WeightFacts(
-        affine.quant_max - affine.quant_min + 1, affine.per_channel, _ratio(outputs),
-        _ratio(input_ranges(layer, wide)) if known else math.nan, _middle(steps[steps != 0]),
-        _bias_channel(layer, affine, built.kept("input_")),
+        affine.quant_max - affine.quant_min + 1, affine.per_channel, *_ratios(outputs), *inputs,
+        _middle(steps[steps != 0]), _bias_channel(layer, affine, built.kept("input_")),
     )  # fmt: skip
 
 
@@ -160,10 +173,22 @@ def _beside(zero: Array, ndim: int, affine: Affine) -> Array:
     return zero.reshape(shape)
 
 
-def _ratio(ranges: Array) -> float:
-    """Return the widest range over the narrowest; those of zeros aside."""
+def _input_steps(layer: Any, weight: Array, affine: Affine) -> Array | None:
+    """Return the largest |w| on each input channel, in steps; None of few weights or unknown layers."""
+    if type(layer) not in LAYERS or weight.size < FEW * inputs_of(layer):
+        return None
+    scale = affine.scale.astype(np.float64)
+    return input_ranges(layer, weight / (output_factors(layer, scale) if affine.per_channel else scale))
+
+
+def _ratios(ranges: Array | None) -> tuple[float, float]:
+    """Return the widest range over the narrowest, and over the lower quartile; those of zeros aside."""
+    if ranges is None:
+        return math.nan, math.nan
     alive = ranges[ranges > 0]
-    return float(alive.max() / alive.min()) if alive.size else 1.0
+    if not alive.size:
+        return 1.0, 1.0
+    return float(alive.max() / alive.min()), float(alive.max() / np.quantile(alive, 0.25))
 
 
 def _middle(steps: Array) -> float:

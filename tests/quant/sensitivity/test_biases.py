@@ -10,19 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimp import functional, nn
-from minimp.data import DataLoader, digits
+from minimp import nn
 from minimp.errors import DataError, MinimpError, SettingError
-from minimp.nn.module import Module
-from minimp.optim import Adam
 from minimp.quant.fusion import fuse
 from minimp.quant.observers import MinMaxObserver, PerChannelMinMaxObserver
 from minimp.quant.sensitivity import correct_bias
 from minimp.quant.sensitivity.expecting import clipped_mean
 from minimp.quant.sensitivity.spots import read_back
 from minimp.quant.static import calibrate, convert, walked
-from minimp.rng import manual_seed
 from minimp.tensors import tensor
+from tests.quant.sensitivity.samples import accuracy, learnt, train_batches
 from tests.quant.static.samples import Array, batches, residual
 
 int4 = partial(MinMaxObserver, quant_min=-8, quant_max=7, symmetric=True)
@@ -181,29 +178,9 @@ def test_a_model_without_batch_norms_has_no_means() -> None:
 @pytest.mark.slow
 def test_four_bits_read_digits_better() -> None:
     """Oracle: a network that has learnt the digits, 4 and 3 bits per tensor: accuracy is won back."""
-    manual_seed(0)
-    model: Any = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 10),
-    )  # fmt: skip
-    train, test = digits("train", shape="image"), digits("test", shape="image")
-    optimizer, loader = Adam(model.parameters(), lr=2e-3), DataLoader(train, 64, shuffle=True, seed=1)
-    for _ in range(6):
-        for x, y in loader:
-            optimizer.zero_grad()
-            functional.cross_entropy(model(tensor(x)), tensor(y)).backward()
-            optimizer.step()
-    unfused = model.eval()
-    model = fuse(unfused, tensor(x[:4]))[0]
-    loader = DataLoader(train, 64)
+    unfused, model = learnt()
+    loader = train_batches()
     calibration = calibrate(model, loader)
-    images, labels = test[:]
-
-    def accuracy(net: Module) -> float:
-        return 100 * float(np.mean(run(net, images).argmax(1) == labels))
-
     for bits in (4, 3):
         weight = partial(
             MinMaxObserver, quant_min=-(2 ** (bits - 1)), quant_max=2 ** (bits - 1) - 1, symmetric=True
