@@ -21,7 +21,7 @@ from minimp.quant.onnx_export.exporting import FORMS
 from minimp.quant.onnx_export.ties import BOUNDS
 from minimp.quant.onnx_export.tracing import record
 from minimp.quant.static import calibrate, convert
-from minimp.tensors import tensor
+from minimp.tensors import Tensor, tensor
 from tests.quant.onnx_export.samples import Array, digits_network, prepared, quantized
 from tests.quant.static.samples import MODES, batches, residual
 
@@ -138,6 +138,80 @@ def test_other_scales_differ_at_ties(tmp_path: Path) -> None:
     assert compared(tmp_path, model, x, "integer").same
 
 
+class Sum(Module):
+    """Codes of two scales, added."""
+
+    def __init__(self, a: Affine, b: Affine, output: Affine) -> None:
+        super().__init__()
+        self.a, self.b, self.add, self.end = (
+            Quantize(a),
+            Quantize(b),
+            QuantizedAdd(a, b, output),
+            DeQuantize(),
+        )
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the sum."""
+        floats: Tensor = self.end(self.add(self.a(x), self.b(y)))
+        return floats
+
+
+def test_sums_of_all_pairs_of_codes(tmp_path: Path) -> None:
+    """Oracle: the model's codes of all 65,536 pairs, 20 times; those that differ lie within E of a tie."""
+    rng, differing = np.random.default_rng(0), 0
+    for _ in range(20):
+        scales = np.exp(rng.normal(size=3) * 0.3).astype(np.float32)
+        a, b, output = (Affine(s, np.int32(z), 0, 255) for s, z in zip(scales, (100, 31, 128), strict=True))
+        model = Sum(a, b, output).eval()
+        x, y = ((np.arange(256) - each.zero_point) * each.scale for each in (a, b))
+        pair = x.astype(np.float32).reshape(-1, 1), y.astype(np.float32).reshape(1, -1)
+        export_onnx(model, tmp_path / "m.onnx", pair)
+        found = verify(tmp_path / "m.onnx", model, pair)
+        assert found.ok
+        assert found.layers[2].count == 65536
+        differing += found.layers[2].alone
+    assert differing > 0
+
+
+def test_long_sums(tmp_path: Path) -> None:
+    """Oracle: the model's codes: sums of 1,024 products that cancel, a few of which differ near a tie."""
+    rng = np.random.default_rng(0)
+    a, out = Affine(np.float32(0.1), np.int32(128), 0, 255), Affine(np.float32(41.7), np.int32(0))
+    weight = QTensor(
+        rng.integers(-127, 128, (128, 1024)).astype(np.int8), Affine(np.float32(0.1), np.int32(0))
+    )
+    model = nn.Sequential(Quantize(a), QuantizedLinear(weight, None, a, out), DeQuantize()).eval()
+    x = ((rng.integers(0, 256, (400, 1024)) - 128) * np.float32(0.1)).astype(np.float32)
+    found = compared(tmp_path, model, x, "qdq")
+    assert found.ok
+    assert 0 < found.layers[1].alone <= found.layers[1].near < found.layers[1].count / 5
+    assert compared(tmp_path, model, x[:9], "integer").same
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_weights_with_zero_points(tmp_path: Path, per_channel: bool, mode: str) -> None:
+    """Oracle: the model's codes, for uint8 and int8 weights whose zero points are not 0."""
+    rng = np.random.default_rng(2)
+    a = Affine(np.float32(0.02), np.int32(99), 0, 255, rule="onnx")
+    for low, high in ((0, 255), (-128, 127)):
+        shape = (6,) if per_channel else ()
+        scale = np.exp(rng.normal(size=shape) - 4).astype(np.float32)
+        zero = rng.integers(low, high, shape).astype(np.int32)
+        numbers = Affine(scale, zero, low, high, 0 if per_channel else None)
+        codes = [rng.integers(low, high, size).astype(numbers.storage) for size in ((6, 3, 2, 2), (6, 4))]
+        bias = rng.normal(size=6).astype(np.float32)
+        layers = [
+            QuantizedConv2d(QTensor(codes[0], numbers), bias, a, a, mode=mode),
+            QuantizedLinear(QTensor(codes[1], numbers), bias, a, a, mode=mode),
+        ]
+        for layer, shape in zip(layers, ((5, 3, 4, 4), (5, 4)), strict=True):
+            model = nn.Sequential(Quantize(a), layer, DeQuantize()).eval()
+            x = rng.normal(size=shape).astype(np.float32)
+            assert compared(tmp_path, model, x, "qdq").ok
+            assert compared(tmp_path, model, x, "integer").same
+
+
 @pytest.mark.parametrize("rule", ["torch", "onnx", "tflite"])
 def test_rules_of_the_first_codes(tmp_path: Path, rule: str) -> None:
     """Oracle: the rules at ties, by hand: torch's even codes, ONNX's even multiples, TFLite's away from 0."""
@@ -155,17 +229,26 @@ def test_rules_of_the_first_codes(tmp_path: Path, rule: str) -> None:
         assert found.layers[0].alone == np.count_nonzero(here != there)
         assert (found.layers[0].alone == 0) == (rule == "onnx")
     report = export_onnx(model, tmp_path / "m.onnx", x)
+    bad = onnx.load(tmp_path / "m.onnx")
+    (point,) = (each for each in bad.graph.initializer if each.name == "0.zero_point")
+    point.CopyFrom(onnx.numpy_helper.from_array(np.array(zero + 2, np.uint8), point.name))
+    assert verify(bad, model, x).layers[0].unexplained >= 20  # by two: no tie explains that
     assert (len(report.notes) == 1) == (rule != "onnx")
 
 
 def test_numbers_between_ties_are_the_same_under_each_rule(tmp_path: Path) -> None:
-    """Oracle: the model's codes, for 20,000 numbers under torch's rule."""
+    """Oracle: the model's codes, for 20,000 numbers under torch's rule; and for those beside ties."""
     affine = Affine(np.float32(0.0137), np.int32(101), 0, 255)
     model = nn.Sequential(Quantize(affine), DeQuantize()).eval()
     x = np.random.default_rng(0).normal(size=(100, 200)).astype(np.float32)
     found = compared(tmp_path, model, x, "qdq")
     assert found.ok
     assert found.alone <= found.layers[0].near <= 5
+    ties = ((np.arange(-100, 150) + 0.5) * affine.scale).astype(np.float32)
+    beside = np.stack([ties, np.nextafter(ties, np.float32(-9)), np.nextafter(ties, np.float32(9))])
+    found = compared(tmp_path, model, beside, "qdq")
+    assert found.ok
+    assert 0 < found.alone <= found.layers[0].near
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -191,20 +274,25 @@ def test_faults_are_seen(tmp_path: Path, form: str) -> None:
         assert not verify(bad, model, x).ok, name
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_relu_above_the_least_code(tmp_path: Path, form: str) -> None:
+def test_a_relu_above_the_least_code(tmp_path: Path, form: str, mode: str) -> None:
     """Oracle: max(q, z) by hand; without the Relu, codes below the zero point 20 are seen."""
     rng = np.random.default_rng(1)
     affine = Affine(np.float32(0.03), np.int32(20), 0, 255, rule="onnx")
     weight = QTensor(rng.integers(-99, 99, (8, 5)).astype(np.int8), Affine(np.float32(0.01), np.int32(0)))
-    layer = QuantizedLinear(weight, None, affine, affine, relu=True)
+    layer = QuantizedLinear(weight, None, affine, affine, relu=True, mode=mode)
     model = nn.Sequential(Quantize(affine), layer, DeQuantize()).eval()
     x = rng.normal(size=(9, 5)).astype(np.float32)
     found = compared(tmp_path, model, x, form)
-    assert found.same
+    assert found.ok
+    assert found.same or (form, mode) == ("qdq", "fixed-point")
     bad = onnx.load(tmp_path / "m.onnx")
-    (relu,) = (each for each in bad.graph.node if each.op_type == "Relu")
-    relu.op_type = "Identity"
+    relus = [each for each in bad.graph.node if each.op_type == "Relu"]
+    assert bool(relus) == ((form, mode) != ("integer", "fixed-point"))
+    if not relus:  # there it is a Clip from the zero point on
+        return
+    relus[0].op_type = "Identity"
     wrong = verify(bad, model, x)
     assert not wrong.ok
     assert wrong.differing > 10
