@@ -60,7 +60,11 @@ def test_rows() -> None:
     tried: list[str] = []
 
     def reason(name: str, holds: bool) -> Any:
-        return lambda: tried.append(name) or holds
+        def trial() -> bool:
+            tried.append(name)
+            return holds
+
+        return trial
 
     reasons = {
         "no": reason("no", False),
