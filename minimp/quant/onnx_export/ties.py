@@ -18,6 +18,9 @@ In the first, each product of a sum takes two roundings of what is read back, on
 sums and one of the division; the other side rounds a, M (three times) and a M. Where all scales are powers of
 two and sums stay below 2^24 steps, every number is exact in float32: e1 = e2 = 0, and no code differs.
 
+Long sums that cancel have a large E: from 1/2 on, all codes count as near to a tie, and that they differ by 1
+at most is all that is said. Form "integer" has no such limit.
+
 In fixed-point mode, M0 and n add 2^-31 |v| + 2^-(n+1) to E, and to that of Add what
 :func:`minimp_backends.integer_layers.integer_add` rounds on its way.
 """

@@ -66,7 +66,7 @@ def networks(draw: st.DrawFn) -> tuple[Module, tuple[int, ...]]:
     return nn.Sequential(*layers, nn.Linear(features, 4)).eval(), shape
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.data(), st.integers(0, 2**31), st.sampled_from(["uint8", "int8", "int4"]), st.sampled_from(MODES))
 def test_random_networks(
     tmp_path_factory: pytest.TempPathFactory, data: Any, seed: int, codes: str, mode: str
