@@ -188,8 +188,9 @@ class _Builder:
     def _output(self, path: str, module: Module, source: FakeQuantize | None) -> FakeQuantize:
         """Put what rounds its output in the place of a module."""
         if id(module) in self.made:
-            found: Any = self.made[id(module)].activation_post_process
-            return found  # type: ignore[no-any-return]
+            found = self.made[id(module)].activation_post_process
+            assert isinstance(found, FakeQuantize)
+            return found
         kind = None if path in self.walk.keep else type(module)
         output = self.widths.of_activation(f"the output of '{path}'", kind)
         paths = self.groups.get(path, (path,))

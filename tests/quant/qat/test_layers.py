@@ -230,6 +230,62 @@ def test_places_are_torchs(kind: Any) -> None:
             assert ours.zero_point.array == theirs.zero_point.numpy()
 
 
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_a_prepared_model_is_torchs() -> None:
+    """Oracle: torch.ao's fuse_modules_qat and prepare_qat on the same network: results, gradients, scales.
+
+    No biases behind the norm: torch leaves them as they are.
+    """
+    torch = pytest.importorskip("torch")
+    from torch.ao import quantization as theirs
+
+    manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64, 5, bias=False),
+    )  # fmt: skip
+    t = torch.nn
+    other = t.Sequential(
+        theirs.QuantStub(),
+        t.Sequential(t.Conv2d(3, 4, 3, padding=1, bias=False), t.BatchNorm2d(4), t.ReLU()),
+        t.MaxPool2d(2), t.Flatten(), t.Linear(64, 5, bias=False),
+    )  # fmt: skip
+    paths = {"0.weight": "1.0.weight", "5.weight": "4.weight"}
+    state = {paths[path]: torch.from_numpy(each.array.copy()) for path, each in model.named_parameters()
+             if path in paths}  # fmt: skip
+    other.load_state_dict(state, strict=False)
+    weight = theirs.FakeQuantize.with_args(
+        observer=theirs.PerChannelMinMaxObserver, quant_min=-128, quant_max=127, dtype=torch.qint8,
+        qscheme=torch.per_channel_symmetric,
+    )  # fmt: skip
+    other.qconfig = theirs.QConfig(
+        weight=weight,
+        activation=theirs.FakeQuantize.with_args(
+            observer=theirs.MovingAverageMinMaxObserver, quant_min=0, quant_max=255
+        ),
+    )
+    other = theirs.prepare_qat(theirs.fuse_modules_qat(other.train(), [["1.0", "1.1", "1.2"]]))
+    prepared = prepare_qat(model, tensor(batch((2, 3, 8, 8))))
+    x, target = batch((8, 3, 8, 8), 1), batch((8, 5), 2)
+    y, want = prepared(tensor(x)), other(torch.from_numpy(x))
+    (y * tensor(target)).sum().backward()
+    (want * torch.from_numpy(target)).sum().backward()
+    assert_close(y.detach().array, want.detach().numpy(), "parity_op_fp32")
+    for ours, its in (
+        (prepared.inputs[0], other[0].activation_post_process),
+        (prepared.model[0].activation_post_process, other[1][0].activation_post_process),
+        (prepared.model[5].activation_post_process, other[4].activation_post_process),
+        (prepared.model[0].weight_fake_quant, other[1][0].weight_fake_quant),
+    ):
+        assert_close(ours.scale.array.reshape(-1), its.scale.numpy(), "parity_op_fp32")
+        np.testing.assert_array_equal(ours.zero_point.array.reshape(-1), its.zero_point.numpy())
+    for mine, its in ((prepared.model[0], other[1][0]), (prepared.model[5], other[4])):
+        assert_close(mine.weight.grad.array, its.weight.grad.numpy(), "parity_gradient_fp32")
+    assert_close(prepared.model[0].bn.weight.grad.array, other[1][0].bn.weight.grad.numpy(),
+                 "parity_gradient_fp32")  # fmt: skip
+
+
 def test_every_layer_has_a_row() -> None:
     """Oracle: the patterns of fusion that end in a layer with an integer form: each has its twin."""
     names = {each.__name__ for each in TWINS.values()}

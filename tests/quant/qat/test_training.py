@@ -138,15 +138,12 @@ def test_schedules_for_what_is_not_there() -> None:
     with pytest.raises(SettingError, match="has no FakeQuantize"):
         QATSchedule(nn.Linear(3, 2), delay=3)
     schedule = QATSchedule(plain, delay=1, freeze_observers=2)
-    for wrong in (
-        {"steps": 3},
-        {**schedule.state_dict(), "delay": 0},
-        {**schedule.state_dict(), "steps": -1},
-    ):
+    state = schedule.state_dict()
+    for wrong in ({"steps": 3}, state | {"delay": 0}, state | {"steps": -1}):
         with pytest.raises(CheckpointError, match="expected a state of"):
             schedule.load_state_dict(wrong)
     with pytest.raises(SettingError, match="never observed"):
-        schedule.load_state_dict({**schedule.state_dict(), "steps": 4})
+        schedule.load_state_dict(state | {"steps": 4})
     assert schedule.steps == 0
     schedule.step()
     with pytest.raises(SettingError, match="input 0 was never observed"):
