@@ -109,6 +109,18 @@ def test_static_is_these_calls(name: str, runs: Path, tmp_path: Path) -> None:
     assert found["written"] == {str(tmp_path / "q.safetensors"): (tmp_path / "q.safetensors").stat().st_size}
 
 
+def test_the_rows_that_are_calibrated_on(runs: Path, tmp_path: Path) -> None:
+    """Oracle: the loader's first 70 rows in their order, and no more: ends that the next rows would move."""
+    words = ("--observer", "minmax", "--samples", "70", "--batch", "64")
+    found, loaded = told(tmp_path, str(runs / "cnn"), *words)
+    assert found["facts"]["calibrated on"] == "70 rows of the training part in 2 batches"
+    model, data = trained(runs, "cnn")
+    fused, _ = fuse(model, data.train[:8][0])
+    x = np.concatenate([inputs for inputs, _ in DataLoader(data.train, 64, shuffle=True, seed=0)])
+    made = [convert(fused, calibrate(fused, [x[:n]], activation=MinMaxObserver)) for n in (70, 128)]
+    assert [bits(each) == bits(loaded) for each in made] == [True, False]
+
+
 def test_a_row_of_the_table(runs: Path, tmp_path: Path) -> None:
     """Oracle: the module of the file, and both models run by hand up to that layer."""
     found, loaded = told(tmp_path, str(runs / "cnn"))

@@ -15,14 +15,14 @@ from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
 from minimp.nn.tree import join
 from minimp.quant.saving.classes import Row
-from minimp.quant.saving.describing import fits
+from minimp.quant.saving.describing import fits, said_of
 from minimp.quant.saving.values import unfolded
 from minimp.tensors import Tensor
 
 __all__ = ["Building"]
 
 Array = npt.NDArray[Any]
-NODE = {"class", "settings", "parameters", "buffers", "transient", "children"}
+NODE = {"class", "settings", "parameters", "buffers", "transient", "frozen", "children"}
 
 
 class Building:
@@ -67,8 +67,9 @@ class Building:
         made = row.kind.__new__(row.kind)
         Module.__init__(made)
         vars(made).update(self._settings(node.get("settings", {}), row, path))
+        frozen = node.get("frozen", [])
         for name, leaf in node.get("parameters", {}).items():
-            made.register_parameter(name, self._parameter(leaf, join(path, name)))
+            made.register_parameter(name, self._parameter(leaf, join(path, name), name in frozen))
         transient = node.get("transient", [])
         for name, leaf in node.get("buffers", {}).items():
             made.register_buffer(name, self._buffer(leaf, join(path, name)), name not in transient)
@@ -100,36 +101,33 @@ class Building:
             raise self._unfit(said, "read it with the minimp that wrote it, and convert the model anew")
         return {name: unfolded(each, self.op) for name, each in given.items()}
 
-    def _parameter(self, leaf: Any, path: str) -> Parameter | None:
+    def _parameter(self, leaf: Any, path: str, frozen: bool) -> Parameter | None:
         if leaf is None:
             return None
-        if "same" in leaf:
+        if isinstance(leaf, dict):
             found = self._leaves[leaf["same"]]
             if not isinstance(found, Parameter):
                 raise self._unfit(f"'{leaf['same']}' is a buffer, and '{path}' a parameter")
             return found
-        made = Parameter(self._tensor(leaf, path), requires_grad=not leaf.get("frozen", False))
+        made = Parameter(self._tensor(leaf, path), requires_grad=not frozen)
         self._leaves[path] = made
         return made
 
     def _buffer(self, leaf: Any, path: str) -> Tensor | None:
         if leaf is None:
             return None
-        if "same" in leaf:
+        if isinstance(leaf, dict):
             return self._leaves[leaf["same"]]
         self._leaves[path] = made = self._tensor(leaf, path)
         return made
 
-    def _tensor(self, leaf: Mapping[str, Any], path: str) -> Tensor:
+    def _tensor(self, said: str, path: str) -> Tensor:
         """Return a tensor of the dtype and shape that the tree says."""
         array = self.arrays.get(path)
         if array is None:
             raise self._unfit(f"the tensor '{path}' is missing")
-        said, found = (leaf["dtype"], tuple(leaf["shape"])), (array.dtype.name, array.shape)
-        if said != found:
-            raise self._unfit(
-                f"the tensor '{path}' is {found[0]} {found[1]}, and the model has {said[0]} {said[1]}"
-            )
+        if said != said_of(array):
+            raise self._unfit(f"the tensor '{path}' is {said_of(array)}, and the model has {said}")
         backend = default_backend()
         return Tensor(backend.from_host(np.array(array)), backend)
 

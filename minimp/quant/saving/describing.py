@@ -12,7 +12,6 @@ import numpy.typing as npt
 from minimp.errors import FormatError, SettingError, unknown_name
 from minimp.files.sealed import SAVED
 from minimp.nn.module import Module
-from minimp.nn.parameter import Parameter
 from minimp.nn.tree import join
 from minimp.quant.calibration import Calibrated
 from minimp.quant.fusion.flow import hooked
@@ -20,7 +19,7 @@ from minimp.quant.saving.classes import Row
 from minimp.quant.saving.values import folded
 from minimp.tensors import Tensor
 
-__all__ = ["Description", "fits"]
+__all__ = ["Description", "fits", "said_of"]
 
 Array = npt.NDArray[Any]
 OWN = frozenset({"training", "_parameters", "_buffers", "_modules", "_transient", "_hooks"})
@@ -38,8 +37,9 @@ class Description:
     """Takes a model apart.
 
     A module is ``{"class": name, "settings": {...}, "parameters": {...}, "buffers": {...}, "children":
-    {...}}``, without what is empty; a tensor ``{"dtype": "int8", "shape": [3, 4]}``. What stood at another
-    path before is ``{"same": path}``.
+    {...}}``, without what is empty; a tensor ``"int8 3x4"``, one of a single number ``"float32"``. What stood
+    at another path before is ``{"same": path}``. ``"transient"`` and ``"frozen"`` name buffers that no state
+    dict has, and parameters without gradients.
 
     Attributes:
         rows: the classes that can be named.
@@ -68,6 +68,11 @@ class Description:
             "parameters": {name: self._leaf(each, path, name) for name, each in module._parameters.items()},
             "buffers": {name: self._leaf(each, path, name) for name, each in module._buffers.items()},
             "transient": sorted(module._transient),
+            "frozen": [
+                name
+                for name, each in module._parameters.items()
+                if each is not None and not each.requires_grad
+            ],
         }
         children: Any = module._modules
         node["children"] = {
@@ -110,7 +115,7 @@ class Description:
             found[name] = folded(value, where)
         return found
 
-    def _leaf(self, leaf: Tensor | None, path: str, name: str) -> dict[str, Any] | None:
+    def _leaf(self, leaf: Tensor | None, path: str, name: str) -> dict[str, str] | str | None:
         if leaf is None:
             return None
         where = join(path, name)
@@ -126,5 +131,9 @@ class Description:
                 formats=[native.name], help=f"'{where}' must be one of {known}",
             )  # fmt: skip
         self.arrays[where] = np.asarray(array, native.newbyteorder("<"), order="C")
-        frozen = {"frozen": True} if isinstance(leaf, Parameter) and not leaf.requires_grad else {}
-        return {"dtype": native.name, "shape": list(array.shape), **frozen}
+        return said_of(array)
+
+
+def said_of(array: Array) -> str:
+    """Return the dtype and the shape of an array: ``"int8 3x4"``."""
+    return " ".join(filter(None, (array.dtype.name, "x".join(map(str, array.shape)))))
