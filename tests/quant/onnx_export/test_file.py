@@ -12,11 +12,13 @@ import pytest
 from minimp import functional, nn
 from minimp.errors import DataError, SettingError
 from minimp.nn.module import Module
+from minimp.optim import SGD
 from minimp.quant import quantize_dynamic
 from minimp.quant.fusion import LinearReLU
 from minimp.quant.modules import Add, DeQuantStub, QuantStub
 from minimp.quant.onnx_export import export_onnx, verify
 from minimp.quant.onnx_export.exporting import FORMS
+from minimp.quant.qat import prepare_qat
 from minimp.quant.static import calibrate, convert
 from minimp.tensors import Tensor, tensor
 from tests.quant.onnx_export.samples import Array, prepared, quantized
@@ -151,6 +153,24 @@ def test_an_island_in_floats(tmp_path: Path) -> None:
     made.model[1].compute = "float16"
     with pytest.raises(SettingError, match=r"'model.1' computes in float16"):
         export_onnx(made, tmp_path / "m.onnx", x[:2])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_that_was_trained_with_roundings(tmp_path: Path, form: str) -> None:
+    """Oracle: the model's codes, after quantisation-aware training of four steps."""
+    layers = [nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)]
+    x, y = random(16, 2, 6, 6), np.arange(16) % 3
+    prepared = prepare_qat(nn.Sequential(*layers), tensor(x)).train()
+    optimizer = SGD(prepared.parameters(), lr=0.05)
+    for _ in range(4):
+        optimizer.zero_grad()
+        functional.cross_entropy(prepared(tensor(x)), tensor(y)).backward()
+        optimizer.step()
+    made = convert(prepared)
+    export_onnx(made, tmp_path / "m.onnx", x[:2], form=form)
+    found = verify(tmp_path / "m.onnx", made, x)
+    assert found.ok
+    assert found.same or form == "qdq"
 
 
 class Two(Module):
