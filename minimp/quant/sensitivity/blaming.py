@@ -18,6 +18,8 @@ UNEVEN = 8.0
 NARROW = 1 / 32
 """The middle half of normal numbers spans a sixth of the codes over +-4 sigma, and a fifth of the half above
 0; below this share of the codes, a few large values have set the range."""
+HALF = 0.5
+"""Below this share of the codes a bit is lost."""
 CLIPPED, REACH = 0.005, 1.5
 """So large a share of values, or one so far out, is beyond the range for another reason than its choice."""
 
@@ -121,6 +123,12 @@ def _outliers(facts: ActivationFacts) -> str:
     )
 
 
+def _borrowed(facts: ActivationFacts) -> str:
+    if not facts.borrowed or facts.filled >= HALF:
+        return ""
+    return f"it has the scale of what comes in, and fills {facts.filled:.0%} of that range"
+
+
 def _uneven(facts: ActivationFacts) -> str:
     if not facts.unevenness >= UNEVEN:
         return ""
@@ -148,6 +156,10 @@ ACTIVATION_CAUSES = (
     Cause(
         "outlier channel", _loud_channel,
         "Move its scale into the next layer's weights (mp.quant.equalize), or end the codes here",
+    ),
+    Cause(
+        "borrowed scale", _borrowed,
+        "End the codes before it and begin new ones behind it (DeQuantStub, QuantStub)",
     ),
     Cause("uneven channels", _uneven, "Move scale between layers first: mp.quant.equalize(model, x)"),
     Cause("outliers", _outliers, "Cut the range (PercentileObserver), or end the codes here"),

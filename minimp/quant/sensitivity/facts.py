@@ -70,6 +70,8 @@ class ActivationFacts:
         channel: the channel in which the peak is.
         channel_ratio: the peak over the median channel's largest |value|; NaN of fewer than three channels.
         unevenness: the peak over the lower quartile of channels' largest |value|; NaN likewise.
+        filled: the share of the codes from the least to the largest that occurs.
+        borrowed: whether the codes have the scale of what comes in, as those of averages have.
     """
 
     codes: int
@@ -80,6 +82,8 @@ class ActivationFacts:
     channel: int
     channel_ratio: float
     unevenness: float
+    filled: float
+    borrowed: bool
 
 
 def weight_facts(site: Site) -> WeightFacts | None:
@@ -133,19 +137,24 @@ class _Seen:
         peaks = np.abs(y).max(axis=tuple(i for i in range(y.ndim) if i != axis), initial=0)
         self.peaks = peaks if not self.peaks.size else np.maximum(self.peaks, peaks)
 
+    def _filled(self) -> float:
+        """Return the share of codes from the least to the largest that occurs."""
+        (found,) = np.nonzero(self.counts)
+        return float(found[-1] - found[0] + 1) / self.counts.size if found.size else 0.0
+
     def facts(self) -> ActivationFacts:
         zero = int(self.affine.zero_point) - self.affine.quant_min
         counts = self.counts.copy()
         counts[zero] = 0
         channel = int(np.argmax(self.peaks))
-        ratios = [math.nan, math.nan]
+        ratio, unevenness = math.nan, math.nan
         if self.peaks.size >= 3 and self.peaks.any():
-            ratios = [
-                float(self.peaks.max() / np.quantile(self.peaks[self.peaks > 0], q)) for q in (0.5, 0.25)
-            ]
+            usual, low = np.quantile(self.peaks[self.peaks > 0], (0.5, 0.25))
+            ratio, unevenness = float(self.peaks.max() / usual), float(self.peaks.max() / low)
         return ActivationFacts(
             counts.size, _middle_of(counts), self.clipped / max(self.size, 1), self.reach,
-            float(self.peaks.max(initial=0)), channel, *ratios,
+            float(self.peaks.max(initial=0)), channel, ratio, unevenness, self._filled(),
+            self.affine in self.site.inputs,
         )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class Advance:
     """How far a long measurement is, after a forward.
 
     Attributes:
-        done, of: forwards that ran, and that there are.
+        done, of: forwards that ran, and that there will be; 0 where that depends on what comes out.
         what: what ran, in words.
     """
 

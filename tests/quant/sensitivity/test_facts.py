@@ -52,6 +52,20 @@ def test_what_is_cut_off() -> None:
     assert cause_of(facts)[0].name == "clipped"
 
 
+def test_averages_borrow_their_scale() -> None:
+    """Oracle: means of 4 x 4 numbers from -1 to 1 reach a fraction of that range, in the codes of these."""
+    x = np.random.default_rng(0).uniform(-1, 1, (8, 4, 8, 8)).astype(np.float32)
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.AvgPool2d(4)).eval()
+    report = sweep(model, calibrate(model, [x]), [x])
+    found = {each.path: each for each in report.blame(0)}
+    assert found["1"].cause == "borrowed scale"
+    facts = report["1"].activation_facts
+    assert facts.borrowed
+    assert facts.filled < 0.5 < report["0"].activation_facts.filled
+    assert f"fills {facts.filled:.0%} of that range" in found["1"].words
+    assert not any(report[path].activation_facts.borrowed for path in ("input 0", "0"))
+
+
 def test_channel_ranges_matter_under_one_scale_alone() -> None:
     """Oracle: rows of 64, 8 and 1 times the same: a ratio of 64; with a scale a row it is no cause."""
     rng = np.random.default_rng(0)
