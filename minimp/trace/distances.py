@@ -39,6 +39,9 @@ class Distances:
     overflowed: int
 
 
+_Part = tuple[float, float, float, float, int]
+
+
 class _Sum:
     """The errors of one kind, added up over blocks."""
 
@@ -46,26 +49,14 @@ class _Sum:
         self.most = self.total = self.squares = self.norm = 0.0
         self.count = 0
 
-    def add(self, gap: Array, unit: Array, against: Array) -> bool:
-        """Add a block: `gap` is taken over; return whether all of it was finite."""
-        np.abs(gap, out=gap)
-        highest = float(gap.max())
-        if highest == 0.0:  # nothing to add but the size of what it is compared with
-            self.norm += float(np.dot(against, against))
-            self.count += gap.size
-            return True
-        if not highest < np.inf:
-            known = np.isfinite(gap)
-            if known.any():
-                self.add(gap[known], unit[known], against[known])
-            return False
-        self.squares += float(np.dot(gap, gap))
-        self.norm += float(np.dot(against, against))
-        np.divide(gap, unit, out=gap)
-        self.most = max(self.most, float(gap.max()))
-        self.total += float(gap.sum())
-        self.count += gap.size
-        return True
+    def add(self, part: _Part) -> None:
+        """Add what :func:`_part` found in a block."""
+        most, total, squares, norm, count = part
+        self.most = max(self.most, most)
+        self.total += total
+        self.squares += squares
+        self.norm += norm
+        self.count += count
 
     def error(self, form: Format) -> Error:
         """Return the error in ulps of `form`; a relative error that is no number counts as nothing."""
@@ -93,17 +84,38 @@ def distances(got: Array, exact: Array, pure: Array, form: Format) -> Distances:
         x, e, p = (each[start : start + BLOCK] for each in (flat, truth, clean))
         d, u = gap[: x.size], unit[: x.size]
         _powers_of_two(e, lowest, u)
-        finite = made.add(np.subtract(x, e, out=d), u, e)
+        here = _part(np.subtract(x, e, out=d), u, e)
+        made.add(here)
         zeros = int(np.count_nonzero(x == 0))
         flushed += int(np.count_nonzero(e[x == 0])) if zeros else 0
-        overflowed += 0 if finite else int(np.count_nonzero(np.isinf(x) & np.isfinite(e)))
+        overflowed += 0 if here[-1] == x.size else int(np.count_nonzero(np.isinf(x) & np.isfinite(e)))
         if not alike:
-            inherited.add(np.subtract(e, p, out=d), u, p)
-            total.add(np.subtract(x, p, out=d), u, p)
+            before = _part(np.subtract(e, p, out=d), u, p)
+            inherited.add(before)
+            exactly = here[0] == 0.0 and here[-1] == x.size  # the op made no error
+            total.add(before if exactly else _part(np.subtract(x, p, out=d), u, p))
     error = made.error(form)
     if alike:
         return Distances(error, Error(), error, flushed, overflowed)
     return Distances(error, inherited.error(form), total.error(form), flushed, overflowed)
+
+
+def _part(gap: Array, unit: Array, against: Array) -> _Part:
+    """Return the largest error in units, their sum, the squares of errors and of values, the finite ones.
+
+    `gap` is taken over.
+    """
+    np.abs(gap, out=gap)
+    highest = float(gap.max())
+    if highest == 0.0:
+        return 0.0, 0.0, 0.0, float(np.dot(against, against)), gap.size
+    if not highest < np.inf:
+        known = np.isfinite(gap)
+        some = bool(known.any())
+        return _part(gap[known], unit[known], against[known]) if some else (0.0, 0.0, 0.0, 0.0, 0)
+    squares, norm = float(np.dot(gap, gap)), float(np.dot(against, against))
+    np.divide(gap, unit, out=gap)
+    return float(gap.max()), float(gap.sum()), squares, norm, gap.size
 
 
 def _powers_of_two(exact: Array, lowest: float, out: Array) -> None:

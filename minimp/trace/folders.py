@@ -123,13 +123,17 @@ class Folder:
         lead = f"{number}/"
         return {name[len(lead) :]: array for name, array in arrays.items() if name.startswith(lead)}
 
+    def close(self) -> None:
+        """Close the files, finished or not."""
+        for file in self._lines.values():
+            file.close()
+
     def finish(self, info: dict[str, Any]) -> None:
         """Write what is left, and the file that says that all is there."""
         if self.finished:
             return
         self._put_values()
-        for file in self._lines.values():
-            file.close()
+        self.close()
         self.finished = True
         files = {path.name: _facts(path) for path in sorted(self.path.iterdir())}
         meta = {"kind": KIND, "schema": SCHEMA, "info": info, "dropped": self.dropped, "files": files}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import frexp
+from math import frexp, isfinite
 from threading import RLock, get_ident
 from time import perf_counter_ns
 from typing import Any
@@ -64,12 +64,12 @@ class Here:
 
     def enter(self, name: str, kind: str = "module") -> None:
         """Take the time at which a module or stage begins."""
-        self.last = self.recorder.clock()
+        self.last = max(self.recorder.clock(), self.last)
         self.began.append((kind, name, self.last))
 
-    def leave(self, name: str, kind: str = "module") -> None:
-        """Keep the time that it took."""
-        self.last = self.recorder.clock()
+    def leave(self, name: str, kind: str = "module", end: int | None = None) -> None:
+        """Keep the time that it took, until now or until `end`."""
+        self.last = max(self.recorder.clock() if end is None else end, self.last)
         while self.began:
             what, which, start = self.began.pop()
             if (what, which) == (kind, name):
@@ -103,9 +103,13 @@ class Recorder:
         self._ops: ByIdentity[OpInfo] = ByIdentity()
         self._given: ByIdentity[tuple[int, ...]] = ByIdentity()
 
-    def clock(self) -> int:
-        """Return nanoseconds since the recording began, without the recorder's own work."""
-        return perf_counter_ns() - self._begin - self._busy
+    def clock(self, now: int | None = None) -> int:
+        """Return nanoseconds since the recording began, without the recorder's own work.
+
+        Args:
+            now: what `perf_counter_ns` gave when that work began, where it is being done.
+        """
+        return (perf_counter_ns() if now is None else now) - self._begin - self._busy
 
     def here(self) -> Here:
         """Return where this thread is."""
@@ -138,14 +142,14 @@ class Recorder:
         token = hush()
         try:
             with self._lock:
-                self._write_op(event)
+                self._write_op(event, start)
         finally:
             speak(token)
             self._busy += perf_counter_ns() - start
 
-    def _write_op(self, event: Event) -> None:
+    def _write_op(self, event: Event, now: int) -> None:
         here, node, number = self.here(), event.node, self._count
-        end, backward = self.clock(), event.phase == "backward"
+        end, backward = max(self.clock(now), here.last), event.phase == "backward"
         watch_roundings(node.backend)
         info = self._ops.get(node)
         if backward and info is not None:
@@ -302,13 +306,13 @@ class Recorder:
         token = hush()
         try:
             with self._lock:
-                self._write_stage(self.here(), step, name, state, tensors or {})
+                self._write_stage(self.here(), step, name, state, tensors or {}, start)
         finally:
             speak(token)
             self._busy += perf_counter_ns() - start
 
-    def _write_stage(self, here: Here, step: Any, name: str, state: Any, tensors: Any) -> None:
-        end = self.clock()
+    def _write_stage(self, here: Here, step: Any, name: str, state: Any, tensors: Any, now: int) -> None:
+        end = max(self.clock(now), here.last)
         wanted = self.statistics and self.choice.takes(name, "", name, here.step)
         wanted &= state.backend.name != "shapes"
         sides, errors = [], []
@@ -321,7 +325,7 @@ class Recorder:
             start=end, end=end, thread=here.thread, errors=tuple(errors) if any(errors) else (),
             facts=facts,
         )  # fmt: skip
-        here.leave(name, "stage")
+        here.leave(name, "stage", end)
         here.stage = ""
         self._keep(made, (), [tensor.array for tensor in tensors.values()], state.backend)
         if name == "update_scale":
@@ -364,7 +368,7 @@ def stage_facts(name: str, step: Any, state: Any) -> dict[str, Any]:
     if name in ("scale_loss", "unscale"):
         return {"loss_scale": state.scale}
     if name == "check_finite":
-        return {"nonfinite": list(state.nonfinite), "grad_norm": state.norm}
+        return {"nonfinite": list(state.nonfinite), "grad_norm": state.norm if isfinite(state.norm) else None}
     if name == "update":
         return {"skipped": state.skipped}
     return {"loss_scale": step.scaler.get_scale()} if name == "update_scale" else {}

@@ -22,7 +22,7 @@ from minimp.tape import Array, Event, Node
 from minimp.trace.distances import Distances, distances, relative
 from minimp.trace.events import Error, OpError
 from minimp.trace.identity import ByIdentity
-from minimp.trace.statistics import Stats, cuts_of, measure, targets_of
+from minimp.trace.statistics import Stats, measure, targets_of
 
 __all__ = ["Shadow"]
 
@@ -91,7 +91,7 @@ class Shadow:
             total, unrounded = held[1].total, held[1].unrounded
         else:
             total = distances(backend.wide(grad), pure, pure, form).made
-            unrounded = self._unrounded(pure, form)
+            unrounded = self._unrounded(pure)
         return OpError(Error(), total, total, total.relative, unrounded)
 
     # ---- forward ----------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Shadow:
         if result is None or form is None:
             return (None,)
         twins = [self._arrays.get(x) if hasattr(x, "dtype") else None for x in event.inputs]
-        same = [_wide(x) for x in event.inputs]
+        same = [_wide(x, node.backend) for x in event.inputs]
         first, exact = _run(node, same, result)
         second, pure = first, exact
         if any(twins):
@@ -123,7 +123,7 @@ class Shadow:
         arrived = self._arriving.pop(node) if self.inherits else None
         if pair is None:
             return (None,) * len(event.outputs)
-        given = _wide(grad)
+        given = _wide(grad, node.backend)
         exacts = pures = _differentiated(node, pair[0], given)
         entering = 0.0
         if arrived is not None or pair[1] is not pair[0]:
@@ -148,17 +148,16 @@ class Shadow:
         if form is None:
             return None
         found = distances(node.backend.wide(part), exact, pure, form)
-        judged = _judged(found, entering, self._unrounded(pure, form))
+        judged = _judged(found, entering, self._unrounded(pure))
         self._parts.put(part, (pure, judged.error))
         return judged
 
-    def _unrounded(self, pure: Array, form: Format) -> Stats:
+    def _unrounded(self, pure: Array) -> Stats:
         """Return the statistics of a float64 gradient, once where a cast hands it on."""
-        targets = targets_of(form)
         held = self._measured.get(pure)
-        if held is None or not {n for each in targets for n in cuts_of(each)} <= held.cuts.keys():
+        if held is None:
             host = np.ascontiguousarray(pure)
-            held = measure(host, float64, host, targets)
+            held = measure(host, float64, host, targets_of(float64))
             self._measured.put(pure, held)
         return held
 
@@ -177,14 +176,19 @@ def _run(node: Node, inputs: Sequence[Any], result: Array) -> tuple[Node, Array]
     """Run the op of a node in float64; return the node that it leaves, and the result."""
     options = {key: float64 if isinstance(value, Format) else value for key, value in node.options.items()}
     twin = Node(node.op, node.inputs, options, node.backend, float64, "float64", node.recording)
+    if node.op.name == "cast":  # nothing is rounded, forth or back
+        return twin, inputs[0]
     if node.op.name == "dropout":  # the mask that was drawn; drawing again would move the generator
-        twin.saved = node.saved or (_wide(result) != 0,)
+        twin.saved = node.saved or (node.backend.wide(result) != 0,)
         return twin, node.op.differentiate(twin, inputs[0])[0]
     made = node.op.forward(twin, *inputs, **options)
     twin.shape = made.shape
+    twin.ids = [*map(id, inputs), id(made)] if twin.saved else ()  # as the door leaves it
     return twin, made
 
 
-def _wide(x: Any) -> Any:
+def _wide(x: Any, backend: Any) -> Any:
     """Return floating arrays as float64, anything else as it is."""
-    return x.astype(np.float64) if hasattr(x, "dtype") and format_of(x.dtype) is not None else x
+    if not hasattr(x, "dtype") or format_of(x.dtype) is None:
+        return x
+    return backend.wide(x).astype(np.float64)  # by way of float32, which 16-bit arrays often have beside them

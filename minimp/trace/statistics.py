@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import frexp
+from math import frexp, isfinite
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 Cuts = Mapping[int, Mapping[int, int]]
 """n -> {exponent -> how many values lie at or above 2 - 2^-n in units of 2^exponent}; n = 0: exactly at 1."""
 
-LONG, MOST_COMPARED = 32768, 60
+LONG, COMPARED = 32768, 11
 """From so many elements on, comparing with so many exponents is faster than counting element by element."""
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -38,7 +38,7 @@ class Stats:
         inf: elements that are infinite.
         min, max: the smallest and the largest finite element, None if there is none.
         amax: the largest magnitude of a finite element, None if there is none.
-        mean: the mean of the finite elements (summed in float64), None if there is none.
+        mean: the mean of the finite elements, summed in float64; None if there is none, or the sum overflows.
         binades: exponent e -> the number of finite elements with 2^e <= |x| < 2^(e+1).
         cuts: of gradients: how many elements of a binade lie where rounding to a narrower range of exponents
             turns, see :data:`Cuts`.
@@ -77,17 +77,16 @@ class Stats:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a float has its exponent: as integers of `codes`, shifted right by `shift`."""
+    """Where a float has its exponent: `shift` bits above the end of its highest 32 bits."""
 
-    codes: type
     shift: int
     bins: int
     bias: int
 
 
 LAYOUTS = {
-    FLOAT32: _Layout(np.uint32, 23, 256, 127),
-    FLOAT64: _Layout(np.uint64, 52, 2048, 1023),
+    FLOAT32: _Layout(23, 256, 127),
+    FLOAT64: _Layout(20, 2048, 1023),
 }
 
 
@@ -105,14 +104,13 @@ def measure(stored: Array, fmt: Format | None, wide: Array, targets: tuple[Forma
         return _of_integers(stored)
     flat = np.asarray(wide).reshape(-1)
     layout = LAYOUTS[flat.dtype]
-    codes: Array = flat.view(layout.codes)
-    powers = _powers(codes, layout)
+    heads = flat.view(np.uint32) if flat.dtype == FLOAT32 else (flat.view(np.uint64) >> 32).astype(np.uint32)
+    powers = _powers(heads, layout)
     counts = _histogram(powers, layout.bins)
     low, bad = int(counts[0]), int(counts[-1])
     tiny = flat[(powers == 0) & (flat != 0)] if low and low + count_nonzero(flat) != size else flat[:0]
     nan = int(np.count_nonzero(np.isnan(flat))) if bad else 0
-    places = counts[1:-1].nonzero()[0]
-    binades = dict(zip((places + (1 - layout.bias)).tolist(), counts[places + 1].tolist(), strict=True))
+    binades = _by_exponent(counts, layout)
     for exponent in (np.frexp(tiny)[1] - 1).tolist() if tiny.size else ():
         binades[exponent] = binades.get(exponent, 0) + 1
     if tiny.size:
@@ -125,7 +123,7 @@ def measure(stored: Array, fmt: Format | None, wide: Array, targets: tuple[Forma
         nan=nan, inf=bad - nan, min=least, max=most,
         amax=None if least is None or most is None else max(-least, most),
         mean=mean, binades=binades,
-        cuts=_count_cuts(codes, powers, layout, targets, tiny, fmt.mantissa_bits) if targets else {},
+        cuts=_count_cuts(flat, heads, powers, targets, tiny, fmt.mantissa_bits) if targets else {},
     )  # fmt: skip
 
 
@@ -139,15 +137,16 @@ def _extremes(known: Array) -> tuple[float | None, float | None, float | None]:
     """Return the smallest and the largest number, and the mean."""
     if not known.size:
         return None, None, None
-    total = float(np.add.reduce(known, dtype=np.float64))
-    return float(np.minimum.reduce(known)), float(np.maximum.reduce(known)), total / known.size
+    mean = float(np.add.reduce(known, dtype=np.float64)) / known.size
+    ends = float(np.minimum.reduce(known)), float(np.maximum.reduce(known))
+    return *ends, mean if isfinite(mean) else None
 
 
-def _powers(codes: Array, layout: _Layout) -> Array:
+def _powers(heads: Array, layout: _Layout) -> Array:
     """Return the biased exponents."""
     if layout.bins == 256:  # the low byte of what is left; the sign is the bit above
-        return (codes >> np.uint32(23)).astype(np.uint8)
-    return (codes >> np.uint64(52)).astype(np.uint16) & np.uint16(0x7FF)
+        return (heads >> np.uint32(23)).astype(np.uint8)
+    return (heads >> np.uint32(20)).astype(np.uint16) & np.uint16(0x7FF)
 
 
 def count_nonzero(array: Array) -> int:
@@ -156,26 +155,26 @@ def count_nonzero(array: Array) -> int:
 
 
 def _histogram(powers: Array, bins: int) -> Array:
-    """Return how often each exponent occurs: of long arrays by comparing, from the highest down.
+    """Return how often each exponent occurs: of long arrays the highest by comparing, which most have.
 
-    Subtracting 1 wraps the lowest bin (zeros) to the far end, and adding what is missing wraps the highest
-    one (infinities) to 0, so that neither widens the range that is looked through.
+    Adding what is missing to the integers' range wraps the highest bin (infinities) to 0, so that it is not
+    taken for the highest exponent.
     """
     if powers.size < LONG:
         return np.bincount(powers, minlength=bins)
     kind = powers.dtype.type
     counts = np.zeros(bins, np.int64)
     past = np.iinfo(powers.dtype).max - bins + 2
-    lowest, highest = int((powers - kind(1)).min()) + 1, int((powers + kind(past)).max()) - past
-    if highest - lowest > MOST_COMPARED:
-        return np.bincount(powers, minlength=bins)
+    highest = int((powers + kind(past)).max()) - past
     left, equal = powers.size, np.empty(powers.shape, np.bool_)
-    for power in (0, bins - 1, *range(highest, lowest - 1, -1)):
+    end = max(highest - COMPARED, 0)
+    for power in (0, bins - 1, *range(highest, end, -1)):
         if not left:
-            break
+            return counts
         counts[power] = np.count_nonzero(np.equal(powers, kind(power), out=equal))
         left -= int(counts[power])
-    return counts
+    rest = powers[np.flatnonzero((powers <= end) & (powers != 0))] if left else powers[:0]
+    return counts + np.bincount(rest, minlength=bins)
 
 
 def moved(stats: Stats, power: int, fmt: Format, nbytes: int) -> Stats | None:
@@ -228,30 +227,37 @@ def cuts_of(fmt: Format) -> tuple[int, ...]:
 
 
 def _count_cuts(
-    codes: Array, powers: Array, layout: _Layout, targets: tuple[Format, ...], tiny: Array, digits: int
+    flat: Array, heads: Array, powers: Array, targets: tuple[Format, ...], tiny: Array, digits: int
 ) -> Cuts:
-    """Count by binade; `tiny` are the subnormal numbers of the layout, whose codes have no exponent.
+    """Count by binade; `tiny` are the subnormal numbers, whose codes have no exponent.
 
     Numbers of so many binary digits after the point never lie at or above 2 - 2^-n for n > digits.
     """
+    layout = LAYOUTS[flat.dtype]
     one = 1 << layout.shift
-    fractions = codes & layout.codes(one - 1)
+    fractions = heads & np.uint32(one - 1)
     part, place = np.frexp(np.abs(tiny)) if tiny.size else (tiny, tiny)
     found: dict[int, dict[int, int]] = {}
     for n in sorted({n for fmt in targets for n in cuts_of(fmt)}):
         if n > digits:
             found[n] = {}
             continue
-        beyond = (fractions == 0) & (powers != 0) if n == 0 else fractions >= layout.codes(one - (one >> n))
-        by: dict[int, int] = {}
-        chosen = np.flatnonzero(beyond)
-        if chosen.size:
-            counts = np.bincount(powers[chosen], minlength=layout.bins)[1:-1]
-            places = counts.nonzero()[0]
-            by = dict(zip((places + (1 - layout.bias)).tolist(), counts[places].tolist(), strict=True))
+        if n == 0:
+            chosen = np.flatnonzero((fractions == 0) & (powers != 0))
+            if flat.dtype == FLOAT64:  # the rest of the fraction is in the lower half
+                chosen = chosen[flat.view(np.uint64)[chosen] & np.uint64(0xFFFF_FFFF) == 0]
+        else:
+            chosen = np.flatnonzero(fractions >= np.uint32(one - (one >> n)))
+        by = _by_exponent(np.bincount(powers[chosen], minlength=layout.bins), layout) if chosen.size else {}
         if tiny.size:
-            more = place[part == 0.5 if n == 0 else 2 * part >= 2 - 2.0**-n].tolist()
-            for exponent in more:
+            for exponent in place[part == 0.5 if n == 0 else 2 * part >= 2 - 2.0**-n].tolist():
                 by[exponent - 1] = by.get(exponent - 1, 0) + 1
-        found[n] = dict(sorted(by.items())) if tiny.size else by
+            by = dict(sorted(by.items()))
+        found[n] = by
     return found
+
+
+def _by_exponent(counts: Array, layout: _Layout) -> dict[int, int]:
+    """Return exponent -> count of what is not 0, zeros and infinities left out."""
+    places = counts[1:-1].nonzero()[0]
+    return dict(zip((places + (1 - layout.bias)).tolist(), counts[places + 1].tolist(), strict=True))

@@ -217,8 +217,8 @@ class Trace:
             raise DataError(
                 f"{target}: {fault.strerror}", op="trace.save", help="name one in a folder that exists"
             ) from fault
+        folder = Folder(made)
         try:
-            folder = Folder(made)
             folder.dropped = self.dropped
             for event in self.events:
                 folder.add(event, self.values(event))
@@ -228,6 +228,7 @@ class Trace:
             made.chmod(0o755)
             os.rename(made, target)
         except BaseException:
+            folder.close()
             shutil.rmtree(made, ignore_errors=True)
             raise
         return target

@@ -254,7 +254,7 @@ def _fate(binades: dict[int, int], cuts: Cuts, fmt: Format, power: int) -> Fate:
     bottom = round(log2(fmt.smallest_subnormal)) - 1 - power  # the binade below the smallest number
     normal = round(log2(fmt.smallest_normal)) - 1 - power  # the highest binade of subnormal numbers
     top = frexp(fmt.max)[1] - 1 - power
-    tie, up, over = (cuts[n] for n in cuts_of(fmt))
+    tie, up, over = (cuts.get(n, {}) for n in cuts_of(fmt))
     flushed = sum(count for e, count in binades.items() if e < bottom) + tie.get(bottom, 0)
     below = sum(count for e, count in binades.items() if e <= normal) - up.get(normal, 0)
     overflowed = sum(count for e, count in binades.items() if e > top) + over.get(top, 0)
