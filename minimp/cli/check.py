@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command and its options."""
     parser = subparsers.add_parser(
         "check",
-        help="compare rules and results with PyTorch, JAX or Keras where installed, live",
+        help="compare rules and results with PyTorch, JAX, Keras or ONNX where installed",
         description="Run the same calls in minimp and in a framework that is installed, and compare formats, "
         "bits, loss scales and training. Without FRAMEWORK, list what can be compared. The exit code is 1 if "
         "anything differs that is not in the list of documented differences.",
@@ -29,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
             "minimp check torch",
             "minimp check torch --only values --find softmax",
             "minimp check torch --html torch.html --json torch.json",
+            "minimp check torch --only integers",
             "minimp check jax",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "a page on each way of accumulating a sum: order, roundings, error bound, who uses it",
         ),
         "check": Command(
-            "minimp.cli.check", "compare rules and results with PyTorch, JAX or Keras where installed, live"
+            "minimp.cli.check", "compare rules and results with PyTorch, JAX, Keras or ONNX where installed"
         ),
         "bench": Command(
             "minimp.cli.bench", "measure speed, as ratios, beside PyTorch and mygrad where they are installed"
