@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +74,11 @@ def bits(model: Module) -> dict[str, bytes]:
     return {path: each.array.tobytes() for path, each in model.state_dict().items()}
 
 
+def batches_of(data: Any, size: int) -> list[Any]:
+    """Return the batches of the training part in the order in which the command takes them."""
+    return list(DataLoader(data.train, size, shuffle=True, seed=0))
+
+
 def observer(**options: Any) -> Any:
     """Return what makes an observer of int8 weights."""
     kind = options.pop("kind", PerChannelMinMaxObserver)
@@ -98,7 +102,7 @@ def test_static_is_these_calls(name: str, runs: Path, tmp_path: Path) -> None:
     found, loaded = told(tmp_path, str(runs / "cnn"), *rows, *words)
     model, data = trained(runs, "cnn")
     fused, _ = fuse(model, data.train[:8][0])
-    seen = calibrate(fused, [data.train[:1400][0]], activation=lambda: MinMaxObserver(rule=rule))
+    seen = calibrate(fused, batches_of(data, 700), activation=lambda: MinMaxObserver(rule=rule))
     made = convert(fused, seen, **options)
     assert bits(loaded) == bits(made)
     assert repr(loaded) == repr(made)
@@ -116,8 +120,8 @@ def test_the_rows_that_are_calibrated_on(runs: Path, tmp_path: Path) -> None:
     assert found["facts"]["calibrated on"] == "70 rows of the training part in 2 batches"
     model, data = trained(runs, "cnn")
     fused, _ = fuse(model, data.train[:8][0])
-    x = np.concatenate([inputs for inputs, _ in DataLoader(data.train, 64, shuffle=True, seed=0)])
-    made = [convert(fused, calibrate(fused, [x[:n]], activation=MinMaxObserver)) for n in (70, 128)]
+    first, second = (inputs for inputs, _ in batches_of(data, 64)[:2])
+    made = [convert(fused, calibrate(fused, [first, second[:n]], activation=MinMaxObserver)) for n in (6, 64)]
     assert [bits(each) == bits(loaded) for each in made] == [True, False]
 
 
@@ -207,18 +211,19 @@ def test_the_size_alone(runs: Path, tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_what_was_done_before(runs: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Oracle: the reports of fuse and equalize; a model that loses much is told so, and what to try."""
-    words = ["quantize", str(runs / "resnet"), "--equalize", "--samples", "64", "--quiet"]
-    assert main([*words, "--out", str(tmp_path / "q")]) == 0
+    """Oracle: fuse and equalize, every bit and their rows; a model that loses much is told what to try."""
+    words = ("--equalize", "--observer", "minmax", "--samples", "1400", "--batch", "700")
+    _, loaded = told(tmp_path, str(runs / "resnet"), *words)
     said = " ".join(capsys.readouterr().out.split())
     model, data = trained(runs, "resnet")
     fused, report = fuse(model, data.train[:8][0])
     assert all(row.modules[0] in said for row in report.fused)
     moved, scaling = equalize(fused, data.train[:8][0])
-    assert moved is not fused
+    made = convert(moved, calibrate(moved, batches_of(data, 700), activation=MinMaxObserver))
+    assert bits(loaded) == bits(made)
     assert all(f"{row.first} -> {row.second} (up to x {row.factor:.3g})" in said for row in scaling.paired)
-    words = ["quantize", str(runs / "mlp"), "--mode", "qat", "--bits", "2,2", "--steps", "1", "--lr", "1e-6"]
-    assert main([*words, "--quiet", "--out", str(tmp_path / "q")]) == 0
+    worse = ["quantize", str(runs / "mlp"), "--mode", "qat", "--bits", "2,2", "--steps", "1", "--lr", "1e-6"]
+    assert main([*worse, "--quiet", "--out", str(tmp_path / "q")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "Worse than in floats" in said
     assert "To try: more --epochs" in said
@@ -235,8 +240,7 @@ def test_training_on(runs: Path, tmp_path: Path, capsys: Capture) -> None:
     assert (codes, ends) == ({(-8, 7)}, {(0, 63)})
     model, data = trained(runs, "resnet")
     fused, _ = fuse(model, data.train[:8][0])
-    batches = list(islice(DataLoader(data.train, 64, shuffle=True, seed=0), 8))
-    seen = calibrate(fused, batches, activation=lambda: HistogramObserver(quant_max=63))
+    seen = calibrate(fused, batches_of(data, 64)[:8], activation=lambda: HistogramObserver(quant_max=63))
     weight = partial(PerChannelMinMaxObserver, quant_min=-8, quant_max=7, symmetric=True)
     assert found["scores"] == {
         "in floats": evaluate(model, data.test, "fp32"), "quantised": evaluate(loaded, data.test, "fp32"),
@@ -327,6 +331,12 @@ def test_what_cannot_be_is_one_clear_error(
     assert said in " ".join(heard.split())
     assert len(heard.splitlines()) <= 2
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == before
+
+
+def test_what_has_no_integer_form_is_told_before_the_work(runs: Path, capsys: Capture) -> None:
+    """Oracle: nothing on stderr but the error: no batch was calibrated on."""
+    assert main(["quantize", str(runs / "gpt")]) == 2
+    assert capsys.readouterr().err.startswith("minimp: error: quantize: the model 'gpt'")
 
 
 def test_a_quantised_file_is_not_quantised_again(runs: Path, tmp_path: Path, capsys: Capture) -> None:
