@@ -61,7 +61,8 @@ def max_pool(graph: Graph, module: Any, site: Site) -> None:
 def avg_pool(graph: Graph, module: Any, site: Site) -> None:
     """AveragePool of numbers of steps.
 
-    Padding that counts is made by Pad; a window that reaches beyond it is longer than its count, as in torch.
+    Where windows reach beyond padding that counts, by ceil_mode, it is made by Pad, so that what is beyond
+    does not count, as in torch.
     """
     axes, counted = module.axes, module.window[4]
     kernel, stride, pads = (
@@ -70,13 +71,14 @@ def avg_pool(graph: Graph, module: Any, site: Site) -> None:
     _check_window(site, kernel)
     ends = _ends(site, kernel, stride, pads, [1] * axes)
     x = graph.steps(site.inputs[0])
-    if counted and any(pads):
+    beyond = ends != pads
+    if counted and any(pads) and beyond:
         sides = graph.constant(f"{site.path}.padding", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
         x = graph.node("Pad", [x, sides], f"{site.name}/padded")
         ends, pads = [end - pad for end, pad in zip(ends, pads, strict=True)], [0] * axes
     y = graph.node(
         "AveragePool", [x], f"{site.name}/mean", kernel_shape=kernel, strides=stride, pads=[*pads, *ends],
-        count_include_pad=0,
+        count_include_pad=int(counted and not beyond),
     )  # fmt: skip
     graph.requantize(_rounded(graph, module, site, y), site)
 
