@@ -255,9 +255,8 @@ def test_training_on(runs: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_the_schedule_acts(runs: Path, tmp_path: Path) -> None:
     """Oracle: other steps at which rounding begins or ranges freeze make other integers."""
     base = ("--mode", "qat", "--bits", "4,4", "--steps", "8")
-    made = []
-    for words in (("--freeze", "2"), ("--freeze", "7"), ("--delay", "5", "--freeze", "7"), ("--freeze", "2")):
-        made.append(bits(told(tmp_path, str(runs / "mlp"), *base, *words)[1]))
+    ways = (("--freeze", "2"), ("--freeze", "7"), ("--delay", "5", "--freeze", "7"), ("--freeze", "2"))
+    made = [bits(told(tmp_path, str(runs / "mlp"), *base, *words)[1]) for words in ways]
     assert made[0] == made[3]
     assert made[0] != made[1] != made[2] != made[0]
 
