@@ -27,6 +27,7 @@ from minimp.trace.statistics import Stats, measure, targets_of
 __all__ = ["Shadow"]
 
 FAULTS = (MinimpError, ValueError, TypeError, IndexError, AttributeError)
+"""What an op may complain with that cannot run in float64."""
 WITHOUT = ("fp8", "quant")
 """In the names of ops that round to codes by design: float64 would not be what they stand for."""
 
@@ -46,6 +47,10 @@ class Judged:
     error: OpError
     flushed: int
     overflowed: int
+
+
+class _CannotRunError(Exception):
+    """An op, or its gradient, does not run in float64."""
 
 
 class Shadow:
@@ -76,7 +81,7 @@ class Shadow:
             return nothing
         try:
             return self._forward(event) if event.phase == "forward" else self._backward(event)
-        except FAULTS as fault:
+        except _CannotRunError as fault:
             self.notes[op.name] = str(fault).split("\n")[0]
             return nothing
 
@@ -138,7 +143,7 @@ class Shadow:
     def _judged_part(
         self, node: Node, i: int, part: Array | None, exact: Array, pure: Array, entering: float
     ) -> Judged | None:
-        edge = node.inputs[i]
+        edge = node.inputs[i] if i < len(node.inputs) else None
         if part is None or edge is None or exact is None or pure is None:
             return None
         if self.inherits:
@@ -164,7 +169,12 @@ class Shadow:
 
 def _differentiated(node: Node, twin: Node, grad: Array) -> Sequence[Array]:
     """Return the gradients of a float64 node; a cast hands them on as they are."""
-    return (grad,) if node.op.name == "cast" else node.op.differentiate(twin, grad)
+    if node.op.name == "cast":
+        return (grad,)
+    try:
+        return node.op.differentiate(twin, grad)
+    except FAULTS as fault:
+        raise _CannotRunError(str(fault)) from fault
 
 
 def _judged(found: Distances, entering: float, unrounded: Stats | None) -> Judged:
@@ -181,7 +191,10 @@ def _run(node: Node, inputs: Sequence[Any], result: Array) -> tuple[Node, Array]
     if node.op.name == "dropout":  # the mask that was drawn; drawing again would move the generator
         twin.saved = node.saved or (node.backend.wide(result) != 0,)
         return twin, node.op.differentiate(twin, inputs[0])[0]
-    made = node.op.forward(twin, *inputs, **options)
+    try:
+        made = node.op.forward(twin, *inputs, **options)
+    except FAULTS as fault:
+        raise _CannotRunError(str(fault)) from fault
     twin.shape = made.shape
     twin.ids = [*map(id, inputs), id(made)] if twin.saved else ()  # as the door leaves it
     return twin, made

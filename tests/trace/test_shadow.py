@@ -1,0 +1,156 @@
+"""The float64 shadow; oracle: :mod:`minimp.checks`, whose references and bounds are written independently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minimp as mp
+from minimp import trace
+from minimp.checks.bounds import is_plain
+from minimp.checks.case import Case
+from minimp.checks.running import arithmetic_of
+from minimp.checks.tables import FAMILIES, GRADIENTS, REFERENCE, forward_bound, gradient_bound
+from minimp.modes import listen
+from minimp.tape import Event
+from minimp.trace.distances import distances, relative, ulp_of
+from tests.tolerances import assert_close
+from tests.trace.cases import batch, make_step
+
+
+def program(fmt: mp.formats.Format) -> None:
+    """Ops of many families, forward and backward."""
+    mp.manual_seed(1)
+    w = mp.tensor(batch(3)[0][:, :6], requires_grad=True)
+    v = mp.tensor(batch(4)[0][:6, :5], requires_grad=True)
+    with mp.autocast(fmt):
+        y = (w @ v).tanh() * 3.0 - 0.5
+        z = mp.functional.softmax(y, dim=-1).log() + y.exp()
+        z = mp.functional.layer_norm(z, (5,)).half() / 7.0
+        (z.sum(dim=0) * z.mean()).sum().backward()
+
+
+@pytest.mark.parametrize("fmt", [mp.float16, mp.bfloat16])
+def test_what_an_op_makes_obeys_its_bound(fmt: mp.formats.Format) -> None:
+    """Oracle: the references of minimp.checks: made, in ulps, is their distance, and within their bound."""
+    events: list[Event] = []
+    with trace.record(shadow=True) as made, listen(events.append):
+        program(fmt)
+    seen = {(e.node.number, e.phase): e for e in events}
+    looked = 0
+    for found in made.events:
+        event = seen[found.node, found.phase]
+        forward = seen[found.node, "forward"]
+        for i, error in enumerate(found.errors):
+            if error is None:
+                continue
+            exact, allowed = claimed(event, forward, i)
+            got = np.asarray(event.outputs[i], np.float64)
+            form = mp.formats.get(found.outputs[i].format)
+            unit = ulp_of(exact, form)
+            assert error.made.max_ulp <= (allowed / unit).max() * (1 + 2.0**-40), found
+            measured = (np.abs(got - exact) / unit).max()
+            if measured > 2.0**20:  # terms cancelled to almost nothing: float64's own errors are all there is
+                continue
+            assert_close(1 + error.made.max_ulp * form.eps, 1 + measured * form.eps, "fp64_same_maths")
+            looked += 1
+    assert looked >= 30
+    assert made.info["notes"] == {}
+
+
+def claimed(event: Event, forward: Event, i: int) -> tuple[Any, Any]:
+    """The float64 result of minimp.checks, and how far the engine may be from it."""
+    node = event.node
+    at = arithmetic_of(node.format, node.accumulate)
+    wide = [
+        x.astype(np.float64) if hasattr(x, "dtype") and x.dtype.kind in "fV" else x for x in forward.inputs
+    ]
+    if event.phase == "forward":
+        exact = np.asarray(REFERENCE[node.op.name](*wide, **node.options), np.float64)
+        form = mp.formats.get(event.outputs[0].dtype)
+        bound = forward_bound(node.op.bound, node.op.name, at, tuple(forward.inputs), node.options)
+        error = np.zeros_like(exact) if bound is None else bound.rounded(form).error
+        return exact, np.asarray(error) + 2.0**-50 * np.abs(exact)
+    assert node.op.bound in FAMILIES
+    assert node.op.name in GRADIENTS
+    inputs = tuple(x if is_plain(x) else at.number(x) for x in forward.inputs)
+    own = tuple(mp.formats.get(x.dtype) if hasattr(x, "dtype") else None for x in forward.inputs)
+    form = mp.formats.get(forward.outputs[0].dtype)
+    case = Case(
+        at, inputs, at.number(event.inputs[0]), node.options, form, own if node.op.name == "cast" else ()
+    )
+    wanted = gradient_bound(node.op.name, i, case)
+    return wanted.exact, wanted.error
+
+
+def test_errors_are_the_distances_from_a_whole_run_in_float64() -> None:
+    """Oracle: the same program with float64 tensors: what came out of the shadow is that, to rounding."""
+    x = mp.tensor(batch()[0], requires_grad=True)
+    w = mp.tensor(batch(1)[0], requires_grad=True)
+
+    def run(a: Any, b: Any) -> Any:
+        return ((a @ b.T).tanh() @ a).sum(dim=0)
+
+    with trace.record(shadow=True, values="all") as made, mp.autocast("float16"):
+        y = run(x, w)
+    truth = run(mp.tensor(np.float64(x.array)), mp.tensor(np.float64(w.array)))
+    last = made.events[-1]
+    (error,) = last.errors
+    gap = np.abs(np.float64(y.array) - truth.array)
+    assert_close(error.total.relative, np.linalg.norm(gap) / np.linalg.norm(truth.array), "fp64_same_maths")
+    y.sum().backward()
+    assert error.total.relative <= error.made.relative + 2 * error.inherited.relative
+
+
+def test_gradients_inherit_through_the_graph() -> None:
+    """Oracle: the float64 gradients of minimp.checks.float64_gradients, which run the model in float64."""
+    from minimp.checks.shadow import float64_gradients
+
+    step = make_step(scale=1.0)
+    truth = float64_gradients(step.model, step.loss_fn, *batch())
+    with trace.record(shadow=True, values="all") as made:
+        step(*batch())
+    (event,) = made.select(phase="stage", op="backward")
+    for side, error, got in zip(event.outputs, event.errors, made.values(event).values(), strict=True):
+        exact = truth[side.name]
+        wanted = np.linalg.norm(got - exact) / np.linalg.norm(exact)
+        assert_close(error.total.relative, wanted, "fp64_same_maths")
+        assert error.unrounded.nonzero == np.count_nonzero(exact)
+
+
+def test_a_sum_of_terms_that_cancel_is_the_amplifier() -> None:
+    """Oracle: by hand: x - x (1 + 2^-7) loses the leading digits of a rounded x."""
+    x = mp.tensor(1.0 + np.random.default_rng(0).random(64), dtype=mp.float32)
+    with trace.record(shadow=True) as made:
+        low = x.half()
+        near = low * (1 + 2.0**-7)
+        (near - low * 1.0).exp()
+    worst = next(iter(made.amplifiers()))
+    assert worst["op"] == "sub"
+    assert worst["times"] > 30
+    assert all(len(line) <= 100 for line in str(made.amplifiers()).splitlines())
+    assert all(len(line) <= 100 for line in str(made.errors("place")).splitlines())
+
+
+def test_distances_equal_numpys() -> None:
+    """Oracle: NumPy in one go, of 40,000 numbers in three blocks, some not finite."""
+    rng = np.random.default_rng(0)
+    exact = rng.standard_normal(40_000)
+    pure = exact * (1 + 1e-4 * rng.standard_normal(40_000))
+    got = exact.astype(np.float16).astype(np.float32)
+    got[::9] = 0.0
+    exact[20_000], got[20_000], pure[20_000] = 1e6, np.inf, 1e6
+    found = distances(got, exact, pure, mp.float16)
+    gap = np.delete(np.abs(got - exact), 20_000)
+    ulps = gap / ulp_of(np.delete(exact, 20_000), mp.float16)
+    assert found.made.max_ulp == ulps.max()
+    assert_close(found.made.mean_ulp, ulps.mean(), "fp64_same_maths")
+    kept = np.delete(exact, 20_000)
+    assert_close(found.made.relative, np.linalg.norm(gap) / np.linalg.norm(kept), "fp64_same_maths")
+    assert_close(found.inherited.relative, relative(exact, pure), "fp64_same_maths")
+    assert (found.flushed, found.overflowed) == (np.count_nonzero(got == 0), 1)
+    same = distances(got, exact, exact, mp.float16)
+    assert same.total == same.made
+    assert same.inherited == trace.Error()
