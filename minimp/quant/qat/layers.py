@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minimp import functional, nn
+from minimp.errors import SettingError
 from minimp.modes import no_grad
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
@@ -35,6 +36,9 @@ from minimp.quant.qat.fake_quantize import FakeQuantize
 from minimp.tensors import Tensor
 
 __all__ = ["Folded", "Twin", "Weighted"]
+
+SINGLE = 4
+"""Bytes of a float32 number."""
 
 
 class Twin(Module):
@@ -89,7 +93,19 @@ class Weighted(Twin):
         """Take over what more there is."""
 
     def forward(self, input: Any) -> Tensor:
-        """Return what the integer layer's codes will stand for."""
+        """Return what the integer layer's codes will stand for.
+
+        Raises:
+            SettingError: the weight has 16 bits.
+        """
+        if self.weight.dtype.itemsize < SINGLE:
+            raise SettingError(
+                f"weights are trained in float32 here, got {self.weight.dtype}: updates smaller than a code "
+                "would be lost",
+                op=self._name(),
+                help="keep parameters in float32, and compute in 16 bits under autocast: recipe 'mixed-fp16' "
+                "or 'mixed-bf16'",
+            )  # fmt: skip
         y = self.summed(input)
         y = y if self.with_relu is None else functional.relu(y)
         made: Tensor = self.activation_post_process(y)

@@ -23,7 +23,7 @@ from minimp.tensors import tensor
 from tests.quant.qat.samples import LAYERS, Array, batch, codes_of_floats, differences, trained
 from tests.quant.static.samples import Residual
 
-WIDTHS = [(8, 8), (4, 4), (3, 3), (2, 8), (2, 2)]
+WIDTHS = [(8, 8), (3, 3), *(pytest.param(each, marks=pytest.mark.slow) for each in ((4, 4), (2, 8), (2, 2)))]
 ONE_IN = {8: 1000, 4: 500, 3: 200, 2: 100}
 """By bits, of so many codes one may differ: float32 sums and whole sums fall on either side of a tie.
 
@@ -41,7 +41,7 @@ def agrees(prepared: Any, converted: Any, x: Array, one_in: int = ONE_IN[8]) -> 
     assert differ * one_in <= of
 
 
-@pytest.mark.parametrize("granularity", ["per-channel", "per-tensor"])
+@pytest.mark.parametrize("granularity", ["per-channel", pytest.param("per-tensor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_each_layer_to_the_last_code(name: str, granularity: str) -> None:
     """Oracle: the prepared model's numbers, divided by their scales; 8 bits and 3."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimp import nn
@@ -46,6 +46,7 @@ def made(kind: Any, **rest: Any) -> FakeQuantize:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25)
 @given(bits=st.integers(2, 8), seed=st.integers(0, 99))
 def test_numbers_are_those_of_the_observer(kind: Any, bits: int, seed: int) -> None:
     """Oracle: an observer of its own fed with the same batches, and minimp.quant.fake_quantize."""

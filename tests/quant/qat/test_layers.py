@@ -167,8 +167,11 @@ def torchs(torch: Any, twin: Any, name: str) -> Any:
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:.*(deprecated|reduce_range|_aminmax)")
 @pytest.mark.parametrize(
-    "name", ["Linear", "LinearReLU", "LinearBn1d", "Conv1d", "ConvReLU1d", "ConvBn1d", "ConvBnReLU1d",
-             "Conv2d", "ConvReLU2d", "ConvBn2d", "ConvBnReLU2d"],
+    "name",
+    ["LinearBn1d", "ConvBnReLU2d"]
+    + [pytest.param(name, marks=pytest.mark.slow)
+       for name in ("Linear", "LinearReLU", "Conv1d", "ConvReLU1d", "ConvBn1d", "ConvBnReLU1d", "Conv2d",
+                    "ConvReLU2d", "ConvBn2d")],
 )  # fmt: skip
 def test_layers_are_torchs(name: str) -> None:
     """Oracle: torch.ao's module, 4 bits: outputs, gradients, scales and statistics over three updates."""

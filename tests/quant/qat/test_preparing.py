@@ -11,7 +11,7 @@ from minimp import functional, nn
 from minimp.errors import DataError, MinimpError, SettingError
 from minimp.nn.module import Module
 from minimp.quant.dynamic import quantize_dynamic
-from minimp.quant.modules import DeQuantStub, QuantStub
+from minimp.quant.modules import Add, DeQuantStub, QuantStub
 from minimp.quant.modules.conversions import CONVERSIONS
 from minimp.quant.qat import FakeQuantize, RoundedAgain, prepare_qat
 from minimp.quant.qat.preparing import AVERAGING
@@ -111,6 +111,9 @@ def test_widths() -> None:
         assert (weight.affine().bits, output.affine().bits) == (bits, 10 - bits)
         largest = np.abs(prepared.model.weight.array).max(axis=1)
         np.testing.assert_array_equal(weight.scale.array, largest / np.float32((2**bits - 1) / 2))
+        prepared.model.weight.array = prepared.model.weight.array / 2
+        prepared(tensor(x))  # the range of a weight is that which it has now
+        np.testing.assert_array_equal(weight.scale.array, largest / 2 / np.float32((2**bits - 1) / 2))
     whole = prepare_qat(nn.Linear(6, 5), tensor(x), granularity="per-tensor").model.weight_fake_quant
     assert (whole.scale.shape, whole.ch_axis) == ((), None)
 
@@ -131,6 +134,33 @@ def test_marks() -> None:
     made = convert(prepared)
     far = np.abs(made(tensor(x)).detach().array - prepared.eval()(tensor(x)).detach().array)
     assert far.max() < 1e-6
+
+
+class TwoInputs(Module):
+    """Two inputs of unlike sizes, and results in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.add = nn.Linear(3, 2), nn.Linear(4, 2), Add()
+
+    def forward(self, x: Tensor, y: Tensor) -> Any:
+        """(N, 3), (N, 4) -> {"sum": (N, 2), "a": (N, 2)}."""
+        a = self.a(x)
+        return {"sum": self.add(a, self.b(y)), "a": a}
+
+
+def test_several_inputs_and_results() -> None:
+    """Oracle: the prepared model: the integers give its numbers."""
+    x, y = tensor(batch((9, 3))), tensor(batch((9, 4), 1) * np.float32(50))
+    prepared = prepare_qat(TwoInputs(), (x, y))
+    prepared(x, y)
+    made = convert(prepared)
+    assert float(made.quantize[1].scale.array) > 10 * float(made.quantize[0].scale.array)
+    want, got = prepared.eval()(x, y), made(x, y)
+    for name in ("sum", "a"):
+        np.testing.assert_array_equal(got[name].array, want[name].detach().array)
+    with pytest.raises(SettingError, match="prepared with 2 inputs, got 1"):
+        prepared(x)
 
 
 def test_ties_stay_tied() -> None:

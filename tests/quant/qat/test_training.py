@@ -150,7 +150,10 @@ def test_schedules_for_what_is_not_there() -> None:
         schedule.step()
 
 
-@pytest.mark.parametrize("recipe", ["fp32", "mixed-fp16", "mixed-bf16"])
+@pytest.mark.parametrize(
+    "recipe",
+    ["mixed-fp16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fp32", "mixed-bf16"))],
+)
 def test_mixed_precision(recipe: str) -> None:
     """Oracle: the loss falls under TrainStep, loss scaling and all; scales stay float32; codes agree."""
     x, _ = labelled(0)
@@ -171,6 +174,16 @@ def test_mixed_precision(recipe: str) -> None:
         assert step.scaler.get_scale() > 1
     differ, of, far = differences(prepared, convert(prepared), x)
     assert (far <= 1, differ * 200 <= of) == (True, True)
+
+
+@pytest.mark.parametrize("recipe", ["fp16", "fp16-scaled", "bf16"])
+def test_weights_in_16_bits(recipe: str) -> None:
+    """Oracle: the message: recipes that keep no float32 weights cannot train with rounding."""
+    x, y = labelled(0)
+    prepared = prepare_qat(network(), tensor(x))
+    step = TrainStep(prepared, functional.cross_entropy, SGD(prepared.parameters(), lr=0.1), recipe)
+    with pytest.raises(SettingError, match=r"(?s)weights are trained in float32 here.*mixed-fp16"):
+        step(tensor(x), tensor(y))
 
 
 @pytest.mark.parametrize("low", ["float16", "bfloat16"])
