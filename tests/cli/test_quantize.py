@@ -252,6 +252,7 @@ def test_training_on(runs: Path, tmp_path: Path, capsys: Capture) -> None:
     assert (tmp_path / "q.safetensors").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_the_schedule_acts(runs: Path, tmp_path: Path) -> None:
     """Oracle: other steps at which rounding begins or ranges freeze make other integers."""
     base = ("--mode", "qat", "--bits", "4,4", "--steps", "8")
@@ -314,6 +315,8 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "size of what needs data": (("mlp", "--size-only"), "--size-only cannot act in mode static"),
     "data that is not read": (
         ("mlp", "--mode", "dynamic", "--size-only", "--data", "digits"), "--data cannot act beside"),
+    "a checkpoint without data": (
+        ("mlp/checkpoint.safetensors", "--mode", "dynamic", "--size-only"), "does not say of which shape"),
     "integers that come in": (("gpt",), "the model 'gpt' has no integer form throughout: input 0"),
     "its own file": (("mlp", "--out", "mlp/checkpoint.safetensors"), "is what is quantised"),
     "one file twice": (("mlp", "--out", "x", "--json", "x"), "are one file"),
