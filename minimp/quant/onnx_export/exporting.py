@@ -45,8 +45,8 @@ def export_onnx(
     codes are the model's but where its exact value is so near to a tie that float32 may round it the other
     way; there they differ by 1 (:mod:`minimp.quant.onnx_export.ties` has the bound), and none does where
     scales are powers of two. Form ``"integer"`` has ConvInteger and MatMulInteger, int32 biases and the
-    model's own multipliers, and gives the model's codes without exception. :func:`verify` compares both with
-    onnx.reference, layer by layer.
+    model's own multipliers: every layer gives the model's codes without exception. :func:`verify` runs
+    both by onnx.reference, and compares them layer by layer.
 
     The first codes are ONNX's: rint(x / s) + z. A model that was calibrated under the rule ``"onnx"`` has
     the same; the other rules differ at ties (:mod:`minimp.quant.rules`), and in NaN under torch's; a note of
