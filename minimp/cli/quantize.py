@@ -241,7 +241,7 @@ def _data(args: argparse.Namespace, source: Source, mode: Mode) -> AnyParts:
     except DataError as fault:
         if mode.needs_data or args.data is not None:
             raise
-        text = str(fault).partition("\n")[0]
+        text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
         raise DataError(text, op=OP, help="name it with --data, or do not judge: --size-only") from fault
 
 
