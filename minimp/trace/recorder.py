@@ -150,7 +150,8 @@ class Recorder:
     def _write_op(self, event: Event, now: int) -> None:
         here, node, number = self.here(), event.node, self._count
         end, backward = max(self.clock(now), here.last), event.phase == "backward"
-        watch_roundings(node.backend)
+        if self.statistics:
+            watch_roundings(node.backend)
         info = self._ops.get(node)
         if backward and info is not None:
             module, source = info.module, info.source

@@ -94,8 +94,9 @@ class record:  # noqa: N801 - reads as a statement: `with record() as trace:`
             recorder.names.add(self.model)
         self._trace = Trace(store, self._settings())
         with ExitStack() as stack:
-            stack.enter_context(counting(recorder.roundings))
-            watch_roundings(get_backend(MODES.get().backend))
+            if self.statistics:
+                stack.enter_context(counting(recorder.roundings))
+                watch_roundings(get_backend(MODES.get().backend))
             stack.callback(hook_modules(recorder.enter_module, recorder.leave_module))
             stack.enter_context(watch(recorder))
             stack.enter_context(listen(recorder.hear))

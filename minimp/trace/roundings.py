@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 from threading import Lock
 from typing import Any
 
@@ -93,8 +94,8 @@ def watch_roundings(backend: Any) -> None:
                 return plain(array, format)
             xp = backend.xp
             zeros = array.size - int(xp.count_nonzero(array != 0))
-            infinite = int(xp.count_nonzero(xp.isinf(array)))
             reach = max(float(array.max()), -float(array.min())) if array.size else 0.0
+            infinite = 0 if reach < inf else int(xp.count_nonzero(xp.isinf(array)))
             low = plain(array, format)  # may take the memory of `array` over
             for sink in sinks:
                 sink.found[id(low)] = Rounded(low, zeros, infinite, reach)

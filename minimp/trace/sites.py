@@ -23,11 +23,12 @@ _short: dict[str, str] = {}
 def user_line() -> str:
     """Return "file.py:12" of the innermost frame outside of minimp."""
     frame: FrameType | None = sys._getframe(1)
+    known = _inside
     while frame is not None:
         file = frame.f_code.co_filename
-        inside = _inside.get(file)
+        inside = known.get(file)
         if inside is None:
-            inside = _inside[file] = file.startswith((HERE, "<frozen")) or file.endswith("contextlib.py")
+            inside = known[file] = file.startswith((HERE, "<frozen")) or file.endswith("contextlib.py")
         if not inside:
             return f"{_shortened(file)}:{frame.f_lineno}"
         frame = frame.f_back
