@@ -149,6 +149,7 @@ class Weighted(Twin):
         with no_grad():
             weight, bias = self.folded()
         made: Any = blank(self.plain, self)
+        vars(made).pop("source", None)
         made.weight = Parameter(weight.detach())
         made.register_parameter("bias", None if bias is None else Parameter(bias.detach()))
         return made if self.with_relu is None else self.with_relu(made, nn.ReLU()).train(self.training)

@@ -122,12 +122,13 @@ def prepare_qat(
     )  # fmt: skip
     inputs = tuple(map(lifted, example)) if isinstance(example, tuple) else (lifted(example),)
     _check(model)
-    groups, walk = _rehearsed(model, inputs, keep_float)
-    return _Builder(copy.deepcopy(model), widths, groups, walk).prepared(inputs, keep_float)
+    kept = dict(keep_float) if isinstance(keep_float, Mapping) else dict.fromkeys(keep_float, "float32")
+    groups, walk = _rehearsed(model, inputs, kept)
+    return _Builder(copy.deepcopy(model), widths, groups, walk).prepared(inputs, kept)
 
 
 def _rehearsed(
-    model: Module, inputs: tuple[Any, ...], keep_float: Iterable[str] | Mapping[str, str]
+    model: Module, inputs: tuple[Any, ...], keep_float: Mapping[str, str]
 ) -> tuple[dict[str, tuple[str, ...]], Walk]:
     """Fuse and convert a copy; return path -> paths of what is fused there, and what would be on codes."""
     try:
@@ -157,9 +158,8 @@ class _Builder:
         self.made: dict[int, Twin] = {}
         self.rows: list[PreparedRow] = []
 
-    def prepared(self, inputs: tuple[Any, ...], keep_float: Any) -> PreparedModel:
+    def prepared(self, inputs: tuple[Any, ...], kept: Mapping[str, str]) -> PreparedModel:
         """Return the whole, in training mode."""
-        kept = keep_float if isinstance(keep_float, Mapping) else dict.fromkeys(keep_float, "float32")
         rounded = []
         for i, each in enumerate(self.walk.flow.calls[0].inputs if not self.walk.stubs else ()):
             rounded.append(self.widths.of_activation(f"input {i}"))

@@ -33,7 +33,8 @@ class QATSchedule:
     - before step `delay` nothing is rounded: ranges are only watched. Ranges that still move make noise of
       the rounding, so that it had better come in late (Jacob et al. 2018, section 3.1, where activations
       are not quantised for the first 50 thousand to 2 million steps);
-    - from step `freeze_observers` on ranges stand still;
+    - from step `freeze_observers` on ranges stand still. What lies beyond them is clamped and has no
+      gradient, the model's result too: frozen early, a loss of growing scores stands still;
     - from step `freeze_batch_norm` on the statistics of folded batch norms stand still: what is trained then
       is the very function that is converted (Krishnamoorthi 2018, arXiv 1806.08342).
 

@@ -149,7 +149,8 @@ def test_what_stays_in_floats() -> None:
     model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4), nn.Linear(4, 3))
     x = batch((64, 6))
     for kept in (["0"], ["3"], {"4": "float32", "3": "int8"}):
-        prepared = trained(copy.deepcopy(model), x, keep_float=kept)
+        given = kept if isinstance(kept, dict) else iter(kept)
+        prepared = trained(copy.deepcopy(model), x, keep_float=given)
         made = convert(prepared)
         islands = [path for path, each in made.model.named_modules() if type(each).__name__ == "FloatIsland"]
         assert islands == [next(iter(kept))]
