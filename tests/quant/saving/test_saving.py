@@ -294,6 +294,18 @@ def test_forged_files(name: str, tmp_path: Path) -> None:
     assert caught.value.help
 
 
+def test_a_forged_table(tmp_path: Path) -> None:
+    """Oracle: the words: entries of a table must be codes of what it gives."""
+
+    def change(stored: Any, arrays: dict[str, Array]) -> None:
+        arrays["model.1.table"] = arrays["model.1.table"].astype(np.int16)
+        stored["model"]["children"]["model"]["children"]["1"]["buffers"]["table"] = "int16 256"
+
+    saving.save(tmp_path / "q.safetensors", case("functions")[0])
+    with pytest.raises(CheckpointError, match=r"'model\.1' is no QuantizedTable that can be"):
+        saving.load(forged(tmp_path / "q.safetensors", change))
+
+
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     """Oracle: any byte changed and any end cut off is found; other files are named for what they are."""
     path, bad = tmp_path / "q.safetensors", tmp_path / "bad"
