@@ -12,6 +12,7 @@ from minimp.scaler.health import ScaleHealth, Watch, alarm, health_of, watched
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
 from minimp.scaler.naming import listing
 from minimp.scaler.saving import from_state_dict, to_state_dict
+from minimp.scaler.telling import tell_move
 
 __all__ = ["MovingScale", "warn"]
 
@@ -49,6 +50,7 @@ class MovingScale:
         before, told = self._state, self._watch.told
         self._state = next_state(self.rule, before, found_inf)
         self._watch = watched(self._watch, self.rule, before, self._state)
+        tell_move(self, before, self._state)
         if self._watch.told <= told:
             return None
         return f"{self._label}: {alarm(self.health, self.rule, nonfinite)}"

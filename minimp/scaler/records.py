@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from minimp.scaler.naming import listing
+from minimp.scaler.telling import tell_step
 
 __all__ = ["Record", "ScalerStep", "Stage", "WithReports"]
 
@@ -115,4 +116,5 @@ class WithReports:
         )  # fmt: skip
         self.last_step = record.report = told
         self._reports.append(replace(told, returned=None))  # what was returned may hold a whole tape
+        tell_step(self, record.optimizer, told)
         return told
