@@ -159,7 +159,7 @@ def verify(exported: Any, model: Module, inputs: Any) -> Agreement:
     taken = [each.name for each in proto.graph.input]
     feeds = dict(zip(taken, map(array_of, seen.inputs), strict=True))
     proto = _runnable(onnx, proto)
-    whole = onnx.reference.ReferenceEvaluator(proto).run(None, feeds, intermediate=True)
+    whole = _ran(onnx, proto, feeds, {name: name for name in names}, names)
     alone = _alone(onnx, proto, feeds, names)
     rows = (_compared(site, whole[name], alone[name], form) for name, site in names.items())
     return Agreement(form, tuple(rows))
@@ -218,15 +218,23 @@ def _alone(onnx: Any, proto: Any, feeds: Results, names: dict[str, Site]) -> Res
         for i, name in enumerate(node.output):
             if name in names:
                 node.output[i] = f"{name}:made"
-    given = {name: array_of(site.output) for name, site in names.items()}
-    del cut.graph.input[:]
-    del cut.graph.output[:]
+    fed = {**feeds, **{name: array_of(site.output) for name, site in names.items()}}
+    return _ran(onnx, cut, fed, {name: f"{name}:made" for name in names}, names)
+
+
+def _ran(onnx: Any, proto: Any, feeds: Results, wanted: dict[str, str], names: dict[str, Site]) -> Results:
+    """Run a graph, and return by name of a call what stands under the name that is wanted for it."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(proto)
+    del graph.graph.input[:]
+    del graph.graph.output[:]
     info, kind_of = onnx.helper.make_tensor_value_info, onnx.helper.np_dtype_to_tensor_dtype
-    fed = {**feeds, **given}
-    cut.graph.input.extend(info(name, kind_of(array.dtype), None) for name, array in fed.items())
-    cut.graph.output.extend(info(f"{name}:made", kind_of(array.dtype), None) for name, array in given.items())
-    made = onnx.reference.ReferenceEvaluator(cut).run(None, fed)
-    return dict(zip(given, made, strict=True))
+    graph.graph.input.extend(info(name, kind_of(array.dtype), None) for name, array in feeds.items())
+    graph.graph.output.extend(
+        info(inside, kind_of(array_of(names[name].output).dtype), None) for name, inside in wanted.items()
+    )
+    made = onnx.reference.ReferenceEvaluator(graph).run(None, feeds)
+    return dict(zip(wanted, made, strict=True))
 
 
 def _compared(site: Site, whole: Array, alone: Array, form: str) -> LayerAgreement:
