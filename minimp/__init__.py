@@ -11,6 +11,7 @@ tensor([[3., 4.]])
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         zeros_like,
     )
     from minimp.interop import from_torch
+    from minimp.ladder import debug
     from minimp.scaler import GradScaler, LayerwiseScaler, LossScalers
     from minimp.step import TrainStep
     from minimp.trainer import Trainer
@@ -90,6 +92,7 @@ __all__ = [
     "custom_bwd",
     "custom_fwd",
     "data",
+    "debug",
     "enable_grad",
     "errors",
     "eye",
@@ -157,6 +160,7 @@ ON_FIRST_USE = {
     "TrainStep": "minimp.step",
     "Trainer": "minimp.trainer",
     "from_torch": "minimp.interop",
+    "debug": "minimp.ladder",
     "load": "minimp.checkpoint",
     "save": "minimp.checkpoint",
 }
@@ -176,3 +180,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Return the names that are there and those that would be."""
     return sorted({*globals(), *ON_FIRST_USE})
+
+
+if os.environ.get("MINIMP_DEBUG"):
+    import_module("minimp.ladder").begin()
