@@ -151,6 +151,16 @@ def test_a_weight_that_is_nan_is_called_by_its_name() -> None:
     assert first.cause == "parameter 2.weight holds 256 NaN of 256 elements"
 
 
+def test_zeros_that_were_there_are_no_underflow() -> None:
+    """Oracle: by hand: of four products, one is 0 by its factor and one by its rounding."""
+    x = mp.tensor([0.0, 1.0, 1e-4, 2.0], dtype=mp.float16)
+    for shadow in (False, True):
+        with trace.record(shadow=shadow) as made:
+            x * x
+        (side,) = made.events[0].outputs
+        assert (side.stats.zeros, side.flushed) == (2, 1)
+
+
 def test_underflow_is_counted_where_it_happens() -> None:
     """Oracle: NumPy's float32 product of the recorded inputs against the float16 results."""
     step = make_step(scale=2.0**-16)

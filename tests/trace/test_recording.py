@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import json
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,9 @@ def test_recording_changes_no_bit(recipe: str, shadow: bool) -> None:
 
 
 def test_dropout_and_recompute_are_recorded_without_drawing_again() -> None:
-    """Oracle: the gradient of the same program unrecorded."""
+    """Oracle: the gradient of the same program unrecorded, and the next random number."""
 
-    def run(shadow: bool | None) -> tuple[bytes, Any]:
+    def run(shadow: bool | None) -> tuple[Any, Any]:
         mp.manual_seed(7)
         w = mp.tensor(batch()[0], requires_grad=True)
 
@@ -80,10 +81,10 @@ def test_dropout_and_recompute_are_recorded_without_drawing_again() -> None:
         made = trace.record(shadow=bool(shadow))
         if shadow is None:
             mp.recompute(part, mp.tensor(batch(1)[0])).sum().backward()
-            return w.grad.array.tobytes(), None
+            return (w.grad.array.tobytes(), mp.rand(1).item()), None
         with made as found:
             mp.recompute(part, mp.tensor(batch(1)[0])).sum().backward()
-        return w.grad.array.tobytes(), found
+        return (w.grad.array.tobytes(), mp.rand(1).item()), found
 
     plain, _ = run(None)
     for shadow in (False, True):
@@ -291,3 +292,12 @@ def test_chrome_json_is_well_nested(tmp_path: Path) -> None:
         open_until.append(end)
     names = [each["name"] for each in slices if each["cat"] == "stage"]
     assert names == [*mp.step.STAGES] * 2
+
+
+def test_the_recorders_own_work_is_not_in_the_times() -> None:
+    """Oracle: a condition that sleeps, far longer than two additions take."""
+    x = mp.tensor([1.0, 2.0])
+    with trace.record(values=trace.when(lambda _: time.sleep(0.2))) as made:
+        x + x
+        x + x
+    assert made.events[-1].end < 200_000_000

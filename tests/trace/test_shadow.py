@@ -120,6 +120,34 @@ def test_gradients_inherit_through_the_graph() -> None:
         assert error.unrounded.nonzero == np.count_nonzero(exact)
 
 
+def test_gradients_that_meet_are_added_in_the_shadow_too() -> None:
+    """Oracle: the float64 gradient of the same model, whose input goes two ways."""
+    from minimp.checks.shadow import float64_gradients
+
+    class Residual(mp.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = mp.nn.Linear(12, 12), mp.nn.Linear(12, 12)
+
+        def forward(self, x: Any) -> Any:
+            y = self.first(x)
+            return y + self.second(y).tanh()
+
+    mp.manual_seed(2)
+    model = Residual()
+    step = mp.TrainStep(
+        model, mp.functional.cross_entropy, mp.optim.SGD(model.parameters(), lr=0.1), "mixed-bf16"
+    )
+    truth = float64_gradients(model, step.loss_fn, *batch())
+    with trace.record(shadow=True, values="all") as made:
+        step(*batch())
+    (event,) = made.select(phase="stage", op="backward")
+    for side, error, got in zip(event.outputs, event.errors, made.values(event).values(), strict=True):
+        exact = truth[side.name]
+        wanted = np.linalg.norm(got - exact) / np.linalg.norm(exact)
+        assert_close(error.total.relative, wanted, "fp64_same_maths")
+
+
 def test_a_sum_of_terms_that_cancel_is_the_amplifier() -> None:
     """Oracle: by hand: x - x (1 + 2^-7) loses the leading digits of a rounded x."""
     x = mp.tensor(1.0 + np.random.default_rng(0).random(64), dtype=mp.float32)
@@ -151,6 +179,10 @@ def test_distances_equal_numpys() -> None:
     assert_close(found.made.relative, np.linalg.norm(gap) / np.linalg.norm(kept), "fp64_same_maths")
     assert_close(found.inherited.relative, relative(exact, pure), "fp64_same_maths")
     assert (found.flushed, found.overflowed) == (np.count_nonzero(got == 0), 1)
+    rest = np.delete(got, 20_000), np.delete(pure, 20_000)
+    assert_close(found.total.relative, relative(*rest), "fp64_same_maths")
+    exact[::9] = 0.0  # those were 0 before
+    assert distances(got, exact, pure, mp.float16).flushed == 0
     same = distances(got, exact, exact, mp.float16)
     assert same.total == same.made
     assert same.inherited == trace.Error()

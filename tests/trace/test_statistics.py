@@ -172,10 +172,13 @@ def test_integers_and_empty_arrays_have_statistics_too() -> None:
     assert cuts_of(mp.float16) == (0, 10, 11)
 
 
-def test_every_side_of_a_recorded_step_has_the_statistics_of_its_values() -> None:
+@pytest.mark.parametrize("parts", [1, 4])
+def test_every_side_of_a_recorded_step_has_the_statistics_of_its_values(parts: int) -> None:
     """Oracle: the statistics by hand of the arrays that were kept, of a whole training step."""
+    step = make_step()
+    step.micro_batches = parts
     with trace.record(values="all") as made:
-        make_step()(*batch())
+        step(*batch())
     looked = 0
     for event in made.events:
         kept = made.values(event)
