@@ -7,6 +7,7 @@ from threading import local
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from minimp.backend import get_backend
 from minimp.ladder import steps
 from minimp.ladder.lines import cast_line, flow, nonfinite, op_line, shape_flow, values_line, write
 from minimp.modes import MODES
@@ -52,6 +53,7 @@ class Ladder:
             stack.callback(hook_modules(self._enter_module, self._leave_module))
         if self.level >= 3:
             stack.enter_context(counting(self._roundings))
+            watch_roundings(get_backend(MODES.get().backend))
 
     @property
     def _modules(self) -> ModuleStack:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 __all__ = ["WIDTH", "cast_line", "flow", "nonfinite", "op_line", "shape_flow", "values_line", "write"]
 
 WIDTH = 100
-LONGEST_SHAPES, SHORTEST_NAME = 40, 8
+SHORTEST_NAME = 8
 MOST_VALUES = 16
 
 
@@ -41,8 +41,7 @@ def shape_flow(came: Sequence[tuple[int, ...]], made: Sequence[tuple[int, ...]])
     into, out = "".join(map(_shape, came)), "".join(map(_shape, made))
     if not into or set(came) == set(made):
         return _shape(made[0]) if set(came) == set(made) and made else out
-    text = f"{into}->{out}"
-    return text if len(text) <= LONGEST_SHAPES else f"..->{out}"
+    return f"{into}->{out}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -68,8 +67,11 @@ def op_line(
 ) -> str:
     """Return the line of an op or a gradient."""
     told = ", ".join(note for note in notes if note)
-    head = f"minimp 3 {phase} {op:11} {formats:16} {shapes:22} {largest(amax)}"
-    return fitted(f"{head} {told}" if told else head, where)
+    tail = f"{largest(amax)} {told}" if told else largest(amax)
+    head = f"minimp 3 {phase} {op:11} {formats:16}"
+    if "->" in shapes and len(f"{head} {shapes} {tail.rstrip()}  {where}") > WIDTH:
+        shapes = f"..->{shapes.rpartition('->')[2]}"
+    return fitted(f"{head} {shapes:26} {tail}", where)
 
 
 def values_line(phase: str, op: str, label: str, values: npt.NDArray[Any], source: str) -> str:
@@ -88,17 +90,20 @@ def values_line(phase: str, op: str, label: str, values: npt.NDArray[Any], sourc
 
 def largest(amax: float | None) -> str:
     """Return "|max| 0.125", in a column: the largest finite magnitude, none where nothing is finite."""
-    return f"|max| {'none' if amax is None else f'{amax:.4g}':9}"
+    return f"|max| {'none' if amax is None else f'{abs(amax):.4g}':9}"
 
 
 def fitted(head: str, where: str) -> str:
-    """Return a line with a name at its end, of which the end is kept where there is not room for all."""
-    if not where:
-        return head.rstrip()
-    room = max(WIDTH - len(head.rstrip()) - 1, SHORTEST_NAME)
-    gap = "  " if len(head) + 2 + len(where) <= WIDTH else " "
-    head = head if gap == "  " else head.rstrip()
-    return f"{head}{gap}{clipped(where, room)}"
+    """Return a line with a name at its end.
+
+    Where there is not room for all, columns go first, then the beginning of the name, then all of it.
+    """
+    line = f"{head}  {where}".rstrip()
+    if len(line) <= WIDTH:
+        return line
+    head = " ".join(head.split())
+    room = WIDTH - len(head) - 1
+    return f"{head} {clipped(where, room)}".rstrip() if room >= SHORTEST_NAME else head
 
 
 def clipped(text: str, most: int) -> str:
