@@ -429,12 +429,10 @@ def test_a_block_is_of_its_thread(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_line_is_too_long_or_breaks(capsys: pytest.CaptureFixture[str]) -> None:
     """Oracle: 100 columns; the ends of names stay; a line break in a name is no line break of ours."""
-    long = "encoder." * 20 + "weight"
+    long, shapes = "encoder." * 20 + "weight", "[8,8,128,64]" * 3 + "->[8,8,128,64]"
     told = [
         lines.cast_line("fwd", "float32->float16", "[1024,1024]", 1.25e-7, (10**3, 10**3, 0), long),
-        lines.op_line(
-            "bwd", "scaled_dot_product_attention", "float16", "[8,8,128,64]" * 4, 1.0, ["holds 3 inf"], long
-        ),
+        lines.op_line("bwd", "scaled_dot_product_attention", "float16", shapes, 1.0, ["holds 3 inf"], long),
         lines.values_line("fwd", "add", "", np.float64([np.pi] * 99), long),
     ]
     for line in told:
