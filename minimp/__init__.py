@@ -44,7 +44,7 @@ from minimp.rng import get_rng_state, manual_seed, set_rng_state
 from minimp.tensors import Tensor, from_dlpack, tensor
 
 if TYPE_CHECKING:
-    from minimp import checks, data, fp8, functional, memory, nn, optim, quant
+    from minimp import checks, data, fp8, functional, memory, nn, optim, quant, trace
     from minimp.checkpoint import load, save
     from minimp.fp8 import fp8_autocast
     from minimp.functional.creation import (
@@ -142,6 +142,7 @@ __all__ = [
     "set_rng_state",
     "tensor",
     "tfloat32",
+    "trace",
     "use_backend",
     "zeros",
     "zeros_like",
@@ -151,7 +152,7 @@ CREATING = (
     "arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "rand_like", "randn",
     "randn_like", "zeros", "zeros_like",
 )  # fmt: skip
-PARTS = ("checks", "data", "fp8", "functional", "memory", "nn", "optim", "quant")
+PARTS = ("checks", "data", "fp8", "functional", "memory", "nn", "optim", "quant", "trace")
 ON_FIRST_USE = {
     **{name: f"minimp.{name}" for name in PARTS},
     **dict.fromkeys(CREATING, "minimp.functional.creation"),

@@ -14,8 +14,11 @@ PAGES = sorted(DOCS.glob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_example_prints_what_the_page_says(page: Path) -> None:
+def test_every_example_prints_what_the_page_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: doctest, which compares what each example prints with the lines below it."""
+    monkeypatch.chdir(tmp_path)  # pages write files
     found = doctest.testfile(str(page), module_relative=False, encoding="utf-8", report=True)
     assert found.attempted > 10
     assert found.failed == 0
