@@ -30,7 +30,7 @@ def qtensor_html(held: Any) -> Html:
     table, note = grid(codes.shape, cell)
     stuck = int(((codes == ends[0]) | (codes == ends[1])).sum())
     words = [
-        f"{stuck:,} of {codes.size:,} codes at the ends, {ends[0]} and {ends[1]}: what lies beyond is there too",
+        f"{stuck:,} of {codes.size:,} codes at the ends, where what lies beyond is too",
         f"{held.nbytes:,} bytes, {4 * codes.size:,} in float32",
         note,
     ]
