@@ -64,6 +64,7 @@ class Modes:
         fp8: the FP8 region in force, or None.
         recomputing: whether a forward runs a second time, for backward (:func:`minimp.recompute`).
         watchers: told of each stage of a training step, when it begins and when it has ended.
+        on_region: called with each autocast region when it is made; it may change it.
     """
 
     grad_enabled: bool = True
@@ -74,6 +75,7 @@ class Modes:
     fp8: Fp8Region | None = None
     recomputing: bool = False
     watchers: tuple[Watcher, ...] = ()
+    on_region: Callable[[Region], None] | None = None
 
 
 DEFAULT_MODES = Modes()

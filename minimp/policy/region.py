@@ -53,6 +53,9 @@ class Region:
     cache: dict[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        told = MODES.get().on_region
+        if told is not None:
+            told(self)
         self.policy = self.policy.in_format(self.format)
 
     @property

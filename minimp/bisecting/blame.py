@@ -1,0 +1,172 @@
+"""What a search has found, as figures, as a policy, and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import Any
+
+from minimp.bisecting.comparing import Agreement
+from minimp.policy import Policy, policies
+
+__all__ = ["Blame", "Instance"]
+
+WIDTH = 100
+MOST_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One call of an op.
+
+    Attributes:
+        op: its name.
+        module: the path of the innermost module that was running; "" outside of all.
+        source: the user's line, "file.py:12".
+        call: which of the run's calls of that op it is, from 1.
+        calls: how many the run makes.
+    """
+
+    op: str
+    module: str
+    source: str
+    call: int
+    calls: int
+
+    def __str__(self) -> str:
+        where = ", ".join(filter(None, (self.module and f"module {self.module}", self.source)))
+        return f"{self.op}, call {self.call} of {self.calls}" + (f": {where}" if where else "")
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What must compute in FP32 for a mixed run to agree with one in FP32.
+
+    It is true where nothing must: the runs agree as they are.
+
+    Attributes:
+        ops: the ops; () where the runs agree.
+        instances: the calls of them that are enough; () where these were not looked for, or not told apart.
+        runs: how often the code was run.
+        seconds: how long that took.
+        before, after: how the mixed run compares with FP32 as it is, and with `ops` in FP32.
+        minimal: whether the search came to its end: without any one of `ops` (of `instances`) the runs
+            disagree. False where the budget ended first: they are then the least that was found.
+        original: the policy as it was.
+        policy: the policy with `ops` in FP32.
+        dtype: the low format.
+        candidates: op -> calls that computed in 16 bits.
+        noise: by how much two runs in FP32 differ.
+        note: what else there is to know.
+    """
+
+    ops: tuple[str, ...]
+    instances: tuple[Instance, ...]
+    runs: int
+    seconds: float
+    before: Agreement
+    after: Agreement
+    minimal: bool
+    original: Policy
+    policy: Policy
+    dtype: str
+    candidates: Mapping[str, int]
+    noise: float = 0.0
+    note: str = ""
+
+    def __bool__(self) -> bool:
+        return not self.ops
+
+    @property
+    def code(self) -> str:
+        """The edit of the policy as code; "" where there is none.
+
+        >>> from minimp.bisecting import bisect
+        >>> import minimp as mp
+        >>> x = mp.tensor([300.0, 400.0])
+        >>> blame = bisect(lambda: x @ x)
+        >>> print(blame.code)
+        policy = mp.policies["torch-cuda"].with_(matmul="fp32")
+        """
+        if not self.ops:
+            return ""
+        known = self.original.name in policies and policies[self.original.name] == self.original
+        known = known and policies[self.original.name].rules == self.original.rules
+        start = f'policy = mp.policies["{self.original.name}"].with_(' if known else "policy = policy.with_("
+        edits = [f'{op}="fp32"' if op.isidentifier() else f'**{{"{op}": "fp32"}}' for op in self._named]
+        own = ", ".join(f'{op}: "fp32"' for op in self.ops if op not in self.original)
+        edits = [f"{{{own}}}", *edits] if own else edits
+        line = f"{start}{', '.join(edits)})"
+        return line if len(line) <= WIDTH - 4 else "\n".join([start, *(f"    {x}," for x in edits), ")"])
+
+    @property
+    def _named(self) -> list[str]:
+        return [op for op in self.ops if op in self.original]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain data for JSON; the policies as their names and the edit."""
+        return {
+            "agrees": bool(self), "ops": list(self.ops),
+            "instances": [
+                {name: getattr(each, name) for name in Instance.__slots__} for each in self.instances
+            ],
+            "minimal": self.minimal, "code": self.code, "policy": self.original.name, "dtype": self.dtype,
+            "before": _plain(self.before), "after": _plain(self.after), "runs": self.runs,
+            "seconds": self.seconds, "candidates": dict(self.candidates), "noise": self.noise,
+            "note": self.note,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        """Say what was found, within 100 columns."""
+        lines = _wrapped(f"{self.dtype} by the rules of {self.original.name}, beside FP32: {self.before}.")
+        if not self.ops:
+            lines += _wrapped(self._agreeing())
+        else:
+            lines += [*_wrapped(self._found()), "", *(f"    {x}" for x in self.code.split("\n")), ""]
+            lines += [*_wrapped(f"With it: {self.after}."), *self._calls()]
+        if self.noise:
+            lines += _wrapped(f"Two runs in FP32 differ as well, by {self.noise:.2g}.")
+        lines += _wrapped(self.note) if self.note else []
+        ended = "" if self.minimal else " The budget ended before the search did: less may be enough."
+        return "\n".join([*lines, *_wrapped(f"{self._effort()}.{ended}")])
+
+    def _agreeing(self) -> str:
+        if not self.candidates:
+            return "They agree, but no op computed in 16 bits in an autocast region: nothing was tested."
+        return f"They agree: none of the {len(self.candidates)} ops that compute in 16 bits must run in FP32."
+
+    def _found(self) -> str:
+        count = len(self.ops)
+        what = f"{count} of the {len(self.candidates)} ops that compute in 16 bits must run in FP32"
+        each = " Without any one of them the runs disagree again." if count > 1 and self.minimal else ""
+        return f"{what}: {', '.join(self.ops)}.{each}"
+
+    def _calls(self) -> list[str]:
+        if not self.instances:
+            return []
+        all_calls = sum(self.candidates.get(op, 0) for op in self.ops)
+        count = len(self.instances)
+        if count == all_calls:
+            head = "It is the only call:" if count == 1 else f"Each of the {count} calls is needed:"
+        else:
+            head = f"{count} of {all_calls} calls would be enough:"
+        lines = ["", head, *(f"  {each}"[:WIDTH] for each in self.instances[:MOST_SHOWN])]
+        rest = count - MOST_SHOWN
+        return [*lines, *([f"  and {rest} more"] if rest > 0 else [])]
+
+    def _effort(self) -> str:
+        return f"{self.runs} runs in {self.seconds:.1f} s"
+
+
+def edited(policy: Policy, ops: Sequence[str], own: Mapping[str, Any]) -> Policy:
+    """Return the policy with some ops in FP32; `own` has those that it does not name."""
+    return policy.with_({op if op in policy else own[op]: "fp32" for op in ops}) if ops else policy
+
+
+def _plain(found: Agreement) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in Agreement.__slots__}
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, WIDTH, break_on_hyphens=False)

@@ -1,0 +1,49 @@
+"""Delta debugging: the least part of a set that still has a property."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+__all__ = ["ddmin"]
+
+T = TypeVar("T")
+
+
+def ddmin(items: Sequence[T], test: Callable[[tuple[T, ...]], bool]) -> tuple[T, ...]:
+    """Return a part of `items` that passes `test`, and fails it without any one of its elements.
+
+    The algorithm ddmin of Zeller and Hildebrandt 2002, "Simplifying and Isolating Failure-Inducing Input",
+    IEEE Transactions on Software Engineering 28(2), figure 5. The set is cut into n parts. The search goes on
+    with a part that passes; or with all but one part, if they pass; else the parts are cut finer. For k
+    elements it takes about 2 log2(k) tests if one of them is enough, and at most k^2 + 3 k.
+
+    Such a set is 1-minimal. It need not be the smallest there is: where more elements never spoil a pass, no
+    part of it passes, but another set with fewer elements may.
+
+    Args:
+        items: the elements; all of them together must pass.
+        test: whether a part passes; asked of the same part twice it must say the same.
+    """
+    kept, parts = tuple(items), 2
+    while len(kept) > 1:
+        pieces = _cut(kept, parts)
+        rests = [tuple(x for piece in pieces if piece is not one for x in piece) for one in pieces]
+        for found, finer in ((pieces, 2), (rests if parts > 2 else [], max(parts - 1, 2))):
+            passing = next((each for each in found if test(each)), None)
+            if passing is not None:
+                kept, parts = passing, finer
+                break
+        else:
+            if parts >= len(kept):
+                break
+            parts = min(2 * parts, len(kept))
+    return kept
+
+
+def _cut(items: tuple[T, ...], parts: int) -> list[tuple[T, ...]]:
+    """Cut into so many parts of nearly one length, none empty."""
+    parts = min(parts, len(items))
+    ends = [len(items) * i // parts for i in range(parts + 1)]
+    return [items[a:b] for a, b in pairwise(ends)]
