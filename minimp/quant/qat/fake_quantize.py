@@ -27,6 +27,8 @@ from minimp.tensors import Tensor
 __all__ = ["FakeQuantize", "FixedQParamsFakeQuantize"]
 
 Array = npt.NDArray[Any]
+SINGLE = 4
+"""Bytes of a float32 number."""
 
 
 class FakeQuantize(Module):
@@ -171,21 +173,22 @@ class FakeQuantize(Module):
         """Return scale, zero point and codes as they are now.
 
         Raises:
-            SettingError: nothing was observed; or scales that are no longer float32, which `.half()` makes.
+            SettingError: nothing was observed; or scales of 16 bits, which `.half()` makes.
         """
         if not self.observed:
             raise SettingError(
                 f"{self.where or 'this place'} was never observed: its scale is not known", op="FakeQuantize",
                 help="run training batches through the model in training mode, observers enabled",
             )  # fmt: skip
-        if self.scale.dtype != np.float32:
+        if self.scale.dtype.itemsize < SINGLE:
             raise SettingError(
                 f"{self.where or 'this place'}: its scale was rounded to {self.scale.dtype}",
                 op="FakeQuantize",
                 help="leave the model in float32, and train it under autocast (recipe 'mixed-fp16' or "
                 "'mixed-bf16'); or convert it with keep_statistics=True",
             )  # fmt: skip
-        return Affine(_host(self.scale), _host(self.zero_point), self.quant_min, self.quant_max, self.ch_axis)
+        scale = _host(self.scale).astype(np.float32)  # `.double()` widens it: the same number
+        return Affine(scale, _host(self.zero_point), self.quant_min, self.quant_max, self.ch_axis)
 
     def switch(self, *, observer: bool | None = None, fake_quant: bool | None = None) -> None:
         """Turn the observer, the rounding or both on or off; None leaves one as it is."""

@@ -32,13 +32,10 @@ from minimp.nn.parameter import Parameter
 from minimp.quant.exchanging import blank
 from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.modules.base import buffer_of
-from minimp.quant.qat.fake_quantize import FakeQuantize
+from minimp.quant.qat.fake_quantize import SINGLE, FakeQuantize
 from minimp.tensors import Tensor
 
 __all__ = ["Folded", "Twin", "Weighted"]
-
-SINGLE = 4
-"""Bytes of a float32 number."""
 
 
 class Twin(Module):
@@ -145,13 +142,17 @@ class Weighted(Twin):
         return self.weight, self.bias
 
     def to_float(self) -> Module:
-        """Return the float layer, a batch norm folded into it; its weight is not rounded."""
+        """Return the float layer, a batch norm folded into it; its weight is not rounded.
+
+        Its weight and bias ask for gradients as these do; a bias that only the batch norm had, as the weight.
+        """
         with no_grad():
             weight, bias = self.folded()
         made: Any = blank(self.plain, self)
         vars(made).pop("source", None)
-        made.weight = Parameter(weight.detach())
-        made.register_parameter("bias", None if bias is None else Parameter(bias.detach()))
+        made.weight = _like(weight, self.weight)
+        asks = self.weight if self.bias is None else self.bias
+        made.register_parameter("bias", None if bias is None else _like(bias, asks))
         return made if self.with_relu is None else self.with_relu(made, nn.ReLU()).train(self.training)
 
 
@@ -221,3 +222,8 @@ class Folded(Weighted):
         shape = [1] * self.weight.ndim
         shape[axis] = -1
         return each.reshape(*shape)
+
+
+def _like(values: Tensor, leaf: Parameter) -> Parameter:
+    """Return a parameter of other values that asks for a gradient if this one does."""
+    return Parameter(values.detach(), requires_grad=leaf.requires_grad)

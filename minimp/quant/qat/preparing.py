@@ -131,14 +131,18 @@ def _rehearsed(
     model: Module, inputs: tuple[Any, ...], keep_float: Mapping[str, str]
 ) -> tuple[dict[str, tuple[str, ...]], Walk]:
     """Fuse and convert a copy; return path -> paths of what is fused there, and what would be on codes."""
+    apart: dict[str, str] = {}
     try:
         fusing = [row for row in LAYERS if len(row) > 1]
         plain, report = fuse(copy.deepcopy(model).eval(), *inputs, patterns=fusing)
+        apart = {row.modules[0]: row.why for row in report.refused}
         seen = calibrate(plain, [inputs], activation=MinMaxObserver, inputs_of=lambda batch: batch)
         walk = walked(plain, seen, keep_float=keep_float)
     except MinimpError as fault:
         text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
-        raise type(fault)(text, op=OP, help=fault.help) from fault
+        why = next((why for path, why in apart.items() if text.startswith(f"'{path}' is a ")), "")
+        advice = f"{fault.help}; here it was not: {why}" if why else fault.help
+        raise type(fault)(text, op=OP, help=advice) from fault
     return {row.modules[0]: row.modules for row in report.fused}, walk
 
 

@@ -28,7 +28,9 @@ SETTINGS = ("delay", "freeze_observers", "freeze_batch_norm")
 class QATSchedule:
     """Turns the switches of a prepared model at given steps.
 
-    Steps are counted by :meth:`step`, which is called after each update of the weights:
+    Steps are counted by :meth:`step`, which is called after each update of the weights. An update that a loss
+    scaler skipped is none: ranges and statistics have moved in its forward, weights have not, and the
+    schedule had better wait (``if not report.skipped: schedule.step()``).
 
     - before step `delay` nothing is rounded: ranges are only watched. Ranges that still move make noise of
       the rounding, so that it had better come in late (Jacob et al. 2018, section 3.1, where activations
@@ -37,6 +39,10 @@ class QATSchedule:
       gradient, the model's result too: frozen early, a loss of growing scores stands still;
     - from step `freeze_batch_norm` on the statistics of folded batch norms stand still: what is trained then
       is the very function that is converted (Krishnamoorthi 2018, arXiv 1806.08342).
+
+    A Trainer saves the switches, which are buffers of the model, and not the count. Called in its `on_step`,
+    a schedule goes on where a resumed run does by
+    ``schedule.load_state_dict({**schedule.state_dict(), "steps": trainer.done - trainer.skipped})``.
 
     Args:
         model: what :func:`minimp.quant.qat.prepare_qat` made. Its switches are set at once.
@@ -56,15 +62,20 @@ class QATSchedule:
         fake_quants(model, "QATSchedule")
         self.model, self.delay = model, delay
         self.freeze_observers, self.freeze_batch_norm = freeze_observers, freeze_batch_norm
-        self.steps = 0
         self._check()
-        self._apply()
+        self._go_to(0)
 
     def step(self) -> None:
-        """Count one step, and turn the switches that are due."""
-        self.steps += 1
-        if self.steps in (self.delay, self.freeze_observers, self.freeze_batch_norm):
-            self._apply()
+        """Count one step, and turn the switches that are due.
+
+        Raises:
+            SettingError: ranges are to freeze, and one of them has seen nothing. The step is not counted,
+                and no switch has turned.
+        """
+        if self.steps + 1 in (self.delay, self.freeze_observers, self.freeze_batch_norm):
+            self._go_to(self.steps + 1)
+        else:
+            self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the steps that were counted, and the settings."""
@@ -77,30 +88,29 @@ class QATSchedule:
 
         Raises:
             CheckpointError: other settings, or a state that is not whole. Nothing has changed then.
+            SettingError: ranges are frozen at that step, and one of them has seen nothing. Nor then.
         """
+        given: Any = state
+        state = given if isinstance(given, Mapping) else {}
         mine = {name: getattr(self, name) for name in SETTINGS}
         its = {name: state.get(name) for name in SETTINGS}
         steps = state.get("steps")
         if its != mine or isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
             raise CheckpointError(
-                f"expected a state of {mine} and a count of steps, got {dict(state)}", op="QATSchedule",
+                f"expected a state of {mine} and a count of steps, got {given!r:.200}", op="QATSchedule",
                 help="make the schedule with the settings of the run that is resumed",
             )  # fmt: skip
-        before, self.steps = self.steps, int(steps)
-        try:
-            self._apply()
-        except SettingError:
-            self.steps = before
-            raise
+        self._go_to(int(steps))
 
-    def _apply(self) -> None:
-        """Set the switches to what holds at this step."""
-        frozen = self.freeze_observers is not None and self.steps >= self.freeze_observers
-        (disable_observer if frozen else enable_observer)(self.model)
-        (enable_fake_quant if self.steps >= self.delay else disable_fake_quant)(self.model)
+    def _go_to(self, steps: int) -> None:
+        """Set the switches to what holds at a step, or leave all as it is."""
+        frozen = self.freeze_observers is not None and steps >= self.freeze_observers
+        (disable_observer if frozen else enable_observer)(self.model)  # the one that may refuse goes first
+        (enable_fake_quant if steps >= self.delay else disable_fake_quant)(self.model)
         if self.freeze_batch_norm is not None:
-            still = self.steps >= self.freeze_batch_norm
+            still = steps >= self.freeze_batch_norm
             (freeze_bn_stats if still else update_bn_stats)(self.model)
+        self.steps = steps
 
     def _check(self) -> None:
         """Refuse settings that cannot act."""

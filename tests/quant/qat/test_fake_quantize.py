@@ -205,6 +205,19 @@ def test_statistics_stay_in_float32() -> None:
     assert place.min_val.dtype == np.float32
 
 
+def test_in_float64() -> None:
+    """Oracle: the same place in float32: its scale to the last bit, and fake_quantize in float64."""
+    x = batch((3, 7))
+    place, wide = FakeQuantize(), FakeQuantize()
+    place(tensor(x))
+    wide(tensor(x))
+    wide.double()
+    got = wide(tensor(x.astype(np.float64))).array  # the range moves on: by the same numbers, nowhere
+    place(tensor(x))
+    assert wide.affine() == place.affine()
+    np.testing.assert_array_equal(got, fake_quantize(x.astype(np.float64), place.affine()))
+
+
 def test_all_of_it() -> None:
     """Oracle: the switches of each place of a row."""
     model: Any = nn.Sequential(FakeQuantize(), nn.Sequential(FakeQuantize(MinMaxObserver)))

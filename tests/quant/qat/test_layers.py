@@ -133,6 +133,26 @@ def test_a_channel_whose_gamma_is_0_learns() -> None:
         assert np.abs(codes.array[:, channel] - beta).max() <= step / 2
 
 
+@pytest.mark.parametrize("name", ["LinearReLU", "ConvBn2d", "ConvBnReLU2d", "ConvTranspose1d"])
+def test_what_asks_for_no_gradient(name: str) -> None:
+    """Oracle: the float layer: what was frozen there is frozen in what comes of it, nothing else."""
+    make, shape = LAYERS[name]
+    for frozen in ("weight", "bias"):
+        model: Any = make()
+        layer = model[0] if isinstance(model, nn.Sequential) else model
+        if getattr(layer, frozen) is None:
+            continue
+        getattr(layer, frozen).requires_grad = False
+        prepared = prepare_qat(model, tensor(batch(shape)))
+        twin = next(each for each in prepared.modules() if isinstance(each, Weighted))
+        prepared(tensor(batch(shape))).sum().backward()
+        assert getattr(twin, frozen).grad is None
+        made = dict(prepared.to_float().named_parameters())
+        asking = {path.rpartition(".")[2]: each.requires_grad for path, each in made.items()}
+        other = "bias" if frozen == "weight" else "weight"
+        assert asking == {frozen: False, other: layer.bias is not None}
+
+
 # ---- torch -------------------------------------------------------------------------------------------------
 
 

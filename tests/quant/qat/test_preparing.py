@@ -209,6 +209,10 @@ FAULTS: list[tuple[Any, dict[str, Any], str]] = [
     (narrow, {}, "'0' is a Dynamic.*, its weights are codes already and would be quantised"),
     (lambda: row(nn.Linear(*ROW), nn.LayerNorm(4)), {}, "'1' is a LayerNorm, which has no integer form"),
     (lambda: row(nn.Linear(*ROW), nn.Tanh(), nn.BatchNorm1d(4)), {}, "(?s)'2' is a BatchNorm1d.*fold it"),
+    (
+        lambda: row(nn.Linear(*ROW), nn.BatchNorm1d(4, track_running_stats=False)), {},
+        "(?s)'1' is a BatchNorm1d.*fold it.*here it was not: the batch norm has no running statistics",
+    ),
     (Elsewhere, {}, "the op relu in the model is an op on floats"),
     (lambda: nn.Linear(*ROW), {"weight_bits": 1}, "weight_bits to be a whole number of at least 2, got 1"),
     (lambda: nn.Linear(*ROW), {"activation_bits": 9}, "activation_bits must be from 2 to 8, got 9"),

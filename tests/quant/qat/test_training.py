@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minimp import functional, nn
+from minimp.data import ArrayDataset, DataLoader
 from minimp.errors import CheckpointError, SettingError
 from minimp.optim import SGD, Adam
 from minimp.policy import autocast
@@ -16,8 +18,10 @@ from minimp.quant.qat import FakeQuantize, QATSchedule, prepare_qat
 from minimp.quant.qat.layers import Folded
 from minimp.quant.static import convert
 from minimp.rng import manual_seed
+from minimp.scaler import GradScaler
 from minimp.step import TrainStep
 from minimp.tensors import tensor
+from minimp.trainer import Trainer
 from tests.quant.qat.samples import batch, differences
 
 SHAPE = (16, 2, 8, 8)
@@ -40,14 +44,14 @@ def labelled(step: int) -> tuple[Any, Any]:
     return x, y
 
 
-def switches(model: Any) -> tuple[bool, bool, bool]:
-    """Return whether ranges move, numbers are rounded, and statistics stand still; each alike everywhere."""
+def switches(model: Any) -> tuple[bool, ...]:
+    """Return whether ranges move, numbers are rounded, and statistics stand still (of batch norms, if there
+    are any); each alike everywhere."""
     places = [each for each in model.modules() if isinstance(each, FakeQuantize)]
     norms = [each.frozen for each in model.modules() if isinstance(each, Folded)]
     found = [{each.observing for each in places}, {each.rounding for each in places}, set(norms)]
-    assert all(len(each) == 1 for each in found)
-    moving, rounding, still = (each.pop() for each in found)
-    return moving, rounding, still
+    assert all(len(each) == 1 for each in found[:2])
+    return tuple(each.pop() for each in found if each)
 
 
 def steps(model: Any, optimizer: Any, schedule: Any, first: int, last: int) -> list[float]:
@@ -144,10 +148,18 @@ def test_schedules_for_what_is_not_there() -> None:
             schedule.load_state_dict(wrong)
     with pytest.raises(SettingError, match="never observed"):
         schedule.load_state_dict(state | {"steps": 4})
+    for wrong in (None, [], 3):
+        with pytest.raises(CheckpointError, match="expected a state of"):
+            schedule.load_state_dict(wrong)
     assert schedule.steps == 0
     schedule.step()
-    with pytest.raises(SettingError, match="input 0 was never observed"):
-        schedule.step()
+    for _ in range(2):  # it goes on refusing: the step does not count until ranges can freeze
+        with pytest.raises(SettingError, match="input 0 was never observed"):
+            schedule.step()
+        assert (schedule.steps, switches(plain)) == (1, (True, True))
+    plain(x)
+    schedule.step()
+    assert (schedule.steps, switches(plain)) == (2, (False, True))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +186,73 @@ def test_mixed_precision(recipe: str) -> None:
         assert step.scaler.get_scale() > 1
     differ, of, far = differences(prepared, convert(prepared), x)
     assert (far <= 1, differ * 200 <= of) == (True, True)
+
+
+def test_the_stages_of_a_step() -> None:
+    """Oracle: each stage's own proof, in float64 among others; and the same step without being watched."""
+    results = []
+    for watched in (True, False):
+        prepared = prepare_qat(network(), tensor(labelled(0)[0]))
+        optimizer = SGD(prepared.parameters(), lr=0.05, momentum=0.9)
+        step = TrainStep(prepared, functional.cross_entropy, optimizer, "mixed-fp16", max_norm=0.1)
+        for i in range(2):
+            given = tuple(map(tensor, labelled(i)))
+            if watched:
+                for stage in step.stages(*given):
+                    assert stage.check(), stage.check()
+            else:
+                step(*given)
+        results.append({path: each.numpy() for path, each in prepared.state_dict().items()})
+    for path, array in results[0].items():
+        assert array.tobytes() == results[1][path].tobytes(), path
+
+
+def test_skipped_steps() -> None:
+    """Oracle: by hand: weights stay, ranges and statistics move, a schedule that is told waits."""
+    x, y = map(tensor, labelled(0))
+    prepared = prepare_qat(network(), x)
+    schedule = QATSchedule(prepared, delay=1, freeze_observers=2)
+    optimizer = SGD(prepared.parameters(), lr=0.05)
+    step = TrainStep(
+        prepared, functional.cross_entropy, optimizer, "mixed-fp16", scaler=GradScaler(init_scale=2.0**60)
+    )
+    before = [each.array.tobytes() for each in prepared.parameters()]
+    place = prepared.model[0].activation_post_process
+    for i in range(3):
+        report = step(x, y)
+        assert (report.skipped, place.observed) == (True, i + 1)
+        if not report.skipped:
+            schedule.step()
+    assert [each.array.tobytes() for each in prepared.parameters()] == before
+    assert (schedule.steps, switches(prepared)) == (0, (True, False, False))
+    assert np.abs(prepared.model[0].bn.running_mean.array).max() > 0
+
+
+def test_a_trainer_that_is_resumed(tmp_path: Path) -> None:
+    """Oracle: a run that was not interrupted, bit for bit, through a file, with clipping and loss scaling."""
+    images, classes = (np.concatenate(each) for each in zip(*map(labelled, range(4)), strict=True))
+
+    def fresh(name: str) -> tuple[Any, QATSchedule, Trainer]:
+        prepared = prepare_qat(network(), tensor(labelled(0)[0]), weight_bits=4, activation_bits=4)
+        optimizer = SGD(prepared.parameters(), lr=0.05, momentum=0.9)
+        step = TrainStep(prepared, functional.cross_entropy, optimizer, "mixed-fp16", max_norm=1.0)
+        schedule = QATSchedule(prepared, delay=2, freeze_observers=5, freeze_batch_norm=6)
+        return prepared, schedule, Trainer(
+            step, DataLoader(ArrayDataset(images, classes), 16, shuffle=True, seed=3),
+            checkpoint=tmp_path / name, on_step=lambda made: None if made.skipped else schedule.step(),
+        )  # fmt: skip
+
+    whole, _, trainer = fresh("whole")
+    trainer.run(8)
+    _, _, first = fresh("part")
+    first.run(4)
+    resumed, schedule, then = fresh("part")
+    then.resume()
+    schedule.load_state_dict({**schedule.state_dict(), "steps": then.done - then.skipped})
+    then.run(4)
+    assert (then.done, schedule.steps, switches(resumed)) == (8, 8 - then.skipped, (False, True, True))
+    for (path, a), (_, b) in zip(whole.state_dict().items(), resumed.state_dict().items(), strict=True):
+        assert a.array.tobytes() == b.array.tobytes(), path
 
 
 @pytest.mark.parametrize("recipe", ["fp16", "fp16-scaled", "bf16"])
