@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minimp.checks import stages as proofs
+from minimp.displays.steps import report_html, stage_html
 from minimp.door import cast_in_region
 from minimp.errors import DataError, SettingError
 from minimp.formats import Format
@@ -66,6 +67,9 @@ class StepReport:
     nonfinite: tuple[str, ...]
     grad_norm: float
 
+    def _repr_html_(self) -> str:
+        return report_html(self)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -89,6 +93,9 @@ class Stage:
     def check(self) -> Findings:
         """Prove the stage; the result is true if nothing is wrong, and says what is."""
         return self.proof(self)
+
+    def _repr_html_(self) -> str:
+        return stage_html(self)
 
     def __str__(self) -> str:
         facts = ", ".join(f"{name}={value}" for name, value in self.facts.items())

@@ -14,6 +14,7 @@ import numpy as np
 from minimp import formats, ops
 from minimp.backend import default_backend, get_backend
 from minimp.differentiation import register_hook, retain_grad, run_backward
+from minimp.displays.values import tensor_html
 from minimp.errors import DataError, FormatError, GradientError, MinimpError, ShapeError
 from minimp.handles import RemovableHandle
 from minimp.operators import Operators, einops_backend
@@ -82,6 +83,9 @@ class Tensor(Operators):
         elif self.requires_grad:
             parts.append("requires_grad=True")
         return f"tensor({', '.join([*parts, *_scale_shown(self)])})"
+
+    def _repr_html_(self) -> str:
+        return tensor_html(self, _scale_shown(self))
 
     # ---- the way out ------------------------------------------------------------------------------------
 

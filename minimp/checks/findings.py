@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from minimp.displays.steps import findings_html
+
 __all__ = ["Finding", "Findings", "compare", "merge"]
 
 WIDTH = 100
@@ -62,6 +64,9 @@ class Findings:
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.wrong)
+
+    def _repr_html_(self) -> str:
+        return findings_html(self)
 
     def __str__(self) -> str:
         lines = [_wrapped(f"{'ok' if self else 'WRONG'}: {self.claim} ({self.checked:,} values)")]

@@ -25,6 +25,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from minimp.displays.formats import format_html
 from minimp.errors import FormatError, unknown_name
 from minimp.formats.flavours import FLAVOURS
 
@@ -233,6 +234,9 @@ class Format:
 
     def __repr__(self) -> str:
         return self.name
+
+    def _repr_html_(self) -> str:
+        return format_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and unpickle to the registered object; a format of the user's own is rebuilt from its row."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from minimp.displays.quantised import qtensor_html
 from minimp.errors import FormatError, SettingError
 from minimp.quant.affine import Affine, dequantize, quantize
 
@@ -86,6 +87,9 @@ class QTensor:
     def __repr__(self) -> str:
         """Show the head alone."""
         return f"<{self._head()}>"
+
+    def _repr_html_(self) -> str:
+        return qtensor_html(self)
 
     def __str__(self) -> str:
         """Show codes, values and bytes."""

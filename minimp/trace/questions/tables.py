@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from minimp.displays.tables import table_html
+
 __all__ = ["Table", "number", "share"]
 
 WIDTH = 100
@@ -42,6 +44,9 @@ class Table:
         """Return the values of one column."""
         place = self.columns.index(name)
         return [row[place] for row in self.rows]
+
+    def _repr_html_(self) -> str:
+        return table_html(self.title, self.columns, self.rows, self.notes, text=_text)
 
     def __str__(self) -> str:
         if not self.rows:
