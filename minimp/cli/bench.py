@@ -23,6 +23,7 @@ from minimp.benchmarks.formats.data import whole_size
 from minimp.benchmarks.integers import integer_figures
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.suite import mygrad_is_there, torch_is_there
+from minimp.benchmarks.tracing import trace_figures
 from minimp.benchmarks.workloads import WORKLOADS
 from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
 from minimp.cli.bench_formats import show as show_formats
@@ -33,8 +34,8 @@ from minimp.files import check_writable, write_whole
 
 __all__ = ["add_parser", "run"]
 
-PARTS = (*WORKLOADS, "tape", "formats", "quant")
-OF_NUMPY = ("formats", "quant")
+PARTS = (*WORKLOADS, "tape", "formats", "quant", "trace")
+OF_NUMPY = ("formats", "quant", "trace")
 """Parts that measure the kernels of NumPy's backend, whatever others there are."""
 ROUNDS = 15
 SIZE, THREADS = "2^24", "1"
@@ -53,7 +54,9 @@ what they take on a core of 2020 with PyTorch and mygrad beside:
            each accumulation; extra memory (takes 800 MiB itself)           60 s
   quant    products and convolutions of int8 codes beside float32's;
            quantising, dequantising and requantising beside memcpy;
-           the bytes of a CNN on codes                                       5 s"""
+           the bytes of a CNN on codes                                       5 s
+  trace    a mixed-fp16 step of the mlp, recorded: with statistics, with the
+           float64 shadow; and what stays behind when nothing is recorded    5 s"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -140,6 +143,9 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
             continue
         if part == "quant":
             figures += integer_figures(args.rounds)
+            continue
+        if part == "trace":
+            figures += trace_figures(args.rounds)
             continue
         if part == "formats":
             found = _formats(args, with_torch=with_torch)

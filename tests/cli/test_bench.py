@@ -64,7 +64,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         asked.append(("quant", rounds))
         return [Figure("quant: made up", 0.5, 0.3, at_most=False)]
 
+    def trace_figures(rounds: int) -> list[Figure]:
+        asked.append(("trace", rounds))
+        return [Figure("trace: made up", 2.5, 3.0)]
+
     monkeypatch.setattr(bench, "measure", measure)
+    monkeypatch.setattr(bench, "trace_figures", trace_figures)
     monkeypatch.setattr(bench, "integer_figures", integer_figures)
     monkeypatch.setattr(bench, "step_times", step_times)
     monkeypatch.setattr(bench, "trajectory_gap", trajectory_gap)
@@ -80,12 +85,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], [*STEPS, "tape", ("formats", 2**24, 15, (1,), True), ("quant", 15)]),
+        ([], [*STEPS, "tape", ("formats", 2**24, 15, (1,), True), ("quant", 15), ("trace", 15)]),
         (["formats"], [("formats", 2**24, 15, (1,), True)]),
         (["formats", "--rounds", "3", "--size", "2^13", "--no-torch"], [("formats", 2**13, 3, (1,), False)]),
         (["tape", "formats", "--size", "5000"], ["tape", ("formats", 5000, 15, (1,), True)]),
         (["tape"], ["tape"]),
         (["quant", "tape", "--rounds", "3"], [("quant", 3), "tape"]),
+        (["trace", "--rounds", "3"], [("trace", 3)]),
         (["cnn", "--rounds", "4"], [("cnn", 4, True, True), ("gap", "cnn")]),
         (["tape", "mlp", "--no-torch"], ["tape", ("mlp", 15, False, True)]),
         (["gpt", "--no-torch", "--no-mygrad"], [("gpt", 15, False, False)]),
@@ -178,7 +184,7 @@ def test_help_says_what_each_part_takes(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, gpt, tape, formats, quant)"),
+        (["mlq"], "unknown part 'mlq'; did you mean 'mlp'? (known: mlp, cnn, gpt, tape, formats, quant, "),
         (["mlp", "tape", "mlp"], "part 'mlp' is named twice"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
         (["--rounds", "-3"], "--rounds must be at least 1, got -3"),
