@@ -53,6 +53,7 @@ class Blame:
         before, after: how the mixed run compares with FP32 as it is, and with `ops` in FP32.
         minimal: whether the search came to its end: without any one of `ops` (of `instances`) the runs
             disagree. False where the budget ended first: they are then the least that was found.
+        smallest: whether every set of fewer ops was tried, and disagrees.
         original: the policy as it was.
         policy: the policy with `ops` in FP32.
         dtype: the low format.
@@ -68,6 +69,7 @@ class Blame:
     before: Agreement
     after: Agreement
     minimal: bool
+    smallest: bool
     original: Policy
     policy: Policy
     dtype: str
@@ -111,7 +113,8 @@ class Blame:
             "instances": [
                 {name: getattr(each, name) for name in Instance.__slots__} for each in self.instances
             ],
-            "minimal": self.minimal, "code": self.code, "policy": self.original.name, "dtype": self.dtype,
+            "minimal": self.minimal, "smallest": self.smallest, "code": self.code,
+            "policy": self.original.name, "dtype": self.dtype,
             "before": _plain(self.before), "after": _plain(self.after), "runs": self.runs,
             "seconds": self.seconds, "candidates": dict(self.candidates), "noise": self.noise,
             "note": self.note,
@@ -124,7 +127,8 @@ class Blame:
             lines += _wrapped(self._agreeing())
         else:
             lines += [*_wrapped(self._found()), "", *(f"    {x}" for x in self.code.split("\n")), ""]
-            lines += [*_wrapped(f"With it: {self.after}."), *self._calls()]
+            given = f'mp.autocast("{self.dtype}", policy=policy), or as the policy of a Recipe'
+            lines += [*_wrapped(f"With it, given to {given}: {self.after}."), *self._calls()]
         if self.noise:
             lines += _wrapped(f"Two runs in FP32 differ as well, by {self.noise:.2g}.")
         lines += _wrapped(self.note) if self.note else []
@@ -138,9 +142,15 @@ class Blame:
 
     def _found(self) -> str:
         count = len(self.ops)
-        what = f"{count} of the {len(self.candidates)} ops that compute in 16 bits must run in FP32"
-        each = " Without any one of them the runs disagree again." if count > 1 and self.minimal else ""
-        return f"{what}: {', '.join(self.ops)}.{each}"
+        total = len(self.candidates)
+        if total == 1:
+            return f"The only op that computes in 16 bits must run in FP32: {self.ops[0]}."
+        what = f"{count} of the {total} ops that compute in 16 bits must run in FP32"
+        proved = ""
+        if count > 1 and self.minimal:
+            proved = " Without any one of them the runs disagree again"
+            proved += ", and no smaller set will do." if self.smallest else "."
+        return f"{what}: {', '.join(self.ops)}.{proved}"
 
     def _calls(self) -> list[str]:
         if not self.instances:
@@ -150,8 +160,11 @@ class Blame:
         if count == all_calls:
             head = "It is the only call:" if count == 1 else f"Each of the {count} calls is needed:"
         else:
-            head = f"{count} of {all_calls} calls would be enough:"
-        lines = ["", head, *(f"  {each}"[:WIDTH] for each in self.instances[:MOST_SHOWN])]
+            head = (
+                f"{count} of {all_calls} calls would be enough. To spare the others, leave the policy as it "
+                "is and compute them from .float() inputs inside `with mp.autocast(enabled=False):`"
+            )
+        lines = ["", *_wrapped(head), *(f"  {each}"[:WIDTH] for each in self.instances[:MOST_SHOWN])]
         rest = count - MOST_SHOWN
         return [*lines, *([f"  and {rest} more"] if rest > 0 else [])]
 

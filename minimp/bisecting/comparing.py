@@ -16,7 +16,8 @@ from minimp.tape import Value
 
 __all__ = ["Agreement", "IncomparableError", "Judge", "Numbers", "judge_of", "numbers_of"]
 
-Numbers = dict[str, np.ndarray[Any, Any]]
+Numbers = dict[tuple[str, str], np.ndarray[Any, Any]]
+"""(what is measured together, name) -> array in float64. An inner dict or list is measured together."""
 ROUNDINGS = 32.0
 """Runs agree by default if they differ by no more than so many roundings of the low format, all one way."""
 
@@ -31,8 +32,9 @@ class Agreement:
 
     Attributes:
         agreed: whether they agree.
-        error: max |y - r| / max |r|, the largest over what was returned; inf where y is not finite and r is,
-            where shapes differ, and where the run raised.
+        error: max |y - r| / max |r|, the largest over what was returned (over its entries, if it is a dict or
+            list; an inner one counts as one array, so that a gradient that is zero but for rounding is seen
+            beside the others); inf where y is not finite and r is, where shapes differ, where the run raised.
         where: in which of what was returned that is.
         words: what is wrong there, if it is no matter of size.
     """
@@ -50,7 +52,7 @@ class Agreement:
             return self.words
         if self.error == 0.0:
             return "no difference"
-        return f"{self.where} differs by {self.error:.2g} of its largest element"
+        return f"{self.where} differs by {self.error:.2g} of the largest element"
 
 
 Judge = Callable[[Any, Numbers, Any, Numbers], Agreement]
@@ -64,19 +66,20 @@ def numbers_of(result: Any, *, op: str = "bisect") -> tuple[Any, Numbers]:
         IncomparableError: there is something among it that is no number, or nothing.
     """
     found: Numbers = {}
-    held = _collect(result, "", found, op)
+    held = _collect(result, (), found, op)
     if not found:
         raise _nothing(result, op)
     return held, found
 
 
-def _collect(part: Any, name: str, found: Numbers, op: str) -> Any:
+def _collect(part: Any, path: tuple[str, ...], found: Numbers, op: str) -> Any:
+    name = ".".join(path) or "the result"
     if part is None:
         return None
     if isinstance(part, Mapping):
-        return {key: _collect(each, _joined(name, f"{key}"), found, op) for key, each in part.items()}
+        return {key: _collect(each, (*path, f"{key}"), found, op) for key, each in part.items()}
     if isinstance(part, list | tuple):
-        made = [_collect(each, f"{name}[{i}]", found, op) for i, each in enumerate(part)]
+        made = [_collect(each, (*path, f"{i}"), found, op) for i, each in enumerate(part)]
         return type(part)(*made) if hasattr(part, "_fields") else type(part)(made)
     if isinstance(part, Value):
         array = np.array(part.backend.to_host(part.array))
@@ -86,12 +89,8 @@ def _collect(part: Any, name: str, found: Numbers, op: str) -> Any:
         raise _nothing(part, op, name)
     if format_of(array.dtype) is None and array.dtype.kind not in "fiub":
         raise _nothing(array.dtype, op, name)
-    found[name or "the result"] = array.astype(np.float64)
+    found[path[0] if path else name, name] = array.astype(np.float64)
     return array if isinstance(part, Value | np.ndarray) else part
-
-
-def _joined(name: str, key: str) -> str:
-    return f"{name}.{key}" if name else key
 
 
 def _nothing(part: Any, op: str, name: str = "") -> IncomparableError:
@@ -136,7 +135,7 @@ def _by_size(bound: Callable[[], float]) -> Judge:
 
 def _by_finiteness(_: Any, reference: Numbers, __: Any, found: Numbers) -> Agreement:
     error, where, _words = distance(reference, found)
-    for name, array in found.items():
+    for (_, name), array in found.items():
         bad = int(np.count_nonzero(~np.isfinite(array)))
         if bad:
             return Agreement(False, math.inf, name, _not_finite(name, bad, array.size))
@@ -154,11 +153,15 @@ def _by_predicate(agree: Callable[[Any, Any], Any]) -> Judge:
 def distance(reference: Numbers, found: Numbers) -> tuple[float, str, str]:
     """Return the largest relative error, in which array it is, and words where it is no matter of size."""
     if list(reference) != list(found):
-        other = sorted({*reference} ^ {*found}) or list(found)
+        other = [name for _, name in sorted({*reference} ^ {*found}) or list(found)]
         return math.inf, other[0], f"other things were returned: {', '.join(other[:4])}"
-    worst, where = 0.0, next(iter(reference), "")
-    for name, r in reference.items():
-        y = found[name]
+    worst, where = 0.0, next(name for _, name in reference)
+    scales: dict[str, float] = {}
+    for (group, _), r in reference.items():
+        largest = float(np.max(np.abs(r[np.isfinite(r)]), initial=0.0))
+        scales[group] = max(largest, scales.get(group, 0.0))
+    for (group, name), r in reference.items():
+        y = found[group, name]
         if y.shape != r.shape:
             return math.inf, name, f"{name} has shape {y.shape}, in FP32 {r.shape}"
         differs = ~((y == r) | (np.isnan(y) & np.isnan(r)))
@@ -168,9 +171,8 @@ def distance(reference: Numbers, found: Numbers) -> tuple[float, str, str]:
         if np.any(differs & ~np.isfinite(r)):
             return math.inf, name, f"{name} is not finite in FP32, and something else here"
         if np.any(differs):
-            scale = np.max(np.abs(r[np.isfinite(r)]), initial=0.0)
             error = float(np.max(np.abs(y[differs] - r[differs])))
-            error = error / float(scale) if scale else math.inf
+            error = error / scales[group] if scales[group] else math.inf
             worst, where = max((worst, where), (error, name), key=lambda pair: pair[0])
     return worst, where, ""
 

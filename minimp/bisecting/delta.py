@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
+from math import comb
 from typing import TypeVar
 
-__all__ = ["ddmin"]
+__all__ = ["ddmin", "smaller"]
 
 T = TypeVar("T")
 
@@ -40,6 +41,30 @@ def ddmin(items: Sequence[T], test: Callable[[tuple[T, ...]], bool]) -> tuple[T,
                 break
             parts = min(2 * parts, len(kept))
     return kept
+
+
+def smaller(
+    items: Sequence[T], found: tuple[T, ...], test: Callable[[tuple[T, ...]], bool], most: int
+) -> tuple[tuple[T, ...], bool]:
+    """Look for a part with fewer elements that passes too, trying all of one size before the next.
+
+    Args:
+        items: the elements.
+        found: a part that passes.
+        test: whether a part passes.
+        most: how many parts may be tried; a size of which there are more than are left is not begun.
+
+    Returns:
+        The least part that is known to pass, and whether every part with fewer elements was seen to fail.
+    """
+    for size in range(1, len(found)):
+        most -= comb(len(items), size)
+        if most < 0:
+            return found, False
+        passing = next((each for each in combinations(items, size) if test(each)), None)
+        if passing is not None:
+            return passing, True
+    return found, True
 
 
 def _cut(items: tuple[T, ...], parts: int) -> list[tuple[T, ...]]:

@@ -10,17 +10,22 @@ from typing import Any, TypeVar
 from minimp import formats
 from minimp.bisecting.blame import Blame, Instance, edited
 from minimp.bisecting.comparing import Agreement, judge_of
-from minimp.bisecting.delta import ddmin
+from minimp.bisecting.delta import ddmin, smaller
 from minimp.bisecting.forcing import Call, Calls, Choice, Site
 from minimp.bisecting.trials import Budget, OutOfBudget, Progress, Trials
 from minimp.door import OPS
 from minimp.errors import FormatError, SettingError
-from minimp.policy import Policy, autocast, policies
+from minimp.policy import CastClass, Policy, autocast, policies
 
 __all__ = ["bisect"]
 
 LEAST_RUNS = 4
 """FP32 twice, mixed, and mixed with everything in FP32."""
+MOST_SMALLER = 100
+"""How many sets are tried at most in search of one that is smaller than a minimal one."""
+SUSPICION = {CastClass.FP32: 0, CastClass.SET_FP32: 0, CastClass.BANNED: 0, CastClass.LOWER: 2}
+"""By what an op declares: those that should not be in 16 bits come first, products last. A set of products
+makes everything after them FP32 too, which is no answer where there is another."""
 T = TypeVar("T")
 
 
@@ -42,7 +47,8 @@ def bisect(
 
     `run` is run in FP32 (autocast off) twice, then mixed. If these agree, that is the answer. Else the ops
     that computed in 16 bits are searched by delta debugging (:func:`minimp.bisecting.ddmin`), then the calls
-    of those that were found. The set is 1-minimal: without any one of its elements the runs disagree.
+    of those that were found. The set is minimal: without any one of its elements the runs disagree. Then all
+    smaller sets are tried, as far as there are few enough, so that the set is the smallest: `smallest` tells.
 
     **What "must compute in FP32" means.** The inputs of the op are cast to float32, it computes in float32,
     and its result stays float32 until an op that the policy lists for the low format casts it down; its
@@ -63,9 +69,10 @@ def bisect(
         policy: the rules of the regions, a name in `mp.policies` or a Policy. None: those that the regions
             have; of the one around the code "torch-cuda".
         dtype: the low format. None: that of the regions; of the one around the code as autocast's.
-        agree: a bound on max |y - r| / max |r| for each array y and its r from FP32; "finite": every number
-            is finite; or a function `agree(reference, candidate)` of what `run` returned, tensors as arrays,
-            that tells. None: 32 roundings of the low format, 2^-6 for float16 and 2^-3 for bfloat16.
+        agree: a bound on max |y - r| / max |r| for each array y and its r from FP32, an inner dict or list as
+            one array (see :class:`Agreement`); "finite": every number is finite; or a function
+            `agree(reference, candidate)` of what `run` returned, tensors as arrays, that tells. None: 32
+            roundings of the low format, 2^-6 for float16 and 2^-3 for bfloat16.
         budget: the most runs. None: no end.
         seconds: no run is begun after so many seconds.
         instances: whether to look for the calls.
@@ -126,6 +133,7 @@ class _Search:
     fewest: tuple[Call, ...] | None = None
     blurred: bool = False
     minimal: bool = False
+    smallest: bool = False
     note: str = ""
 
     def look_at_both(self) -> None:
@@ -143,7 +151,7 @@ class _Search:
     def find_ops(self) -> None:
         """Find the ops, once all of them together are seen to be enough."""
         known: tuple[str, ...] = ()
-        while (names := tuple(self.candidates())) != known:
+        while (names := tuple(sorted(self.candidates(), key=_suspicion))) != known:
             known = names
             found, calls = self.trials.locate(Choice(ops=frozenset(names)))
             self._tell("ops", len(names), found, len(names) if found else None)
@@ -161,8 +169,9 @@ class _Search:
             self._tell("ops", len(part), found, len(self.best or ()))
             return bool(found)
 
-        self.best = ddmin(known, enough)
+        self.best = next(((op,) for op in known if enough((op,))), None) or ddmin(known, enough)
         self.minimal = True
+        self.best, self.smallest = smaller(known, self.best, enough, MOST_SMALLER)
 
     def find_calls(self) -> None:
         """Find the calls of the ops that were found."""
@@ -173,11 +182,11 @@ class _Search:
         everything = self.trials.attempt(Choice(calls=frozenset(wanted)))
         self._tell("calls", len(wanted), everything, None)
         if self.blurred or not everything:
+            self.minimal = True
             self.note = (
-                "Its calls cannot be told apart: with some of them in FP32, the code makes other calls "
+                "The calls cannot be told apart: with some of them in FP32, the code makes other calls "
                 "(a region that is opened inside of what is recomputed, or a choice that hangs on numbers)."
             )
-            self.minimal = True
             return
         self.fewest = wanted
 
@@ -190,6 +199,7 @@ class _Search:
 
         self.fewest = ddmin(wanted, enough)
         self.minimal = True
+        self.fewest, _ = smaller(wanted, self.fewest, enough, MOST_SMALLER)
 
     def candidates(self) -> dict[str, int]:
         """Return op -> calls, of the ops that computed in 16 bits and that a policy can rule."""
@@ -219,7 +229,8 @@ class _Search:
             ops,
             tuple(Instance(x.call[0], x.module, x.source, x.call[1], totals[x.call[0]]) for x in made),
             self.trials.budget.used, self.trials.budget.elapsed, self.before, after, self.minimal,
-            original, edited(original, ops, OPS), dtype, self.candidates(), self.noise, self.note,
+            self.smallest or not ops, original, edited(original, ops, OPS), dtype, self.candidates(),
+            self.noise, self.note,
         )  # fmt: skip
 
     def _note(self, calls: Calls) -> None:
@@ -234,6 +245,10 @@ class _Search:
     def _tell(self, phase: str, tried: int, found: Agreement, kept: int | None) -> None:
         if self.progress is not None:
             self.progress(Progress(phase, self.trials.budget.used, tried, found, kept))
+
+
+def _suspicion(name: str) -> int:
+    return SUSPICION.get(OPS[name].cast, 1) if name in OPS else 1
 
 
 def _editable(site: Site) -> bool:

@@ -64,6 +64,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "check": Command(
             "minimp.cli.check", "compare rules and results with PyTorch, JAX, Keras or ONNX where installed"
         ),
+        "bisect": Command(
+            "minimp.cli.bisect",
+            "find the ops that must run in FP32 for a mixed run to agree with its FP32 self",
+        ),
         "bench": Command(
             "minimp.cli.bench", "measure speed, as ratios, beside PyTorch and mygrad where they are installed"
         ),
