@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minimp import functional
 from minimp.data import AnyDataset, TextDataset
@@ -39,6 +40,7 @@ def evaluate(
     loss_fn: Callable[[Any, Any], Tensor] | None = None,
     batch_size: int | None = None,
     fp8_layers: Iterable[Linear] | None = None,
+    watch: Callable[[npt.NDArray[np.float64], Any], None] | None = None,
 ) -> dict[str, float]:
     """Return how a model does on data that it is not trained on.
 
@@ -54,6 +56,7 @@ def evaluate(
         batch_size: rows computed at a time; None takes 256, of a text 32 windows.
         fp8_layers: the layers that compute in FP8, where the recipe has it; None: every `nn.Linear`. Under
             delayed scaling they read by the scales that training left with them.
+        watch: is given the outputs and the targets of each batch, in order.
 
     Returns:
         ``"test_loss"``, the mean over all rows, and for data with classes ``"test_accuracy"``: the share of
@@ -77,6 +80,8 @@ def evaluate(
             with in_region(None), accumulate("float64"):
                 total += loss_of(output, targets).item() * len(inputs)
             right += _count_right(output, targets) if classifies else 0
+            if watch is not None:
+                watch(np.asarray(output), targets)
     found = {"test_loss": total / len(dataset)}
     if text:
         return {"test_bits": found["test_loss"] / math.log(2.0), **found, **_perplexity(found["test_loss"])}

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import textwrap
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,14 +14,19 @@ from rich.console import Console
 
 __all__ = [
     "MOST_COLUMNS",
+    "TIED",
     "columns",
     "console",
     "examples",
     "json_text",
+    "print_line",
+    "print_wrapped",
     "progress_console",
 ]
 
 MOST_COLUMNS = 100
+TIED = "\xa0"
+"""A space at which :func:`print_wrapped` breaks no line."""
 
 
 class _Screen(Console):
@@ -47,6 +53,17 @@ def _screen(*, stderr: bool) -> Console:
     known = screen.is_terminal or "COLUMNS" in os.environ
     screen.width = min(screen.width, MOST_COLUMNS) if known else MOST_COLUMNS
     return screen
+
+
+def print_wrapped(out: Console, text: str) -> None:
+    """Print a text in lines that fit."""
+    for line in textwrap.wrap(text, out.width, break_on_hyphens=False):
+        print_line(out, line.replace(TIED, " "))
+
+
+def print_line(out: Console, text: str) -> None:
+    """Print one line as it is, however long."""
+    out.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def columns() -> int:

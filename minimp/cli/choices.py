@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import textwrap
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from minimp.data.pictures import COLOURS
 from minimp.errors import SettingError
 from minimp.models import MODELS
 
-__all__ = ["READING", "add_reading", "both_sizes", "computing_on", "models_text"]
+__all__ = ["READING", "add_reading", "both_sizes", "computing_on", "models_text", "refuse_reading"]
 
 READING = ("context", "image_size", "colour")
 """Options of the reader that both commands have."""
@@ -29,6 +30,17 @@ def add_reading(add: Callable[..., object], *, sizes: bool = True) -> None:
     add("--colour", metavar="NAME", help=f"pictures: {' or '.join(COLOURS)} (default: gray if all are)")
     if sizes:
         add("--sizes", metavar="A=X,B=Y", help="sizes of the model, see below")
+
+
+def refuse_reading(args: argparse.Namespace, beside: str) -> None:
+    """Refuse the options of the data, where none is read.
+
+    Raises:
+        SettingError: one of them was given.
+    """
+    for name in ("data", "label", *READING):
+        if getattr(args, name) is not None:
+            raise SettingError(f"--{name.replace('_', '-')} cannot act beside {beside}")
 
 
 def computing_on(name: str) -> use_backend:

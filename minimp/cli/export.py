@@ -10,12 +10,12 @@ from typing import Any
 from minimp import checkpoint, formats
 from minimp.checkpoint.exporting import TARGETS, ExportReport
 from minimp.cli.base import console, examples, json_text
-from minimp.cli.choices import READING, add_reading
+from minimp.cli.choices import add_reading, refuse_reading
 from minimp.cli.export_view import show
+from minimp.cli.judged import Scored, scored
 from minimp.cli.sources import Source, find_source
 from minimp.data import AnyParts
 from minimp.errors import DataError, SettingError
-from minimp.evaluation import evaluate
 from minimp.files import check_writable, write_whole
 from minimp.formats import Format
 from minimp.recipe import Recipe, recipes
@@ -61,13 +61,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     if args.size_only:
-        for name in ("data", "label", *READING):
-            if getattr(args, name) is not None:
-                raise SettingError(f"--{name.replace('_', '-')} cannot act beside --size-only")
+        refuse_reading(args, "--size-only")
     data = None if args.size_only else source.read(vars(args))
     report = _export(args, source, target, data)
     scores = {} if data is None else _judge(source, data, target, form)
-    show(console(), source.title, report, scores)
+    unit = "rows" if data is None else data.test.unit
+    show(console(), source.title, report, scores, unit)
     if args.json is not None:
         write_whole(args.json, json_text(_plain(source, report, scores)))
     return 0
@@ -101,27 +100,28 @@ def _tied(source: Source, data: AnyParts | None) -> dict[str, Any]:
     return tied
 
 
-def _judge(source: Source, data: AnyParts, exported: Path, form: Format) -> dict[str, dict[str, float]]:
+def _judge(source: Source, data: AnyParts, exported: Path, form: Format) -> dict[str, Scored]:
     """Return the scores: in full precision, with the exported weights, and in their format throughout."""
     test, single = data.test, recipes["fp32"]
     plain = source.build(data)
-    found = {"full precision": evaluate(plain, test, single)}
+    found = {"full precision": scored(plain, test, single)}
     rounded = source.build(data)
     rounded.load_state_dict(exported)
-    found[f"{form.name} weights, FP32 arithmetic"] = evaluate(rounded, test, single)
+    found[f"{form.name} weights, FP32 arithmetic"] = scored(rounded, test, single)
     if Recipe.low(form):
         low = Recipe(f"{form.name} inference", form, form)
         half = "half" if form is formats.float16 else "bfloat16"
-        found[f"model.{half}(): {form.name} throughout"] = evaluate(rounded.to(form), test, low)
+        found[f"model.{half}(): {form.name} throughout"] = scored(rounded.to(form), test, low)
     return found
 
 
-def _plain(source: Source, report: ExportReport, scores: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(source: Source, report: ExportReport, scores: Mapping[str, Scored]) -> dict[str, Any]:
     names = (
         "elements", "bytes_before", "bytes_after", "file_bytes", "nonfinite", "overflowed", "flushed",
         "subnormal", "max_relative_error",
     )  # fmt: skip
     return {
         "source": source.file, "model": source.kind.name, "written": report.path, "dtype": report.dtype,
-        **{name: getattr(report, name) for name in names}, "scores": scores,
+        **{name: getattr(report, name) for name in names},
+        "scores": {way: each.figures for way, each in scores.items()},
     }  # fmt: skip

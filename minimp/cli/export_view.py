@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 
 from rich.console import Console
 
 from minimp import formats
 from minimp.checkpoint.exporting import ExportReport
-from minimp.verdicts import METRICS
+from minimp.cli.base import print_line, print_wrapped
+from minimp.cli.judged import Scored, judge
 
 __all__ = ["show"]
 
 INDENT = 24
-JUDGED = ("test_accuracy", "test_bits", "test_loss")
-"""What a model is judged by: the first of these that it has."""
 
 
 def show(
-    out: Console, title: str, report: ExportReport, scores: Mapping[str, Mapping[str, float]]
+    out: Console, title: str, report: ExportReport, scores: Mapping[str, Scored], unit: str
 ) -> None:  # fmt: skip
     """Print an export.
 
@@ -27,9 +25,10 @@ def show(
         out: where to print.
         title: what was exported.
         report: what was written.
-        scores: way of computing -> what `evaluate` returned, the reference first; empty if not judged.
+        scores: way of computing -> how the model did, the reference first; empty if not judged.
+        unit: what a row of the data is called, in the plural.
     """
-    _line(out, title)
+    print_line(out, title)
     ratio = report.bytes_after / max(report.bytes_before, 1)
     for name, text in {
         "written": str(report.path),
@@ -40,10 +39,10 @@ def show(
         "became subnormal": _share(report.subnormal, report),
         "largest relative error": f"{report.max_relative_error:.3g}",
     }.items():
-        _line(out, f"{name:{INDENT}}{text}")
-    _wrapped(out, _meaning(report))
+        print_line(out, f"{name:{INDENT}}{text}")
+    print_wrapped(out, _meaning(report))
     if scores:
-        _scores(out, scores)
+        _scores(out, scores, unit)
 
 
 def _share(count: int, report: ExportReport) -> str:
@@ -63,36 +62,21 @@ def _meaning(report: ExportReport) -> str:
     return text
 
 
-def _scores(out: Console, scores: Mapping[str, Mapping[str, float]]) -> None:
+def _scores(out: Console, scores: Mapping[str, Scored], unit: str) -> None:
     """Print a row for each way of computing, and what the difference means."""
     (first, reference), *others = scores.items()
-    name = next(each for each in JUDGED if each in reference)
-    metric = METRICS[name]
+    metric = reference.metric
     width = max(map(len, scores)) + 2
-    loss = name != "test_loss"
-    _line(out, "")
-    _line(
+    loss = reference.name != "test_loss"
+    print_line(out, "")
+    print_line(
         out,
         f"{'on the test part':{width}}{metric.head:>14}{'change':>20}"
         + (f"{'test loss':>14}" if loss else ""),
     )
     for way, found in scores.items():
-        gap = "" if way == first else metric.gap(found[name], reference[name])
-        row = f"{way:{width}}{metric.cell(found[name]):>14}{gap:>20}"
-        _line(out, row + (f"{found['test_loss']:>14.5g}" if loss else ""))
-    worse = [way for way, found in others if not metric.as_good(found[name], reference[name])]
-    _wrapped(
-        out,
-        f"Worse than full precision beyond what chance moves: {'; '.join(worse)}."
-        if worse
-        else "Nothing is lost that chance would not move as well.",
-    )
-
-
-def _wrapped(out: Console, text: str) -> None:
-    for line in textwrap.wrap(text, out.width, break_on_hyphens=False):
-        _line(out, line)
-
-
-def _line(out: Console, text: str) -> None:
-    out.print(text, soft_wrap=True, highlight=False, markup=False)
+        gap = "" if way == first else metric.gap(found.score, reference.score)
+        row = f"{way:{width}}{metric.cell(found.score):>14}{gap:>20}"
+        print_line(out, row + (f"{found.figures['test_loss']:>14.5g}" if loss else ""))
+    for way, found in others:
+        print_wrapped(out, f"{way}: {judge(found, reference, than=f'in {first}', unit=unit).words}")

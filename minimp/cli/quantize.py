@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from minimp.cli.base import columns, console, examples, json_text, progress_console
-from minimp.cli.choices import READING, add_reading
+from minimp.cli.choices import add_reading, refuse_reading
+from minimp.cli.judged import Scored, Verdict, judge, scored
 from minimp.cli.quantize_modes import MODES, OBSERVERS, Job, Made, Mode
-from minimp.cli.quantize_training import EPOCHS, RATE, Training
+from minimp.cli.quantize_training import EPOCHS, RATE, RECIPES, Training, check_recipe
 from minimp.cli.quantize_view import calibrating, show
 from minimp.cli.sources import CHECKPOINT, WEIGHTS, Source, find_source
 from minimp.cli.train_view import progress
 from minimp.data import AnyParts
 from minimp.errors import CheckpointError, DataError, SettingError, unknown_name
-from minimp.evaluation import evaluate
 from minimp.files import check_writable, write_whole
 from minimp.quant.layer_reports import bytes_of
 from minimp.quant.modules.layers import MODES as REQUANTISING
@@ -38,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
         "quantize",
         help="store a trained model in 8 bits or fewer; show each layer, the accuracy, and the size",
         description="Quantise a trained model: a safetensors file gets the codes with their scales, and "
-        "minimp.quant.saving.load rebuilds the model from it. Show what became of each layer, the accuracy "
+        "minimp.quant.load rebuilds the model from it. Show what became of each layer, the accuracy "
         "before and after, and the size. What is not said is static quantisation in int8.",
         epilog=_modes_text() + "\n\n" + examples(
             "minimp quantize runs/cnn-mixed-fp16",
@@ -69,7 +69,11 @@ def _add_ranges(add: Callable[..., object]) -> None:
     add("--batch", type=int, metavar="N", help="rows of a batch (default: 64)")
     add("--observer", metavar="NAME", help=f"{', '.join(OBSERVERS)} (default: histogram)")
     add("--patience", type=int, metavar="N", help="end calibration when ranges stood still for N batches")
-    add("--rule", metavar="NAME", help=f"how numbers become codes: {', '.join(RULES)} (default: torch)")
+    add(
+        "--rule",
+        metavar="NAME",
+        help=f"how numbers become codes: {', '.join(NAMES['rule'])} (default: torch)",
+    )
     text = "scales of weights: per-channel or per-tensor (default: per-channel; dynamic: per-tensor)"
     add("--granularity", metavar="NAME", help=text)
     text = "how sums become codes: float, as QNNPACK, or fixed-point, as TFLite (default: float)"
@@ -86,6 +90,8 @@ def _add_training(add: Callable[..., object]) -> None:
     add("--epochs", type=int, metavar="N", help=f"qat: how long to train on (default: {EPOCHS})")
     add("--steps", type=int, metavar="N", help="qat: the same in steps")
     add("--lr", type=float, metavar="X", help=f"qat: learning rate of Adam (default: {RATE:g})")
+    text = f"qat: what to train in: {', '.join(RECIPES)} (default: fp32)"
+    add("--recipe", metavar="NAME", help=text)
     add("--bits", metavar="W,A", help="qat: bits of weights and of activations, 2 to 8 (default: 8,8)")
     add("--delay", type=int, metavar="STEP", help="qat: the step at which rounding begins (default: 0)")
     text = "qat: the step at which ranges and statistics stand still (default: at 3/4)"
@@ -111,6 +117,7 @@ class Result:
         before, after: bytes of the parameters and buffers.
         written: file -> bytes.
         scores: in floats, and now; empty if not judged.
+        verdict: on the difference; None if not judged.
         onnx: what is to be said of the graph; nothing without one.
     """
 
@@ -120,7 +127,8 @@ class Result:
     before: int
     after: int
     written: Mapping[str, int]
-    scores: Mapping[str, Mapping[str, float]]
+    scores: Mapping[str, Scored]
+    verdict: Verdict | None
     onnx: Sequence[str]
 
 
@@ -145,7 +153,11 @@ def run(args: argparse.Namespace) -> int:
     save(target, made.model, meta={**source.described(data), "quantized": mode.name})
     said = [] if args.onnx is None else _exported(args.onnx, made, data)
     written = {str(path): path.stat().st_size for path in (target, args.onnx) if path is not None}
-    result = Result(source.title, mode, made, bytes_of(model), bytes_of(made.model), written, scores, said)
+    verdict = None
+    if data is not None:
+        verdict = judge(scores["quantised"], scores["in floats"], unit=data.test.unit)
+    sizes = bytes_of(model), bytes_of(made.model)
+    result = Result(source.title, mode, made, *sizes, written, scores, verdict, said)
     show(console(), result)
     if args.json is not None:
         write_whole(args.json, json_text(_plain(result, options)))
@@ -161,23 +173,31 @@ def _options(args: argparse.Namespace, mode: Mode) -> dict[str, Any]:
     given = {name: getattr(args, name) for name in every if getattr(args, name) is not None}
     for name in sorted(set(given) - set(mode.options)):
         acting = ", ".join(each.name for each in MODES.values() if name in each.options)
-        raise SettingError(f"--{name.replace('_', '-')} cannot act in mode {mode.name}; it does in {acting}")
+        said = f"--{name.replace('_', '-')} cannot act in mode {mode.name}; it does in {acting}"
+        raise SettingError(said, help=f"--mode {acting.split(', ')[-1]}, or leave it out")
     if args.size_only:
         _check_size_only(args, mode)
     options = {**mode.options, **given}
     for name, read in READERS.items():
         if isinstance(options.get(name), str):
             options[name] = read(options[name])
+    _check_options(options)
+    return options
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse names that are none, numbers that cannot be, and what says the same twice."""
     for name, known in NAMES.items():
         if name in options and options[name] not in known:
             raise SettingError(unknown_name(name, options[name], known))
+    if "recipe" in options:
+        check_recipe(options["recipe"])
     for name in ("samples", "batch", "patience", "epochs", "steps", "group_size"):
         value = options.get(name)
         if value is not None and value < 1:
             raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if options.get("epochs") is not None and options.get("steps") is not None:
         raise SettingError("--epochs and --steps say the same: give one of them")
-    return options
 
 
 def _check_size_only(args: argparse.Namespace, mode: Mode) -> None:
@@ -186,9 +206,7 @@ def _check_size_only(args: argparse.Namespace, mode: Mode) -> None:
             f"--size-only cannot act in mode {mode.name}, which needs data",
             help="take --mode dynamic or --mode weight-only",
         )
-    for name in ("data", "label", *READING):
-        if getattr(args, name) is not None:
-            raise SettingError(f"--{name.replace('_', '-')} cannot act beside --size-only")
+    refuse_reading(args, "--size-only")
 
 
 def _bits(text: str) -> tuple[int, int]:
@@ -196,6 +214,9 @@ def _bits(text: str) -> tuple[int, int]:
         weight, activation = map(int, text.split(","))
     except ValueError:
         raise SettingError(f"--bits takes two whole numbers W,A, got {text!r}", help="--bits 4,8") from None
+    for what, value in (("weights", weight), ("activations", activation)):
+        if not 2 <= value <= 8:
+            raise SettingError(f"--bits: {what} can have 2 to 8 bits, got {value}", help="--bits 4,8")
     return weight, activation
 
 
@@ -211,10 +232,11 @@ def _paths(text: str) -> dict[str, str]:
 READERS: Mapping[str, Callable[[str], Any]] = {"bits": _bits, "keep_float": _paths}
 """Option -> how its text is read."""
 NAMES: Mapping[str, Any] = {
-    "observer": OBSERVERS, "rule": RULES, "requantise": REQUANTISING,
+    "observer": OBSERVERS, "rule": [name for name in RULES if name != "torch-dynamic"],
+    "requantise": REQUANTISING,
     "granularity": ("per-channel", "per-tensor"),
 }  # fmt: skip
-"""Option -> the names that it takes."""
+"""Option -> the names that it takes; the rule of torch's dynamic layers has no symmetric form for weights."""
 
 
 def _check_files(args: argparse.Namespace, source: Source, target: Path) -> None:
@@ -254,17 +276,17 @@ def _training(args: argparse.Namespace, options: Mapping[str, Any], source: Sour
         return None
     out, quiet = progress_console(), args.quiet
     return Training(
-        options["epochs"], options["steps"], options["lr"], options["delay"], options["freeze"],
-        options["batch"], source.settings.seed if source.settings else 0,
+        options["recipe"], options["epochs"], options["steps"], options["lr"], options["delay"],
+        options["freeze"], options["batch"], source.settings.seed if source.settings else 0,
         lambda steps: progress(out, done=0, steps=steps, skipped=0, quiet=quiet),
     )  # fmt: skip
 
 
-def _judged(model: Any, made: Made, data: AnyParts) -> dict[str, dict[str, float]]:
+def _judged(model: Any, made: Made, data: AnyParts) -> dict[str, Scored]:
     ways = {"in floats": model, "quantised": made.model}
     if made.rounded is not None:
         ways["not trained on"] = made.rounded
-    return {way: evaluate(each, data.test, "fp32") for way, each in ways.items()}
+    return {way: scored(each, data.test) for way, each in ways.items()}
 
 
 def _exported(path: Path, made: Made, data: AnyParts | None) -> list[str]:
@@ -288,5 +310,6 @@ def _plain(result: Result, options: Mapping[str, Any]) -> dict[str, Any]:
         "left": [{"path": each.path, "kind": each.kind, "why": each.note} for each in made.left],
         "fused": [asdict(each) for each in made.fused or ()],
         "facts": dict(made.facts), "bytes_before": result.before, "bytes_after": result.after,
-        "written": dict(result.written), "scores": result.scores, "onnx": list(result.onnx),
+        "written": dict(result.written), "scores": {way: each.figures for way, each in result.scores.items()},
+        "verdict": result.verdict and asdict(result.verdict), "onnx": list(result.onnx),
     }  # fmt: skip

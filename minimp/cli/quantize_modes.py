@@ -14,7 +14,7 @@ from minimp.cli.quantize_layers import Layer, layers_of_report, layers_on_codes
 from minimp.cli.quantize_training import RATE, Training, train
 from minimp.cli.sources import Source
 from minimp.data import AnyParts, DataLoader
-from minimp.errors import SettingError
+from minimp.errors import SettingError, unknown_name
 from minimp.named import Named
 from minimp.nn import Module
 from minimp.quant import equalize, fuse, quantize_dynamic, weight_only
@@ -48,6 +48,8 @@ EXAMPLE = 8
 COMPARED = 128
 """Rows on which what layers give is compared with floats."""
 INT8: Mapping[str, Any] = {"quant_min": -128, "quant_max": 127, "symmetric": True}
+LEAST: Mapping[str, int] = {"tflite": -127}
+"""Rule -> the least code of its weights, where that is not -128."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ SAMPLES = 512
 def _static(job: Job) -> Made:
     """Fuse, calibrate, convert."""
     options = job.options
+    _check_kept(job)
     samples = _Samples(job)
     with _telling(job.source.kind.name):
         model, fused, scaled = _fused(job)
@@ -169,15 +172,27 @@ def _static(job: Job) -> Made:
     return Made(made, layers, fused=fused, scaled=scaled, facts={"calibrated on": _words(seen, samples, job)})
 
 
+def _check_kept(job: Job) -> None:
+    """Refuse paths and formats of --keep-float that are none."""
+    known = [path for path, each in job.model.named_modules() if path and not list(each.children())]
+    for path, form in job.options["keep_float"].items():
+        if path not in known:
+            raise SettingError(unknown_name("module in --keep-float", path, known))
+        if form not in ("float32", "float16"):
+            raise SettingError(unknown_name("format in --keep-float", form, ("float32", "float16")))
+
+
 def _rehearse(job: Job, model: Module) -> None:
     """Refuse at once, on a few rows, what would be refused after calibration."""
     seen = calibrate(model, [_example(job)], activation=MinMaxObserver)
-    walked(model, seen, mode=job.options["requantise"], keep_float=job.options["keep_float"])
+    options = job.options
+    walked(model, seen, weight=_weight(options), mode=options["requantise"], keep_float=options["keep_float"])
 
 
 def _qat(job: Job) -> Made:
     """Put the roundings into the model, train on, convert."""
     options = job.options
+    _check_kept(job)
     assert job.training is not None
     weight_bits, activation_bits = options["bits"]
     with _telling(job.source.kind.name):
@@ -236,7 +251,15 @@ def _weight_only(job: Job) -> Made:
 
 
 ON_CODES = {"requantise": "float", "granularity": "per-channel", "keep_float": {}, "equalize": False}
-TRAINING = {"epochs": None, "steps": None, "lr": RATE, "delay": 0, "freeze": None, "bits": (8, 8)}
+TRAINING = {
+    "recipe": "fp32",
+    "epochs": None,
+    "steps": None,
+    "lr": RATE,
+    "delay": 0,
+    "freeze": None,
+    "bits": (8, 8),
+}
 
 MODES: Named[Mode] = Named(
     "mode",
@@ -293,7 +316,9 @@ def _weight_kind(options: Mapping[str, Any]) -> type[Observer]:
 
 def _weight(options: Mapping[str, Any]) -> Callable[[], Observer]:
     kind = _weight_kind(options)
-    return lambda: kind(rule=options["rule"], **INT8)
+    rule = options["rule"]
+    codes = {**INT8, "quant_min": LEAST.get(rule, INT8["quant_min"])}
+    return lambda: kind(rule=rule, **codes)
 
 
 def _words(seen: Calibration, samples: _Samples, job: Job) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from minimp import formats
 from minimp.cli.train_view import OnStep
 from minimp.data import AnyParts, DataLoader
 from minimp.errors import MinimpError, SettingError
@@ -14,11 +15,12 @@ from minimp.nn import Module
 from minimp.optim import Adam
 from minimp.quant.qat import QATSchedule
 from minimp.quant.qat.layers import Folded
+from minimp.recipe import recipes
 from minimp.runlog import StepRecord
 from minimp.step import TrainStep
 from minimp.trainer import RunResult, Trainer
 
-__all__ = ["EPOCHS", "RATE", "Training", "train"]
+__all__ = ["EPOCHS", "RATE", "RECIPES", "Training", "check_recipe", "train"]
 
 EPOCHS = 5
 RATE = 1e-3
@@ -26,11 +28,34 @@ FROZEN = 0.75
 """The share of the steps after which ranges and statistics stand still, where nothing else is asked for."""
 
 
+RECIPES = tuple(
+    name for name, each in recipes.items() if each.param_dtype is formats.float32 and each.fp8 is None
+)
+"""What a prepared model can be trained by: weights in float32, and no FP8, which its layers do not have."""
+
+
+def check_recipe(name: str) -> None:
+    """Refuse a recipe that a prepared model cannot be trained by.
+
+    Raises:
+        SettingError: an unknown recipe, one with 16-bit weights, or one with FP8.
+    """
+    recipe, known = recipes[name], f"take one of {', '.join(RECIPES)}"
+    if recipe.fp8 is not None:
+        said = f"--recipe {name} cannot act in mode qat: layers with roundings have no FP8 products"
+        raise SettingError(said, help=known)
+    if name not in RECIPES:
+        form = recipe.param_dtype.name
+        said = f"--recipe {name} stores weights in {form}; the roundings of qat act on weights in float32"
+        raise SettingError(said, help=known)
+
+
 @dataclass(frozen=True)
 class Training:
     """How a prepared model is trained.
 
     Attributes:
+        recipe: the name of what it computes in.
         epochs, steps: how long; one of them at most is given.
         lr: of Adam.
         delay: the step at which rounding begins.
@@ -40,6 +65,7 @@ class Training:
         show: steps -> what shows them as they are done.
     """
 
+    recipe: str
     epochs: int | None
     steps: int | None
     lr: float
@@ -61,7 +87,7 @@ def train(prepared: Module, data: AnyParts, kind: ModelKind, how: Training) -> s
     steps = how.steps or (how.epochs or EPOCHS) * len(loader)
     freeze = _freeze(how, steps)
     schedule = _schedule(prepared, how.delay, freeze)
-    step = TrainStep(prepared, kind.loss_fn, Adam(prepared.parameters(), lr=how.lr), "fp32")
+    step = TrainStep(prepared, kind.loss_fn, Adam(prepared.parameters(), lr=how.lr), how.recipe)
     trainer = Trainer(step, loader)
     with how.show(steps) as show:
 
@@ -76,8 +102,8 @@ def train(prepared: Module, data: AnyParts, kind: ModelKind, how: Training) -> s
     still = "" if freeze is None else f"; ranges stand still from step {freeze:,}"
     delayed = f", rounding from step {how.delay}" if how.delay else ""
     return (
-        f"{steps:,} steps of {loader.batch_size} {data.train.unit}, Adam lr {how.lr:g}{delayed}{still}; "
-        f"last loss {result.records[-1].loss:.4g}"
+        f"{steps:,} steps of {loader.batch_size} {data.train.unit} in {how.recipe}, "
+        f"Adam lr {how.lr:g}{delayed}{still}; last loss {result.records[-1].loss:.4g}"
     )
 
 

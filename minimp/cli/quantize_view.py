@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,11 +16,11 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from minimp.cli.base import TIED, print_line, print_wrapped
 from minimp.cli.quantize_layers import Layer
 from minimp.quant.fusion.reports import FusionReport, ScalingReport, shown_path
 from minimp.quant.layer_reports import LayerRow
 from minimp.quant.static import Progress
-from minimp.verdicts import METRICS
 
 if TYPE_CHECKING:
     from minimp.cli.quantize import Result
@@ -27,18 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["calibrating", "show"]
 
 INDENT = 16
-TIED = "\xa0"
-"""A space at which no line is broken."""
 WIDEST = 1000
 """Columns that no table has."""
-JUDGED = ("test_accuracy", "test_bits", "test_loss")
-"""What a model is judged by: the first of these that it has."""
 LINES = 8
 """Lines of progress at most."""
 FAIR = 20.0
 """dB below which what a layer gives is named."""
 RATIO = "10 log10(sum {0}² / sum ({0} - {0}')²)."
 LEVELS = "20 dB is a tenth of the signal, 40 dB a hundredth."
+OUTPUTS = (
+    "least, most: the ends of what the codes of a layer's output reach; scale: the step from code to code; "
+    "zero: the code of 0."
+)
+STORED = "weights: what one is stored as, and what shares a scale: a row, so many weights (32 in mx formats)."
 ON_CODES = (
     "dB: what a layer gives, beside what it gives in floats, with the errors of all layers before it: "
     f"{RATIO.format('y').replace(' ', TIED)} {LEVELS}"
@@ -81,39 +83,39 @@ def _moved(done: Progress) -> str:
 def show(out: Console, result: Result) -> None:
     """Print what became of a model."""
     made = result.made
-    _line(out, f"{result.title}; quantised: {result.mode.name}")
+    print_line(out, f"{result.title}; quantised: {result.mode.name}")
     for name, text in made.facts.items():
         _row(out, name, text)
     if made.fused is not None:
         _fused(out, made.fused)
     if made.scaled is not None:
         _scaled(out, made.scaled)
-    _line(out, "")
+    print_line(out, "")
     on_codes = result.mode.on_codes
-    out.print(_of_codes(made.layers, out) if on_codes else _of_weights(made.layers))
-    for layer in made.layers:
-        if layer.note:
-            _wrapped(out, f"{layer.path}: {layer.note}")
-    _wrapped(out, ON_CODES if on_codes else OF_WEIGHTS)
+    out.print(_of_codes(made.layers, out) if on_codes else _of_weights(made.layers, out))
+    for layer in filter(attrgetter("note"), made.layers):
+        print_wrapped(out, f"{layer.path}: {layer.note}")
+    for text in (OUTPUTS, ON_CODES) if on_codes else (STORED, OF_WEIGHTS):
+        print_wrapped(out, text)
     if made.left:
         _left(out, made.left)
-    _line(out, "")
+    print_line(out, "")
     _row(out, "bytes", f"{result.before:,} -> {result.after:,}  ({result.after / result.before:.3f} x)")
     for path, size in result.written.items():
-        _line(out, f"{'written':{INDENT}}{path}  ({size:,} bytes)")
+        print_line(out, f"{'written':{INDENT}}{path}  ({size:,} bytes)")
     for text in result.onnx:
         _row(out, "ONNX", text)
     if result.scores:
         _scores(out, result)
     file = next(iter(result.written))
-    _line(out, f"{'use':{INDENT}}from minimp.quant.saving import load")
-    _line(out, f"{'':{INDENT}}model = load({file!r})")
+    print_line(out, f"{'use':{INDENT}}from minimp.quant import load")
+    print_line(out, f"{'':{INDENT}}model = load({file!r})")
 
 
 # ---- tables ---------------------------------------------------------------------------------------------
 
 
-def _table(heads: Sequence[str], words: int, padding: int = 2) -> Table:
+def _table(heads: Sequence[str], words: int, padding: int) -> Table:
     grid = Table(box=None, pad_edge=False, padding=(0, padding, 0, 0), header_style="bold")
     for place, head in enumerate(heads):
         left = place < words
@@ -131,28 +133,39 @@ def _of_codes(layers: Sequence[Layer], out: Console) -> Table:
         )
         for each in layers
     ]  # fmt: skip
-    made = (_filled(heads, rows, columns, padding) for columns, padding in ((9, 2), (9, 1), (8, 2)))
-    wide = out.options.update(max_width=WIDEST)
-    fit = (each for each in made if out.measure(each, options=wide).maximum <= out.width)
-    return next(fit, _filled(heads, rows, 8, 1))
+    return _fitting(heads, rows, ((9, 2), (9, 1), (8, 2), (8, 1)), 2, out)
 
 
-def _filled(heads: Sequence[str], rows: Sequence[Sequence[str]], columns: int, padding: int) -> Table:
-    grid = _table(heads[:columns], 2, padding)
+def _filled(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], columns: int, padding: int, words: int
+) -> Table:
+    grid = _table(heads[:columns], words, padding)
     for row in rows:
         grid.add_row(*map(Text, row[:columns]))
     return grid
 
 
-def _of_weights(layers: Sequence[Layer]) -> Table:
+def _of_weights(layers: Sequence[Layer], out: Console) -> Table:
     """Return the table of a model whose weights are stored narrow."""
-    grid = _table(("layer", "kind", "weights", "dB", "bytes"), 3)
-    for each in layers:
-        cells = (
-            each.path or "the model", each.kind, each.stored, _decibels(each.error_db), _bytes(each)
-        )  # fmt: skip
-        grid.add_row(*map(Text, cells))
-    return grid
+    heads = ("layer", "kind", "weights", "dB", "bytes")
+    rows = [
+        (each.path or "the model", each.kind, each.stored, _decibels(each.error_db), _bytes(each))
+        for each in layers
+    ]
+    return _fitting(heads, rows, ((5, 2), (5, 1)), 3, out)
+
+
+def _fitting(
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    ways: Sequence[tuple[int, int]],
+    words: int,
+    out: Console,
+) -> Table:
+    """Return the first (columns, padding) that fits the screen, or the last, with names in several lines."""
+    made = [_filled(heads, rows, columns, padding, words) for columns, padding in ways]
+    wide = out.options.update(max_width=WIDEST)
+    return next((each for each in made if out.measure(each, options=wide).maximum <= out.width), made[-1])
 
 
 def _figure(value: float | None) -> str:
@@ -205,39 +218,32 @@ def _left(out: Console, left: Sequence[LayerRow]) -> None:
 def _scores(out: Console, result: Result) -> None:
     """Print the scores, and what the difference means."""
     before, after = result.scores["in floats"], result.scores["quantised"]
-    name = next(each for each in JUDGED if each in before)
-    metric = METRICS[name]
-    gap = metric.gap(after[name], before[name])
-    said = f"{metric.cell(before[name])} in floats, {metric.cell(after[name])} quantised: {gap}"
-    if name != "test_loss":
-        said += f"; test loss {before['test_loss']:.4g}, {after['test_loss']:.4g}"
+    metric = before.metric
+    gap = metric.gap(after.score, before.score)
+    said = f"{metric.cell(before.score)} in floats, {metric.cell(after.score)} quantised: {gap}"
+    if before.name != "test_loss":
+        losses = (each.figures["test_loss"] for each in (before, after))
+        said += "; test loss {:.4g} in floats, {:.4g} quantised".format(*losses)
     _row(out, metric.head, said)
     rounded = result.scores.get("not trained on")
     if rounded is not None:
-        gain = metric.gap(after[name], rounded[name])
-        _row(out, "", f"rounded alike and not trained on: {metric.cell(rounded[name])}; training on: {gain}")
-    if metric.as_good(after[name], before[name]):
-        _wrapped(out, "Nothing is lost that chance would not move as well.")
+        gain = metric.gap(after.score, rounded.score)
+        _row(out, "", f"rounded alike and not trained on: {metric.cell(rounded.score)}; training on: {gain}")
+    verdict = result.verdict
+    assert verdict is not None
+    if not verdict.worse:
+        print_wrapped(out, verdict.words)
         return
     known = [each for each in result.made.layers if not math.isnan(each.error_db)]
     worst = min(known, key=lambda each: each.error_db, default=None)
-    words = "Worse than in floats beyond what chance moves."
+    words = verdict.words
     if worst is not None and worst.error_db < FAIR:
         words += f" The largest error is that of '{worst.path}', {worst.error_db:.1f} dB."
-    _wrapped(out, f"{words} To try: {result.mode.ways}.")
+    print_wrapped(out, f"{words} To try: {result.mode.ways}.")
 
 
 def _row(out: Console, name: str, text: str) -> None:
     """Print a text beside its name, wrapped."""
     lines = textwrap.wrap(text, out.width - INDENT, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
-        _line(out, f"{'' if number else name:{INDENT}}{line}")
-
-
-def _wrapped(out: Console, text: str) -> None:
-    for line in textwrap.wrap(text, out.width, break_on_hyphens=False):
-        _line(out, line.replace(TIED, " "))
-
-
-def _line(out: Console, text: str) -> None:
-    out.print(text, soft_wrap=True, highlight=False, markup=False)
+        print_line(out, f"{'' if number else name:{INDENT}}{line}")

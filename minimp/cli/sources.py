@@ -13,7 +13,7 @@ from minimp.cli.choices import READING
 from minimp.cli.sizes import parse_sizes
 from minimp.cli.train_settings import TrainSettings
 from minimp.data import AnyParts, TextDataset
-from minimp.errors import CheckpointError, DataError, SettingError
+from minimp.errors import CheckpointError, DataError, MinimpError, SettingError
 from minimp.nn import Module
 
 __all__ = ["CHECKPOINT", "WEIGHTS", "Source", "find_source"]
@@ -101,7 +101,14 @@ class Source:
         if self.meta:
             shapes = self._shape, int(self.meta["num_classes"])
         model = models.build(self.kind.name, shapes, **self.sizes)
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except MinimpError as fault:
+            text = str(fault).partition("\n")[0]
+            raise DataError(
+                f"the weights do not fit a model of this data: {text}", op=self.op,
+                help="name data like that which it was trained on with --data",
+            ) from fault  # fmt: skip
         return model
 
     def described(self, data: AnyParts | None) -> dict[str, str]:

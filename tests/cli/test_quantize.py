@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -14,65 +13,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minimp import checkpoint, models
+from minimp import checkpoint
 from minimp.cli import main
 from minimp.cli.quantize_modes import MODES, OBSERVERS
+from minimp.cli.quantize_training import RECIPES
 from minimp.data import DataLoader
 from minimp.evaluation import evaluate
-from minimp.nn import Module
 from minimp.quant import calibrate, convert, equalize, fuse, quantize_dynamic, saving, weight_only
 from minimp.quant.layer_reports import bytes_of, sqnr
 from minimp.quant.observers import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
 from minimp.tensors import tensor
 from tests.cli.processes import START, environment, on_a_terminal
+from tests.cli.quantized import bits, make_runs, told, trained
 
 Capture = pytest.CaptureFixture[str]
-SIZES: dict[str, tuple[str, dict[str, Any]]] = {
-    "mlp": ("hidden=24", {"hidden": (24,)}),
-    "cnn": ("channels=4x6", {"channels": (4, 6)}),
-    "resnet": ("width=4", {"width": 4}),
-    "autoencoder": ("hidden=16,code=4", {"hidden": 16, "code": 4}),
-    "gpt": ("width=16,layers=1,heads=2", {"width": 16, "layers": 1, "heads": 2}),
-}
 IMAGES = {"mlp": "100", "cnn": "100", "resnet": "80", "autoencoder": "80"}
 """Models of images, and how wide the screen is."""
-TEXT = "the quick brown fox jumps over the lazy dog\n" * 200
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a run of each model, of a few steps."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "text.txt").write_text(TEXT)
-    (folder / "two.csv").write_text("a,b,label\n" + "1,2,x\n2,1,y\n" * 20)
-    for name, (sizes, _) in SIZES.items():
-        text = ("--data", str(folder / "text.txt"), "--context", "16", "--sample", "0")
-        steps = "80" if name == "mlp" else "12"
-        words = ("train", "--quiet", "--steps", steps, "--model", name, "--out", str(folder / name))
-        assert main([*words, "--sizes", sizes, *(text if name == "gpt" else ())]) == 0
-    return folder
-
-
-def trained(runs: Path, name: str) -> tuple[Module, Any]:
-    """Return the model of a run, made by hand, and its data."""
-    options = {"context": 16} if name == "gpt" else {}
-    data = models.MODELS[name].read(str(runs / "text.txt") if name == "gpt" else "digits", **options)
-    model = models.build(name, data.train, **SIZES[name][1])
-    model.load_state_dict(runs / name / "weights.safetensors")
-    return model.eval(), data
-
-
-def told(folder: Path, *words: str) -> tuple[dict[str, Any], Module]:
-    """Run the command quietly; return what it wrote as JSON, and the model of its file."""
-    out, figures = folder / "q.safetensors", folder / "q.json"
-    assert main(["quantize", *words, "--quiet", "--out", str(out), "--json", str(figures)]) == 0
-    found: dict[str, Any] = json.loads(figures.read_text())
-    return found, saving.load(out)
-
-
-def bits(model: Module) -> dict[str, bytes]:
-    """Return the bytes of every leaf."""
-    return {path: each.array.tobytes() for path, each in model.state_dict().items()}
+    return make_runs(tmp_path_factory.mktemp("runs"))
 
 
 def batches_of(data: Any, size: int) -> list[Any]:
@@ -245,7 +207,46 @@ def test_training_on(runs: Path, tmp_path: Path, capsys: Capture) -> None:
         "not trained on": evaluate(convert(fused, seen, weight=weight), data.test, "fp32"),
     }  # fmt: skip
     said = " ".join(capsys.readouterr().out.split())
-    assert "9 steps of 64 rows, Adam lr 0.001, rounding from step 2; ranges stand still from step 7" in said
+    assert (
+        "9 steps of 64 rows in fp32, Adam lr 0.001, rounding from step 2; ranges stand still from step 7"
+        in said
+    )
+
+
+def test_training_on_in_mixed_precision(runs: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Oracle: the recipe by name trains other integers than fp32; its scale is told in the log of steps."""
+    words = ("--mode", "qat", "--steps", "12", "--lr", "0.01", "--recipe")
+    made = {name: bits(told(tmp_path, str(runs / "mlp"), *words, name)[1]) for name in RECIPES[:1]}
+    assert "12 steps of 64 rows in fp32" in " ".join(capsys.readouterr().out.split())
+    out = ["quantize", str(runs / "mlp"), "--out", str(tmp_path / "q.safetensors"), *words, "mixed-fp16"]
+    assert main(out) == 0
+    said, heard = capsys.readouterr()
+    assert "12 steps of 64 rows in mixed-fp16" in " ".join(said.split())
+    assert "scale 6.55e+04" in heard or "scale 65536" in heard or "scale 65,536" in heard
+    assert bits(saving.load(tmp_path / "q.safetensors")) != made["fp32"]
+
+
+def test_what_the_screen_says_to_run(runs: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Oracle: the two lines under "use", executed: the model of the file, and its loss in JSON."""
+    found, loaded = told(tmp_path, str(runs / "mlp"))
+    lines = capsys.readouterr().out.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("use "))
+    names: dict[str, Any] = {}
+    exec("\n".join(line[16:] for line in lines[first : first + 2]), names)
+    assert bits(names["model"]) == bits(loaded)
+    _, data = trained(runs, "mlp")
+    assert evaluate(names["model"], data.test, "fp32") == found["scores"]["quantised"]
+
+
+def test_the_rule_of_tflite(runs: Path, tmp_path: Path) -> None:
+    """Oracle: weights on codes -127..127 with 127 at the largest of each row, zero points of 0."""
+    _, loaded = told(tmp_path, str(runs / "mlp"), "--rule", "tflite", "--samples", "64")
+    model, _ = trained(runs, "mlp")
+    layer, weight = loaded.model[0], np.asarray(model[0].weight.detach())
+    assert layer.weight_codes[:2] == (-127, 127)
+    np.testing.assert_array_equal(np.abs(layer.weight.array).max(axis=1), 127)
+    largest = np.abs(weight).max(axis=1) / np.float32(127)
+    np.testing.assert_array_equal(layer.weight_scale.array.ravel(), largest)
 
 
 @pytest.mark.slow
@@ -289,82 +290,6 @@ def test_the_tables_of_names() -> None:
     """Oracle: each observer is one of activations; each option of a mode is one of the command's."""
     assert all(kind().ch_axis is None for kind in OBSERVERS.values())
     assert list(MODES) == ["static", "dynamic", "weight-only", "qat"]
-
-
-REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
-    "an unknown mode": (("mlp", "--mode", "statik"), "unknown mode 'statik'; did you mean 'static'?"),
-    "an unknown observer": (("mlp", "--observer", "minmix"), "unknown observer 'minmix'"),
-    "an unknown rule": (("mlp", "--rule", "tosch"), "unknown rule 'tosch'; did you mean 'torch'"),
-    "an unknown rounding": (("mlp", "--requantise", "fixed"), "unknown requantise 'fixed'"),
-    "an unknown granularity": (("mlp", "--granularity", "channel"), "unknown granularity 'channel'"),
-    "an unknown path": (("mlp", "--keep-float", "9"), "unknown path in keep_float '9'"),
-    "an unknown format": (("mlp", "--mode", "weight-only", "--dtype", "int5"), "number format 'int5'"),
-    "bits that are none": (("mlp", "--mode", "qat", "--bits", "8"), "--bits takes two whole numbers W,A"),
-    "too many bits": (("mlp", "--mode", "qat", "--bits", "9,8"), "weight_bits must be from 2 to 8, got 9"),
-    "no samples": (("mlp", "--samples", "0"), "--samples must be at least 1, got 0"),
-    "too many samples": (("mlp", "--samples", "9999"), "--samples 9999 is more than the 1400 rows"),
-    "epochs and steps": (("mlp", "--mode", "qat", "--epochs", "1", "--steps", "1"), "say the same"),
-    "a late freeze": (("mlp", "--mode", "qat", "--steps", "4", "--freeze", "9"), "there are 4 steps"),
-    "a freeze at once": (("mlp", "--mode", "qat", "--steps", "4", "--freeze", "0"), "cannot freeze at"),
-    "an option of another mode": (
-        ("mlp", "--mode", "dynamic", "--samples", "9"), "--samples cannot act in mode dynamic; it does"),
-    "size of what needs data": (("mlp", "--size-only"), "--size-only cannot act in mode static"),
-    "data that is not read": (
-        ("mlp", "--mode", "dynamic", "--size-only", "--data", "digits"), "--data cannot act beside"),
-    "a checkpoint without data": (
-        ("mlp/checkpoint.safetensors", "--mode", "dynamic", "--size-only"), "does not say of which shape"),
-    "integers that come in": (("gpt",), "the model 'gpt' has no integer form throughout: input 0"),
-    "its own file": (("mlp", "--out", "mlp/checkpoint.safetensors"), "is what is quantised"),
-    "one file twice": (("mlp", "--out", "x", "--json", "x"), "are one file"),
-    "a folder that is not there": (("mlp", "--out", "nowhere/x"), "its folder does not exist"),
-    "no run": ((".",), "holds no run"),
-    "data of another kind": (("mlp", "--data", "stdlib"), "is text"),
-    "data of another shape": (
-        ("mlp/weights.safetensors", "--data", "two.csv"), "takes inputs of (64,), and two"),
-    "data that is not there": (("mlp", "--data", "nothing.npz"), "nothing.npz"),
-    "diverging": (("mlp", "--mode", "qat", "--steps", "30", "--lr", "1e30"), "training diverged"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_what_cannot_be_is_one_clear_error(
-    name: str, runs: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Oracle: exit code 2, the words, an advice; no file was made or changed."""
-    words, said = REFUSALS[name]
-    monkeypatch.chdir(runs)
-    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()}
-    assert main(["quantize", *words, "--quiet"]) == 2
-    heard = capsys.readouterr().err
-    assert said in " ".join(heard.split())
-    assert len(heard.splitlines()) <= 2
-    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == before
-
-
-def test_what_has_no_integer_form_is_told_before_the_work(runs: Path, capsys: Capture) -> None:
-    """Oracle: nothing on stderr but the error: no batch was calibrated on."""
-    assert main(["quantize", str(runs / "gpt")]) == 2
-    assert capsys.readouterr().err.startswith("minimp: error: quantize: the model 'gpt'")
-
-
-def test_a_quantised_file_is_not_quantised_again(runs: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Oracle: the words, from this command and from `minimp export`."""
-    told(tmp_path, str(runs / "mlp"))
-    for command in ("quantize", "export"):
-        assert main([command, str(tmp_path / "q.safetensors")]) == 2
-        assert "a model that is quantised already (static)" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_library_of_graphs_is_missing(
-    runs: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Oracle: the words, before any work; nothing is written."""
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    words = ["quantize", str(runs / "mlp"), "--out", str(tmp_path / "q"), "--onnx", str(tmp_path / "g")]
-    assert main(words) == 2
-    assert "onnx is not installed" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
