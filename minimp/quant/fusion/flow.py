@@ -25,7 +25,7 @@ from minimp.rng import drawing_from
 from minimp.tape import Array, Event
 from minimp.tensors import Tensor
 
-__all__ = ["Call", "Flow", "Next", "Step", "follow", "hooked", "listed", "tensors_in"]
+__all__ = ["Call", "Flow", "Next", "Step", "apart", "follow", "hooked", "listed", "tensors_in"]
 
 
 @dataclass(eq=False)
@@ -250,11 +250,22 @@ def follow(model: Module, example: tuple[Any, ...], op: str) -> Flow:
     ]
     try:
         with no_grad(), listen(flow.hear), drawing_from(np.random.Generator(np.random.Philox(0))):
-            flow.outputs = list(tensors_in(flow.model(*example)))
+            flow.outputs = list(tensors_in(flow.model(*apart(example))))
     finally:
         for hook in hooks:
             hook.remove()
     return flow
+
+
+def apart(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return values, a copy for each that came before: an array that is given twice stands for two inputs."""
+    seen: set[int] = set()
+    made: list[Any] = []
+    for each in values:
+        keys = {id(one.array) for one in tensors_in(each)} or {id(each)}
+        made.append(copy.deepcopy(each) if keys & seen else each)
+        seen |= keys
+    return tuple(made)
 
 
 def hooked(module: Module) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
+import numpy as np
 
 from minimp.errors import MinimpError, SettingError
 from minimp.nn import ReLU
@@ -256,10 +257,11 @@ def _row(before: Flow, after: Flow, group: Group) -> FusionRow:
             f"what stands at {group.paths[0]!r} now does not run: the model holds the module elsewhere too",
             op="fuse", help="keep modules in attributes, Sequential or ModuleList alone",
         )  # fmt: skip
-    far = max(
-        float(abs(values(b.outputs[0]) - values(a.outputs[0])).max(initial=0.0))
-        for a, b in zip(first, then, strict=True)
-    )
+    with np.errstate(invalid="ignore"):  # inf - inf, of weights that have overflowed: NaN
+        far = max(
+            float(abs(values(b.outputs[0]) - values(a.outputs[0])).max(initial=0.0))
+            for a, b in zip(first, then, strict=True)
+        )
     saved = sum(_bytes(each) for each in old) - _bytes(new)
     return FusionRow(group.paths, group.pattern.name, difference=far, bytes_saved=saved)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +143,7 @@ def verify(exported: Any, model: Module, inputs: Any) -> Agreement:
 
     Raises:
         SettingError: onnx is not installed; the graph is not of this model, or not by minimp.
-        DataError: the file cannot be read, or is no ONNX file.
+        DataError: the file cannot be read, is no ONNX file, or holds a graph that cannot be run.
         MinimpError: as the model's forward.
     """
     onnx = library(OP)
@@ -156,11 +157,11 @@ def verify(exported: Any, model: Module, inputs: Any) -> Agreement:
     seen = record(model, given, FORMS[form].__contains__, OP)
     names = _site_names(seen)
     _check_names(proto, names)
-    taken = [each.name for each in proto.graph.input]
-    feeds = dict(zip(taken, map(array_of, seen.inputs), strict=True))
-    proto = _runnable(onnx, proto)
-    whole = _ran(onnx, proto, feeds, {name: name for name in names}, names)
-    alone = _alone(onnx, proto, feeds, names)
+    feeds = dict(zip(_inputs_of(proto, len(seen.inputs)), map(array_of, seen.inputs), strict=True))
+    with _refusing_damage():
+        proto = _runnable(onnx, proto)
+        whole = _ran(onnx, proto, feeds, {name: name for name in names}, names)
+        alone = _alone(onnx, proto, feeds, names)
     rows = (_compared(site, whole[name], alone[name], form) for name, site in names.items())
     return Agreement(form, tuple(rows))
 
@@ -208,6 +209,29 @@ def _check_names(proto: Any, names: dict[str, Site]) -> None:
         raise SettingError(
             f"the graph has no {lost[0]!r}: it is of another model", op=OP, help="export this model anew"
         )
+
+
+def _inputs_of(proto: Any, count: int) -> list[str]:
+    names = [each.name for each in proto.graph.input]
+    if len(names) != count:
+        raise SettingError(
+            f"the graph takes {len(names)} inputs, the model {count}", op=OP, help="export this model anew"
+        )
+    return names
+
+
+@contextmanager
+def _refusing_damage() -> Iterator[None]:
+    """Say that a graph cannot be run; numbers that have no code overflow in casts there, as they do here."""
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    except Exception as fault:  # onnx raises what it comes upon: there is no class for a damaged graph
+        first = str(fault).partition("\n")[0]
+        raise DataError(
+            f"onnx cannot run the graph: {type(fault).__name__}: {first:.200}", op=OP,
+            help="it was changed or damaged: export the model anew",
+        ) from fault  # fmt: skip
 
 
 def _alone(onnx: Any, proto: Any, feeds: Results, names: dict[str, Site]) -> Results:

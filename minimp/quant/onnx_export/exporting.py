@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from minimp.errors import SettingError, unknown_name
+from minimp.errors import MinimpError, SettingError, unknown_name
 from minimp.files import AnyPath, check_writable, write_whole
+from minimp.modes import no_grad
 from minimp.nn.module import Module
 from minimp.quant.modules import Quantize
 from minimp.quant.modules.base import QuantizedModule
@@ -21,14 +22,19 @@ from minimp.quant.onnx_export.library import library, opset_of
 from minimp.quant.onnx_export.plain import FLOATS
 from minimp.quant.onnx_export.qdq import QDQ, Writer
 from minimp.quant.onnx_export.reports import LayerNodes, OnnxReport
-from minimp.quant.onnx_export.tracing import Record, Value, array_of, key_of, record
+from minimp.quant.onnx_export.tracing import Record, Value, array_of, key_of, record, values_in
 from minimp.quant.qtensor import QTensor
+from minimp.tensors import tensor
 
 __all__ = ["FORMS", "FORM_KEY", "export_onnx"]
 
 OP = "export_onnx"
 OTHERS = ("scale", "zero_point", "table")
 """How the buffers of a module on codes end that are no weights or biases."""
+MOST_BYTES = 2**31 - 2**24
+"""Bytes of constants in a file: protobuf holds less than 2^31 in all, some of which names and nodes take."""
+Shape = tuple[int | str, ...]
+Shapes = dict[str, Shape]
 FORM_KEY = "minimp.form"
 FORMS: Mapping[str, Mapping[type[Module], Writer]] = MappingProxyType(
     {"qdq": MappingProxyType({**FLOATS, **QDQ}), "integer": MappingProxyType({**FLOATS, **QDQ, **INTEGER})}
@@ -57,7 +63,8 @@ def export_onnx(
         model: what :func:`~minimp.quant.convert` returned, in evaluation mode.
         path: the file; written whole or not at all.
         example: an input, or a tuple of them: arrays or tensors, the first axis being the batch, which is
-            symbolic in the graph; the other lengths are those of the example.
+            symbolic in the graph; the other lengths are those of the example. The model runs once more, on a
+            row more, which shows what lengths of its results follow the batch.
         opset: 13 to 25. From 19 on, onnx.reference has DequantizeLinear; an older one is run as 19 by
             :func:`verify`, where the operators that are written mean the same.
         form: ``"qdq"`` or ``"integer"``.
@@ -67,24 +74,26 @@ def export_onnx(
 
     Raises:
         SettingError: onnx is not installed; another form or opset; a module or an op without ONNX form (the
-            message names it); training mode.
+            message names it); training mode; an example whose first axis is no batch; more than the 2 GiB
+            that a file of ONNX holds.
         DataError: the file cannot be written. What was there before is untouched.
         MinimpError: as the model's forward on the example.
     """
     onnx = library(OP)
     if form not in FORMS:
         raise SettingError(unknown_name("form", form, FORMS), op=OP)
-    opset_of(onnx, opset, OP)
+    opset = opset_of(onnx, opset, OP)
     check_writable(path, op=OP)
     rows = FORMS[form]
     inputs = example if isinstance(example, tuple | list) else (example,)
     seen = record(model, inputs, rows.__contains__, OP)
     graph, layers = _written(onnx, seen, rows, opset)
-    made = _model(onnx, graph, seen, opset, form)
+    shapes = _shapes(model, seen)
+    made = _model(onnx, graph, seen, shapes, opset, form)
     onnx.checker.check_model(made, full_check=True)
     data = made.SerializeToString(deterministic=True)
     write_whole(path, data, op=OP)
-    return _report(os.fspath(path), form, opset, seen, layers, len(data))
+    return _report(os.fspath(path), form, opset, seen, shapes, layers, len(data))
 
 
 def _written(
@@ -126,10 +135,10 @@ def _names(stem: str, count: int) -> list[str]:
 
 def _check_input(value: Value, name: str) -> None:
     array = array_of(value)
-    if array.dtype != np.float32 or not array.ndim:
+    if array.dtype != np.float32 or not array.ndim or not len(array):
         raise SettingError(
             f"{name} is {array.dtype} of shape {array.shape}; a graph takes float32 with a batch axis", op=OP,
-            help="give float32 inputs",
+            help="give float32 inputs, a row or more",
         )  # fmt: skip
 
 
@@ -145,17 +154,24 @@ def _check_known(graph: Graph, value: Value, seen: Record, taker: str) -> None:
     )  # fmt: skip
 
 
-def _model(onnx: Any, graph: Graph, seen: Record, opset: int, form: str) -> Any:
+def _model(
+    onnx: Any, graph: Graph, seen: Record, shapes: tuple[Shapes, Shapes], opset: int, form: str
+) -> Any:
     """Return the ModelProto."""
     helper = onnx.helper
-    ends: tuple[tuple[Iterable[str], Iterable[Value]], ...] = (
-        (_names("input", len(seen.inputs)), seen.inputs), (seen.names, seen.outputs),
-    )  # fmt: skip
-    infos = [[_info(helper, *pair, seen) for pair in zip(*end, strict=True)] for end in ends]
-    read = {name for node in graph.nodes for name in node.input}
-    constants = [
-        onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items() if name in read
+    infos = [
+        [_info(helper, name, value, each[name]) for name, value in zip(each, values, strict=True)]
+        for each, values in zip(shapes, (seen.inputs, seen.outputs), strict=True)
     ]
+    read = {name for node in graph.nodes for name in node.input}
+    held = {name: array for name, array in graph.constants.items() if name in read}
+    size = sum(array.nbytes for array in held.values())
+    if size > MOST_BYTES:
+        raise SettingError(
+            f"weights and tables take {size:,} bytes, and a file of ONNX holds 2 GiB", op=OP,
+            help="export parts of the model, one by one",
+        )  # fmt: skip
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in held.items()]
     body = helper.make_graph(graph.nodes, "minimp", *infos, constants)
     opsets = [helper.make_opsetid("", opset)]
     made = helper.make_model(
@@ -172,35 +188,52 @@ def _rules(seen: Record) -> list[str]:
     return sorted({each.kept("").rule for each in stubs})
 
 
-def _info(helper: Any, name: str, value: Value, seen: Record) -> Any:
+def _info(helper: Any, name: str, value: Value, shape: Shape) -> Any:
     """Return what is said of an input or output."""
-    array = array_of(value)
-    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return helper.make_tensor_value_info(name, kind, _symbolic(array.shape, seen))
+    kind = helper.np_dtype_to_tensor_dtype(array_of(value).dtype)
+    return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _symbolic(shape: tuple[int, ...], seen: Record) -> list[int | str]:
-    """Return a shape whose first axis is the batch, where it has the length that the first input has."""
+def _shapes(model: Module, seen: Record) -> tuple[Shapes, Shapes]:
+    """Return the shapes of inputs and of results, by name, a word for each length that follows the batch."""
     batch = array_of(seen.inputs[0]).shape[0]
-    return ["batch" if i == 0 and n == batch else n for i, n in enumerate(shape)]
+    arrays = [array_of(each) for each in seen.inputs]
+    longer = [np.concatenate([each, each[:1]]) if len(each) == batch else each for each in arrays]
+    try:
+        with no_grad():
+            results = [array_of(each) for _, each in values_in(model(*map(tensor, longer)))]
+    except MinimpError as fault:
+        raise SettingError(
+            f"the model takes {batch} in the first axis, and not {batch + 1}: "
+            f"{str(fault).partition(chr(10))[0]}", op=OP, help="give an example with a batch axis",
+        ) from fault  # fmt: skip
+    names = _names("input", len(arrays)), seen.names
+    pairs = zip(arrays, longer, strict=True), zip(map(array_of, seen.outputs), results, strict=True)
+    inputs, outputs = (
+        {name: _symbolic(name, batch, *each) for name, each in zip(words, two, strict=True)}
+        for words, two in zip(names, pairs, strict=True)
+    )
+    return inputs, outputs
 
 
-def _shapes(names: Iterable[str], values: Iterable[Value], seen: Record) -> dict[str, tuple[int | str, ...]]:
-    shapes = (tuple(_symbolic(array_of(each).shape, seen)) for each in values)
-    return dict(zip(names, shapes, strict=True))
+def _symbolic(name: str, batch: int, before: Any, after: Any) -> Shape:
+    """Return a shape: lengths that a row more has changed are the batch, or symbols of their own."""
+    lengths = enumerate(zip(before.shape, after.shape, strict=True))
+    return tuple(
+        n if n == m else "batch" if (i, n, m) == (0, batch, batch + 1) else f"{name}_{i}"
+        for i, (n, m) in lengths
+    )
 
 
 def _report(
-    path: str, form: str, opset: int, seen: Record, layers: list[LayerNodes], size: int
-) -> OnnxReport:
+    path: str, form: str, opset: int, seen: Record, shapes: tuple[Shapes, Shapes], layers: list[LayerNodes],
+    size: int,
+) -> OnnxReport:  # fmt: skip
     """Return the report."""
     modules = {id(each.module): each.module for each in seen.sites}.values()
     leaves = [leaf for each in modules for leaf in _leaves(each)]
     return OnnxReport(
-        path, form, opset, tuple(layers),
-        inputs=_shapes(_names("input", len(seen.inputs)), seen.inputs, seen),
-        outputs=_shapes(seen.names, seen.outputs, seen),
-        bytes=size,
+        path, form, opset, tuple(layers), *shapes, bytes=size,
         bytes_float32=sum(4 * leaf.size for leaf in leaves),
         bytes_in_floats=sum(leaf.nbytes for leaf in leaves if leaf.dtype == np.float32),
         notes=tuple(_notes(seen, form)),

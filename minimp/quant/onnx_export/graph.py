@@ -50,7 +50,6 @@ class Graph:
     Attributes:
         nodes: the nodes.
         constants: name -> array.
-        sites: name of a call -> how many nodes it has.
     """
 
     def __init__(self, onnx: Any, opset: int, floats: dict[int, str]) -> None:
@@ -61,11 +60,21 @@ class Graph:
         self._floats: dict[int, str] = {}
         self._codes: dict[int, Codes] = {}
         self._made: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._kinds: dict[str, str] = {}
 
     # ---- parts ------------------------------------------------------------------------------------------
 
+    def _claim(self, name: str, kind: str) -> None:
+        """Note what a name stands for: a module called "output" has a weight, and so may a model's result."""
+        if self._kinds.setdefault(name, kind) != kind:
+            raise SettingError(
+                f"a constant and a result would both be called {name!r}", op="export_onnx",
+                help="give the module, or the entry of the model's result, another name",
+            )  # fmt: skip
+
     def constant(self, name: str, array: Any) -> str:
         """Hold an array under a name, which must be new or hold the same."""
+        self._claim(name, "constant")
         value = np.ascontiguousarray(array).reshape(np.shape(array))
         before = self.constants.setdefault(name, value)
         if before is not value and (before.dtype != value.dtype or not np.array_equal(before, value)):
@@ -74,6 +83,7 @@ class Graph:
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         """Add a node of one output, once, and return the output's name."""
+        self._claim(output, "result")
         said = op, tuple(inputs)
         before = self._made.get(output, said)
         if before != said:
@@ -94,6 +104,7 @@ class Graph:
 
     def put_floats(self, value: Value, name: str) -> None:
         """Note where floats are."""
+        self._claim(name, "result")
         self._floats[key_of(value)] = name
 
     def put_codes(self, value: Value, codes: Codes) -> None:

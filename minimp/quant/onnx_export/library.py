@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from minimp.errors import SettingError
 
 __all__ = ["OPSETS", "library", "opset_of"]
@@ -26,16 +28,17 @@ def library(op: str) -> Any:
     return onnx
 
 
-def opset_of(onnx: Any, wanted: int, op: str) -> int:
+def opset_of(onnx: Any, wanted: object, op: str) -> int:
     """Return the opset that is asked for.
 
     Raises:
         SettingError: it is older than 13, or newer than what is tested, or than the installed onnx.
     """
     first, last = OPSETS[0], min(OPSETS[1], onnx.defs.onnx_opset_version())
-    if wanted not in range(first, last + 1):
+    number = int(wanted) if isinstance(wanted, int | np.integer) and not isinstance(wanted, bool) else 0
+    if not first <= number <= last:
         raise SettingError(
             f"opset must be a whole number from {first} to {last}, got {wanted!r}", op=op,
             help=f"leave it out, or install an onnx newer than {onnx.__version__}",
         )  # fmt: skip
-    return wanted
+    return number

@@ -18,6 +18,7 @@ from minimp.errors import SettingError
 from minimp.modes import no_grad
 from minimp.nn.hooks import register_module_forward_hook, register_module_forward_pre_hook
 from minimp.nn.module import Module
+from minimp.quant.fusion.flow import apart
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor, tensor
 
@@ -98,12 +99,14 @@ def record(model: Module, inputs: Iterable[Any], known: Known, op: str) -> Recor
         op: for messages.
 
     Raises:
-        SettingError: a model in training mode; results that are no tensors.
+        SettingError: no module; a model in training mode; results that are no tensors.
         MinimpError: as the model's forward.
     """
+    if not isinstance(model, Module):
+        raise SettingError(f"expected a module, got {type(model).__name__}", op=op)
     _check_mode(model, op)
     writing = _Writing(model, known)
-    taken = tuple(each if isinstance(each, Tensor) else tensor(each) for each in inputs)
+    taken = apart(each if isinstance(each, Tensor) else tensor(each) for each in inputs)
     handles = [
         register_module_forward_pre_hook(writing.begin),
         register_module_forward_hook(writing.end, with_kwargs=True),

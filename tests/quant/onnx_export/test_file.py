@@ -15,8 +15,9 @@ from minimp.nn.module import Module
 from minimp.optim import SGD
 from minimp.quant import quantize_dynamic
 from minimp.quant.fusion import LinearReLU
-from minimp.quant.modules import Add, DeQuantStub, QuantStub
-from minimp.quant.onnx_export import export_onnx, verify
+from minimp.quant.modules import Add, DeQuantStub, QuantStub, Sub
+from minimp.quant.observers import MinMaxObserver
+from minimp.quant.onnx_export import export_onnx, exporting, verify
 from minimp.quant.onnx_export.exporting import FORMS
 from minimp.quant.qat import prepare_qat
 from minimp.quant.static import calibrate, convert
@@ -204,6 +205,46 @@ def test_several_inputs_and_results(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(got, made(tensor(x), tensor(y))[1]["a"].array)
 
 
+def test_one_array_for_two_inputs(tmp_path: Path) -> None:
+    """Oracle: the model's codes on two arrays: each input of the graph goes where the model's own goes."""
+    x, y = random(9, 4), random(9, 4, seed=1)
+
+    class Less(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.less = nn.Linear(4, 3), nn.Linear(4, 3), Sub()
+
+        def forward(self, x: Tensor, y: Tensor) -> Any:
+            return self.less(self.a(x), self.b(y))
+
+    model, given = Less().eval(), tensor(x)
+    pairs = [(given, given), (given, tensor(10 * y))]  # the first is what shows what goes into what
+    made: Any = convert(
+        model, calibrate(model, pairs, activation=MinMaxObserver, inputs_of=lambda each: each)
+    )
+    ratio = float(made.quantize[1].scale.array) / float(made.quantize[0].scale.array)
+    assert ratio > 5
+    assert made.model.a.kept("input_") == made.quantize[0].kept("")
+    assert made.model.b.kept("input_") == made.quantize[1].kept("")
+    export_onnx(made, tmp_path / "m.onnx", (given, given))
+    assert verify(tmp_path / "m.onnx", made, (x, y)).ok
+
+
+def test_lengths_that_follow_the_batch(tmp_path: Path) -> None:
+    """Oracle: by hand: rows joined with samples are no batch, and no length of their own either."""
+    x = random(5, 2, 4)
+    linear = nn.Sequential(nn.Linear(4, 3), nn.Flatten(0, 1)).eval()
+    for example in (x[:1], x[:3]):
+        report = export_onnx(quantized(linear, x), tmp_path / "m.onnx", example)
+        assert (report.inputs, report.outputs) == ({"input": ("batch", 2, 4)}, {"output": ("output_0", 3)})
+    assert verify(tmp_path / "m.onnx", quantized(linear, x), x).same
+    with pytest.raises(
+        SettingError, match=r"the model takes 4 in the first axis, and not 5(?s:.*)a batch axis"
+    ):
+        export_onnx(quantized(nn.Linear(4, 3).eval(), x), tmp_path / "n.onnx", x[0, 0])
+    assert not (tmp_path / "n.onnx").exists()
+
+
 # ---- what cannot be ----------------------------------------------------------------------------------------
 
 
@@ -252,6 +293,8 @@ def test_settings(tmp_path: Path) -> None:
         ({"form": "qoperator"}, "unknown form 'qoperator'"),
         ({"opset": 12}, "opset must be a whole number from 13 to 2., got 12"),
         ({"opset": "19"}, "opset must be"),
+        ({"opset": 19.0}, "opset must be"),
+        ({"opset": True}, "opset must"),
     ]
     for given, said in wrong:
         with pytest.raises(SettingError, match=said):
@@ -262,9 +305,59 @@ def test_settings(tmp_path: Path) -> None:
         export_onnx(model.train(), path, x)
     with pytest.raises(SettingError, match="input is float64"):
         export_onnx(model.eval(), path, x.astype(np.float64))
+    with pytest.raises(SettingError, match=r"of shape \(0, 3, 6, 7\)(?s:.*)a row or more"):
+        export_onnx(model, path, x[:0])
+    with pytest.raises(SettingError, match="expected a module, got int"):
+        export_onnx(3, path, x)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="its folder does not exist"):
         export_onnx(model, tmp_path / "none" / "m.onnx", x)
     assert path.read_text() == "before"
+
+
+def test_more_than_a_file_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the limit, lowered to a byte less than the constants take; at that it is written."""
+    model, x = prepared("conv2d")
+    export_onnx(model, tmp_path / "m.onnx", x)
+    size = sum(each.nbytes for each in arrays_of(tmp_path / "m.onnx").values())
+    for limit in (size, size - 1):
+        monkeypatch.setattr(exporting, "MOST_BYTES", limit)
+        if limit == size:
+            export_onnx(model, tmp_path / "m.onnx", x)
+            continue
+        with pytest.raises(SettingError, match=rf"take {size:,} bytes, and a file of ONNX holds 2 GiB"):
+            export_onnx(model, tmp_path / "m.onnx", x)
+
+
+class Named(Module):
+    """A float layer called output, whose result has the name of its bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin, self.layer, self.end = QuantStub(), nn.Linear(4, 4), DeQuantStub()
+        self.output = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 4) -> {"bias": (N, 3)}."""
+        return {"bias": self.output(self.end(self.layer(self.begin(x))))}
+
+
+def test_names_that_meet(tmp_path: Path) -> None:
+    """Oracle: the message: one name would stand for a constant and for the model's result."""
+    x = random(9, 4)
+    with pytest.raises(SettingError, match=r"a constant and a result would both be called 'output\.bias'"):
+        export_onnx(quantized(Named().eval(), x), tmp_path / "m.onnx", x)
+
+
+def test_numbers_without_a_code_are_compared_in_silence(tmp_path: Path) -> None:
+    """Oracle: the least code, which onnx.reference gives to all that int32 does not hold; and no warning."""
+    model, x = prepared("linear")
+    export_onnx(model, tmp_path / "m.onnx", x)
+    far = x.copy()
+    far[0, 0], far[1, 1] = -np.inf, -1e30
+    assert verify(tmp_path / "m.onnx", model, far).same
+    far[2, 2] = np.inf
+    found = verify(tmp_path / "m.onnx", model, far)
+    assert (found.ok, found.layers[0].unexplained, found.layers[0].largest) == (False, 1, 255)
 
 
 def test_what_is_not_compared(tmp_path: Path) -> None:
@@ -283,6 +376,18 @@ def test_what_is_not_compared(tmp_path: Path) -> None:
         verify(tmp_path / "text", model, x)
     with pytest.raises(DataError, match="there is no such file"):
         verify(tmp_path / "none", model, x)
+    for spoil, said in (
+        (lambda graph: graph.initializer.pop(0), "onnx cannot run the graph"),
+        (lambda graph: graph.node.add(op_type="Nothing", output=["y"]), "onnx cannot run the graph"),
+    ):
+        damaged = onnx.load(path)
+        spoil(damaged.graph)
+        with pytest.raises(DataError, match=said):
+            verify(damaged, model, x)
+    other = onnx.load(path)
+    other.graph.input.add().CopyFrom(other.graph.input[0])
+    with pytest.raises(SettingError, match="the graph takes 2 inputs, the model 1"):
+        verify(other, model, x)
     with pytest.raises(SettingError, match="expected a path or a ModelProto, got a int"):
         verify(3, model, x)
 

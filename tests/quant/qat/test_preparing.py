@@ -163,6 +163,24 @@ def test_several_inputs_and_results() -> None:
         prepared(x)
 
 
+def test_one_example_for_two_inputs() -> None:
+    """Oracle: the same model, prepared with two arrays: each input has a place of its own."""
+
+    class Same(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.add = nn.Linear(3, 2), nn.Linear(3, 2), Add()
+
+        def forward(self, x: Tensor, y: Tensor) -> Any:
+            return self.add(self.a(x), self.b(y))
+
+    x, y = tensor(batch((9, 3))), tensor(batch((9, 3), 1) * np.float32(50))
+    prepared = prepare_qat(Same(), (x, x))
+    assert [each.source[0] for each in (prepared.model.a, prepared.model.b)] == list(prepared.inputs)
+    prepared(x, y)
+    np.testing.assert_array_equal(convert(prepared)(x, y).array, prepared.eval()(x, y).detach().array)
+
+
 def test_ties_stay_tied() -> None:
     """Oracle: one parameter under two paths is one in the copy, and in what it becomes."""
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
