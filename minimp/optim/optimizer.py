@@ -14,6 +14,7 @@ from minimp.optim.onepass import bundles, update, update_one
 from minimp.optim.report import ParameterUpdate, UpdateReport
 from minimp.optim.states import pack_state, unpack_state
 from minimp.optim.storage import UPDATES
+from minimp.optim.telling import telling_of
 from minimp.optim.torch_states import to_torch
 from minimp.optim.work import Job, State, drop_idle, jobs_of
 from minimp.quiet import hush, speak
@@ -259,13 +260,14 @@ class Optimizer(ABC):
         if not (allow_scaled or getattr(self, "_step_supports_amp_scaling", False)):
             self._refuse_scaled(gradients)
         jobs = jobs_of(self, gradients)
-        token = hush()
-        try:
-            rows = self._carry_out(jobs)
-        finally:
-            speak(token)
-        self.last_update = UpdateReport(tuple(rows)) if self.measure_updates else None
-        self.steps_taken += 1
+        with telling_of(self):
+            token = hush()
+            try:
+                rows = self._carry_out(jobs)
+            finally:
+                speak(token)
+            self.last_update = UpdateReport(tuple(rows)) if self.measure_updates else None
+            self.steps_taken += 1
         return loss
 
     def _refuse_scaled(self, gradients: Mapping[Any, Any] | None) -> None:

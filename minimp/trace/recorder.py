@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import frexp, isfinite
 from threading import RLock, get_ident
 from time import perf_counter_ns
@@ -17,11 +17,13 @@ from minimp.quiet import hush, speak
 from minimp.scaler import LayerwiseScaler
 from minimp.tape import Array, Event, Node, Value
 from minimp.trace.choosing import Choice
-from minimp.trace.events import Link, OpError, Side, Span, TraceEvent
+from minimp.trace.events import Link, OpError, Side, TraceEvent
 from minimp.trace.identity import ByIdentity
+from minimp.trace.loops import Loops, carried_scale
+from minimp.trace.places import Here, OpInfo, Origin
 from minimp.trace.roundings import Roundings, watch_roundings
 from minimp.trace.shadow import Judged, Shadow
-from minimp.trace.sites import Modules, ModuleStack, user_line
+from minimp.trace.sites import Modules, user_line
 from minimp.trace.statistics import Stats, measure, moved, targets_of
 from minimp.trace.stores import Store
 from minimp.trace.updates import Updates
@@ -34,50 +36,7 @@ MOST_LINKS = 64
 """So many events at most are named that added to one gradient."""
 
 
-@dataclass(slots=True)
-class Origin:
-    """What made an array, and its statistics."""
-
-    number: int | None
-    stats: Stats | None
-
-
-@dataclass(slots=True)
-class OpInfo:
-    """What a gradient wants to know of its op's event."""
-
-    number: int
-    module: str
-    source: str
-    clean: bool
-
-
-class Here:
-    """Where one thread is: its module, its stage, and when its last event ended."""
-
-    def __init__(self, thread: int, recorder: Recorder) -> None:
-        self.thread = thread
-        self.stage, self.step, self.last = "", 0, recorder.clock()
-        self.began: list[tuple[str, str, int]] = []
-        self.recorder = recorder
-        self.modules = ModuleStack(recorder.names, self.enter, self.leave)
-
-    def enter(self, name: str, kind: str = "module") -> None:
-        """Take the time at which a module or stage begins."""
-        self.last = max(self.recorder.clock(), self.last)
-        self.began.append((kind, name, self.last))
-
-    def leave(self, name: str, kind: str = "module", end: int | None = None) -> None:
-        """Keep the time that it took, until now or until `end`."""
-        self.last = max(self.recorder.clock() if end is None else end, self.last)
-        while self.began:
-            what, which, start = self.began.pop()
-            if (what, which) == (kind, name):
-                self.recorder.store.add_span(Span(kind, name, start, self.last, self.thread))
-                return
-
-
-class Recorder:
+class Recorder(Loops):
     """Hears of ops, gradients, modules and stages, and writes them down.
 
     Args:
@@ -86,6 +45,10 @@ class Recorder:
         choice: of which ops.
         values: which values are kept.
         shadow: the float64 shadow, or None.
+
+    Attributes:
+        judge: called with each event after it was written down, and with what the engine told of it (None of
+            stages); what it raises comes out of the user's code.
     """
 
     def __init__(
@@ -101,6 +64,7 @@ class Recorder:
         self._here: dict[int, Here] = {}
         self._origins: ByIdentity[Origin] = ByIdentity()
         self._ops: ByIdentity[OpInfo] = ByIdentity()
+        self.judge: Callable[[TraceEvent, Event | None], None] | None = None
         self._given: ByIdentity[tuple[int, ...]] = ByIdentity()
 
     def clock(self, now: int | None = None) -> int:
@@ -169,10 +133,14 @@ class Recorder:
             node.accumulate, node.number, info.number if backward and info else None,
             here.last, end, here.thread, tuple(None if j is None else j.error for j in judged),
         )  # fmt: skip
+        if backward and (scale := carried_scale(node)) is not None:
+            made.facts["loss_scale"] = scale
         if not backward and node.recording:
             self._ops.put(node, OpInfo(number, module, source, clean))
-        self._keep(made, event.inputs, event.outputs, node.backend)
         here.last = end
+        self._keep(made, event.inputs, event.outputs, node.backend)
+        if self.judge is not None:
+            self.judge(made, event)
 
     def _wants(self, node: Node, module: str, here: Here) -> bool:
         if not self.statistics or node.backend.name == "shapes":
@@ -332,6 +300,15 @@ class Recorder:
         if name == "update_scale":
             here.step = 0
         self.roundings.forget()
+        if self.judge is not None:
+            self.judge(made, None)
+
+    def write_stage(self, event: TraceEvent) -> None:
+        """Write down a stage without arrays."""
+        self._count += 1
+        self.store.add(event, {})
+        if self.judge is not None:
+            self.judge(event, None)
 
     def _made_by_stage(self, step: Any, stage: str, path: str, tensor: Any, state: Any, wanted: bool) -> Side:
         array = tensor.array

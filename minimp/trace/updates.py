@@ -19,17 +19,27 @@ class Updates:
         if self._before is not None:
             optimizer.measure_updates = True
 
-    def end(self, optimizer: Any, state: Any, stage: str) -> dict[str, Any]:
-        """Return what was counted, parameter -> [elements, non-zero updates, swallowed ones]."""
-        if stage != "update" or self._before is None:
-            return {}
-        report, measured = optimizer.last_update, self._before
-        optimizer.measure_updates, self._before = measured, None
+    def counted(self, optimizer: Any) -> tuple[Any, ...]:
+        """Return a row for each parameter, and leave the optimizer's setting as it was."""
+        measured, self._before = self._before, None
+        if measured is None:
+            return ()
+        report, optimizer.measure_updates = optimizer.last_update, measured
         if not measured:
             optimizer.last_update = None
-        if state.skipped or report is None:
+        return () if report is None else tuple(report.rows)
+
+    def end(self, optimizer: Any, state: Any, stage: str) -> dict[str, Any]:
+        """Return what was counted, parameter -> [elements, non-zero updates, swallowed ones]."""
+        if stage != "update":
+            return {}
+        rows = self.counted(optimizer)
+        if state.skipped or not rows:
             return {}
         names = {id(parameter): name for name, parameter in state.parameters.items()}
-        rows = {names.get(id(row.param), f"parameter {i}"): [row.size, row.nonzero, row.swallowed]
-                for i, row in enumerate(report.rows)}  # fmt: skip
-        return {"updates": rows}
+        return {
+            "updates": {
+                names.get(id(row.param), f"parameter {i}"): [row.size, row.nonzero, row.swallowed]
+                for i, row in enumerate(rows)
+            }
+        }

@@ -10,7 +10,7 @@ from minimp import formats
 from minimp.errors import FormatError
 from minimp.trace.events import Side, TraceEvent
 from minimp.trace.questions.tables import number
-from minimp.trace.scales import scale_of, scales_by_step
+from minimp.trace.scales import carried, scale_of, scales_by_step
 
 __all__ = ["NonFinite", "first_nonfinite", "overflowed_by_scale"]
 
@@ -72,7 +72,7 @@ def overflowed_by_scale(events: Sequence[TraceEvent]) -> list[TraceEvent]:
     return [
         event
         for event in events
-        if event.phase == "backward" and event.overflowed and _finite_at(event, scales.get(event.step, 1.0))
+        if event.phase == "backward" and event.overflowed and _finite_at(event, carried(event, scales))
     ]
 
 

@@ -19,7 +19,7 @@ from minimp.errors import SettingError
 from minimp.formats import Format
 from minimp.trace.events import TraceEvent
 from minimp.trace.questions.tables import share
-from minimp.trace.scales import scales_by_step
+from minimp.trace.scales import carried, scales_by_step
 from minimp.trace.statistics import Cuts, Stats, cuts_of
 
 __all__ = ["Fate", "GradientScales", "ScaledGradients", "gradients_at_scales"]
@@ -174,7 +174,7 @@ def gradients_at_scales(
         found = [each for each in found if each[3].bits <= 16]
     for event, name, stats, form, lost in found:
         fmt = _target(form, into, stats)
-        power = _power(scales.get(event.step, 1.0))
+        power = _power(carried(event, scales))
         groups.setdefault((name, fmt), []).append((stats, power, lost))
     if not groups:
         hint = "record(shadow=True)" if source == "shadow" else "record a backward with statistics"
@@ -183,7 +183,8 @@ def gradients_at_scales(
     rows.sort(key=lambda row: -(row.powers() or (999, 0))[0])
     narrowest = max((row.format for row in rows), key=lambda fmt: fmt.smallest_subnormal)
     every = [part for (_, fmt), parts in groups.items() if fmt is narrowest for part in parts]
-    used = tuple(dict.fromkeys(scales.values()))
+    seen = (carried(event, scales) for event, *_ in found if "loss_scale" in event.facts)
+    used = tuple(dict.fromkeys([*scales.values(), *seen]))
     return GradientScales(tuple(rows), _joined("all", narrowest, every), used, source)
 
 
