@@ -205,8 +205,14 @@ def _checked(dtype: Any, granularity: str | None, group_size: int) -> _Way:
                 op="weight_only", help="leave it out, or take a plain format such as float8_e4m3fn",
             )  # fmt: skip
         return _Way(dtype, None, 0)
-    form = formats.get(dtype)
-    if form.bits > MOST_BITS or not (form.has_zero and form.signed):
+    try:
+        form = formats.get(dtype)
+    except FormatError as fault:
+        known = [each.name for each in formats.FORMATS.values() if _is_narrow(each)]
+        raise FormatError(
+            unknown_name("format of weights", str(dtype), (*known, *BLOCK_FORMATS)), op="weight_only"
+        ) from fault
+    if not _is_narrow(form):
         raise FormatError(
             f"expected a signed format of at most {MOST_BITS} bits, got {form.name}",
             op="weight_only", formats=[form.name],
@@ -216,6 +222,10 @@ def _checked(dtype: Any, granularity: str | None, group_size: int) -> _Way:
     if chosen not in GRANULARITIES:
         raise SettingError(unknown_name("granularity", chosen, GRANULARITIES), op="weight_only")
     return _Way(dtype, chosen, whole("group_size", group_size, "weight_only"))
+
+
+def _is_narrow(form: Format) -> bool:
+    return form.bits <= MOST_BITS and form.has_zero and form.signed
 
 
 def _is_block(name: str) -> bool:

@@ -26,7 +26,7 @@ REFUSALS: dict[str, tuple[tuple[str, ...], str]] = {
     "an unknown rounding": (("mlp", "--requantise", "fixed"), "unknown requantise 'fixed'"),
     "an unknown granularity": (("mlp", "--granularity", "channel"), "unknown granularity 'channel'"),
     "an unknown path": (("mlp", "--keep-float", "9"), "unknown module in --keep-float '9'"),
-    "an unknown format": (("mlp", "--mode", "weight-only", "--dtype", "int5"), "number format 'int5'"),
+    "an unknown format": (("mlp", "--mode", "weight-only", "--dtype", "int5"), "format of weights 'int5'"),
     "bits that are none": (("mlp", "--mode", "qat", "--bits", "8"), "--bits takes two whole numbers W,A"),
     "too many bits": (("mlp", "--mode", "qat", "--bits", "9,8"), "weights can have 2 to 8 bits, got 9"),
     "a rule without a symmetric form": (("mlp", "--rule", "torch-dynamic"), "unknown rule 'torch-dynamic'"),

@@ -144,7 +144,8 @@ def _product(backend: Any, x: Floats, weights: Any, affine: Affine, how: Arithme
     zeros = int(seen.zero_point), affine.zero_point
     sums = backend.integer_matmul(quantize(x, seen), weights.T, *zeros, accumulate=how.accumulate)
     y: Floats = sums.astype(np.float32)
-    y *= seen.scale * affine.scale
+    with np.errstate(over="ignore"):  # past float32's largest number it is infinite, as in floats
+        y *= seen.scale * affine.scale
     return y
 
 

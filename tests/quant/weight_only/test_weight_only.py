@@ -234,7 +234,7 @@ def test_refusals() -> None:
     for dtype in ("float16", "uint8", "e8m0"):
         with pytest.raises(FormatError, match="expected a signed format of at most 8 bits"):
             weight_only(model, dtype)
-    with pytest.raises(FormatError, match="unknown number format 'int3'"):
+    with pytest.raises(FormatError, match="unknown format of weights 'int3'"):
         weight_only(model, "int3")
     with pytest.raises(SettingError, match="unknown granularity 'per-tensor'; did you mean"):
         weight_only(model, granularity="per-tensor")
