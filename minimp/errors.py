@@ -35,6 +35,7 @@ __all__ = [
     "ScalerError",
     "SettingError",
     "ShapeError",
+    "plain",
     "unknown_name",
 ]
 
@@ -102,6 +103,16 @@ class CheckpointError(MinimpError, ValueError):
 
 class SettingError(MinimpError, ValueError):
     """An option or name that does not exist, or that cannot act here."""
+
+
+def plain(fault: MinimpError) -> str:
+    """Return what an error says, without the op before it and the help behind it.
+
+    >>> plain(SettingError("expected 1, got 2", op="choose", help="give 1"))
+    'expected 1, got 2'
+    """
+    head = str(fault).partition("\n  help: ")[0]
+    return head.removeprefix(f"{fault.op}: ") if fault.op else head
 
 
 MOST_LISTED = 64

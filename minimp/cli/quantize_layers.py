@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from minimp.evaluation import judging
 from minimp.nn import Module
+from minimp.quant.affine import Affine
 from minimp.quant.layer_reports import LayerReport, LayerRow, sqnr
 from minimp.quant.modules import FloatIsland, Quantize, QuantizedModule, QuantizedTable
 from minimp.quant.qtensor import QTensor
@@ -69,15 +70,16 @@ def layers_on_codes(made: Module, reference: Module, inputs: Any) -> list[Layer]
     found = _outputs(made, places, inputs)
     rows = []
     for path, module in _places(made):
-        affine = (module.quantize if isinstance(module, FloatIsland) else module).kept("")
+        affine = _numbers(module)
         error = float("nan")
         if path in wanted and path in found and wanted[path].shape == found[path].shape:
             error = sqnr([(wanted[path], found[path])])
         elif path.startswith("input "):
             x = np.asarray(inputs, np.float32)
+            assert affine is not None  # inputs that stay floats are no places
             error = sqnr([(x, QTensor.of(x, affine).dequantize())])
         before = sum(leaf.nbytes for leaf in _at(reference, path).parameters()) if path in places else 0
-        ends = float(affine.low), float(affine.high), float(affine.scale), int(affine.zero_point)
+        ends = _ends(affine)
         held = (before, _bytes_of_weights(module)) if before else (0, 0)
         rows.append(Layer(path, _kind(module), *ends, _stored(module), error, *held))
     return rows
@@ -133,6 +135,18 @@ def _hooked(hooks: dict[str, tuple[Module, Callable[..., None]]]) -> Iterator[No
     finally:
         for each in handles:
             each.remove()
+
+
+def _numbers(module: Any) -> Affine | None:
+    """Return the numbers of the codes that a module gives; None where it gives floats."""
+    given = module.quantize if isinstance(module, FloatIsland) else module
+    return given.kept("") if isinstance(given, QuantizedModule) else None
+
+
+def _ends(affine: Affine | None) -> tuple[float | None, float | None, float | None, int | None]:
+    if affine is None:
+        return None, None, None, None
+    return float(affine.low), float(affine.high), float(affine.scale), int(affine.zero_point)
 
 
 def _kind(module: Any) -> str:

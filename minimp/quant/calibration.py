@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.errors import DataError, MinimpError, SettingError
+from minimp.errors import DataError, MinimpError, SettingError, plain
 from minimp.evaluation import judging
 from minimp.nn.making import lifted
 from minimp.nn.module import Module
@@ -70,19 +70,22 @@ class Calibration:
     weights: dict[str, Observer] = field(default_factory=dict)
     _before: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
 
+    def observed(self, path: str) -> bool:
+        """Tell whether it is known what a module gives out."""
+        return path in self.outputs and self.outputs[path].batches > 0
+
     def affine(self, path: str) -> Affine:
         """Return the numbers for the codes that a module gives out.
 
         Raises:
             SettingError: no module of this path was observed.
         """
-        observer = self.outputs.get(path)
-        if observer is None or not observer.batches:
+        if not self.observed(path):
             raise SettingError(
                 f"'{path}' was never observed: it did not run in calibration", op="convert",
                 help="calibrate on inputs that reach it, or take it out of the model",
             )  # fmt: skip
-        return observer.affine()
+        return self.outputs[path].affine()
 
     def __str__(self) -> str:
         """Show a row for each observer: range, scale, zero point and error."""
@@ -275,8 +278,7 @@ def _telling(where: str) -> Iterator[None]:
     try:
         yield
     except MinimpError as fault:
-        text = str(fault).partition("\n")[0]
-        raise DataError(f"{where}: {text}", op=OP, help=fault.help) from fault
+        raise DataError(f"{where}: {plain(fault)}", op=OP, help=fault.help) from fault
 
 
 def _first_field(batch: Any) -> tuple[Any, ...]:

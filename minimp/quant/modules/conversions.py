@@ -16,7 +16,7 @@ from minimp.errors import SettingError
 from minimp.models.resnet import Mean, Sum
 from minimp.modes import no_grad
 from minimp.nn.module import Module
-from minimp.quant.affine import Affine, floats_of
+from minimp.quant.affine import floats_of
 from minimp.quant.fusion import ConvReLU1d, ConvReLU2d, LinearReLU
 from minimp.quant.modules.base import buffer_of
 from minimp.quant.modules.layers import (
@@ -68,13 +68,13 @@ class Place:
     Attributes:
         inputs: the numbers of the codes that come in, in order.
         output: those of what goes out: what was observed or the rule fixes, or of a module that keeps its
-            input's, these.
+            input's, these. Both may be None where what stays in floats gives and takes floats.
         weight: makes an observer for a weight.
         mode: how sums become codes.
     """
 
-    inputs: tuple[Affine, ...]
-    output: Affine
+    inputs: tuple[Any, ...]
+    output: Any
     weight: Callable[[], Observer]
     mode: str
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from minimp import functional
 from minimp.errors import FormatError, SettingError, unknown_name
 from minimp.modes import no_grad
+from minimp.nn import Identity
 from minimp.nn.making import lifted
 from minimp.nn.module import Module
 from minimp.policy import autocast
@@ -34,6 +36,8 @@ __all__ = [
 
 COMPUTES = ("float32", "float16")
 """What a module that stays in floats may compute in."""
+SINGLE = 4
+"""Bytes of a float32 number."""
 
 
 class QuantStub(Module):
@@ -159,34 +163,59 @@ class FloatIsland(QuantizedModule):
 
     Args:
         inner: the module; of ``"float16"`` a copy is taken.
-        output: the numbers of the codes that it gives.
+        output: the numbers of the codes that it gives; None: it gives floats, float32 where the module makes
+            16 bits.
         compute: ``"float32"``; or ``"float16"``: its weights are stored in float16, running statistics as
             they were, and it runs under ``autocast("float16")``, sums in the accumulation in force. What
             lies beyond 65504 becomes infinite there, and then the last code.
+        floats: which of its inputs come in floats, by their places; the others come in codes.
 
     Raises:
         SettingError: another `compute`, or a weight beyond what float16 holds.
+        FormatError: when called, with floats for codes or codes for floats.
     """
 
-    def __init__(self, inner: Module, output: Affine, compute: str = "float32") -> None:
+    def __init__(
+        self, inner: Module, output: Affine | None, compute: str = "float32", floats: Iterable[int] = ()
+    ) -> None:
         super().__init__()
         if compute not in COMPUTES:
             raise SettingError(unknown_name("compute", compute, COMPUTES), op="FloatIsland")
         self.compute = compute
-        inner = inner if compute == "float32" else _in_float16(inner)
-        self.dequantize, self.inner, self.quantize = DeQuantize(), inner, Quantize(output)
+        self.dequantize = DeQuantize()
+        self.inner = inner if compute == "float32" else _in_float16(inner)
+        self.end(floats, output)
 
-    def forward(self, *inputs: Any) -> QTensor:
-        """Return the codes of what the module makes of floats."""
+    def end(self, floats: Iterable[int], output: Affine | None) -> None:
+        """Say anew what it takes and gives, see above."""
+        self.floats = tuple(floats)
+        self.quantize = Identity() if output is None else Quantize(output)
+
+    def forward(self, *inputs: Any) -> QTensor | Tensor:
+        """Return what the module makes of floats, in codes or in floats."""
+        taken = [self._floats(i, x) for i, x in enumerate(inputs)]
         half = self.compute == "float16"
         with no_grad(), autocast("float16", cache="none") if half else nullcontext():
-            made = self.inner(*map(self.dequantize, inputs))
-        codes: QTensor = self.quantize(made)
-        return codes
+            made = self.inner(*taken)
+        if isinstance(self.quantize, Quantize):
+            codes: QTensor = self.quantize(made)
+            return codes
+        floats: Tensor = made if made.dtype.itemsize >= SINGLE else made.float()
+        return floats
+
+    def _floats(self, index: int, x: Any) -> Any:
+        if index not in self.floats:
+            return self.dequantize(x)
+        if isinstance(x, QTensor):
+            raise FormatError(
+                f"{self.label} takes floats as input {index}, got codes", op="FloatIsland",
+                help="calibrate and convert the model anew, as it runs now",
+            )  # fmt: skip
+        return x
 
     def extra_repr(self) -> str:
-        """Show what it computes in."""
-        return f"compute={self.compute}"
+        """Show what it computes in, and which inputs are floats."""
+        return f"compute={self.compute}" + (f", floats={self.floats}" if self.floats else "")
 
 
 def _in_float16(inner: Module) -> Module:

@@ -15,7 +15,7 @@ from minimp.quant.onnx_export.graph import Codes, Graph
 from minimp.quant.onnx_export.tracing import Site, array_of
 from minimp.tensors import tensor
 
-__all__ = ["constant_pad", "flatten", "looked_up", "move", "table", "zero_pad"]
+__all__ = ["constant_pad", "flatten", "joined", "looked_up", "move", "table", "zero_pad"]
 
 
 def _same_scale(graph: Graph, site: Site) -> Codes:
@@ -27,18 +27,16 @@ def _same_scale(graph: Graph, site: Site) -> Codes:
 
 def flatten(graph: Graph, module: Any, site: Site) -> None:
     """Flatten of codes, or Reshape where other axes are joined than all but the first."""
-    before, ndim = _same_scale(graph, site), len(site.inputs[0].shape)
+    joined(graph, module, site, _same_scale(graph, site).name, f"{site.name}/codes")
+
+
+def joined(graph: Graph, module: Any, site: Site, source: str, output: str) -> str:
+    """Return what a Flatten makes of codes or numbers."""
+    ndim = len(site.inputs[0].shape)
     first, last = (each % max(ndim, 1) for each in (module.start_dim, module.end_dim))
     if (first, last) == (1, ndim - 1):
-        graph.node("Flatten", [before.name], f"{site.name}/codes", axis=1)
-    else:
-        _reshape(
-            graph,
-            site,
-            before.name,
-            f"{site.name}/codes",
-            [0] * first + [-1, *site.output.shape[first + 1 :]],
-        )
+        return graph.node("Flatten", [source], output, axis=1)
+    return _reshape(graph, site, source, output, [0] * first + [-1, *site.output.shape[first + 1 :]])
 
 
 def _reshape(graph: Graph, site: Site, source: str, output: str, shape: list[int]) -> str:

@@ -10,7 +10,8 @@ from minimp import nn
 from minimp.errors import SettingError
 from minimp.nn.module import Module
 from minimp.quant.onnx_export.graph import Graph
-from minimp.quant.onnx_export.pools import numbers
+from minimp.quant.onnx_export.moving import joined
+from minimp.quant.onnx_export.pools import largest, mean, numbers
 from minimp.quant.onnx_export.qdq import Writer
 from minimp.quant.onnx_export.tracing import Site, array_of
 
@@ -59,6 +60,27 @@ def _convolution(graph: Graph, module: Any, site: Site) -> None:
     graph.put_floats(site.output, y)
 
 
+def _flatten(graph: Graph, module: Any, site: Site) -> None:
+    """Flatten or Reshape."""
+    x, name = graph.floats(site.inputs[0]), graph.result_name(site, "floats")
+    graph.put_floats(site.output, joined(graph, module, site, x, name))
+
+
+def _max_pool(graph: Graph, module: Any, site: Site) -> None:
+    """MaxPool."""
+    x, name = graph.floats(site.inputs[0]), graph.result_name(site, "floats")
+    window = (module.kernel_size, module.stride, module.padding, module.dilation)
+    graph.put_floats(site.output, largest(graph, site, x, module.axes, window, name))
+
+
+def _avg_pool(graph: Graph, module: Any, site: Site) -> None:
+    """AveragePool, what is counted as in torch."""
+    x, name = graph.floats(site.inputs[0]), graph.result_name(site, "floats")
+    window = (module.kernel_size, module.stride, module.padding)
+    counted = bool(module.count_include_pad)
+    graph.put_floats(site.output, mean(graph, site, x, module.axes, window, counted, name))
+
+
 FLOATS: Mapping[type[Module], Writer] = MappingProxyType(
     {
         nn.Linear: _linear,
@@ -69,6 +91,9 @@ FLOATS: Mapping[type[Module], Writer] = MappingProxyType(
         nn.Softplus: _plain("Softplus"),
         nn.Softmax: _plain("Softmax", ("axis", "dim")),
         nn.LogSoftmax: _plain("LogSoftmax", ("axis", "dim")),
+        nn.Flatten: _flatten,
+        **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), _max_pool),
+        **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), _avg_pool),
     }
 )
 """Class of a float module -> what adds its nodes."""

@@ -13,7 +13,7 @@ from minimp.errors import SettingError
 from minimp.quant.onnx_export.graph import Graph
 from minimp.quant.onnx_export.tracing import Site
 
-__all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "max_pool", "numbers"]
+__all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "largest", "max_pool", "mean", "numbers"]
 
 MOST_STEPS = 2**24 // 255
 """Elements of a window whose sum of steps float32 holds exactly."""
@@ -46,16 +46,21 @@ def _ends(site: Site, kernel: list[int], stride: list[int], padding: list[int], 
 
 def max_pool(graph: Graph, module: Any, site: Site) -> None:
     """MaxPool of numbers, between a DequantizeLinear and a QuantizeLinear of one scale."""
-    axes = module.axes
+    x = graph.values(site.inputs[0])
+    y = largest(graph, site, x, module.axes, module.window[:4], f"{site.name}/largest")
+    graph.back(y, site, graph.codes(site.inputs[0]))
+
+
+def largest(graph: Graph, site: Site, x: str, axes: int, window: Sequence[Any], output: str) -> str:
+    """Return the largest of windows of numbers; `window` is kernel, stride, padding and dilation."""
     kernel, stride, padding, dilation = (
-        numbers(module.window[0] if each is None else each, axes) for each in module.window[:4]
+        numbers(window[0] if each is None else each, axes) for each in window
     )
     ends = _ends(site, kernel, stride, padding, dilation)
-    y = graph.node(
-        "MaxPool", [graph.values(site.inputs[0])], f"{site.name}/largest", kernel_shape=kernel,
-        strides=stride, dilations=dilation, pads=[*padding, *ends],
-    )  # fmt: skip
-    graph.back(y, site, graph.codes(site.inputs[0]))
+    pads = [*padding, *ends]
+    return graph.node(
+        "MaxPool", [x], output, kernel_shape=kernel, strides=stride, dilations=dilation, pads=pads
+    )
 
 
 def avg_pool(graph: Graph, module: Any, site: Site) -> None:
@@ -64,23 +69,27 @@ def avg_pool(graph: Graph, module: Any, site: Site) -> None:
     Where windows reach beyond padding that counts, by ceil_mode, it is made by Pad, so that what is beyond
     does not count, as in torch.
     """
-    axes, counted = module.axes, module.window[4]
-    kernel, stride, pads = (
-        numbers(module.window[0] if each is None else each, axes) for each in module.window[:3]
-    )
-    _check_window(site, kernel)
+    window, x = module.window, graph.steps(site.inputs[0])
+    _check_window(site, numbers(window[0], module.axes))
+    y = mean(graph, site, x, module.axes, window[:3], window[4], f"{site.name}/mean")
+    graph.requantize(_rounded(graph, module, site, y), site)
+
+
+def mean(
+    graph: Graph, site: Site, x: str, axes: int, window: Sequence[Any], counted: bool, output: str
+) -> str:
+    """Return the means of windows; `window` is kernel, stride and padding, which may count."""
+    kernel, stride, pads = (numbers(window[0] if each is None else each, axes) for each in window)
     ends = _ends(site, kernel, stride, pads, [1] * axes)
-    x = graph.steps(site.inputs[0])
     beyond = ends != pads
     if counted and any(pads) and beyond:
         sides = graph.constant(f"{site.path}.padding", np.array([0, 0, *pads, 0, 0, *pads], np.int64))
         x = graph.node("Pad", [x, sides], f"{site.name}/padded")
         ends, pads = [end - pad for end, pad in zip(ends, pads, strict=True)], [0] * axes
-    y = graph.node(
-        "AveragePool", [x], f"{site.name}/mean", kernel_shape=kernel, strides=stride, pads=[*pads, *ends],
+    return graph.node(
+        "AveragePool", [x], output, kernel_shape=kernel, strides=stride, pads=[*pads, *ends],
         count_include_pad=int(counted and not beyond),
     )  # fmt: skip
-    graph.requantize(_rounded(graph, module, site, y), site)
 
 
 def adaptive_avg_pool(graph: Graph, module: Any, site: Site) -> None:

@@ -42,7 +42,8 @@ class Twin(Module):
     """What stands in a prepared model where a module of the float model stood.
 
     Attributes:
-        activation_post_process: what the output goes through (torch's name): a FakeQuantize.
+        activation_post_process: what the output goes through (torch's name): a FakeQuantize, or an Identity
+            where it stays in floats.
     """
 
     activation_post_process: Module

@@ -12,7 +12,7 @@ from minimp.nn.making import lifted
 from minimp.nn.module import Module
 from minimp.quant.calibration import Calibrated, Calibration
 from minimp.quant.fusion.flow import follow
-from minimp.quant.observers import GivenObserver, Observer
+from minimp.quant.observers import GivenObserver, MinMaxObserver, Observer
 from minimp.quant.qat.fake_quantize import FakeQuantize
 from minimp.quant.qat.layers import Twin, Weighted
 from minimp.quant.qat.reports import QATReport
@@ -26,13 +26,14 @@ class PreparedModel(Calibrated):
     Made by :func:`minimp.quant.qat.prepare_qat`; ``convert(model)`` makes the integer model of it.
 
     Attributes:
-        inputs: a FakeQuantize for each floating input; none where the model has a QuantStub.
+        inputs: a FakeQuantize for each floating input, an Identity for one that only modules in floats take;
+            none where the model has a QuantStub.
         model: the model, a twin in the place of each module that rounds.
         report: what is rounded where.
     """
 
     def __init__(
-        self, inputs: Iterable[FakeQuantize], model: Module, example: tuple[Any, ...],
+        self, inputs: Iterable[Module], model: Module, example: tuple[Any, ...],
         keep_float: Mapping[str, str], report: QATReport,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -63,7 +64,7 @@ class PreparedModel(Calibrated):
         model = self.to_float()
         made = Calibration(
             follow(model, tuple(map(lifted, self.example)), "convert"),
-            [_given(each) for each in self.inputs],
+            [_given(each) if isinstance(each, FakeQuantize) else MinMaxObserver() for each in self.inputs],
             {path: _given(each.activation_post_process) for path, each in self._twins(FakeQuantize)},
         )
         made.weights = {

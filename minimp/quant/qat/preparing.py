@@ -35,7 +35,7 @@ from minimp.quant.qat.kinds import LAYERS
 from minimp.quant.qat.layers import Twin, Weighted
 from minimp.quant.qat.places import RoundedAgain, RoundedOutput
 from minimp.quant.qat.prepared import PreparedModel
-from minimp.quant.qat.reports import PreparedRow, QATReport
+from minimp.quant.qat.reports import FLOATS, PreparedRow, QATReport
 from minimp.quant.static import Walk, walked
 
 __all__ = ["AVERAGING", "GRANULARITIES", "prepare_qat"]
@@ -106,7 +106,7 @@ def prepare_qat(
         granularity: ``"per-channel"``, a scale for each output channel of a weight; or ``"per-tensor"``.
         averaging_constant: c in m <- m + c (new - m) of the ranges of activations.
         keep_float: what stays in floats, as for :func:`minimp.quant.convert`; only the output of such a
-            module is rounded.
+            module is rounded, and not where only others of them take it.
 
     Raises:
         SettingError: a model that is prepared or on codes already; a layer without an integer form, which is
@@ -164,11 +164,15 @@ class _Builder:
 
     def prepared(self, inputs: tuple[Any, ...], kept: Mapping[str, str]) -> PreparedModel:
         """Return the whole, in training mode."""
-        rounded = []
+        rounded: list[Module] = []
         for i, each in enumerate(self.walk.flow.calls[0].inputs if not self.walk.stubs else ()):
-            rounded.append(self.widths.of_activation(f"input {i}"))
-            self.origins[id(each.array)] = rounded[-1]
-            self.rows.append(PreparedRow((f"input {i}",), "", "", self._codes(rounded[-1])))
+            if id(each.array) in self.walk.floats:
+                rounded.append(Identity())
+                continue
+            rounding = self.widths.of_activation(f"input {i}")
+            rounded.append(rounding)
+            self.origins[id(each.array)] = rounding
+            self.rows.append(PreparedRow((f"input {i}",), "", "", self._codes(rounding)))
         for call in self.walk.sites:
             path = self.walk.flow.paths[id(call.module)][0]
             if path in self.walk.made:
@@ -185,31 +189,33 @@ class _Builder:
             if isinstance(call.module, AVERAGING) and source is not None:
                 self._again(path, call.module, source)
         else:
-            given = self._output(path, call.module, source)
+            floats = any(id(each.array) in self.walk.floats for each in call.outputs)
+            given = self._output(path, call.module, source, floats)
         if given is not None:
             self.origins.update({id(each.array): given for each in call.outputs})
 
-    def _output(self, path: str, module: Module, source: FakeQuantize | None) -> FakeQuantize:
-        """Put what rounds its output in the place of a module."""
+    def _output(
+        self, path: str, module: Module, source: FakeQuantize | None, floats: bool
+    ) -> FakeQuantize | None:
+        """Put what rounds its output in the place of a module; None where its output stays floats."""
         if id(module) in self.made:
             found = self.made[id(module)].activation_post_process
-            assert isinstance(found, FakeQuantize)
-            return found
-        kind = None if path in self.walk.keep else type(module)
-        output = self.widths.of_activation(f"the output of '{path}'", kind)
+            return found if isinstance(found, FakeQuantize) else None
+        output = None if floats else self.widths.of_activation(f"the output of '{path}'", type(module))
         paths = self.groups.get(path, (path,))
         parts = _flat([self.model.get_submodule(each) if each else self.model for each in paths])
         layer = LAYERS.get(tuple(type(each) for each in parts))
         if layer is None:
             own = self.model.get_submodule(path) if path else self.model
-            self._put(module, RoundedOutput(own, output), paths, "")
+            if output is not None:
+                self._put(module, RoundedOutput(own, output), paths, "")
             return output
         fake_quant: Any = Identity()
         sources: tuple[FakeQuantize, ...] = ()
         if path not in self.walk.keep and source is not None:
             fake_quant = self.widths.of_weight(parts[0], f"the weight of '{path}'")
             sources = (source,)
-        twin = layer.of(parts, fake_quant, output, sources)
+        twin = layer.of(parts, fake_quant, output or Identity(), sources)
         weight = "" if isinstance(fake_quant, Identity) else self._codes(fake_quant)
         self._put(module, twin, paths, weight)
         return output
@@ -239,7 +245,8 @@ class _Builder:
         if isinstance(twin, RoundedAgain):
             shown = "as " + twin.source[0].where.removeprefix("the output of ")
         else:
-            shown = self._codes(twin.activation_post_process)
+            output = twin.activation_post_process
+            shown = self._codes(output) if isinstance(output, FakeQuantize) else FLOATS
         kind = type(twin).__name__ if isinstance(twin, Weighted) else type(twin.to_float()).__name__
         self.rows.append(PreparedRow(paths, kind, weight, shown))
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from minimp.quant.fusion.reports import fit, shown_path
 
-__all__ = ["PreparedRow", "QATReport"]
+__all__ = ["FLOATS", "PreparedRow", "QATReport"]
+
+FLOATS = "floats"
+"""What stands for codes where an output stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class PreparedRow:
         kind: the class of what stands there now; "" for an input.
         weight: the codes of the weight, such as "int8, 16 scales"; "" where there is none, or it stays in
             floats.
-        output: the codes of the output, such as "uint8", or whose they are: "as 'conv1'".
+        output: the codes of the output, such as "uint8", or whose they are: "as 'conv1'"; "floats" where it
+            is not rounded.
     """
 
     paths: tuple[str, ...]
@@ -47,8 +51,8 @@ class QATReport:
     def __str__(self) -> str:
         """Show a table within 100 columns."""
         weights = sum(1 for each in self.rows if each.weight)
-        outputs = sum(1 for each in self.rows if not each.output.startswith("as "))
-        again = len(self.rows) - outputs
+        again = sum(1 for each in self.rows if each.output.startswith("as "))
+        outputs = sum(1 for each in self.rows if each.output != FLOATS) - again
         lines = [
             f"fake quantisation of {weights} weights and {outputs} activations"
             + (f"; {again} rounded again by the scale of another" if again else ""),

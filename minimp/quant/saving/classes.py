@@ -118,7 +118,7 @@ _OF_TWO = "relu mode a_codes b_codes codes"
 
 CODES: Mapping[type[Module], str] = MappingProxyType(
     {
-        static.StaticModel: "", modules.FloatIsland: "compute", modules.Quantize: "codes",
+        static.StaticModel: "", modules.FloatIsland: "compute floats", modules.Quantize: "codes",
         modules.DeQuantize: "", modules.QuantizedLinear: _LAYER,
         modules.QuantizedConv1d: _CONVOLUTION, modules.QuantizedConv2d: _CONVOLUTION,
         modules.QuantizedConvTranspose1d: f"{_CONVOLUTION} output_padding",

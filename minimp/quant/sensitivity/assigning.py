@@ -55,8 +55,9 @@ def assign(
     - ``loss`` or ``sqnr_db``: each step is tried with all those before it, and taken back where the budget
       would be broken, until no step is left.
 
-    It is not the optimum, which would cost 3^N measurements. Between modules there are codes in any case:
-    what a layer in floats gives is rounded to its codes.
+    It is not the optimum, which would cost 3^N measurements. Next to a module on codes there are codes: what
+    a layer in floats takes from it and gives to it is rounded; between layers in floats nothing is
+    (:mod:`minimp.quant.islands`).
 
     Args:
         model: the float model that was calibrated; it stays as it is.
@@ -95,7 +96,7 @@ def assign(
     trials = _Trials(bench, batches, chosen, allowed, progress)
     widest = {path: options[0] for path, options in trials.options.items()}
     base = convert(model, calibration, **(settings | {"keep_float": kept | widest}))
-    trials.rest = bytes_of(base) - sum(trials.bytes_at(path, each) for path, each in widest.items())
+    trials.rest = bytes_of(base) - trials.size(widest)
     budget.floor(bytes_of(model), scored(chosen, outputs, batches, OP))
     _check_reachable(budget, trials, widest)
     choice = (_small_enough if bytes_ratio is not None else _good_enough)(budget, trials, widest)
@@ -150,7 +151,8 @@ class _Trials:
 
     def size(self, choice: Mapping[str, str]) -> int:
         """Return the bytes of the converted model."""
-        return self.rest + sum(self.bytes_at(*each) for each in choice.items())
+        held = sum(self.bytes_at(*each) for each in choice.items())
+        return self.rest + held - self.bench.bytes_spared(choice)
 
     def run(self, choices: Mapping[Any, Choice]) -> dict[Any, Measured]:
         """Measure assignments."""
@@ -215,7 +217,7 @@ def _check_reachable(budget: Budget, trials: _Trials, widest: Choice) -> None:
     if not budget.kept(size, base):
         raise SettingError(
             f"no assignment keeps {budget}: {budget.reached(size, base)} can be reached at best", op=OP,
-            help="ask for less; what layers give is rounded to codes in any assignment"
+            help="ask for less; what modules without a choice give is rounded to codes in any assignment"
             if not budget.of_bytes else "ask for more bytes, or allow smaller formats",
         )  # fmt: skip
 

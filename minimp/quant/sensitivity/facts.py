@@ -104,14 +104,15 @@ def weight_facts(site: Site) -> WeightFacts | None:
 
 
 def activation_facts(bench: Bench, batches: list[Batch], op: str) -> dict[str, ActivationFacts]:
-    """Look at the result of each site, as the float model gives it."""
-    seen = {path: _Seen(site) for path, site in bench.sites.items()}
+    """Look at the result of each site that gives codes, as the float model gives it."""
+    floats = bench.floating({})
+    seen = {path: _Seen(site) for path, site in bench.sites.items() if floats.isdisjoint(site.gives)}
     bench.set_forms({})
     with no_grad():
         for batch in batches:
             output_of(bench, batch, op)
-            for path, site in bench.sites.items():
-                seen[path].add(array_of(site.spot.seen))
+            for path, each in seen.items():
+                each.add(array_of(bench.sites[path].spot.seen))
     return {path: each.facts() for path, each in seen.items()}
 
 
@@ -119,6 +120,7 @@ class _Seen:
     """Counts of codes and ranges of channels, while batches go by."""
 
     def __init__(self, site: Site) -> None:
+        assert site.output is not None  # it gives codes
         self.site, self.affine = site, site.output
         self.counts = np.zeros(site.output.quant_max - site.output.quant_min + 1, np.int64)
         self.peaks: Array = np.zeros(0)

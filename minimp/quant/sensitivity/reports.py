@@ -40,7 +40,7 @@ class SensitivityRow:
         without: with all but this one on codes, as ``keep_float=[path]`` has it; None where it cannot stay.
         inherited_db: how exactly its own result comes out of it in floats, those before being on codes.
         weight_facts: what its weights' codes look like; None where it has none.
-        activation_facts: what its result's codes look like.
+        activation_facts: what its result's codes look like; None where it gives floats.
     """
 
     path: str
@@ -52,7 +52,7 @@ class SensitivityRow:
     without: Measured | None
     inherited_db: float
     weight_facts: WeightFacts | None
-    activation_facts: ActivationFacts
+    activation_facts: ActivationFacts | None
 
     @property
     def made_db(self) -> float:
@@ -107,6 +107,8 @@ class SensitivityReport:
         The noise of a place is what it makes in the model's output alone, its weights and its result each for
         itself: 10^(-SQNR/10) of the output's power.
 
+        What stays in floats of 16 bits is not codes, and not named.
+
         Args:
             share: of the noise of all places; those with so much are named, and the worst in any case.
                 Nothing is named where nothing is lost.
@@ -120,7 +122,7 @@ class SensitivityReport:
             (row, part, measured.sqnr_db)
             for row in self.rows
             for part, measured in (("weights", row.weights), ("activations", row.activations))
-            if measured is not None and measured.sqnr_db < math.inf
+            if measured is not None and measured.sqnr_db < math.inf and _facts(row, part) is not None
         ]
         parts.sort(key=lambda each: each[2])
         least = parts[0][2] if parts else 0.0
@@ -188,9 +190,13 @@ class SensitivityReport:
         return lines
 
 
+def _facts(row: SensitivityRow, part: str) -> ActivationFacts | WeightFacts | None:
+    return row.activation_facts if part == "activations" else row.weight_facts
+
+
 def _blame(row: SensitivityRow, part: str, sqnr_db: float, share: float) -> Blame:
-    facts = row.activation_facts if part == "activations" else row.weight_facts
-    assert facts is not None  # weights that were measured were looked at
+    facts = _facts(row, part)
+    assert facts is not None
     cause, words = cause_of(facts)
     return Blame(row.path, part, share, sqnr_db, cause.name, words, cause.step)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from minimp.errors import MinimpError, SettingError
+from minimp.errors import MinimpError, SettingError, plain
 from minimp.nn.module import Module
 from minimp.quant.calibration import Calibrated, Calibration
 from minimp.quant.observers import Observer
@@ -44,14 +44,15 @@ def sweep(
 ) -> SensitivityReport:  # fmt: skip
     """Return what each place where numbers become codes costs the model, in dB and in a figure of merit.
 
-    A place is a module that is converted, or an input of the model. Three ways of looking at it:
+    A place is a module that is converted or kept in floats, or an input of the model; not where floats pass
+    between what is kept (:mod:`minimp.quant.islands`). Three ways of looking at it:
 
     - **alone**: this one quantised, the rest in floats: its weights, its result, and both. These are floats
       that imitate codes (:mod:`minimp.quant.sensitivity.spots`).
     - **up to here**: this one and all that run before it: the integer layers themselves. The last row's
       figures are those of what :func:`~minimp.quant.static.convert` returns, to the bit.
     - **without**: all but this one: the figures of ``convert(..., keep_float=[path])``, also to the bit. What
-      the module gives are codes there, too, since others take them.
+      the module gives are codes there, too, where others take them.
 
     The noise in a module's own result has two parts: made here, as it is alone; and inherited, what comes
     through it, left in floats, from all that run before.
@@ -88,7 +89,7 @@ def sweep(
     tick = _ticking(progress, forwards)
     found = measure(bench, batches, configs, chosen, OP, tick)
     activations = activation_facts(bench, batches, OP)
-    rows = tuple(_row(bench, path, found, activations[path]) for path in bench.sites)
+    rows = tuple(_row(bench, path, found, activations.get(path)) for path in bench.sites)
     damage: dict[str, Measured] = {}
     if by_damage:
         order = [row.path for row in sorted(rows, key=lambda row: row.both.sqnr_db)]
@@ -115,9 +116,8 @@ def walk_of(model: Module, calibration: Calibration, op: str, **settings: Any) -
     try:
         return walked(model, calibration, **settings)
     except MinimpError as fault:
-        text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
         rest: Any = {"shapes": fault.shapes, "formats": fault.formats, "help": fault.help}
-        raise type(fault)(text, op=op, **rest) from fault
+        raise type(fault)(plain(fault), op=op, **rest) from fault
 
 
 def _configs(bench: Bench) -> dict[Any, Config]:

@@ -151,10 +151,31 @@ def test_an_island_in_floats(tmp_path: Path) -> None:
     export_onnx(made, tmp_path / "m.onnx", x[:2])
     found = verify(tmp_path / "m.onnx", made, x)
     assert found.ok
-    assert {each.name for each in found} >= {"model.1.inner", "model.2.quantize", "model.2.inner"}
+    assert {each.name for each in found} >= {"model.1.inner", "model.2.inner", "model.3"}
+    assert [each.name for each in found if not each.codes][-3:] == [
+        "model.1.inner",
+        "model.2.inner",
+        "model.3",
+    ]
     made.model[1].compute = "float16"
     with pytest.raises(SettingError, match=r"'model.1' computes in float16"):
         export_onnx(made, tmp_path / "m.onnx", x[:2])
+
+
+def test_floats_between_islands(tmp_path: Path) -> None:
+    """Oracle: the float model, which all layers in floats are: pools, and axes joined, too."""
+    layers = [
+        nn.Conv2d(2, 3, 3), nn.MaxPool2d(2, 1, 1, ceil_mode=True), nn.AvgPool2d(2, 2, 1, ceil_mode=True),
+        nn.Flatten(2), nn.Conv1d(3, 4, 2), nn.AvgPool1d(2), nn.MaxPool1d(2, 1), nn.Dropout(), nn.Flatten(),
+        nn.Linear(16, 3),
+    ]  # fmt: skip
+    model, x = nn.Sequential(*layers).eval(), random(8, 2, 7, 5)
+    made = convert(model, calibrate(model, [x]), keep_float=["0", "4", "9"])
+    export_onnx(made, tmp_path / "m.onnx", x[:2])
+    found = verify(tmp_path / "m.onnx", made, x)
+    assert not any(each.codes for each in found)
+    assert max(each.largest for each in found) < 1e-5
+    assert len(found) == 9
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -111,11 +111,15 @@ def codes_of_floats(prepared: PreparedModel, x: Array) -> dict[str, Array]:
 
         return hook
 
-    hooks = [each.register_forward_hook(note(f"input {i}", each)) for i, each in enumerate(prepared.inputs)]
+    hooks = [
+        each.register_forward_hook(note(f"input {i}", each))
+        for i, each in enumerate(prepared.inputs)
+        if isinstance(each, FakeQuantize)
+    ]
     for path, each in prepared.model.named_modules():
         found = each.source[0] if isinstance(each, RoundedAgain) else None
         found = found or getattr(each, "activation_post_process", None)
-        if found is not None:
+        if isinstance(found, FakeQuantize):
             hooks.append(each.register_forward_hook(note(path, found)))
     prepared.eval()(tensor(x))
     for handle in hooks:

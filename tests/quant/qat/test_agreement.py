@@ -155,3 +155,25 @@ def test_what_stays_in_floats() -> None:
         islands = [path for path, each in made.model.named_modules() if type(each).__name__ == "FloatIsland"]
         assert islands == [next(iter(kept))]
         agrees(prepared, made, batch((64, 6), seed=1))
+
+
+def test_floats_between_what_stays_in_floats() -> None:
+    """Oracle: the prepared model: nothing is rounded from the input to the third layer, nor behind the last.
+
+    All in floats is the float model, to the bit.
+    """
+    manual_seed(5)
+    model = nn.Sequential(
+        nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU6(), nn.Linear(4, 8),
+        nn.Unflatten(1, (2, 4)), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+    x = batch((64, 6))
+    prepared = trained(copy.deepcopy(model), x, keep_float=["0", "3", "9"])
+    shown = {row.paths[0]: row.output for row in prepared.report}
+    assert shown == {"0": "floats", "3": "uint8", "4": "uint8", "5": "uint8", "7": "as '5'", "9": "floats"}
+    assert "fake quantisation of 1 weights and 3 activations; 1 rounded again" in str(prepared.report)
+    agrees(prepared, convert(prepared), batch((64, 6), seed=1))
+    every = trained(copy.deepcopy(model), x, keep_float=["0", "3", "4", "5", "9"])
+    y = convert(every)(tensor(x))
+    np.testing.assert_array_equal(y.array, every.eval()(tensor(x)).array)
+    np.testing.assert_array_equal(y.array, every.to_float()(tensor(x)).array)

@@ -172,7 +172,7 @@ def test_marks_say_where_codes_are() -> None:
 
 
 def test_a_layer_in_floats_between_codes() -> None:
-    """Oracle: the layer on what is read back, quantised again; and one without an integer form."""
+    """Oracle: the layers on what is read back, quantised again; floats between them."""
     rng = np.random.default_rng(1)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Linear(5, 3))
     x = rng.normal(size=(20, 4)).astype(np.float32)
@@ -181,9 +181,9 @@ def test_a_layer_in_floats_between_codes() -> None:
     assert [type(each).__name__ for each in made.model] == [
         "QuantizedLinear", "FloatIsland", "FloatIsland", "QuantizedLinear",
     ]  # fmt: skip
-    between = made.model[:2](made.quantize[0](x))
-    behind = made.model[2](between)
-    its = QTensor.of(model[2](tensor(between.dequantize())), calibration.affine("2"))
+    before = made.model[0](made.quantize[0](x))
+    behind = made.model[1:3](before)
+    its = QTensor.of(model[1:3](tensor(before.dequantize())), calibration.affine("2"))
     np.testing.assert_array_equal(behind.codes, its.codes)
     assert isinstance(made.model[1], FloatIsland)
 

@@ -212,7 +212,7 @@ def test_a_float_between_is_noticed(mode: str, monkeypatch: pytest.MonkeyPatch) 
     except_for(monkeypatch, OF_SCALES | TO_CODES)
     found = rounding_modules(net, x)
     assert found
-    assert all(path.startswith("tanh.") for path in found)
+    assert all(path.startswith("tanh.") for path in found), found
     net, _, x = converted("images", mode)
     monkeypatch.setattr(integer_pointwise, "integer_softmax", by_floats)
     assert rounding_modules(net, x) == {"down.1", "end.2"}
