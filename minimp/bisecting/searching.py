@@ -199,7 +199,7 @@ class _Search:
 
         self.fewest = ddmin(wanted, enough)
         self.minimal = True
-        self.fewest, _ = smaller(wanted, self.fewest, enough, MOST_SMALLER)
+        self.fewest, _ = smaller(wanted, self.fewest, enough, min(len(wanted), MOST_SMALLER))
 
     def candidates(self) -> dict[str, int]:
         """Return op -> calls, of the ops that computed in 16 bits and that a policy can rule."""
