@@ -24,7 +24,7 @@ from minimp.quant.fusion.channels import (
 )
 from minimp.quant.fusion.flow import follow
 from minimp.quant.fusion.folding import overflow, parameter, values
-from minimp.quant.fusion.fusing import held_to
+from minimp.quant.fusion.fusing import check_tolerance, held_to
 from minimp.quant.fusion.pairs import LayerPair, layer_pairs
 from minimp.quant.fusion.reports import ScalingReport, ScalingRow
 
@@ -108,16 +108,17 @@ def rescale_channels(
             each channel; and as :func:`equalize`.
     """
     rng = np.random.default_rng(whole("seed", seed, "rescale_channels", least=0))
+    given = dict(factors) if isinstance(factors, Mapping) else None
+    top = 0 if given is not None else whole("factors", factors, "rescale_channels")
 
     def chosen(pair: LayerPair) -> Any:
-        if isinstance(factors, int):
-            top = whole("factors", factors, "rescale_channels")
+        if given is None:
             return 2.0 ** rng.integers(-top, top, size=pair.channels, endpoint=True)
-        return factors.get(pair.first, 1.0)
+        return given.get(pair.first, 1.0)
 
     def apply(weights: _Weights, pairs: list[LayerPair]) -> int:
         firsts = [pair.first for pair in pairs]
-        for path in () if isinstance(factors, int) else factors:
+        for path in given or ():
             if path not in firsts:
                 raise SettingError(unknown_name("first layer", path, firsts), op="rescale_channels")
         for pair in pairs:
@@ -128,7 +129,10 @@ def rescale_channels(
 
 
 def _checked(pair: LayerPair, given: Any) -> Wide:
-    wide = np.asarray(given, np.float64)
+    try:
+        wide = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        wide = np.zeros(0)
     if wide.shape not in ((), (pair.channels,)) or not (np.isfinite(wide) & (wide > 0)).all():
         raise SettingError(
             f"expected {pair.channels} positive factors for {pair.first!r}, got {given!r}",
@@ -198,6 +202,7 @@ def _scaled(
     model: Module, example: tuple[Any, ...], change: Any, inplace: bool, tolerance: float | None, op: str
 ) -> tuple[Module, ScalingReport]:
     """Find the pairs, move scale between them, and hold the results to what they were."""
+    check_tolerance(tolerance, op)
     before = follow(model, example, op)
     pairs, refused = layer_pairs(before)
     weights = _Weights(model, pairs)

@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import numpy as np
 
 from minimp.errors import MinimpError, SettingError
 from minimp.nn import ReLU
@@ -18,11 +19,12 @@ from minimp.quant.fusion.flow import Flow, follow, listed
 from minimp.quant.fusion.folding import values
 from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.fusion.patterns import PATTERNS, Classes, Pattern, chosen, name_of
-from minimp.quant.fusion.reports import Changed, FusionReport, FusionRow, difference
+from minimp.quant.fusion.reports import Changed, FusionReport, FusionRow, difference, far
 
-__all__ = ["fuse", "fuse_modules", "held_to"]
+__all__ = ["check_tolerance", "fuse", "fuse_modules", "held_to"]
 
 _Patterns = Mapping[Classes, Pattern]
+SHARES = (int, float, np.integer, np.floating)
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,12 @@ def fuse_modules(model: Module, modules_to_fuse: Sequence[Any], inplace: bool = 
 
 def _named_rows(given: Any) -> list[tuple[str, ...]]:
     """Return the rows of paths, of one list or of a list of lists."""
-    rows = [given] if given and all(isinstance(each, str) for each in given) else list(given)
+    lists = (list, tuple)
+    rows = [given]
+    if isinstance(given, lists) and not (given and all(isinstance(each, str) for each in given)):
+        rows = list(given)
     for row in rows:
-        if isinstance(row, str) or not row or not all(isinstance(each, str) for each in row):
+        if not isinstance(row, lists) or not row or not all(isinstance(each, str) for each in row):
             raise SettingError(
                 f"expected lists of paths, got {row!r}", op="fuse_modules",
                 help='write fuse_modules(model, [["conv", "bn"], ["fc", "relu"]])',
@@ -129,11 +134,12 @@ def fuse(
         (the model that was changed, the report)
 
     Raises:
-        SettingError: no example, an unknown pattern, or results that moved further than `tolerance` because
+        SettingError: no example, an unknown pattern, a tolerance that is no share, or results that moved further than `tolerance` because
             something uses a fused module in a way that the engine does not see. `model` is as it was then.
         MinimpError: as the model's forward.
     """
     allowed = chosen(patterns, "fuse")
+    check_tolerance(tolerance, "fuse")
     before = follow(model, example, "fuse")
     groups = _found(before, allowed)
     trial = copy.deepcopy(model)
@@ -144,6 +150,15 @@ def fuse(
     changing = model if inplace else copy.deepcopy(model)
     _replace(changing, _built(changing, groups))
     return changing, FusionReport(_in_order(before, groups, fused, allowed), changed)
+
+
+def check_tolerance(tolerance: Any, op: str) -> None:
+    """Refuse a tolerance that is no share."""
+    if tolerance is not None and not (isinstance(tolerance, SHARES) and 0 <= tolerance < np.inf):
+        raise SettingError(
+            f"tolerance must be a share of at least 0, got {tolerance!r}", op=op,
+            help="None takes half of the digits of the results",
+        )  # fmt: skip
 
 
 def held_to(before: Flow, after: Flow, tolerance: float | None, op: str) -> Changed:

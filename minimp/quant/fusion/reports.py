@@ -14,8 +14,8 @@ from minimp.quant.fusion.folding import values
 from minimp.quant.fusion.pairs import LayerPair
 
 __all__ = [
-    "WIDTH", "Changed", "FusionReport", "FusionRow", "ScalingReport", "ScalingRow", "difference", "fit",
-    "shown_path",
+    "WIDTH", "Changed", "FusionReport", "FusionRow", "ScalingReport", "ScalingRow", "difference", "far",
+    "fit", "shown_path",
 ]  # fmt: skip
 
 WIDTH = 100
@@ -41,14 +41,19 @@ class Changed:
 
 def difference(before: Flow, after: Flow) -> Changed:
     """Compare the floating results of two runs of one model."""
-    far, peak = [0.0], [0.0]
+    far_apart, peak = [0.0], [0.0]
     for old, new in zip(before.outputs, after.outputs, strict=True):
         if old.format is not None:
-            a, b = values(old), values(new)
-            same = (a == b) | (np.isnan(a) & np.isnan(b))
-            far.append(float(np.max(np.abs(np.subtract(b, a, where=~same, out=np.zeros_like(a))), initial=0)))
+            a = values(old)
+            far_apart.append(far(a, values(new)))
             peak.append(float(np.max(np.abs(a), where=np.isfinite(a), initial=0)))
-    return Changed(float(np.max(far)), max(peak))
+    return Changed(float(np.max(far_apart)), max(peak))
+
+
+def far(a: Wide, b: Wide) -> float:
+    """Return the largest |b - a|, 0 of two NaN and of equal infinities; NaN where one alone is NaN."""
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    return float(np.max(np.abs(np.subtract(b, a, where=~same, out=np.zeros_like(a))), initial=0))
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,21 @@ def test_values_used_unseen_are_noticed_by_the_results() -> None:
     assert names(fuse(model, tensor(IMAGES), tolerance=100.0)[1]) == ["conv+bn"]
 
 
+def test_an_example_with_an_infinity() -> None:
+    """Oracle: by hand: what is infinite or NaN before and after differs by 0, the rest by roundings."""
+    x = IMAGES.copy()
+    x[0, 0, 0, 0] = np.inf
+    _, report = fuse(Written(lambda m, x: m.relu(m.bn(m.conv(x)))), tensor(x))
+    assert 0 <= report.rows[0].difference < 1e-5
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf"), "a"])
+def test_a_tolerance_that_is_none(tolerance: Any) -> None:
+    """Oracle: the message."""
+    with pytest.raises(SettingError, match="tolerance must be a share of at least 0, got"):
+        fuse(Written(lambda m, x: m.bn(m.conv(x))), tensor(IMAGES), tolerance=tolerance)
+
+
 def test_a_module_held_elsewhere_too_is_noticed() -> None:
     """Oracle: a list of Python's that holds the modules: replacing them in the tree would change nothing."""
     model = Written(lambda m, x: m.row[1](m.row[0](x)))
@@ -251,6 +266,8 @@ def test_patterns_limit_what_is_fused() -> None:
     assert type(made.conv) is nn.Conv2d
     with pytest.raises(SettingError, match=r"no pattern Conv2d\+Tanh"):
         fuse(model, tensor(IMAGES), patterns=[(nn.Conv2d, nn.Tanh)])
+    with pytest.raises(SettingError, match="no pattern 3"):
+        fuse(model, tensor(IMAGES), patterns=[3])  # type: ignore[list-item]
     with pytest.raises(SettingError, match="no patterns were given"):
         fuse(model, tensor(IMAGES), patterns=[])
 

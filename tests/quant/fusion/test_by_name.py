@@ -139,6 +139,8 @@ def test_what_cannot_be_fused_is_refused_and_nothing_changes(said: str) -> None:
         ([["0", 1]], "expected lists of paths"),
         (["0", ["1"]], "expected lists of paths"),
         ([[]], "expected lists of paths"),
+        (3, "expected lists of paths, got 3"),
+        ("0", "expected lists of paths, got '0'"),
         ([["1", "0"]], r"BatchNorm2d\+Conv2d, for which there is no pattern"),
     ],
 )

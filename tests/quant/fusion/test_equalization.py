@@ -243,7 +243,11 @@ def test_in_place_parameters_stay_the_same_objects() -> None:
     [
         (equalize, "an example input is needed"),
         (lambda m: equalize(m, tensor(X), sweeps=0), "expected sweeps"),
+        (lambda m: equalize(m, tensor(X), tolerance=-1.0), "tolerance must be a share of at least 0, got -1"),
         (lambda m: rescale_channels(m, tensor(X), factors=0), "expected factors"),
+        (lambda m: rescale_channels(m, tensor(X), factors=2.0), "expected factors to be a whole number"),
+        (lambda m: rescale_channels(m, tensor(X), factors=None), "expected factors to be a whole number"),
+        (lambda m: rescale_channels(m, tensor(X), factors={"0": "a"}), "expected 6 positive factors"),
         (lambda m: rescale_channels(m, tensor(X), factors={"1": 2.0}), "unknown first layer '1'"),
         (lambda m: rescale_channels(m, tensor(X), factors={"0": [1.0]}), "expected 6 positive factors"),
         (lambda m: rescale_channels(m, tensor(X), factors={"0": -1.0}), "expected 6 positive factors"),
