@@ -74,9 +74,10 @@ class Memento:
     # ---- the kinds of objects ---------------------------------------------------------------------------
 
     def _keep_array(self, array: np.ndarray[Any, Any]) -> None:
-        if any(each.flags.writeable for each in _with_bases(array)):  # else nobody can change it
-            kept = array.copy()
-            self._restores.append(lambda: _put_back(array, kept))
+        chain = [*_with_bases(array)]
+        if any(each.flags.writeable for each in chain):  # else nobody can change it
+            flags = [(each, each.flags.writeable) for each in reversed(chain)]
+            self._restores.append(partial(_put_back, array, array.copy(), flags))
         if array.dtype == object:
             self._open.extend(array.flat)
 
@@ -235,14 +236,25 @@ def _with_bases(array: Any) -> Iterator[np.ndarray[Any, Any]]:
         array = array.base
 
 
-def _put_back(array: np.ndarray[Any, Any], kept: np.ndarray[Any, Any]) -> None:
-    """Give an array the bits that it had, also one that the engine has frozen meanwhile."""
-    if array.flags.writeable:
-        np.copyto(array, kept)
-    elif array.tobytes() != kept.tobytes():
-        array.setflags(write=True)
-        np.copyto(array, kept)
-        array.setflags(write=False)
+def _put_back(
+    array: np.ndarray[Any, Any], kept: np.ndarray[Any, Any], flags: list[tuple[np.ndarray[Any, Any], bool]]
+) -> None:
+    """Give an array the bits that it had.
+
+    The engine freezes arrays that it keeps for backward; what it kept in a run goes with that run, so that
+    they may be written to again.
+
+    Args:
+        array: the array.
+        kept: the bits.
+        flags: it and what it is a view of, the owner first, and whether each may be written to.
+    """
+    for each, writeable in flags:
+        if each.flags.writeable is not writeable:
+            each.setflags(write=writeable)
+    array.setflags(write=True)  # a view that is not to be written to, of an array that is
+    np.copyto(array, kept)
+    array.setflags(write=flags[-1][1])
 
 
 def _set(each: Any, name: str, value: Any) -> None:
