@@ -9,7 +9,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy as np
 
 from minimp.errors import MinimpError, SettingError
 from minimp.nn import ReLU
@@ -134,8 +133,9 @@ def fuse(
         (the model that was changed, the report)
 
     Raises:
-        SettingError: no example, an unknown pattern, a tolerance that is no share, or results that moved further than `tolerance` because
-            something uses a fused module in a way that the engine does not see. `model` is as it was then.
+        SettingError: no example, an unknown pattern, a tolerance that is no share, or results that moved
+            further than `tolerance` because something uses a fused module in a way that the engine does not
+            see. `model` is as it was then.
         MinimpError: as the model's forward.
     """
     allowed = chosen(patterns, "fuse")
@@ -272,13 +272,9 @@ def _row(before: Flow, after: Flow, group: Group) -> FusionRow:
             f"what stands at {group.paths[0]!r} now does not run: the model holds the module elsewhere too",
             op="fuse", help="keep modules in attributes, Sequential or ModuleList alone",
         )  # fmt: skip
-    with np.errstate(invalid="ignore"):  # inf - inf, of weights that have overflowed: NaN
-        far = max(
-            float(abs(values(b.outputs[0]) - values(a.outputs[0])).max(initial=0.0))
-            for a, b in zip(first, then, strict=True)
-        )
+    apart = [far(values(a.outputs[0]), values(b.outputs[0])) for a, b in zip(first, then, strict=True)]
     saved = sum(_bytes(each) for each in old) - _bytes(new)
-    return FusionRow(group.paths, group.pattern.name, difference=far, bytes_saved=saved)
+    return FusionRow(group.paths, group.pattern.name, difference=float(np.max(apart)), bytes_saved=saved)
 
 
 def _bytes(module: Module) -> int:

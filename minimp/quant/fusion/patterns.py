@@ -101,7 +101,8 @@ def chosen(patterns: Iterable[Classes] | None, op: str) -> Mapping[Classes, Patt
     """
     if patterns is None:
         return PATTERNS
-    asked = [tuple(each) if isinstance(each, list | tuple) else (each,) for each in patterns]
+    given: Any = patterns
+    asked = [tuple(each) if isinstance(each, list | tuple) else (each,) for each in given]
     for each in asked:
         if each not in PATTERNS:
             shown = "+".join(getattr(one, "__name__", repr(one)) for one in each)
