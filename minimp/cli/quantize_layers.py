@@ -31,8 +31,9 @@ class Layer:
     Attributes:
         path: where it stands; "input 0" for what comes in.
         kind: its class, in short.
-        low, high: the ends of what its output's codes reach; None where outputs have no codes of their own.
-        scale: of its output: the distance between neighbouring codes.
+        low, high: the ends of what its output's codes reach; where outputs have no codes of their own -m and
+            m, the largest size of its weights.
+        scale: of its output: the distance between neighbouring codes; else the largest scale of its weights.
         zero_point: the code of 0.
         stored: how its weights are stored; "" where it has none, or codes of int8.
         error_db: 10 log10(sum y^2 / sum (y - y')^2), y what it gives in floats and y' what it gives now, each
@@ -185,7 +186,8 @@ def layers_of_report(report: LayerReport) -> tuple[list[Layer], list[LayerRow]]:
     """Return a row for each layer that was converted, and the layers that were left."""
     rows = [
         Layer(
-            row.path, row.kind, stored=row.stored, error_db=row.sqnr_db, bytes_before=row.bytes_before,
+            row.path, row.kind, -row.largest, row.largest, row.scale, stored=row.stored,
+            error_db=row.sqnr_db, bytes_before=row.bytes_before,
             bytes_after=row.bytes_after, note=row.note,
         )
         for row in report.converted

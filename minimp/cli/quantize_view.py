@@ -40,7 +40,10 @@ OUTPUTS = (
     "least, most: the ends of what the codes of a layer's output reach; scale: the step from code to code; "
     "zero: the code of 0."
 )
-STORED = "weights: what one is stored as, and what shares a scale: a row, so many weights (32 in mx formats)."
+STORED = (
+    "largest: max |w| of the weights; scale: the largest of their scales, each of which a tensor, a row, or "
+    "so many numbers share."
+)
 ON_CODES = (
     "dB: what a layer gives, beside what it gives in floats, with the errors of all layers before it: "
     f"{RATIO.format('y').replace(' ', TIED)} {LEVELS}"
@@ -90,13 +93,7 @@ def show(out: Console, result: Result) -> None:
         _fused(out, made.fused)
     if made.scaled is not None:
         _scaled(out, made.scaled)
-    print_line(out, "")
-    on_codes = result.mode.on_codes
-    out.print(_of_codes(made.layers, out) if on_codes else _of_weights(made.layers, out))
-    for layer in filter(attrgetter("note"), made.layers):
-        print_wrapped(out, f"{layer.path}: {layer.note}")
-    for text in (OUTPUTS, ON_CODES) if on_codes else (STORED, OF_WEIGHTS):
-        print_wrapped(out, text)
+    _layers(out, made.layers, on_codes=result.mode.on_codes)
     if made.left:
         _left(out, made.left)
     print_line(out, "")
@@ -113,6 +110,18 @@ def show(out: Console, result: Result) -> None:
 
 
 # ---- tables ---------------------------------------------------------------------------------------------
+
+
+def _layers(out: Console, layers: Sequence[Layer], *, on_codes: bool) -> None:
+    """Print the rows, what else is to be known of them, and what the columns mean."""
+    if not on_codes:
+        _row(out, "weights", ", ".join(dict.fromkeys(each.stored for each in layers)))
+    print_line(out, "")
+    out.print(_of_codes(layers, out) if on_codes else _of_weights(layers, out))
+    for layer in filter(attrgetter("note"), layers):
+        print_wrapped(out, f"{layer.path}: {layer.note}")
+    for text in (OUTPUTS, ON_CODES) if on_codes else (STORED, OF_WEIGHTS):
+        print_wrapped(out, text)
 
 
 def _table(heads: Sequence[str], words: int, padding: int) -> Table:
@@ -147,12 +156,15 @@ def _filled(
 
 def _of_weights(layers: Sequence[Layer], out: Console) -> Table:
     """Return the table of a model whose weights are stored narrow."""
-    heads = ("layer", "kind", "weights", "dB", "bytes")
+    heads = ("layer", "kind", "largest", "scale", "dB", "bytes", "weights")
     rows = [
-        (each.path or "the model", each.kind, each.stored, _decibels(each.error_db), _bytes(each))
+        (
+            each.path or "the model", each.kind, _figure(each.high), _figure(each.scale),
+            _decibels(each.error_db), _bytes(each), each.stored,
+        )
         for each in layers
-    ]
-    return _fitting(heads, rows, ((5, 2), (5, 1)), 3, out)
+    ]  # fmt: skip
+    return _fitting(heads, rows, ((7, 2), (7, 1), (6, 2), (6, 1)), 2, out)
 
 
 def _fitting(

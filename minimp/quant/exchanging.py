@@ -44,6 +44,10 @@ class Narrowed(Module):
         """Return name -> the numbers that the codes of a weight stand for, in the shape of the weight."""
         raise NotImplementedError
 
+    def largest_scale(self) -> float:
+        """Return the largest factor of the codes of all weights."""
+        raise NotImplementedError
+
     def reset_parameters(self) -> None:
         """Refuse: codes are not drawn."""
         raise SettingError(
@@ -211,7 +215,9 @@ def _row(path: str, old: Module, new: Narrowed, shared: Mapping[int, list[str]])
     others = [each for name in read for each in shared[id(named[name])] if each not in own]
     note = f"tied to {', '.join(others)}; where that has other codes or none, both are kept" if others else ""
     sizes = _own_bytes(old, deep=True), _own_bytes(new, deep=True)
-    return LayerRow(path, type(old).__name__, new.stored(), *sizes, sqnr(pairs), note)
+    largest = max(float(np.abs(values).max(initial=0.0)) for values, _ in pairs)
+    kind = type(old).__name__
+    return LayerRow(path, kind, new.stored(), *sizes, sqnr(pairs), note, largest, new.largest_scale())
 
 
 def _shared(model: Module) -> dict[int, list[str]]:

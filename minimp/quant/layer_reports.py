@@ -30,6 +30,8 @@ class LayerRow:
         sqnr_db: how exactly its weights are read back: signal to quantisation noise, 10 log10(sum w^2 /
             sum (w - r)^2) in dB, over all of them; infinite if nothing was lost, NaN for a layer left.
         note: what else is to be known, or why the layer was left.
+        largest: the largest size of its weights, max |w|; NaN for a layer left.
+        scale: the largest of their scales.
     """
 
     path: str
@@ -39,6 +41,8 @@ class LayerRow:
     bytes_after: int
     sqnr_db: float = float("nan")
     note: str = ""
+    largest: float = float("nan")
+    scale: float = float("nan")
 
     @property
     def converted(self) -> bool:

@@ -119,13 +119,23 @@ class NarrowWeights(Narrowed):
                 help="a model is moved to another format before its weights are narrowed, not after",
             )  # fmt: skip
         elements = _values_of(codes, form, how.columns)
-        factors = scales if scales.dtype == np.float32 else formats.decode(scales, form.scale)
-        if form.tensor_scale:
-            factors = factors.astype(np.float64) * float(np.asarray(getattr(self, f"{name}_tensor_scale")))
-        spread = _spread(factors, elements.shape, form)
+        spread = _spread(self._factors(name), elements.shape, form)
         with np.errstate(over="ignore", under="ignore"):
             made: Floats = (elements * spread).astype(np.float32, copy=False)
         return made.reshape(how.shape)
+
+    def _factors(self, name: str) -> npt.NDArray[Any]:
+        """Return t s of each block."""
+        form, scales = self.narrow[name].blocks, np.asarray(getattr(self, f"{name}_scales"))
+        factors = scales if scales.dtype == np.float32 else formats.decode(scales, form.scale)
+        if form.tensor_scale:
+            factors = factors.astype(np.float64) * float(np.asarray(getattr(self, f"{name}_tensor_scale")))
+        return factors
+
+    def largest_scale(self) -> float:
+        """Return the largest t s: what an element of 1 stands for in that block."""
+        layers = [each for each in self.modules() if isinstance(each, NarrowWeights)]
+        return max(float(made._factors(name).max()) for made in layers for name in made.narrow)
 
     def extra_repr(self) -> str:
         """Show what the layer shows, and how its weights are stored."""

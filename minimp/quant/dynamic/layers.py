@@ -137,6 +137,13 @@ class Dynamic(Narrowed):
             name: dequantize(np.asarray(getattr(self, f"{name}_codes")), self.affine(name)) for name in names
         }
 
+    def largest_scale(self) -> float:
+        """Return the largest distance between neighbouring codes of a weight."""
+        weights = [each for each in self.modules() if isinstance(each, Dynamic)]
+        scales = [np.asarray(leaf) for made in weights for name, leaf in made._buffers.items()
+                  if name.endswith("_scale") and leaf is not None]  # fmt: skip
+        return max(float(each.max()) for each in scales)
+
 
 class DynamicQuantizedLinear(Dynamic):
     """y = x W^T + b by exact int32 sums: :func:`~minimp.quant.dynamic.products.dynamic_linear`.

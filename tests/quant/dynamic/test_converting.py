@@ -100,6 +100,18 @@ def test_noise_of_weights_is_told() -> None:
     assert [row.sqnr_db for row in report] == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("granularity", ["per-tensor", "per-channel"])
+def test_a_row_has_the_largest_weight_and_scale(granularity: str) -> None:
+    """Oracle: max |w| / 127.5 in float32, the scale of torch's symmetric codes -128..127."""
+    layer = nn.MultiheadAttention(8, 2)
+    layer.out_proj.weight.array = layer.out_proj.weight.array * np.float32(9)
+    layer.in_proj_weight.array[0, 0] = 0.5
+    row = quantize_dynamic(layer, granularity=granularity)[1].rows[0]
+    largest = np.abs(layer.out_proj.weight.array).max()
+    assert row.largest == largest > 0.5
+    assert row.scale == largest / np.float32(127.5)
+
+
 def test_report_fits_a_terminal(model: Reader) -> None:
     """Oracle: the first line by hand; no line is longer than 100 columns, however long a path is."""
     deep = nn.Sequential(nn.ModuleDict({"a_name_that_goes_on_and_on_and_on_until_it_is_cut": model}))

@@ -123,6 +123,19 @@ def test_plain_formats_have_float32_scales(
     assert scales.shape == (rows, -(-columns // length))
 
 
+@pytest.mark.parametrize("dtype", ["mxint8", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.LSTM, nn.MultiheadAttention], ids=lambda kind: kind.__name__)
+def test_a_row_has_the_largest_weight_and_scale(kind: type[nn.Module], dtype: str) -> None:
+    """Oracle: the parameters, and mp.formats on the matrices of each: t s of every block."""
+    layer = LAYERS[kind][0]()
+    made, report = weight_only(layer, dtype)
+    weights = [layer.get_parameter(name).detach().numpy() for name in made.read_weights()]
+    blocks = [quantize(each.reshape(len(each), -1), dtype) for each in weights]
+    scales = [np.max(each.scales) * np.float64(each.tensor_scale or 1) for each in blocks]
+    assert report.rows[0].largest == max(np.abs(each).max() for each in weights)
+    assert report.rows[0].scale == max(scales)
+
+
 def test_bytes_and_noise() -> None:
     """Oracle: by hand: a byte a code (half of one in 4 bits), four a scale, or one in MX; the noise of the
     weights read back in float64."""
