@@ -37,8 +37,9 @@ def add_parser(subparsers: Any) -> None:
         description="SCRIPT is a Python file that defines run(), which computes (forward, loss, gradients, a "
         "step) and returns numbers: a tensor, an array, a number, or a dict or list of them. It is run in "
         "FP32 and mixed; if these differ, a minimal set of ops is searched that must run in FP32, then the "
-        "calls of them. State and random numbers are put back before each run. Without SCRIPT, an example "
-        "is run. The exit code is 1 if the budget ended before the search did.",
+        "calls of them. State and random numbers are put back before each run. What stands after -- is for "
+        "the script. Without SCRIPT, an example is run. The exit code is 1 if the budget ended before the "
+        "search did.",
         epilog=examples(
             "minimp bisect",
             "minimp bisect --example > mine.py",
@@ -49,7 +50,6 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     add = parser.add_argument
     add("script", metavar="SCRIPT", nargs="?", help="FILE.py, FILE.py:FUNCTION or MODULE:FUNCTION")
-    add("args", metavar="ARGS", nargs="*", help="after --: what the script finds in sys.argv")
     add(
         "--dtype", metavar="FORMAT", help="the low format (default: that of the script's regions, or float16)"
     )
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         check_writable(args.json)
     script = args.script or EXAMPLE
-    with redirect_stdout(sys.stderr), running_as(script, args.args):
+    with redirect_stdout(sys.stderr), running_as(script, args.rest):
         if args.script is None:
             code: Callable[[], Any] = execute(source, EXAMPLE).run
         else:

@@ -24,10 +24,14 @@ __all__ = ["COMMANDS", "Command", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command: its module, loaded when it is chosen, with `add_parser` and `run`; and one line of help."""
+    """A command: its module, loaded when it is chosen, with `add_parser` and `run`; and one line of help.
+
+    What stands after ``--`` is for a script, where the command passes it on: it finds it in `args.rest`.
+    """
 
     module: str
     summary: str
+    passes_on: bool = False
 
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -67,6 +71,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "bisect": Command(
             "minimp.cli.bisect",
             "find the ops that must run in FP32 for a mixed run to agree with its FP32 self",
+            passes_on=True,
         ),
         "bench": Command(
             "minimp.cli.bench", "measure speed, as ratios, beside PyTorch and mygrad where they are installed"
@@ -125,15 +130,16 @@ def _run(argv: list[str]) -> int:
             module.add_parser(commands)
         else:
             commands.add_parser(each, help=command.summary)
+    ours, rest = _split(argv) if name is not None and COMMANDS[name].passes_on else (argv, [])
     try:
-        args, extra = parser.parse_known_args(argv)
+        args, extra = parser.parse_known_args(ours)
     except SystemExit as done:  # --help and --version have been printed
         return int(done.code or 0)
     if module is None or name is None:
         raise SettingError(f"expected a command: {', '.join(COMMANDS)}", help="minimp --help")
     if extra:
         commands.choices[name].refuse(extra)
-    args.argv = argv
+    args.argv, args.rest = argv, rest
     return int(module.run(args))
 
 
@@ -146,6 +152,12 @@ def _chosen(argv: list[str], parser: Parser) -> str | None:
     if argv[0] not in COMMANDS:
         raise SettingError(unknown_name("command", argv[0], COMMANDS), help="minimp --help")
     return argv[0]
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Return what stands before the first ``--``, and what stands after it."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return argv[:end], argv[end + 1 :]
 
 
 def _say(fault: BaseException, words: str) -> None:
