@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from minimp.ladder import debug
     from minimp.scaler import GradScaler, LayerwiseScaler, LossScalers
     from minimp.step import TrainStep
+    from minimp.trace import detect_anomaly
     from minimp.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -93,6 +94,7 @@ __all__ = [
     "custom_fwd",
     "data",
     "debug",
+    "detect_anomaly",
     "enable_grad",
     "errors",
     "eye",
@@ -162,6 +164,7 @@ ON_FIRST_USE = {
     "Trainer": "minimp.trainer",
     "from_torch": "minimp.interop",
     "debug": "minimp.ladder",
+    "detect_anomaly": "minimp.trace",
     "load": "minimp.checkpoint",
     "save": "minimp.checkpoint",
 }

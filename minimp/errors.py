@@ -10,7 +10,9 @@ The tree (the built-in parent in brackets, so that ``except ValueError`` keeps w
     ├── ScalerError         [RuntimeError]  loss scaling called out of order
     ├── DataError           [ValueError]    input data that cannot be used
     ├── CheckpointError     [ValueError]    a checkpoint that cannot be written, or not be trusted
-    └── SettingError        [ValueError]    an option or name that does not exist, or cannot act
+    ├── SettingError        [ValueError]    an option or name that does not exist, or cannot act
+    ├── AnomalyError        [RuntimeError]  an infinity or NaN that was watched for (detect_anomaly)
+    └── BreakpointError     [RuntimeError]  a condition that was waited for holds (trace.break_when)
 
 Two warnings [UserWarning]: :class:`ScaleWarning`, of a loss scale that skipping does not help, and
 :class:`FrameworkWarning`, of what a framework that is imitated would warn of.
@@ -22,8 +24,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
+    "AnomalyError",
+    "BreakpointError",
     "CheckpointError",
     "DataError",
     "DeviceError",
@@ -113,6 +118,30 @@ def plain(fault: MinimpError) -> str:
     """
     head = str(fault).partition("\n  help: ")[0]
     return head.removeprefix(f"{fault.op}: ") if fault.op else head
+
+
+class BreakpointError(MinimpError, RuntimeError):
+    """A condition that was waited for holds: :func:`minimp.trace.break_when`.
+
+    Attributes:
+        event: the :class:`minimp.trace.TraceEvent` for which it holds.
+        trace: the :class:`minimp.trace.Trace` of what ran before it, as far as it was kept.
+    """
+
+    event: Any = None
+    trace: Any = None
+
+
+class AnomalyError(MinimpError, RuntimeError):
+    """An infinity or NaN that no loss scale explains: :func:`minimp.detect_anomaly`.
+
+    Attributes:
+        event: the :class:`minimp.trace.TraceEvent` of the op or gradient that made it.
+        trace: the :class:`minimp.trace.Trace` of what ran before it, as far as it was kept.
+    """
+
+    event: Any = None
+    trace: Any = None
 
 
 MOST_LISTED = 64

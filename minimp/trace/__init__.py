@@ -10,6 +10,9 @@
 (['mul'], [1])
 """
 
+from minimp.trace.anomalies import detect_anomaly
+from minimp.trace.breaking import break_when
+from minimp.trace.conditions import Condition
 from minimp.trace.events import PHASES, Error, OpError, Side, Span, TraceEvent
 from minimp.trace.questions.chains import NonFinite
 from minimp.trace.questions.diffs import Difference, Divergence
@@ -22,6 +25,7 @@ from minimp.trace.values import sampled, when
 
 __all__ = [
     "PHASES",
+    "Condition",
     "Difference",
     "Divergence",
     "Error",
@@ -36,6 +40,8 @@ __all__ = [
     "Table",
     "Trace",
     "TraceEvent",
+    "break_when",
+    "detect_anomaly",
     "load",
     "record",
     "sampled",

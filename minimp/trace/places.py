@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minimp.trace.events import Span
 from minimp.trace.sites import ModuleStack
@@ -39,6 +39,7 @@ class Here:
     def __init__(self, thread: int, recorder: Recorder) -> None:
         self.thread = thread
         self.stage, self.step, self.last = "", 0, recorder.clock()
+        self.running: Any = None  # the TrainStep
         self.began: list[tuple[str, str, int]] = []
         self.recorder = recorder
         self.modules = ModuleStack(recorder.names, self.enter, self.leave)

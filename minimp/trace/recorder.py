@@ -98,6 +98,14 @@ class Recorder(Loops):
             with self._lock:
                 self.here().modules.pop(module)
 
+    def info_of(self, node: Node) -> OpInfo | None:
+        """Return what is known of the op that left a node."""
+        return self._ops.get(node)
+
+    def step_running(self) -> Any:
+        """Return the TrainStep that runs in this thread, or None."""
+        return self.here().running
+
     # ---- ops and gradients ------------------------------------------------------------------------------
 
     def hear(self, event: Event) -> None:
@@ -259,7 +267,7 @@ class Recorder(Loops):
             here = self.here()
             if name == "cast_weights":
                 self.steps += 1
-                here.step = self.steps
+                here.step, here.running = self.steps, step
                 if self.names.path(step.model) is None:
                     self.names.add(step.model)
             if self.shadow is not None:
@@ -298,7 +306,7 @@ class Recorder(Loops):
         here.stage = ""
         self._keep(made, (), [tensor.array for tensor in tensors.values()], state.backend)
         if name == "update_scale":
-            here.step = 0
+            here.step, here.running = 0, None
         self.roundings.forget()
         if self.judge is not None:
             self.judge(made, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,7 +11,9 @@ from minimp.errors import SettingError
 from minimp.files import AnyPath
 from minimp.modes import MODES, listen, watch
 from minimp.nn import Module
+from minimp.tape import Event
 from minimp.trace.choosing import choose
+from minimp.trace.events import TraceEvent
 from minimp.trace.folders import Folder
 from minimp.trace.recorder import Recorder
 from minimp.trace.roundings import counting, watch_roundings
@@ -79,6 +81,9 @@ class record:  # noqa: N801 - reads as a statement: `with record() as trace:`
         self.keep, self.keep_bytes, self.spill = keep, keep_bytes, spill
         self._open: ExitStack | None = None
 
+    judge: Callable[[TraceEvent, Event | None], None] | None = None
+    """See :class:`minimp.trace.recorder.Recorder`."""
+
     def __enter__(self) -> Trace:
         """Begin; a recording is used once."""
         if self._open is not None:
@@ -92,6 +97,7 @@ class record:  # noqa: N801 - reads as a statement: `with record() as trace:`
         )
         if self.model is not None:
             recorder.names.add(self.model)
+        recorder.judge = self.judge
         self._trace = Trace(store, self._settings())
         with ExitStack() as stack:
             if self.statistics:

@@ -24,7 +24,7 @@ from minimp.trace.events import Error, OpError
 from minimp.trace.identity import ByIdentity
 from minimp.trace.statistics import Stats, measure, targets_of
 
-__all__ = ["Shadow"]
+__all__ = ["FAULTS", "Shadow", "in_float64", "wide64"]
 
 FAULTS = (MinimpError, ValueError, TypeError, IndexError, AttributeError)
 """What an op may complain with that cannot run in float64."""
@@ -107,7 +107,7 @@ class Shadow:
         if result is None or form is None:
             return (None,)
         twins = [self._arrays.get(x) if hasattr(x, "dtype") else None for x in event.inputs]
-        same = [_wide(x, node.backend) for x in event.inputs]
+        same = [wide64(x, node.backend) for x in event.inputs]
         first, exact = _run(node, same, result)
         second, pure = first, exact
         if any(twins):
@@ -128,7 +128,7 @@ class Shadow:
         arrived = self._arriving.pop(node) if self.inherits else None
         if pair is None:
             return (None,) * len(event.outputs)
-        given = _wide(grad, node.backend)
+        given = wide64(grad, node.backend)
         exacts = pures = _differentiated(node, pair[0], given)
         entering = 0.0
         if arrived is not None or pair[1] is not pair[0]:
@@ -184,7 +184,7 @@ def _judged(found: Distances, entering: float, unrounded: Stats | None) -> Judge
 
 def _run(node: Node, inputs: Sequence[Any], result: Array) -> tuple[Node, Array]:
     """Run the op of a node in float64; return the node that it leaves, and the result."""
-    options = {key: float64 if isinstance(value, Format) else value for key, value in node.options.items()}
+    options = in_float64(node.options)
     twin = Node(node.op, node.inputs, options, node.backend, float64, "float64", node.recording)
     if node.op.name == "cast":  # nothing is rounded, forth or back
         return twin, inputs[0]
@@ -200,7 +200,12 @@ def _run(node: Node, inputs: Sequence[Any], result: Array) -> tuple[Node, Array]
     return twin, made
 
 
-def _wide(x: Any, backend: Any) -> Any:
+def in_float64(options: dict[str, Any]) -> dict[str, Any]:
+    """Return an op's options with float64 for every format that they name."""
+    return {key: float64 if isinstance(value, Format) else value for key, value in options.items()}
+
+
+def wide64(x: Any, backend: Any) -> Any:
     """Return floating arrays as float64, anything else as it is."""
     if not hasattr(x, "dtype") or format_of(x.dtype) is None:
         return x

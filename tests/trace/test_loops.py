@@ -13,7 +13,7 @@ from tests.trace.cases import batch, make_model, make_step
 
 
 def run_loop(*, scale: float | None, lr: float = 0.1, steps: int = 1, factor: float = 1.0) -> Any:
-    """A loop as one writes it: autocast, a scaler if there is a scale, SGD; returns the model and optimizer."""
+    """A loop as one writes it, with a scaler if there is a scale; returns the model and the optimizer."""
     model = make_model()
     optimizer = mp.optim.SGD(model.parameters(), lr=lr)
     scaler = mp.GradScaler(init_scale=scale or 1.0, enabled=scale is not None)

@@ -12,7 +12,7 @@ from minimp.trace.events import Side, TraceEvent
 from minimp.trace.questions.tables import number
 from minimp.trace.scales import carried, scale_of, scales_by_step
 
-__all__ = ["NonFinite", "first_nonfinite", "overflowed_by_scale"]
+__all__ = ["NonFinite", "came_in", "cause_of", "counted", "first_nonfinite", "met", "overflowed_by_scale"]
 
 LONGEST = 12
 WIDTH = 100
@@ -53,12 +53,12 @@ def first_nonfinite(events: Sequence[TraceEvent]) -> NonFinite | None:
     """Return the first non-finite value of the events, or None."""
     known = {event.number: event for event in events}
     for event in events:
-        came = _came_in(event)
+        came = came_in(event)
         if came is None and not event.nonfinite:
             continue
         scale = scale_of(event, events)
         made = came is None and event.phase == "backward"
-        cause = came or _cause(event)
+        cause = came or cause_of(event)
         at_one = None
         if made and event.overflowed:
             at_one = _finite_at(event, scale) if scale else None
@@ -76,10 +76,12 @@ def overflowed_by_scale(events: Sequence[TraceEvent]) -> list[TraceEvent]:
     ]
 
 
-def _came_in(event: TraceEvent) -> str | None:
-    """Say which input was not finite already, having been made by no event."""
+def came_in(event: TraceEvent) -> str | None:
+    """Say which input was not finite already, having been made by no event; None if there is none."""
     for i, side in enumerate(event.inputs):
         if side is None or side.stats is None or not side.stats.nonfinite:
+            continue
+        if any(isinstance(link, int) for link in side.links):
             continue
         names = [link for link in side.links if isinstance(link, str)]
         what = f"parameter {names[0]}" if names else f"input {i}, which came from outside"
@@ -87,7 +89,16 @@ def _came_in(event: TraceEvent) -> str | None:
     return None
 
 
-def _cause(event: TraceEvent) -> str:
+def met(event: TraceEvent) -> bool:
+    """Tell whether gradients that came from several events are not finite as the sum that they are."""
+    grad = event.inputs[0] if event.phase == "backward" and event.inputs else None
+    return grad is not None and len(grad.links) > 1 and bool(grad.stats and grad.stats.nonfinite)
+
+
+def cause_of(event: TraceEvent) -> str:
+    """Say how a value came to be not finite, in an event whose inputs no other event made so."""
+    if met(event):
+        return "gradients that met here overflowed when they were added up"
     side = next(s for s in event.outputs if s is not None and s.stats is not None and s.stats.nonfinite)
     what = f"{side.name}: " if side.name else ""
     if side.overflowed and side.reach is not None and side.reach < float("inf"):
@@ -109,6 +120,11 @@ def _counted(side: Side) -> str:
     counts = (("infinite", side.stats.inf), ("NaN", side.stats.nan))
     told = " and ".join(f"{count:,} {name}" for name, count in counts if count)
     return f"{told} of {side.stats.size:,} elements"
+
+
+def counted(event: TraceEvent) -> str:
+    """Say how many results of an event are infinite, and how many NaN."""
+    return " and ".join(_counted(s) for s in event.outputs if s and s.stats and s.stats.nonfinite)
 
 
 def _size(side: Side) -> int:
