@@ -9,9 +9,10 @@ whatever it shows.
 from minimp.displays.formats import format_html
 from minimp.displays.quantised import qtensor_html
 from minimp.displays.steps import findings_html, report_html, stage_html
-from minimp.displays.tables import table_html
+from minimp.displays.tables import table_html, trace_html
 from minimp.displays.values import tensor_html
 
 __all__ = [
     "findings_html", "format_html", "qtensor_html", "report_html", "stage_html", "table_html", "tensor_html",
+    "trace_html",
 ]  # fmt: skip

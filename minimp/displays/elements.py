@@ -6,7 +6,20 @@ from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ["FAINT", "MONO", "Html", "badge", "box", "clipped", "head", "number", "paragraph", "rows", "tag"]
+__all__ = [
+    "FAINT",
+    "MONO",
+    "Html",
+    "badge",
+    "box",
+    "clipped",
+    "counted",
+    "head",
+    "number",
+    "paragraph",
+    "rows",
+    "tag",
+]
 
 BOX = (
     "font-family:ui-sans-serif,system-ui,sans-serif;font-size:14px;line-height:1.5;max-width:860px;"
@@ -17,6 +30,8 @@ MONO = "font-family:ui-monospace,Menlo,Consolas,monospace;font-variant-numeric:t
 FAINT = "opacity:.75;font-size:12px"
 CELL = "padding:1px 8px;border:0;text-align:"
 LONGEST = 80
+EXACT = 2.0**40
+"""Below this, whole numbers are written with all of their digits: loss scales are."""
 
 
 class Html(str):
@@ -43,8 +58,14 @@ def clipped(text: Any, most: int = LONGEST) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number as it is shown: 12,345, 0.0001234, 6.1e-05."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
+    """Return a number as it is shown: 12,345, 65,536, 0.0001234, 6.1e-05."""
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < EXACT)
+    return f"{int(value):,}" if whole else f"{value:.5g}"
+
+
+def counted(count: int, what: str) -> str:
+    """Return "1 element", "12 elements"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def box(label: str, *inner: Html) -> Html:
@@ -79,8 +100,10 @@ def rows(columns: Sequence[str], cells: Iterable[Sequence[Any]], right: Collecti
     styles = [f"{CELL}{'right' if i in right else 'left'};" for i in range(len(columns))]
     line = tag("tr", "", *(tag("th", s + FAINT, c) for s, c in zip(styles, columns, strict=True)))
     body = [
-        tag("tr", "background:none", *(tag("td", s + MONO, c) for s, c in zip(styles, row, strict=True)))
+        tag("tr", "background:none", *(tag("td", s, c) for s, c in zip(styles, row, strict=True)))
         for row in cells
     ]
     top = [tag("thead", "", line)] if any(columns) else []
-    return tag("table", "border-collapse:collapse;font-size:13px;margin:0", *top, tag("tbody", "", *body))
+    return tag(
+        "table", f"border-collapse:collapse;font-size:13px;margin:0;{MONO}", *top, tag("tbody", "", *body)
+    )

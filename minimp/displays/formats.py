@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import frexp, isfinite
 from typing import Any
 
-from minimp.displays.elements import FAINT, MONO, Html, badge, box, head, rows, tag
+from minimp.displays.elements import FAINT, MONO, Html, badge, box, counted, head, rows, tag
 
 __all__ = ["format_html"]
 
@@ -19,7 +19,7 @@ def format_html(fmt: Any) -> Html:
     words = [badge(fmt.flavour)]
     words += [badge(f"{'has' if has else 'no'} {name}") for has, name in
               ((fmt.has_inf, "inf"), (fmt.has_nan, "NaN"), (fmt.has_subnormals, "subnormals"))]  # fmt: skip
-    rest = f"{fmt.bits} bits, stored as {fmt.dtype.name} ({fmt.dtype.itemsize} bytes)"
+    rest = f"{fmt.bits} bits, stored as {fmt.dtype.name} ({counted(fmt.dtype.itemsize, 'byte')})"
     limits = rows(("", "", ""), list(_limits(fmt)), right=(1,))
     codes = rows(("value", "bits", "number"), [*_codes(fmt)], right=(2,)) if not fmt.is_integer else ""
     beside = tag("div", "display:flex;flex-wrap:wrap;gap:8px 28px;margin-top:8px", limits, codes)
@@ -53,7 +53,7 @@ def _limits(fmt: Any) -> Iterator[tuple[Any, ...]]:
     for name, size in [*sizes, ("eps", fmt.eps)]:
         part, exponent = frexp(size)
         power = f"2^{exponent - 1}" if part == 0.5 else f"{part * 2:.6g} x 2^{exponent - 1}"
-        yield tag("span", FAINT, name), f"{size:.9g}", power
+        yield tag("span", FAINT, name), f"{size:.9g}", "" if fmt.is_integer else power
     if not fmt.is_integer:
         yield tag("span", FAINT, "bias"), fmt.bias, ""
     yield tag("span", FAINT, "digits"), fmt.precision, "bits of precision"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minimp.displays.elements import Html, box, clipped, head, paragraph, rows
+from minimp.displays.elements import MONO, Html, box, clipped, head, paragraph, rows, tag
 
-__all__ = ["table_html"]
+__all__ = ["table_html", "trace_html"]
 
 MOST_ROWS = 20
 
@@ -37,3 +37,17 @@ def table_html(
     if len(cells) > MOST_ROWS:
         parts.append(paragraph(f"and {len(cells) - MOST_ROWS:,} more rows"))
     return box(title, *parts, *map(paragraph, notes))
+
+
+def trace_html(trace: Any) -> Html:
+    """Return a trace: what it says of itself, and how many events there are of each op in each format."""
+    first, *rest = str(trace).splitlines()
+    counts = trace.counts()
+    table = rows(counts.columns, [[clipped(v, 40) for v in row] for row in counts.rows[:MOST_ROWS]], (3,))
+    told = [tag("div", f"white-space:pre-wrap;font-size:13px;{MONO}", clipped(line, 200)) for line in rest]
+    more = len(counts.rows) - MOST_ROWS
+    return box(
+        first, head("trace", first.removeprefix("trace of ")), *told, table,
+        paragraph(f"and {more:,} more kinds, see .counts()" if more > 0 else "questions: .underflow(), "
+                  ".overflow(), .first_nonfinite(), .gradients_at_scales(), .report(path)"),
+    )  # fmt: skip

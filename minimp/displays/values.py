@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minimp.displays.elements import FAINT, Html, badge, box, head, number, paragraph, tag
+from minimp.displays.elements import FAINT, Html, badge, box, counted, head, number, paragraph, tag
 from minimp.displays.grids import Place, grid
 from minimp.displays.kinds import KINDS, Kind, classify
 
@@ -91,7 +91,9 @@ def tensor_html(tensor: Any, marks: Sequence[str] = ()) -> Html:
         words.append("requires_grad")
     if tensor.backend.name != "numpy":
         words.append(f"on {tensor.backend.name}")
-    shape = f"{name}, shape {tuple(host.shape)}, {host.size:,} elements, {host.nbytes:,} bytes"
+    shape = (
+        f"{name}, shape {tuple(host.shape)}, {counted(host.size, 'element')}, {counted(host.nbytes, 'byte')}"
+    )
     with np.errstate(all="ignore"):
         seen = look(tensor)
         table, note = grid(host.shape, lambda place: _cell(seen, place, form))
