@@ -68,6 +68,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "check": Command(
             "minimp.cli.check", "compare rules and results with PyTorch, JAX, Keras or ONNX where installed"
         ),
+        "step": Command(
+            "minimp.cli.step", "go through training stage by stage and op by op, back again, and what if"
+        ),
         "bisect": Command(
             "minimp.cli.bisect",
             "find the ops that must run in FP32 for a mixed run to agree with its FP32 self",

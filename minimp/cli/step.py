@@ -1,0 +1,117 @@
+"""`minimp step`: go through training stage by stage and op by op, back again, and what if."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from minimp.cli.base import columns, console, examples
+from minimp.errors import MinimpError, SettingError
+from minimp.models import MODELS
+from minimp.recipe import recipes
+from minimp.stepper.commands import Prompt
+from minimp.stepper.session import Session
+from minimp.stepper.sources import digits, open_script
+
+__all__ = ["add_parser", "run"]
+
+ON_DIGITS = ("recipe", "model", "seed", "batch", "lr")
+"""Options that make the built-in example; a script has settings of its own."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command and its options."""
+    parser = subparsers.add_parser(
+        "step",
+        help="go through training stage by stage and op by op, back again, and what if",
+        description="Step through training. Without SCRIPT: through a model on the built-in digits. With "
+        "one: through the first training step that it runs (a TrainStep), or that it defines as step, inputs "
+        "and targets, or that its function session() returns. A stage runs whole; its ops are then gone "
+        "through, each with its inputs and results. Going back restores every bit.",
+        epilog=examples(
+            "minimp step",
+            "minimp step --recipe fp16 --model autoencoder",
+            "minimp step train.py",
+            "minimp step --plain --do 'set scale 2^24; run nonfinite; why'",
+            "minimp step --plain < commands.txt",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("script", metavar="SCRIPT", nargs="?", help="a Python script; it is run")
+    parser.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="arguments of the script, after --")
+    parser.add_argument("--plain", action="store_true", help="a prompt in lines")
+    parser.add_argument("--do", metavar="COMMANDS", help="commands, `;` between them, then end")
+    parser.add_argument("--shadow", action="store_true", help="compute every op in float64 too: its errors")
+    parser.add_argument("--recipe", metavar="NAME", help="of the digits (default mixed-fp16)")
+    parser.add_argument(
+        "--model", metavar="NAME", help="of the digits: mlp (default), cnn, autoencoder, resnet"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the digits' weights (default 0)")
+    parser.add_argument("--batch", type=int, metavar="N", help="rows of a batch of the digits (default 32)")
+    parser.add_argument("--lr", type=float, metavar="X", help="learning rate on the digits (default 1e-3)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; return the exit code: 1 if a check failed."""
+    with _opened(args) as session:
+        return _prompt(session, args.do)
+
+
+def _opened(args: argparse.Namespace) -> Session:
+    given = {name: value for name in ON_DIGITS if (value := getattr(args, name)) is not None}
+    if args.script is not None:
+        if given:
+            raise SettingError(
+                f"--{next(iter(given))} cannot act on a script, which has settings of its own",
+                help="change it in the script, or with `set` in the session",
+            )  # fmt: skip
+        return open_script(args.script, args.arguments, shadow=args.shadow)
+    if "recipe" in given:
+        recipes[given["recipe"]]
+    if "model" in given:
+        MODELS[given["model"]]
+    return digits(given.pop("recipe", "mixed-fp16"), shadow=args.shadow, **given)
+
+
+def _prompt(session: Session, commands: str | None) -> int:
+    """Read commands until `quit` or the end; at a terminal a mistake is told, elsewhere it is the end."""
+    prompt, out = Prompt(session, width=columns()), console()
+    asking = commands is None and sys.stdin.isatty()
+
+    def say(text: str) -> None:
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if asking:
+        say(f"{session.title}. `help` lists the commands, `quit` ends.\n{prompt.do('where')}")
+    for line in _lines(commands, asking=asking):
+        if not asking and line:
+            say(f"> {line}")
+        try:
+            told = prompt.do(line)
+        except MinimpError as fault:
+            if not asking:
+                raise
+            told = f"error: {fault}"
+        if told:
+            say(told)
+        if prompt.closed:
+            break
+    return int(prompt.failed)
+
+
+def _lines(commands: str | None, *, asking: bool) -> Iterator[str]:
+    """Yield commands; what follows a # in a line is no part of it."""
+    if commands is not None:
+        yield from (each.strip() for each in commands.split(";"))
+        return
+    while True:
+        if asking:
+            sys.stdout.write("(minimp) ")
+            sys.stdout.flush()
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line.partition("#")[0].strip()

@@ -1,0 +1,328 @@
+"""What is seen of a moment, as lines of text: equation, tensors, statistics, and a histogram by binade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+from minimp import formats
+from minimp.errors import FormatError
+from minimp.step import STAGES
+from minimp.stepper.outcomes import Outcome, beside, scale_text
+from minimp.trace.questions.tables import number
+
+if TYPE_CHECKING:
+    from minimp.step import Stage
+    from minimp.stepper.running import Moment
+    from minimp.stepper.session import Session
+    from minimp.trace.events import Side, TraceEvent
+    from minimp.trace.statistics import Stats
+
+__all__ = [
+    "Row",
+    "comparison",
+    "headline",
+    "histogram",
+    "listing",
+    "moment_lines",
+    "place",
+    "table",
+    "tensors",
+]
+
+MOST_BINADES = 14
+MOST_TENSORS = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the list of stages and ops.
+
+    Attributes:
+        text: what it says.
+        cursor: the moment that it stands for; None of a stage that has not run.
+        here: whether the session is there.
+    """
+
+    text: str
+    cursor: int | None
+    here: bool
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Return lines of cells in columns, two spaces apart; `right` are aligned to the right."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    return [
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def cut(text: str, width: int) -> str:
+    """Return at most so many columns of a text."""
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Return a text in lines of at most so many columns."""
+    return wrap(text, width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False)
+
+
+def refitted(text: str, width: int) -> list[str]:
+    """Return a text that has lines, those too long for so many columns wrapped."""
+    lines = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += wrapped(line.strip(), width, indent) if len(line) > width else [line]
+    return lines
+
+
+# ---- where ------------------------------------------------------------------------------------------------
+
+
+def place(session: Session) -> str:
+    """Return where the session is, in one line: step, stage, op, and what was changed."""
+    parts = [f"step {session.number}"]
+    run = session.run
+    if run is None or session.stage is None:
+        parts.append("before the first stage")
+    else:
+        parts.append(f"stage {run.done}/{len(STAGES)} {session.stage.name}")
+        ops = run.ends[-1] - run.first - 1
+        parts.append(
+            f"op {session.cursor - run.first + 1}/{ops}" if not session.at_end else f"end, {ops} ops"
+        )
+    if session.edits:
+        parts.append(f"{len(session.edits)} changed")
+    return ", ".join(parts)
+
+
+def listing(session: Session) -> list[Row]:
+    """Return the stages of the step, and under those that have run their ops."""
+    rows = []
+    run = session.run
+    for i, name in enumerate(STAGES):
+        if run is None or i >= run.done:
+            rows.append(Row(f"  {i + 1:2} {name}", None, here=False))
+            continue
+        end = run.ends[i] - 1
+        rows.append(Row(f"  {i + 1:2} {name}{_marks(run.moments[end].event)}", end, session.cursor == end))
+        first = run.ends[i - 1] if i else 0
+        for cursor in range(first, end):
+            event = run.moments[cursor].event
+            where = f" {event.module}" if event.module else ""
+            text = f"       {_short(event)}{where}{_marks(event)}"
+            rows.append(Row(text, cursor, session.cursor == cursor))
+    return rows
+
+
+def _short(event: TraceEvent) -> str:
+    """Return "linear", "linear'" (its gradient), "cast to float16"."""
+    sides = [side for side in event.outputs if side is not None]
+    prime = "'" if event.phase == "backward" else ""
+    to = f" to {sides[0].format}" if event.op == "cast" and sides else ""
+    ends = event.outputs if event.phase == "backward" else event.inputs
+    names = [link for side in ends if side is not None for link in side.links if isinstance(link, str)]
+    of = f" {names[0]}" if event.op == "cast" and names else ""
+    return f"{event.op}{prime}{of}{to}"
+
+
+def _marks(event: TraceEvent) -> str:
+    """Return what is wrong with an event, in few letters: NaN, inf, flushed."""
+    said = []
+    for word, count in (("nan", _sum(event, "nan")), ("inf", _sum(event, "inf")), ("lost", event.flushed)):
+        if count:
+            said.append(word)
+    return f" !{','.join(said)}" if said else ""
+
+
+def _sum(event: TraceEvent, name: str) -> int:
+    return sum(getattr(side.stats, name) for side in event.outputs if side is not None and side.stats)
+
+
+# ---- one moment -------------------------------------------------------------------------------------------
+
+
+def headline(event: TraceEvent) -> str:
+    """Return "#5 linear in 0", with the source where there is one."""
+    where = f" in {event.module}" if event.module and event.module != "" else ""
+    return f"#{event.number} {event.title}{where}"
+
+
+def moment_lines(session: Session, width: int) -> list[str]:
+    """Return all that is seen of where the session is, in lines of at most `width` columns."""
+    moment = session.moment
+    if moment is None:
+        return _beginning(session, width)
+    event = moment.event
+    stage = session.stage
+    assert stage is not None
+    if event.phase == "stage":
+        lines = [f"{event.op}   {STAGES[event.op]}"]
+    else:
+        lines = [headline(event) + (f"   at {event.source}" if event.source else "")]
+        lines += _equation(moment, width)
+    lines += _facts(event, stage, width)
+    lines += ["", *tensors(event, width)]
+    named = _main_side(event)
+    if named is not None and named[1].stats is not None:
+        lines += ["", *histogram(*named, width)]
+    return [cut(line, width) for line in lines]
+
+
+def _beginning(session: Session, width: int) -> list[str]:
+    recipe = session.step.recipe
+    lines = [session.title, *wrap(f"recipe {recipe.name}: {recipe.note}", width)]
+    lines += [f"loss scale {scale_text(session.step.scaler.get_scale())}; the step begins here", ""]
+    rows = [(str(i + 1), name, equation) for i, (name, equation) in enumerate(STAGES.items())]
+    return [cut(line, width) for line in [*lines, *table(("", "stage", "what it computes"), rows, (0,))]]
+
+
+def _equation(moment: Moment, width: int) -> list[str]:
+    """Return what an op computes: the first paragraph of its docstring."""
+    event = moment.event
+    words = " ".join(moment.doc.strip().partition("\n\n")[0].split())
+    if event.phase == "backward":
+        words = f"the gradient of: {words}" if words else "a gradient"
+    lines = wrap(words, width - 2)[:3]
+    told = [f"{name}={value}" for name, value in event.options.items() if value != "None"]
+    if event.accumulate and event.accumulate != "float32":
+        told.append(f"sums: {event.accumulate}")
+    return ["  " + line for line in [*lines, *wrap(", ".join(told), width - 2)]]
+
+
+def stage_facts(stage: Stage, width: int) -> list[str]:
+    """Return the numbers of a stage that are no tensors."""
+    said = [
+        f"{name} = {scale_text(value) if name == 'loss_scale' else _value(value)}"
+        for name, value in stage.facts.items()
+    ]
+    return ["  " + line for line in wrap("; ".join(said), width - 2)]
+
+
+def _facts(event: TraceEvent, stage: Stage, width: int) -> list[str]:
+    """Return what was lost, and of a stage its numbers."""
+    if event.phase == "stage":
+        return stage_facts(stage, width)
+    said = []
+    if event.flushed:
+        said.append(f"{event.flushed:,} results flushed to 0")
+    if event.overflowed:
+        said.append(f"{event.overflowed:,} overflowed")
+    for i, error in enumerate(event.errors):
+        if error is not None:
+            made = f"made here {error.made.max_ulp:.3g} ulp ({error.made.relative:.2g})"
+            said.append(f"error of out{i}: {made}, inherited {error.inherited.relative:.2g}")
+    return ["  " + line for line in wrap("; ".join(said), width - 2)]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items()) or "none"
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def sides_of(event: TraceEvent) -> list[tuple[str, Side]]:
+    """Return (name, side) of the arrays of an event: "in0", "out0", or the names of a stage's tensors."""
+    if event.phase == "stage":
+        return [(side.name, side) for side in event.outputs if side is not None]
+    named = [(f"in{i}", side) for i, side in enumerate(event.inputs)]
+    named += [(f"out{i}", side) for i, side in enumerate(event.outputs)]
+    return [(name, side) for name, side in named if side is not None]
+
+
+def tensors(event: TraceEvent, width: int) -> list[str]:
+    """Return a table of the arrays of an event, with their statistics."""
+    sides = sides_of(event)
+    if not sides:
+        return ["no tensors"]
+    wide = width >= 76
+    head = [
+        "name",
+        "format",
+        "shape",
+        "min",
+        "max",
+        *(["mean"] if wide else []),
+        "zeros",
+        "sub",
+        "inf",
+        "nan",
+    ]
+    rows = []
+    for name, side in sides[:MOST_TENSORS]:
+        stats = side.stats
+        shape = "x".join(map(str, side.shape)) or "()"
+        ends = [_tiny(stats, "min"), _tiny(stats, "max"), *([_tiny(stats, "mean")] if wide else [])]
+        counts = [_count(stats, each) for each in ("zeros", "subnormals", "inf", "nan")]
+        form = side.format if side.given in (None, side.format) else f"{side.format}<{side.given}"
+        rows.append([cut(name, 16), form, shape, *ends, *counts])
+    lines = table(head, rows, right=range(3, len(head)))
+    rest = len(sides) - MOST_TENSORS
+    return [*lines, *([f"and {rest} more: `open NAME` shows one"] if rest > 0 else [])]
+
+
+def _tiny(stats: Stats | None, name: str) -> str:
+    value = None if stats is None else getattr(stats, name)
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _count(stats: Stats | None, name: str) -> str:
+    return "-" if stats is None else number(getattr(stats, name))
+
+
+def _main_side(event: TraceEvent) -> tuple[str, Side] | None:
+    """Return the array whose histogram is shown: the first result with numbers."""
+    made = [(name, side) for name, side in sides_of(event) if not name.startswith("in")]
+    made += [each for each in sides_of(event) if each not in made and event.phase == "stage"]
+    return next(((name, side) for name, side in made if side.stats and side.stats.binades), None)
+
+
+def histogram(name: str, side: Side, width: int) -> list[str]:
+    """Return the numbers of an array by powers of two, beside the limits of its format."""
+    stats = side.stats
+    assert stats is not None
+    exponents = sorted(stats.binades, reverse=True)
+    top, low = exponents[0], exponents[-1]
+    step = max(-(-(top - low + 1) // MOST_BINADES), 1)
+    bins: dict[int, int] = {}
+    for exponent, count in stats.binades.items():
+        start = top - (top - exponent) // step * step
+        bins[start] = bins.get(start, 0) + count
+    room = max(width - 26, 10)
+    most = max(bins.values())
+    lines = [f"{name} by binade{_limits(side)}"]
+    for start in range(top, low - 1, -step):
+        count = bins.get(start, 0)
+        bar = "#" * max(round(room * count / most), 1 if count else 0)
+        label = f"2^{start}" if step == 1 else f"2^{start}..2^{max(start - step + 1, low)}"
+        lines.append(f"{label:>14} {count:>8,} {bar}".rstrip())
+    if stats.zeros:
+        lines.append(f"{'zero':>14} {stats.zeros:>8,}")
+    return lines
+
+
+def _limits(side: Side) -> str:
+    try:
+        fmt = formats.get(side.format)
+    except FormatError:
+        return ""
+    return f" ({fmt.name}: normal from 2^{fmt.emin}, below 2^{fmt.emax + 1})" if not fmt.is_integer else ""
+
+
+# ---- two outcomes -----------------------------------------------------------------------------------------
+
+
+def comparison(before: Outcome, after: Outcome, width: int) -> list[str]:
+    """Return two outcomes of a step side by side; what differs is marked with a star."""
+    rows = [(("*" if old != new else ""), what, old, new) for what, old, new in beside(before, after)]
+    half = (width - 30) // 2
+    rows = [(star, what, cut(old, half), cut(new, half)) for star, what, old, new in rows]
+    return table(("", "the whole step", "before", "after"), rows)

@@ -1,0 +1,164 @@
+"""What a session saves runs by itself: scripts show the finding, tests fail until it is mended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minimp import stepper
+from minimp.errors import DataError, SettingError
+from minimp.stepper import Prompt
+from tests.cli.processes import environment
+
+SCRIPT = """
+import sys
+import numpy as np
+import minimp as mp
+
+scale = {scale}
+mp.manual_seed(3)
+model = mp.nn.Sequential(mp.nn.Linear(12, 16), mp.nn.ReLU(), mp.nn.Linear(16, 4))
+rng = np.random.default_rng(0)
+inputs, targets = rng.standard_normal((8, 12)).astype(np.float32), rng.integers(0, 4, 8)
+step = mp.TrainStep(model, mp.functional.cross_entropy, mp.optim.SGD(model.parameters(), lr=0.1),
+                    "mixed-fp16", scaler=mp.GradScaler(init_scale=scale))
+{rest}
+"""
+TRAINS = "for _ in range(3):\n    step(inputs, targets)\nsys.exit('never reached: the step is caught')"
+
+OWN_SESSION = """
+def session():
+    from minimp.stepper import Session
+    return Session(step, [(inputs, targets)] * 3)
+"""
+TRAINER = """
+data = mp.data.ArrayDataset(inputs, targets)
+mp.Trainer(step, mp.data.DataLoader(data, batch_size=4)).run(2)
+"""
+
+
+def pytest_on(path: Path) -> subprocess.CompletedProcess[str]:
+    """Run pytest on one file, in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(path.parent),
+               "-c", "/dev/null", str(path)]  # fmt: skip
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_saved_test_fails_until_the_fault_is_mended(tmp_path: Path) -> None:
+    """Oracle: pytest itself, on the script with its fault and without."""
+    script, saved, kept = (tmp_path / name for name in ("train.py", "test_finite.py", "test_as_it_is.py"))
+    script.write_text(SCRIPT.format(scale="2.0**40", rest=TRAINS))
+    with stepper.open_script(script) as session:
+        prompt = Prompt(session)
+        prompt.do("run nonfinite")
+        prompt.do(f"save {saved}")
+        prompt.do(f"save {kept} as-seen")
+    broken = pytest_on(saved)
+    assert broken.returncode == 1, broken.stdout
+    assert "nonfinite: step 1, stage backward" in broken.stdout
+    assert pytest_on(kept).returncode == 0
+    script.write_text(SCRIPT.format(scale="2.0**10", rest=TRAINS))
+    mended = pytest_on(saved)
+    assert mended.returncode == 0, mended.stdout
+    assert pytest_on(kept).returncode == 1
+
+
+@pytest.mark.slow
+def test_a_saved_what_if_and_a_saved_script_make_the_change_again(tmp_path: Path) -> None:
+    """Oracle: what the session said, and pytest."""
+    saved, script = tmp_path / "test_scale.py", tmp_path / "again.py"
+    with stepper.digits(batch=8) as session:
+        prompt = Prompt(session)
+        prompt.do("step 2")
+        prompt.do("set scale 2^24")
+        prompt.do("run nonfinite")
+        told = [prompt.do("where"), prompt.do("why")]
+        prompt.do(f"save {saved}")
+        prompt.do(f"save {script}")
+    assert pytest_on(saved).returncode == 1
+    done = subprocess.run([sys.executable, str(script)], env=environment(), capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told[0] in done.stdout
+    assert "at a loss scale of 1 it would be finite" in done.stdout
+    assert "1 changed" in told[0]
+
+
+def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
+    """Oracle: the words, and that no file is there."""
+    with stepper.digits(batch=8) as session:
+        prompt = Prompt(session)
+        with pytest.raises(SettingError, match="nothing to save"):
+            prompt.do(f"save {tmp_path / 'x.py'}")
+        prompt.do("step")
+        for name, said in [
+            ("x.txt", "ends in .py"),
+            ("test_x.py", "found none"),
+            ("x.py as-seen", "begin with"),
+        ]:
+            with pytest.raises(SettingError, match=said):
+                prompt.do(f"save {tmp_path}/{name}")
+        with pytest.raises(SettingError, match="'as-seen'"):
+            prompt.do(f"save {tmp_path}/test_x.py as")
+        assert not list(tmp_path.iterdir())
+        prompt.do(f"save {tmp_path}/x.py")
+        with pytest.raises(DataError, match="exists"):
+            prompt.do(f"save {tmp_path}/x.py")
+
+
+# ---- where sessions come from ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rest", "batches"),
+    [
+        (TRAINS, 1),
+        ("", 1),
+        ("batches = [(inputs, targets), (inputs * 2, targets)]", 2),
+        ("def session():\n    return step, inputs, targets", 1),
+        (OWN_SESSION, 3),
+        (TRAINER, 1),
+    ],
+)  # fmt: skip
+def test_a_script_is_opened_by_what_it_runs_or_defines(tmp_path: Path, rest: str, batches: int) -> None:
+    """Oracle: the scale that the script set, the number of batches, and a step that runs."""
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(scale="512.0", rest=rest))
+    argv, path = list(sys.argv), list(sys.path)
+    with stepper.open_script(script) as session:
+        assert session.step.scaler.get_scale() == 512.0
+        assert len(session.batches) == batches
+        session.finish()
+        assert session.check()
+    assert (sys.argv, sys.path) == (argv, path)
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("del step", "no training step"),
+        ("del inputs", "no training step"),
+        ("def session():\n    return 3", r"session\(\) returned int"),
+    ],
+)
+def test_a_script_without_a_step_says_what_is_missing(tmp_path: Path, rest: str, said: str) -> None:
+    """Oracle: the words."""
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(scale="512.0", rest=rest))
+    with pytest.raises(SettingError, match=said):
+        stepper.open_script(script)
+
+
+def test_arguments_reach_the_script(tmp_path: Path) -> None:
+    """Oracle: the scale that was passed."""
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT.format(scale="float(sys.argv[1])", rest=TRAINS))
+    with stepper.open_script(script, ["64"]) as session:
+        assert session.step.scaler.get_scale() == 64.0
+        assert "['64']" in session.source
