@@ -37,6 +37,10 @@ SIZES = {
 """Argument of :class:`SentenceEncoder` -> its name in config.json."""
 SETTINGS = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
 """What config.json must say, if it says anything."""
+TWO_MODELS = "config.json and the weights are of two models"
+EPS = "layer_norm_eps"
+UNUSED = ("pooler.", "embeddings.position_ids")
+"""How names of weights begin that a mean has no use for."""
 
 
 class SentenceEncoder(nn.Module):
@@ -130,18 +134,20 @@ def minilm(folder: AnyPath | None = None) -> SentenceEncoder:
 
     Raises:
         DataError: the package or a file is missing, or config.json describes another kind of model.
-        CheckpointError: the weights cannot be read, one is missing, or has another shape.
+        CheckpointError: the weights cannot be read; one is missing, has another shape, or has no place in
+            the encoder that config.json describes (pooling aside, which a mean has no use for).
     """
     place = _installed() if folder is None else Path(folder)
     config = _config_of(place / "config.json")
     sizes = {ours: config[theirs] for ours, theirs in SIZES.items()}
     tokenizer = WordPiece.read(place / "vocab.txt")
-    if len(tokenizer) != sizes["vocabulary"]:
+    count, last = len(tokenizer), max(tokenizer.vocabulary.values())
+    if not count == last + 1 == sizes["vocabulary"]:
         raise DataError(
-            f"vocab.txt has {len(tokenizer)} pieces, and config.json says {sizes['vocabulary']}", op="minilm",
-            help="it is cut short, or of another model",
+            f"vocab.txt has {count} pieces, the last of number {last}, and config.json says "
+            f"{sizes['vocabulary']}", op="minilm", help="it is cut short, or of another model",
         )  # fmt: skip
-    model = SentenceEncoder(tokenizer, **sizes, eps=config.get("layer_norm_eps", 1e-12))
+    model = SentenceEncoder(tokenizer, **sizes, eps=config.get(EPS, 1e-12))
     arrays, _ = read_arrays(place / "model.safetensors", "minilm")
     model.load_state_dict(_weights(arrays, model))
     return model.eval()
@@ -160,15 +166,17 @@ def _config_of(path: Path) -> dict[str, Any]:
     data = read_whole(path, op="minilm")
     try:
         config: Any = json.loads(data)
-    except ValueError as fault:
+    except (ValueError, RecursionError) as fault:
         raise DataError(f"{path} is no JSON: {fault}", op="minilm") from None
     if not isinstance(config, dict):
         raise DataError(f"{path} holds no table of settings", op="minilm", help="give a BERT encoder")
     wrong = {name: config[name] for name, value in SETTINGS.items() if config.get(name, value) != value}
-    missing = [name for name in SIZES.values() if type(config.get(name)) is not int]
-    if wrong or missing:
+    missing = [name for name in SIZES.values() if type(config.get(name)) is not int or config[name] < 1]
+    eps = config.get(EPS, 1e-12)
+    if wrong or missing or type(eps) not in (int, float) or not 0 < eps < 1:
         said = [f"{name} is {value!r}, not {SETTINGS[name]!r}" for name, value in wrong.items()]
-        said += [f"{name} is missing or no whole number" for name in missing]
+        said += [f"{name} is missing or no whole number of 1 or more" for name in missing]
+        said = said or [f"{EPS} is {eps!r}, no small positive number"]
         raise DataError(f"{path}: {'; '.join(said)}", op="minilm", help="give a BERT encoder")
     return config
 
@@ -199,18 +207,28 @@ def _named(path: str) -> list[str]:
 
 
 def _weights(arrays: Mapping[str, Any], model: SentenceEncoder) -> dict[str, Any]:
-    """Return path -> values of every parameter."""
+    """Return path -> values of every parameter; all weights of the encoder are taken."""
     found = {}
+    left = {name for name in arrays if not name.startswith(UNUSED)}
     for path, leaf in model.named_parameters():
         names = _named(path)
-        missing = [name for name in names if name not in arrays]
-        if missing:
-            raise CheckpointError(f"the weights have no {missing[0]}", op="minilm", help=INSTALL)
-        values = np.concatenate([arrays[name] for name in names])
-        if values.shape != leaf.shape:
-            raise CheckpointError(
-                f"expected {names[0]} to make {path} of shape {leaf.shape}, got {values.shape}", op="minilm",
-                shapes=[values.shape, leaf.shape], help="config.json and the weights are of two models",
-            )  # fmt: skip
-        found[path] = values
+        shape = (leaf.shape[0] // len(names), *leaf.shape[1:])
+        found[path] = np.concatenate([_checked(arrays, name, shape) for name in names])
+        left -= set(names)
+    if left:
+        said = f"the weights have {min(left)}, and config.json has no place for it"
+        raise CheckpointError(said, op="minilm", help=TWO_MODELS)
     return found
+
+
+def _checked(arrays: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Any:
+    """Return an array of floats of this shape."""
+    if name not in arrays:
+        raise CheckpointError(f"the weights have no {name}", op="minilm", help=INSTALL)
+    array = arrays[name]
+    if array.shape != shape or array.dtype.kind not in "fV":  # V: bfloat16
+        raise CheckpointError(
+            f"expected {name} to be floats of shape {shape}, got {array.shape} in {array.dtype}", op="minilm",
+            shapes=[array.shape, shape], help=TWO_MODELS,
+        )  # fmt: skip
+    return array

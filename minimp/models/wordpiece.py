@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,11 +104,13 @@ class WordPiece:
         if isinstance(sentences, str):
             raise SettingError("expected sentences, got a single string", op="encode", help="use [sentence]")
         most = whole("longest", longest, "encode", least=3)
-        if not sentences or not all(isinstance(each, str) for each in sentences):
+        given: Any = sentences
+        texts = list(given) if isinstance(given, Iterable) else []
+        if not texts or not all(isinstance(each, str) for each in texts):
             raise DataError(
                 f"expected one sentence or more, each a string, got {sentences!r:.60}", op="encode"
             )
-        rows = [[BEGIN, *self.pieces(each)[: most - 2], END] for each in sentences]
+        rows = [[BEGIN, *self.pieces(each)[: most - 2], END] for each in texts]
         width = max(map(len, rows))
         numbers = [[self.vocabulary[each] for each in row + [PAD] * (width - len(row))] for row in rows]
         lengths = np.array([len(row) for row in rows])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minimp.errors import CheckpointError, DataError, MinimpError, ShapeError
+from minimp.files.sealed import read_arrays, write_sealed
 from minimp.models.minilm import SentenceEncoder, minilm
 from minimp.modes import no_grad
 from tests.models.bert import CONTEXT, SENTENCES, WIDTH, by_torch, needs_weights, written
@@ -103,7 +104,13 @@ def test_the_package_is_found_or_asked_for(folder: Path, monkeypatch: pytest.Mon
         ({"max_position_embeddings": 12, "num_hidden_layers": 3}, "", CheckpointError,
          r"no encoder\.layer\.2\.attention\.self\.query\.weight"),
         ({"intermediate_size": 25}, "", CheckpointError, r"of shape \(25, 16\), got \(24, 16\)"),
-        ({"vocab_size": 40}, "", DataError, "vocab.txt has 32 pieces, and config.json says 40"),
+        ({"num_hidden_layers": 1}, "", CheckpointError,
+         r"the weights have encoder\.layer\.1\.attention\.output\.LayerNorm\.bias, and config"),
+        ({"num_hidden_layers": 0}, "", DataError, "num_hidden_layers is missing or no whole number"),
+        ({"num_attention_heads": -1}, "", DataError, "num_attention_heads is missing or no whole"),
+        ({"layer_norm_eps": "1e-12"}, "", DataError, "layer_norm_eps is '1e-12', no small positive number"),
+        ({"layer_norm_eps": -1.0}, "", DataError, "layer_norm_eps is -1.0, no small positive number"),
+        ({"vocab_size": 40}, "", DataError, r"32 pieces, the last of number 31, and config\.json says 40"),
         ({}, "encoder.layer.1.output.LayerNorm.bias", CheckpointError,
          r"no encoder\.layer\.1\.output\.LayerNorm\.bias"),
     ],
@@ -114,6 +121,28 @@ def test_folders_of_other_models(
     """Oracle: one clear error each, which names what is wrong."""
     with pytest.raises(error, match=says):
         minilm(written(tmp_path / "bert", config, without=without))
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros(16, np.float32), np.zeros((16, 16), np.int32), np.zeros((), "f")]
+)
+def test_weights_that_do_not_fit(tmp_path: Path, values: Any) -> None:
+    """Oracle: the message names the weight: a part of a parameter that is joined of three."""
+    place = written(tmp_path / "bert")
+    name = "encoder.layer.1.attention.self.key.weight"
+    arrays, _ = read_arrays(place / "model.safetensors", "test")
+    write_sealed(place / "model.safetensors", {**arrays, name: values}, {}, op="test")
+    with pytest.raises(CheckpointError, match=rf"expected {name} to be floats of shape \(16, 16\), got"):
+        minilm(place)
+
+
+def test_a_vocabulary_with_a_gap(tmp_path: Path) -> None:
+    """Oracle: the message: a piece would have a number beyond the table."""
+    place = written(tmp_path / "bert")
+    lines = (place / "vocab.txt").read_text().split("\n")
+    (place / "vocab.txt").write_text("\n".join([*lines[:9], "", *lines[9:]]))
+    with pytest.raises(DataError, match=r"the last of number 32, and config\.json says 32"):
+        minilm(place)
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.txt", "model.safetensors"])
@@ -132,6 +161,9 @@ def test_folders_that_lack_a_file(tmp_path: Path, name: str) -> None:
 def test_settings_that_are_no_table(tmp_path: Path) -> None:
     """Oracle: one clear error."""
     place = written(tmp_path / "bert")
+    (place / "config.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is no JSON"):
+        minilm(place)
     (place / "config.json").write_text(json.dumps([1]))
     with pytest.raises(DataError, match="holds no table of settings"):
         minilm(place)

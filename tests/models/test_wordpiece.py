@@ -104,6 +104,8 @@ def test_a_vocabulary_is_read(tmp_path: Path) -> None:
         (lambda: WordPiece({"a": 0}), DataError, "of 1 pieces has no [PAD], [UNK]"),
         (lambda: SMALL.encode("a b"), SettingError, "got a single string"),
         (lambda: SMALL.encode([]), DataError, "one sentence or more"),
+        (lambda: SMALL.encode(iter(())), DataError, "one sentence or more"),  # type: ignore[arg-type]  # as above
+        (lambda: SMALL.encode(3), DataError, "one sentence or more"),  # type: ignore[arg-type]  # as above
         (lambda: SMALL.encode(["a", 3]), DataError, "each a string"),  # type: ignore[list-item]  # what is refused
         (lambda: SMALL.encode(["a"], longest=2), SettingError, "longest"),
     ],
