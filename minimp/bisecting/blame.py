@@ -14,6 +14,7 @@ __all__ = ["Blame", "Instance"]
 
 WIDTH = 100
 MOST_SHOWN = 12
+MOST_NUMBERS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,13 @@ class Instance:
     call: int
     calls: int
 
+    @property
+    def place(self) -> str:
+        """The module and the line in words."""
+        return ", ".join(filter(None, (self.module and f"module {self.module}", self.source)))
+
     def __str__(self) -> str:
-        where = ", ".join(filter(None, (self.module and f"module {self.module}", self.source)))
-        return f"{self.op}, call {self.call} of {self.calls}" + (f": {where}" if where else "")
+        return _line([self])
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Blame:
         runs: how often the code was run.
         seconds: how long that took.
         before, after: how the mixed run compares with FP32 as it is, and with `ops` in FP32.
-        minimal: whether the search came to its end: without any one of `ops` (of `instances`) the runs
-            disagree. False where the budget ended first: they are then the least that was found.
+        minimal: whether the search came to its end: without any one of `ops` the runs disagree, and with
+            `instances` alone, without any one of them (unless `note` says that they were taken together).
+            False where the budget ended first: they are then the least that was found.
         smallest: whether every set of fewer ops was tried, and disagrees.
         original: the policy as it was.
         policy: the policy with `ops` in FP32.
@@ -164,12 +170,26 @@ class Blame:
                 f"{count} of {all_calls} calls would be enough. To spare the others, leave the policy as it "
                 "is and compute them from .float() inputs inside `with mp.autocast(enabled=False):`"
             )
-        lines = ["", *_wrapped(head), *(f"  {each}"[:WIDTH] for each in self.instances[:MOST_SHOWN])]
-        rest = count - MOST_SHOWN
+        places: dict[tuple[str, str], list[Instance]] = {}
+        for each in self.instances:
+            places.setdefault((each.op, each.place), []).append(each)
+        shown = [_line(group) for group in places.values()]
+        lines = ["", *_wrapped(head), *(f"  {line}"[:WIDTH] for line in shown[:MOST_SHOWN])]
+        rest = sum(map(len, [*places.values()][MOST_SHOWN:]))
         return [*lines, *([f"  and {rest} more"] if rest > 0 else [])]
 
     def _effort(self) -> str:
         return f"{self.runs} runs in {self.seconds:.1f} s"
+
+
+def _line(group: Sequence[Instance]) -> str:
+    """Return calls of one op at one place in one line."""
+    first = group[0]
+    numbers = [str(each.call) for each in group[:MOST_NUMBERS]]
+    numbers += ["..."] if len(group) > MOST_NUMBERS else []
+    word = "calls" if len(group) > 1 else "call"
+    text = f"{first.op}, {word} {', '.join(numbers)} of {first.calls}"
+    return f"{text}: {first.place}" if first.place else text
 
 
 def edited(policy: Policy, ops: Sequence[str], own: Mapping[str, Any]) -> Policy:

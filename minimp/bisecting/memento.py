@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -21,6 +22,8 @@ MISSING = object()
 Restore = Callable[[], object]
 FOREIGN = frozenset({"numpy", "minimp_backends", "ml_dtypes", "torch", "builtins", *sys.stdlib_module_names})
 """Packages whose functions and objects hold no state of a user's: they are not looked into."""
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Folders of what was installed."""
 OURS = ("nn", "optim", "scaler", "step", "data", "quant", "trainer", "fp8", "models", "tensors")
 """Those parts of minimp whose objects hold state."""
 
@@ -31,7 +34,8 @@ class Memento:
     It holds: parameters, buffers, their gradients, and the other attributes of modules; optimizers, scalers,
     loaders, training steps; attributes of the user's own objects; lists, dicts, sets and arrays; variables of
     functions around, and globals that are named in the functions' code; random generators: minimp's, NumPy's
-    and Python's. It does not hold: attributes of classes; how far an iterator has gone; files.
+    and Python's. It does not hold: attributes of classes; variables of installed packages; how far an
+    iterator has gone; files.
 
     What is there is put back by identity: a parameter gets the very array that it had, with the bits that it
     had.
@@ -125,7 +129,7 @@ class Memento:
         self._open.extend(held)
 
     def _keep_function(self, function: FunctionType) -> None:
-        if _package(function.__module__) in FOREIGN or _package(function.__module__) == "minimp":
+        if _is_foreign(function.__module__, function.__code__.co_filename):
             return
         for cell in function.__closure__ or ():
             self._keep_cell(cell)
@@ -136,7 +140,9 @@ class Memento:
         self._keep_named(function.__globals__, names)
         for name in names:
             module = function.__globals__.get(name)
-            if isinstance(module, ModuleType) and _package(module.__name__) not in {*FOREIGN, "minimp"}:
+            if isinstance(module, ModuleType) and not _is_foreign(
+                module.__name__, getattr(module, "__file__", None)
+            ):
                 self._keep_named(vars(module), names)
 
     def _keep_cell(self, cell: CellType) -> None:
@@ -218,6 +224,17 @@ KEEPERS: tuple[tuple[Any, Callable[[Memento, Any], None]], ...] = (
 def _may_hold_state(kind: type) -> bool:
     package, _, rest = kind.__module__.partition(".")
     return rest.partition(".")[0] in OURS if package == "minimp" else package not in FOREIGN
+
+
+def _is_foreign(module: str | None, file: str | None) -> bool:
+    """Tell whether a function or module is none of the user's own."""
+    package = _package(module)
+    return (
+        package in FOREIGN
+        or package == "minimp"
+        or file is None
+        or not INSTALLED.isdisjoint(Path(file).parts)
+    )
 
 
 def _package(name: str | None) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeVar
 
 from minimp import formats
 from minimp.bisecting.blame import Blame, Instance, edited
 from minimp.bisecting.comparing import Agreement, judge_of
-from minimp.bisecting.delta import ddmin, smaller
+from minimp.bisecting.delta import ddmin, smaller, thin
 from minimp.bisecting.forcing import Call, Calls, Choice, Site
 from minimp.bisecting.trials import Budget, OutOfBudget, Progress, Trials
 from minimp.door import OPS
@@ -23,6 +24,8 @@ LEAST_RUNS = 4
 """FP32 twice, mixed, and mixed with everything in FP32."""
 MOST_SMALLER = 100
 """How many sets are tried at most in search of one that is smaller than a minimal one."""
+MOST_CALLS = 48
+"""From more calls than that, those of one op from one line are not told apart."""
 SUSPICION = {CastClass.FP32: 0, CastClass.SET_FP32: 0, CastClass.BANNED: 0, CastClass.LOWER: 2}
 """By what an op declares: those that should not be in 16 bits come first, products last. A set of products
 makes everything after them FP32 too, which is no answer where there is another."""
@@ -197,9 +200,25 @@ class _Search:
             self._tell("calls", len(part), found, len(self.fewest or ()))
             return bool(found)
 
-        self.fewest = ddmin(wanted, enough)
+        places = self._places(wanted)
+        if len(places) < len(wanted):  # a loop's calls from one line go together, at first
+            kept = ddmin(places, lambda part: enough(tuple(chain.from_iterable(part))))
+            wanted = tuple(sorted(chain.from_iterable(kept), key=wanted.index))
+        if len(wanted) > MOST_CALLS:
+            self.fewest, self.minimal = wanted, True
+            self.note = "So many calls from one line were taken together: fewer of them may be enough."
+            return
+        self.fewest = thin(wanted, enough)
         self.minimal = True
         self.fewest, _ = smaller(wanted, self.fewest, enough, min(len(wanted), MOST_SMALLER))
+
+    def _places(self, calls: tuple[Call, ...]) -> tuple[tuple[Call, ...], ...]:
+        """Return the calls, those of one op in one module from one line together."""
+        together: dict[tuple[str, str, str], list[Call]] = {}
+        for site in self.sites:
+            if site.call in calls:
+                together.setdefault((site.call[0], site.module, site.source), []).append(site.call)
+        return tuple(map(tuple, together.values()))
 
     def candidates(self) -> dict[str, int]:
         """Return op -> calls, of the ops that computed in 16 bits and that a policy can rule."""

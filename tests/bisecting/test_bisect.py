@@ -260,6 +260,12 @@ def _doubled(ctx: Any, x: Any) -> Any:
     return ctx.round(ctx.wide(x) * 2)
 
 
+def test_an_op_that_is_given_rounded_numbers_is_not_to_blame() -> None:
+    """Oracle: 1 + 2^-9 is 1 in bfloat16: the product loses it, and the difference shows it."""
+    x, one = mp.tensor(np.float32([[1.0 + 2.0**-9]])), mp.tensor(np.float32([[1.0]]))
+    assert bisect(lambda: x @ one - 1.0, dtype="bfloat16").ops == ("matmul",)
+
+
 # ---- when runs agree --------------------------------------------------------------------------------------
 
 
@@ -360,7 +366,32 @@ def hard() -> tuple[Callable[[], Any], Any]:
     return lambda: [x.exp() for x in xs], CUDA.with_(exp="lower")
 
 
-@pytest.mark.parametrize("budget", [4, 5, 9, 20])
+def test_calls_from_one_line_go_together_first() -> None:
+    """Oracle: by hand: of three lines of 20 calls, one is at fault always, one at one call, one never."""
+    xs = [mp.tensor(np.float32([x])) for x in (12.0, 1.0, 13.0)]
+
+    def run() -> list[Any]:
+        made = []
+        for i in range(20):
+            made += [xs[0].exp() / 1e5]
+            made += [xs[1].exp()]
+            made += [xs[2 if i == 7 else 1].exp()]
+        return made
+
+    blame = bisect(run, policy=CUDA.with_(exp="lower"), budget=300)
+    assert [x.call for x in blame.instances] == sorted([*range(1, 61, 3), 24])
+    assert blame.minimal
+    lines = [line for line in str(blame).splitlines() if line.startswith("  exp")]
+    assert len(lines) == 2
+    assert lines[0].startswith("  exp, calls 1, 4, 7, 10, 13, 16, ... of 60: tests/bisecting/test_bisect.py:")
+    many = bisect(lambda: [xs[0].exp() for _ in range(100)], policy=CUDA.with_(exp="lower"))
+    assert len(many.instances) == 100
+    assert many.minimal
+    assert many.runs < 10
+    assert "taken together" in str(many)
+
+
+@pytest.mark.parametrize("budget", [4, 5, 9, 12])
 def test_the_budget_is_kept_and_what_was_found_so_far_is_returned(budget: int) -> None:
     """Oracle: the number of times that the code was called; what was found agrees, if it is not minimal."""
     xs, policy = hard()

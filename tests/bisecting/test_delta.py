@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimp.bisecting.delta import ddmin, smaller
+from minimp.bisecting.delta import ddmin, smaller, thin
 
 Part = tuple[int, ...]
 
@@ -52,6 +52,7 @@ def test_where_more_never_spoils_the_part_found_is_a_least_one(
     passing = [{*part} for part in subsets(items) if test(part)]
     least = [part for part in passing if not any(other < part for other in passing)]
     assert {*ddmin(items, test)} in least
+    assert {*thin(items, test)} in least
     found, whole = smaller(items, ddmin(items, test), test, most=10**6)
     assert whole
     assert len(found) == min(map(len, least))
@@ -66,19 +67,32 @@ def test_any_test_at_all_gives_a_one_minimal_part(made: tuple[int, set[int]]) ->
     def test(part: Part) -> bool:
         return part == items or sum(2**i for i in part) in lucky
 
-    ask, asked = counting(test)
-    found = ddmin(items, ask)
-    assert test(found)
-    assert len(found) == 1 or not any(test(tuple(x for x in found if x is not each)) for each in found)
-    assert len(asked) <= n * n + 3 * n
+    for search in (ddmin, thin):
+        ask, asked = counting(test)
+        found = search(items, ask)
+        assert test(found)
+        assert len(found) == 1 or not any(test(tuple(x for x in found if x is not each)) for each in found)
+        assert len(asked) <= n * n + 3 * n
 
 
 def test_one_of_many_is_found_by_halving() -> None:
     """Oracle: 2 log2(256) = 16 tests at most."""
     for culprit in (0, 100, 255):
-        ask, asked = counting(lambda part, culprit=culprit: culprit in part)
-        assert ddmin(tuple(range(256)), ask) == (culprit,)
-        assert len(asked) <= 16
+        for search in (ddmin, thin):
+            ask, asked = counting(lambda part, culprit=culprit: culprit in part)
+            assert search(tuple(range(256)), ask) == (culprit,)
+            assert len(asked) <= 16
+
+
+def test_many_that_are_needed_are_found_in_few_tests() -> None:
+    """Oracle: 2 k tests for k elements that are all needed; twice that if every third is."""
+    everything = tuple(range(64))
+    ask, asked = counting(lambda part: part == everything)
+    assert thin(everything, ask) == everything
+    assert len(asked) <= 128
+    ask, asked = counting(lambda part: {*range(0, 64, 3)} <= {*part})
+    assert thin(everything, ask) == everything[::3]
+    assert len(asked) <= 256
 
 
 def test_the_paper_s_example() -> None:
