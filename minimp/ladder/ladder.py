@@ -71,17 +71,11 @@ class Ladder:
         found: Roundings = self._here.roundings
         return found
 
-    def _is_on(self) -> bool:
-        """Tell whether this thread or task is heard: hooks of modules are called in all of them."""
-        return any(watcher is self for watcher in MODES.get().watchers)
-
     def _enter_module(self, module: Module) -> None:
-        if self._is_on():
-            self._modules.push(module)
+        self._modules.push(module)
 
     def _leave_module(self, module: Module) -> None:
-        if self._is_on():
-            self._modules.pop(module)
+        self._modules.pop(module)
 
     # ---- ops and gradients ------------------------------------------------------------------------------
 

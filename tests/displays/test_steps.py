@@ -60,15 +60,18 @@ def test_a_stage_counts_what_is_wrong() -> None:
 
 
 def test_a_stage_tells_what_the_casts_flushed() -> None:
-    """Oracle: parameters so small that float16 has no number for them: each is counted."""
+    """Oracle: parameters too small, and too large, for float16: each is counted."""
     step = make_step()
-    weight = dict(step.model.named_parameters())["2.weight"]
-    weight.array = np.full(weight.shape, 1e-9, np.float32)
+    weights = dict(step.model.named_parameters())
+    for name, value in (("2.weight", 1e-9), ("0.weight", 1e9)):
+        weights[name].array = np.full(weights[name].shape, value, np.float32)
     stage = next(step.stages(np.ones((2, 8), np.float32), np.array([0, 1])))
     made = read(stage)
     at = made.words.index("2.weight")
     # format, shape, smallest, largest, zeros, subnormal, flushed
     assert made.words[at + 1 : at + 8] == ["float16", "(4, 16)", "0", "0", "64", "0", "64"]
+    at = made.words.index("0.weight")
+    assert made.words[at + 1 : at + 10] == ["float16", "(16, 8)", "-", "-", "0", "0", "0", "128", "0"]
 
 
 def test_a_report_names_what_was_not_finite() -> None:

@@ -336,6 +336,24 @@ def test_an_op_counts_what_its_rounding_made(capsys: pytest.CaptureFixture[str])
     assert (flushed, burst) == (1, 1)
 
 
+def test_a_gradient_that_nobody_needs_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: an op whose rule returns two gradients, of which the second input needs none."""
+
+    @mp.op()
+    def both(ctx: Any, a: Any, b: Any) -> Any:
+        return a + b.sum()
+
+    both.gradient(lambda ctx, grad: (grad, np.full((7,), 9.0, np.float32)))
+    try:
+        with mp.debug(3):
+            both(mp.tensor([1.0], requires_grad=True), mp.tensor(np.ones(7, np.float32))).backward()
+    finally:
+        del mp.OPS["both"]
+    told = [line.split() for line in written(capsys)]
+    assert told[0][3:6] == ["both", "float32", "[1][7]->[1]"]
+    assert told[1][3:] == ["both", "float32", "[1]", "|max|", "1"]
+
+
 def test_values_and_lines_of_code(capsys: pytest.CaptureFixture[str]) -> None:
     """Oracle: the values by hand; this file and the line of the product, also of its gradient."""
     x = mp.tensor(np.arange(40.0, dtype=np.float32), requires_grad=True)
@@ -422,6 +440,39 @@ def test_a_block_is_of_its_thread(capsys: pytest.CaptureFixture[str]) -> None:
         in_thread(lambda: context.run(model, x))
         (line,) = written(capsys)
     assert line.endswith("in (Linear)")
+
+
+def test_a_block_within_a_block_writes_each_step_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: one line of level 1 for a good step, however many ladders there would be."""
+    step = make_step(scaler=mp.GradScaler(init_scale=8.0))
+    with mp.debug(1), mp.debug(2), mp.debug(1):
+        step(*batch())
+    assert len(written(capsys)) == 1
+
+
+def test_a_decorated_function_runs_in_several_threads_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: one thread ends while another is within: the latter's lines still name the module."""
+    model, x = mp.nn.Linear(2, 2), mp.tensor([[1.0, 2.0]])
+    within, ended = threading.Event(), threading.Event()
+
+    @mp.debug(3)
+    def run(first: bool) -> None:
+        if first:
+            assert within.wait(10)
+            return
+        within.set()
+        assert ended.wait(10)
+        model(x)
+
+    threads = [threading.Thread(target=run, args=(first,)) for first in (True, False)]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+    ended.set()
+    threads[1].join()
+    (line,) = written(capsys)
+    assert line.endswith("in (Linear)")
+    assert_clean()
 
 
 # ---- lines -------------------------------------------------------------------------------------------------
