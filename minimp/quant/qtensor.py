@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,21 @@ class QTensor:
     def nbytes(self) -> int:
         """Bytes of the codes, one each, and of their scales and zero points, four each."""
         return self.codes.nbytes + self.affine.scale.nbytes + self.affine.zero_point.nbytes
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        """Refuse to be taken for an array: its numbers are those of `dequantize`, its codes `codes`.
+
+        Raises:
+            FormatError: always.
+        """
+        raise FormatError(
+            f"codes came where numbers are computed with: a {self._head()}", op="QTensor",
+            formats=[str(self.codes.dtype)],
+            help="q.dequantize() gives the numbers; modules such as mp.quant.Add compute on codes",
+        )  # fmt: skip
+
+    __array__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __matmul__ = __rmatmul__ = __truediv__ = __rtruediv__ = __neg__ = _refuse
 
     def int_repr(self) -> Codes:
         """Return the codes (torch's name)."""

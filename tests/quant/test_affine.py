@@ -274,3 +274,17 @@ def test_a_quantised_tensor_shows_itself() -> None:
             QTensor(codes, Affine(1.0, 0, -8, 7))
     with pytest.raises(ShapeError):
         QTensor(np.zeros(3, np.int8), Affine([1, 1], [0, 0], axis=0))
+
+
+def test_codes_are_not_taken_for_numbers() -> None:
+    """Oracle: one error for each way of computing with codes as if they were numbers, with what to do."""
+    codes = QTensor.of(np.float32([0.5, 1.0]), Affine(0.5, 3))
+    ones = np.ones(2, np.float32)
+    for wrong in (
+        lambda: np.asarray(codes), lambda: codes + codes, lambda: 2.0 * codes, lambda: ones - codes,
+        lambda: codes @ codes, lambda: -codes, lambda: QTensor.of(codes, codes.affine), lambda: np.exp(codes),
+    ):  # fmt: skip
+        with pytest.raises(
+            FormatError, match=r"codes came where numbers.*scale 0.5, zero point 3(.|\n)*dequ"
+        ):
+            wrong()

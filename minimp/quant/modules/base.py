@@ -14,7 +14,7 @@ from minimp.quant.affine import Affine
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["QuantizedModule", "buffer_of", "one_scale", "whole"]
+__all__ = ["QuantizedModule", "buffer_of", "one_scale", "several", "whole"]
 
 
 class QuantizedModule(Module):
@@ -115,3 +115,8 @@ def whole(module: QuantizedModule, x: QTensor) -> Affine:
             help="quantise activations without ch_axis",
         )  # fmt: skip
     return x.affine
+
+
+def several(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what a module that takes any number of inputs was called with: them, or one list of them."""
+    return tuple(inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], list | tuple) else inputs

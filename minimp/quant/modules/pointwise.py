@@ -10,7 +10,7 @@ import numpy as np
 from minimp.backend import default_backend
 from minimp.errors import SettingError, ShapeError
 from minimp.quant.affine import Affine
-from minimp.quant.modules.base import QuantizedModule, one_scale, whole
+from minimp.quant.modules.base import QuantizedModule, one_scale, several, whole
 from minimp.quant.qtensor import QTensor
 
 __all__ = ["QuantizedAdd", "QuantizedCat", "QuantizedMul", "QuantizedReLU", "QuantizedSub"]
@@ -136,10 +136,13 @@ class QuantizedCat(QuantizedModule):
         self.count, self.dim, self.mode = len(inputs), dim, mode
 
     def forward(self, *inputs: Any) -> QTensor:
-        """Return the codes of the whole."""
+        """Return the codes of the whole; one list of inputs will do."""
+        inputs = several(inputs)
         if len(inputs) != self.count:
             raise SettingError(
-                f"{self.label} joins {self.count} inputs, got {len(inputs)}", op="QuantizedCat"
+                f"{self.label} joins {self.count} inputs, got {len(inputs)}",
+                op="QuantizedCat",
+                help="calibrate and convert the model anew, as it runs now",
             )
         output = self.kept("")
         taken = [self.taken(each, self.kept(f"input_{i}_")) for i, each in enumerate(inputs)]

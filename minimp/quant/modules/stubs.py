@@ -17,7 +17,7 @@ from minimp.nn.making import lifted
 from minimp.nn.module import Module
 from minimp.policy import autocast
 from minimp.quant.affine import Affine
-from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale
+from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale, several
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
@@ -112,8 +112,8 @@ class Cat(Module):
         self.dim = dim
 
     def forward(self, *tensors: Any) -> Tensor:
-        """Return the tensors joined."""
-        y: Tensor = functional.cat(list(map(lifted, tensors)), self.dim)
+        """Return the tensors joined; one list of them will do, as in ``torch.cat``."""
+        y: Tensor = functional.cat(list(map(lifted, several(tensors))), self.dim)
         return y
 
     def extra_repr(self) -> str:

@@ -282,7 +282,7 @@ class Observer(ABC):
         raise DataError(
             f"{int(wrong.sum())} of {wrong.size} values are {kind}, the first at {tuple(map(int, at))}",
             op=op, shapes=[shape],
-            help="look for the layer that overflows"
+            help="look for the layer that overflows, or for rows of the data that hold it"
             + ("" if kind == "NaN" else "; HistogramObserver leaves infinities out"),
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from minimp.nn.module import Module
 from minimp.quant import Affine, QTensor
 from minimp.quant.modules import (
     Add,
+    Cat,
     DeQuantize,
     DeQuantStub,
     Mul,
@@ -145,6 +146,30 @@ def test_cat(mode: str) -> None:
     real = np.concatenate([each.dequantize().astype(np.float64) for each in parts], 1)
     steps = np.clip(real / np.float64(out.scale) + 90, 0, 255)
     assert abs(made.codes - steps).max() < (0.501 if mode == "float" else 1)
+
+
+def test_cat_of_one_list() -> None:
+    """Oracle: the same inputs one by one, in floats, on codes, and through converting; torch.cat's way."""
+
+    class Twice(nn.Module):
+        def __init__(self, *, apart: bool) -> None:
+            super().__init__()
+            self.relu, self.cat, self.apart = nn.ReLU(), Cat(1), apart
+
+        def forward(self, x: Any) -> Any:
+            both = [self.relu(x), x]
+            return self.cat(*both) if self.apart else self.cat(both)
+
+    x, parts = np.float32([[-1, 2, 3]]), [some((2, 3)), some((2, 1))]
+    found = []
+    for apart in (True, False):
+        model: Any = Twice(apart=apart).eval()
+        assert model(tensor(x)).tolist() == [[0, 2, 3, -1, 2, 3]]
+        found.append(convert(model, calibrate(model, [x]))(tensor(x)))
+    np.testing.assert_array_equal(*found)
+    assert found[0].shape == (1, 6)
+    cat = QuantizedCat([HALVES, HALVES], HALVES, 1)
+    np.testing.assert_array_equal(cat(parts).codes, cat(*parts).codes)
 
 
 def test_what_cat_refuses() -> None:
