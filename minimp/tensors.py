@@ -14,7 +14,6 @@ import numpy as np
 from minimp import formats, ops
 from minimp.backend import default_backend, get_backend
 from minimp.differentiation import register_hook, retain_grad, run_backward
-from minimp.displays.values import tensor_html
 from minimp.errors import DataError, FormatError, GradientError, MinimpError, ShapeError
 from minimp.handles import RemovableHandle
 from minimp.operators import Operators, einops_backend
@@ -85,6 +84,8 @@ class Tensor(Operators):
         return f"tensor({', '.join([*parts, *_scale_shown(self)])})"
 
     def _repr_html_(self) -> str:
+        from minimp.displays import tensor_html  # only notebooks ask
+
         return tensor_html(self, _scale_shown(self))
 
     # ---- the way out ------------------------------------------------------------------------------------

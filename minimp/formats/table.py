@@ -25,7 +25,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from minimp.displays.formats import format_html
 from minimp.errors import FormatError, unknown_name
 from minimp.formats.flavours import FLAVOURS
 
@@ -236,6 +235,8 @@ class Format:
         return self.name
 
     def _repr_html_(self) -> str:
+        from minimp.displays import format_html  # only notebooks ask
+
         return format_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -87,6 +87,7 @@ class Ladder:
         try:
             self._write(event)
         finally:
+            self._roundings.forget()  # each holds an array
             speak(token)
 
     def _write(self, event: Event) -> None:
@@ -140,7 +141,6 @@ class Ladder:
             if rounded is not None and rounded.array.size == stats.size:
                 flushed += max(stats.zeros - rounded.zeros, 0)
                 burst += max(stats.inf - rounded.infinite, 0)
-        self._roundings.forget()
         bad = nonfinite(sum(each.inf for each in known), sum(each.nan for each in known))
         counts = f"made {flushed:,} zeros {burst:,} infs" if flushed or burst else ""
         return [counts, f"holds {bad}" if bad else ""]

@@ -331,6 +331,7 @@ def test_an_op_counts_what_its_rounding_made(capsys: pytest.CaptureFixture[str])
     burst = int((np.isinf(low) & np.isfinite(exact)).sum())
     with mp.debug(3), np.errstate(all="ignore"):
         _ = a * a
+        assert not MODES.get().watchers[-1]._roundings.found
     (line,) = written(capsys)
     assert line.endswith(f" [6] |max| 4 made {flushed} zeros {burst} infs, holds 2 inf, 1 nan")
     assert (flushed, burst) == (1, 1)
