@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "minimp.cli.quantize",
             "store a trained model in 8 bits or fewer; show each layer, the accuracy, and the size",
         ),
+        "trace": Command("minimp.cli.trace", "ask a recorded trace where numbers were lost, and why"),
         "memory": Command(
             "minimp.cli.memory",
             "show the bytes that training would hold, by cause, and check what is said of them",

@@ -26,6 +26,7 @@ from minimp.trace.questions.gradient_scales import GradientScales, gradients_at_
 from minimp.trace.questions.ranges import overflow_table, underflow_table
 from minimp.trace.questions.tables import Table
 from minimp.trace.stores import Kept, Store
+from minimp.trace.tensorboard import write_tensorboard
 
 __all__ = ["Trace", "load"]
 
@@ -243,6 +244,16 @@ class Trace:
         """
         write_whole(path, chrome_json(self.events, self.spans), op="trace.chrome")
         return Path(path)
+
+    def tensorboard(self, logdir: AnyPath) -> Path:
+        """Write scalars and histograms for TensorBoard; :mod:`minimp.trace.tensorboard` lists the tags.
+
+        Raises:
+            SettingError: tensorboardX is not installed.
+            DataError: the folder cannot be written to.
+        """
+        write_tensorboard(self.events, logdir)
+        return Path(logdir)
 
 
 def load(path: AnyPath) -> Trace:

@@ -81,11 +81,14 @@ class ScaledGradients:
         return bottom - 2 - high, top + 1 - low
 
     def powers(self, *, normal: bool = False) -> tuple[int, int] | None:
-        """Return the smallest and the largest power of two that loses nothing; None if there is none.
+        """Return the smallest and the largest power of two that loses nothing; None if there is none, or
+        nothing that it could lose.
 
         Args:
             normal: subnormal numbers count as a loss too.
         """
+        if not self.binades:
+            return None
         low, high = self.span
         good = [
             power
@@ -129,6 +132,8 @@ class GradientScales:
         head = (
             f"{total.nonzero:,} non-zero gradients in {total.format.name} at loss scale 2^k ({self.source})"
         )
+        if not total.nonzero:
+            return f"{head}: no scale can be told from them\n  {self._lost_text()}".rstrip()
         lines = [head, f"{'k':>5} {'flushed':>9} {'subnormal':>10} {'overflow':>9}"]
         rows = self._worth_showing()
         for power, fate in rows:
@@ -142,7 +147,7 @@ class GradientScales:
         if self.used:
             lines.append(f"  recorded at {', '.join(f'{scale:g}' for scale in self.used[:8])}")
         if total.lost:
-            lines.append(f"  {total.lost:,} more were lost before they were recorded; the shadow has them")
+            lines.append(f"  {self._lost_text()}")
         width = max((len(row.name) for row in self.rows), default=0)
         for row in self.rows[:SHOWN]:
             name = row.name if width <= 60 else row.name[-60:]
@@ -150,6 +155,10 @@ class GradientScales:
         if len(self.rows) > SHOWN:
             lines.append(f"  ... and {len(self.rows) - SHOWN} more")
         return "\n".join(lines)
+
+    def _lost_text(self) -> str:
+        lost = self.total.lost
+        return f"{lost:,} more were lost before they were recorded; the shadow has them" if lost else ""
 
     def _worth_showing(self) -> list[tuple[int, Fate]]:
         """Leave out powers at which all is lost, and thin out the rest."""
