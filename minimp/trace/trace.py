@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minimp.displays.tables import trace_html
 from minimp.errors import DataError
 from minimp.files import AnyPath, write_whole
 from minimp.formats import Format
@@ -98,6 +99,9 @@ class Trace:
         )  # fmt: skip
 
     __hash__ = None  # type: ignore[assignment]  # it grows while it is recorded
+
+    def _repr_html_(self) -> str:
+        return trace_html(self)
 
     def __str__(self) -> str:
         events = self.events
