@@ -10,10 +10,9 @@ import pytest
 import minimp as mp
 from minimp import trace
 from minimp.checks.findings import Finding, Findings
-from minimp.displays import trace_html
 from minimp.quant import Affine, QTensor
 from minimp.step import STAGES, Stage, StepReport
-from tests.displays.test_values import EVIL, Reader, read
+from tests.displays.test_values import EVIL, read
 
 
 def make_step(scale: float = 1024.0) -> mp.TrainStep:
@@ -132,6 +131,6 @@ def test_a_trace_sums_itself_up() -> None:
     x = mp.tensor([1e-4, 300.0, 1.0], dtype="float16", requires_grad=True)
     with trace.record() as seen:
         (x * x).sum().backward()
-    made = Reader(trace_html(seen))
+    made = read(seen)
     assert "1 results flushed to 0, 1 overflowed" in made.text
     assert {"mul", "sum", "mul backward", "sum backward"} <= set(made.words)
