@@ -8,8 +8,8 @@
 level  lines
 ====== ==================================================================================================
 0      none
-1      ``step`` each training step: loss, loss scale, gradient norm; ``skip`` the parameters whose gradient
-       was not finite, where the update was left out; ``scale`` each move of the loss scale
+1      ``step`` each training step: loss, loss scale, gradient norm; where the update was left out: ``why``,
+       and ``skip`` the parameters whose gradient was not finite; ``scale`` each move of the loss scale
 2      ``cast`` each cast, forward and backward, and the zeros and infinities that it made
 3      each op, forward and backward: formats, shapes, the largest magnitude of its results, the zeros and
        infinities that its rounding made, its module; ``stage`` the stages of a step
