@@ -66,6 +66,10 @@ LAYERS: dict[str, tuple[Callable[[], Module], tuple[int, ...]]] = {
         IMAGES,
     ),
     "ConvTranspose1d": (lambda: nn.ConvTranspose1d(3, 4, 3, stride=2), SIGNALS),
+    "ConvTranspose1d, groups": (
+        lambda: nn.ConvTranspose1d(4, 6, 3, stride=2, groups=2),
+        (16, 4, 12),
+    ),
     "ConvTranspose2d, groups": (lambda: nn.ConvTranspose2d(3, 6, 3, stride=2, groups=3), IMAGES),
     "Sigmoid": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Sigmoid()), ROWS),
     "Softmax": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Softmax(-1)), ROWS),

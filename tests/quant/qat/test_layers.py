@@ -153,6 +153,16 @@ def test_what_asks_for_no_gradient(name: str) -> None:
         assert asking == {frozen: False, other: layer.bias is not None}
 
 
+def test_a_mean_of_numbers_beyond_the_codes() -> None:
+    """Oracle: the range of the codes that came in: dropout makes numbers of up to four times that of them."""
+    manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU(), nn.Dropout(0.75), nn.AvgPool1d(1))
+    prepared = prepare_qat(model, tensor(batch((16, 3, 12))))
+    y = prepared(tensor(batch((16, 3, 12)))).detach().array
+    top = float(prepared.model[0].activation_post_process.affine().high)
+    assert (y.min(), y.max()) == (0, np.float32(top))
+
+
 # ---- torch -------------------------------------------------------------------------------------------------
 
 
