@@ -7,6 +7,7 @@ of :mod:`minimp_backends.requantizing`.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ __all__ = [
 
 BLOCK = 1 << 15
 """Codes added at a time."""
+CODES = 256
 HEADROOM = 20
 """Bits that a sum gets below its point: TFLite's left_shift for codes of 8 bits."""
 
@@ -124,11 +126,15 @@ def _rounded(sums: Array, clamp: Clamp) -> Array:
 
 
 def _check_scales(op: str, scales: tuple[float, float, float]) -> None:
-    good = all(0 < scale < np.inf for scale in scales)
-    if not good or max(scales[:2]) / scales[2] >= LARGEST:
+    if not all(0 < scale < np.inf for scale in scales):
         raise SettingError(
             f"expected the scales of a, b and the result, positive and finite, got {scales}",
             op=op, help="they are those that the codes were quantised with",
+        )  # fmt: skip
+    if max(scales[:2]) / scales[2] >= LARGEST:
+        raise SettingError(
+            f"expected scales of a and b below 2^31 times that of the result, got {scales}",
+            op=op, help="choose the result's scale for the numbers that it holds",
         )  # fmt: skip
 
 
@@ -183,8 +189,9 @@ def integer_avg_pool2d(
     sizes = _sizes(op, kernel_size=kernel_size, stride=kernel_size if stride is None else stride,
                    padding=padding)  # fmt: skip
     windows = windows_over(op, x.shape, **sizes, dilation=(1, 1), ceil_mode=ceil_mode)
-    room = windows.spread(x.astype(np.int32) - zero, 0)
-    sums = np.zeros((*x.shape[:2], *windows.out_size), np.int32)
+    wide = np.int32 if math.prod(sizes["kernel"]) * CODES <= np.iinfo(np.int32).max else np.int64
+    room = windows.spread(np.asarray(x, wide) - zero, 0)
+    sums = np.zeros((*x.shape[:2], *windows.out_size), wide)
     for tap in windows.slices(room):
         np.add(sums, tap, out=sums)
     counts = counts_over(windows, count_include_pad, np.dtype(np.int32))

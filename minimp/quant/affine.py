@@ -332,4 +332,4 @@ def _channel(wrong: npt.NDArray[np.bool_]) -> str:
 
 
 def _span(values: npt.NDArray[Any]) -> str:
-    return f"{values.min():.6g}..{values.max():.6g}"
+    return f"{values.min():.6g}..{values.max():.6g}" if values.size else "of none"

@@ -248,6 +248,11 @@ def _observe(model: Module, made: Calibration, inputs: tuple[Any, ...]) -> None:
     """Run one batch."""
     batch = made.batches + 1
     floating = [each for each in inputs if _floats(each)]
+    if made.inputs and len(floating) != len(made.inputs):
+        raise DataError(
+            f"batch {batch} has {len(floating)} inputs of floats, the first had {len(made.inputs)}", op=OP,
+            help="inputs_of(batch) must give as many for each",
+        )  # fmt: skip
     for i, (observer, each) in enumerate(zip(made.inputs, floating, strict=bool(made.inputs))):
         with _telling(f"input {i} of batch {batch}"):
             observer.observe(each)

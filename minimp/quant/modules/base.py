@@ -14,7 +14,10 @@ from minimp.quant.affine import Affine
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["QuantizedModule", "buffer_of", "one_scale", "several", "whole"]
+__all__ = ["QuantizedModule", "buffer_of", "one_scale", "several", "usable", "whole"]
+
+MOST = 2.0**31
+"""Multipliers of sums lie below (:mod:`minimp_backends.requantizing`)."""
 
 
 class QuantizedModule(Module):
@@ -101,6 +104,21 @@ def one_scale(affine: Affine, what: str, op: str) -> Affine:
             help="channels are for weights: give an observer without ch_axis",
         )  # fmt: skip
     return affine
+
+
+def usable(multiplier: npt.NDArray[Any], op: str) -> npt.NDArray[Any]:
+    """Return what sums are multiplied by to become codes.
+
+    Raises:
+        SettingError: 2^31 or more, or no number: a sum of 1 lies beyond all codes.
+    """
+    wrong = ~(multiplier < MOST)
+    if wrong.any():
+        raise SettingError(
+            f"a step of what comes in is {multiplier[wrong].max():.3g} of what goes out: 2^31 are too many",
+            op=op, help="look at both ranges: calibrate on data like those that the model will see",
+        )  # fmt: skip
+    return multiplier
 
 
 def whole(module: QuantizedModule, x: QTensor) -> Affine:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from minimp.errors import SettingError, ShapeError, unknown_name
 from minimp.quant.affine import Affine, floats_of
-from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale
+from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale, usable
 from minimp.quant.observers import Observer
 from minimp.quant.qtensor import QTensor
 
@@ -32,6 +32,7 @@ MODES = ("float", "fixed-point")
 MOST_BIAS = 2.0**30
 """The largest bias in int32 that leaves a bit for the sum."""
 INT32 = np.iinfo(np.int32)
+LEAST_NORMAL = 2.0**-126
 
 
 def weight_of(weight: Any, bias: Any, x_scale: Array, observer: Observer) -> QTensor:
@@ -50,7 +51,9 @@ def weight_of(weight: Any, bias: Any, x_scale: Array, observer: Observer) -> QTe
         least = np.abs(floats_of(bias, "weight_of")).astype(np.float64) / (MOST_BIAS * np.float64(x_scale))
         least = least if chosen.per_channel else least.max()
         if (least > chosen.scale).any():
-            scale = np.where(least > chosen.scale, np.nextafter(np.float32(least), np.inf), chosen.scale)
+            with np.errstate(over="ignore"):  # Affine refuses an infinite scale in words
+                wider = np.nextafter(np.asarray(least, np.float32), np.float32(np.inf))
+            scale = np.where(least > chosen.scale, wider, chosen.scale)
             rest = chosen.quant_min, chosen.quant_max, chosen.axis, chosen.rule
             chosen = Affine(np.asarray(scale, np.float32), chosen.zero_point, *rest)
     return QTensor.of(numbers, chosen)
@@ -69,7 +72,7 @@ class _Requantizing(QuantizedModule):
 
     Raises:
         SettingError: channels of the input or output, or of the weight on another axis than 0; an unknown
-            mode; a bias beyond int32 in steps of s_x s_w.
+            mode; a bias beyond int32 in steps of s_x s_w; M of 2^31 or more.
         ShapeError: a bias of another length.
 
     Attributes:
@@ -97,6 +100,7 @@ class _Requantizing(QuantizedModule):
         self.keep("weight_", weight.affine)
         self.keep("input_", one_scale(input, "the input", op))
         self.keep("", one_scale(output, "the output", op))
+        usable(self.multiplier(), op)
         rounded = None if bias is None else self._bias(floats_of(bias, op), weight)
         self.register_buffer("bias", None if rounded is None else buffer_of(rounded))
 
@@ -120,12 +124,21 @@ class _Requantizing(QuantizedModule):
     def multiplier(self) -> Array:
         """Return M, () or (O,): s_x s_w / s in float64 for ``"fixed-point"``, else QNNPACK's.
 
-        That is s_x s_w (1 / s), each step in float32.
+        That is s_x s_w (1 / s), each step in float32; where s_x s_w is too large or too small for all of
+        float32's digits, it is worked out in float64 and rounded once (QNNPACK is left with fewer digits).
         """
         s_w, s_x, s = (self.kept(name).scale for name in ("weight_", "input_", ""))
+        exact = s_w.astype(np.float64) * s_x / s
         if self.mode == "fixed-point":
-            return np.asarray(s_w.astype(np.float64) * s_x / s)
-        return np.asarray(s_w * s_x * (np.float32(1) / s))
+            return np.asarray(exact)
+        with np.errstate(over="ignore", under="ignore"):
+            steps = s_w * s_x
+            made = np.where(
+                (steps >= LEAST_NORMAL) & np.isfinite(steps),
+                steps * (np.float32(1) / s),
+                exact.astype(np.float32),
+            )
+        return np.asarray(made, np.float32)
 
     def finished(self, sums: Array, axis: int) -> QTensor:
         """Add the bias to int32 sums, and make them codes; `axis` is that of the O channels."""
@@ -282,7 +295,15 @@ class QuantizedConvTranspose2d(_Convolution):
         self.groups, self.dilation = groups, dilation
 
     def sums(self, codes: Array, affine: Affine) -> Array:
-        """Return int32 sums of products.  (N, C, ...) -> (N, O, ...)."""
+        """Return int32 sums of products.  (N, C, ...) -> (N, O, ...).
+
+        Raises:
+            SettingError: another accumulation than int32.
+        """
+        if self.accumulate != "int32":
+            raise SettingError(
+                f"{self.label} adds up in int32 alone, got accumulate={self.accumulate!r}", op=self._name()
+            )
         backend = self.weight.backend
         spread = backend.integer_conv_transpose2d if self.axes == 2 else backend.integer_conv_transpose1d
         made: Array = spread(

@@ -9,7 +9,7 @@ import numpy as np
 
 from minimp import functional
 from minimp.backend import default_backend
-from minimp.errors import ShapeError
+from minimp.errors import SettingError, ShapeError
 from minimp.nn.module import Module
 from minimp.quant.affine import Affine
 from minimp.quant.modules.base import QuantizedModule, buffer_of, whole
@@ -29,15 +29,16 @@ class QuantizedFlatten(QuantizedModule):
     def forward(self, input: Any) -> QTensor:
         """Return the same codes with these axes joined."""
         x = self.taken(input)
-        ndim = len(x.shape)
+        shape = x.shape or (1,)
+        ndim = len(shape)
         first, last = (each + ndim if each < 0 else each for each in (self.start_dim, self.end_dim))
-        if not 0 <= first <= last < max(ndim, 1):
+        if not 0 <= first <= last < ndim:
             raise ShapeError(
                 f"{self.label} cannot join axes {self.start_dim} to {self.end_dim} of {x.shape}",
                 op="QuantizedFlatten", shapes=[x.shape],
             )  # fmt: skip
-        joined = math.prod(x.shape[first : last + 1])
-        shape = (*x.shape[:first], joined, *x.shape[last + 1 :])
+        joined = math.prod(shape[first : last + 1])
+        shape = (*shape[:first], joined, *shape[last + 1 :])
         return QTensor(x.codes.reshape(shape), whole(self, x))
 
 
@@ -97,11 +98,13 @@ class QuantizedConstantPad(QuantizedModule):
         value: of the border; rounded to a code, as all numbers.
 
     Raises:
-        SettingError: channels; when called, codes of other numbers than those of `input`.
+        SettingError: channels, or a value of NaN; when called, codes of other numbers than those of `input`.
     """
 
     def __init__(self, input: Affine, output: Affine, padding: tuple[int, ...], value: float) -> None:
         super().__init__()
+        if math.isnan(value):
+            raise SettingError("NaN has no code", op="QuantizedConstantPad", help="give a number as value")
         self.rescale = QuantizedTable.of(np.copy, input, output, "x")
         self.register_buffer("border", buffer_of(codes_of(np.asarray(value, np.float64), output)))
         self.padding, self.value = tuple(padding), value

@@ -10,7 +10,7 @@ import numpy as np
 from minimp.backend import default_backend
 from minimp.errors import SettingError, ShapeError
 from minimp.quant.affine import Affine
-from minimp.quant.modules.base import QuantizedModule, one_scale, several, whole
+from minimp.quant.modules.base import QuantizedModule, one_scale, several, usable, whole
 from minimp.quant.qtensor import QTensor
 
 __all__ = ["QuantizedAdd", "QuantizedCat", "QuantizedMul", "QuantizedReLU", "QuantizedSub"]
@@ -25,7 +25,8 @@ class QuantizedAdd(QuantizedModule):
         mode: ``"float"`` or ``"fixed-point"`` (:func:`minimp_backends.integer_layers.integer_add`).
 
     Raises:
-        SettingError: channels; when called, codes of other numbers than these.
+        SettingError: channels; a scale 2^31 times that of the sum; when called, codes of other numbers than
+            these.
     """
 
     def __init__(
@@ -35,6 +36,8 @@ class QuantizedAdd(QuantizedModule):
         for name, affine in (("a_", a), ("b_", b), ("", output)):
             self.keep(name, one_scale(affine, "a term and a sum", "QuantizedAdd"))
         self.relu, self.mode = relu, mode
+        scales = np.array([each.scale for each in (a, b)], np.float64)
+        usable(scales / np.float64(output.scale), "QuantizedAdd")
 
     def forward(self, a: Any, b: Any) -> QTensor:
         """Return the codes of the sum."""
@@ -80,7 +83,7 @@ class QuantizedMul(QuantizedModule):
         mode: ``"float"``, M in float32, or ``"fixed-point"`` (:mod:`minimp_backends.requantizing`).
 
     Raises:
-        SettingError: channels; when called, codes of other numbers than these.
+        SettingError: channels; M of 2^31 or more; when called, codes of other numbers than these.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class QuantizedMul(QuantizedModule):
         for name, affine in (("a_", a), ("b_", b), ("", output)):
             self.keep(name, one_scale(affine, "a factor and a product", "QuantizedMul"))
         self.relu, self.mode = relu, mode
+        usable(np.asarray(self.multiplier()), "QuantizedMul")
 
     def forward(self, a: Any, b: Any) -> QTensor:
         """Return the codes of the product."""
@@ -122,7 +126,8 @@ class QuantizedCat(QuantizedModule):
         mode: how numbers of other scales are rounded (:mod:`minimp_backends.requantizing`).
 
     Raises:
-        SettingError: channels; when called, another count of inputs, or other numbers than these.
+        SettingError: channels; s_i / s of 2^31 or more; when called, another count of inputs, or other
+            numbers than these.
         ShapeError: when called, shapes that differ elsewhere than along `dim`.
     """
 
@@ -134,6 +139,8 @@ class QuantizedCat(QuantizedModule):
         for name, affine in zip([*names, ""], [*inputs, output], strict=True):
             self.keep(name, one_scale(affine, "what is joined", "QuantizedCat"))
         self.count, self.dim, self.mode = len(inputs), dim, mode
+        for each in inputs:
+            usable(self.multiplier(each, output), "QuantizedCat")
 
     def forward(self, *inputs: Any) -> QTensor:
         """Return the codes of the whole; one list of inputs will do."""
@@ -146,8 +153,9 @@ class QuantizedCat(QuantizedModule):
             )
         output = self.kept("")
         taken = [self.taken(each, self.kept(f"input_{i}_")) for i, each in enumerate(inputs)]
+        parts = [self._rescaled(each, output) for each in taken]
         try:
-            codes = np.concatenate([self._rescaled(each, output) for each in taken], self.dim)
+            codes = np.concatenate(parts, self.dim)
         except ValueError:
             shapes = [each.shape for each in taken]
             raise ShapeError(
@@ -170,7 +178,8 @@ class QuantizedCat(QuantizedModule):
     def multiplier(self, input: Affine, output: Affine) -> Any:
         """Return s_i / s, in float64 for ``"fixed-point"``, else in float32."""
         exact = np.float64 if self.mode == "fixed-point" else np.float32
-        return input.scale.astype(exact) / output.scale.astype(exact)
+        with np.errstate(over="ignore", under="ignore"):
+            return input.scale.astype(exact) / output.scale.astype(exact)
 
     def extra_repr(self) -> str:
         """Show the axis and the whole's numbers."""

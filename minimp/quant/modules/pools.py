@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.backend import default_backend
-from minimp.errors import ShapeError
+from minimp.errors import SettingError, ShapeError
 from minimp.quant.modules.base import QuantizedModule, whole
 from minimp.quant.qtensor import QTensor
 
@@ -130,12 +130,25 @@ class _Adaptive(_Pool):
 
     Args:
         output_size: H' and W', or one number for both; None keeps a length. Of a signal one number.
+
+    Raises:
+        SettingError: a size that is no whole number of at least 1, or another count of them.
+        ShapeError: when called, on images without rows or columns.
     """
 
     def __init__(self, output_size: Any) -> None:
         super().__init__()
         many = isinstance(output_size, tuple | list)
         self.output_size = tuple(output_size) if many else (output_size,) * self.axes
+        given = [
+            isinstance(each, int | np.integer) and each >= 1 for each in self.output_size if each is not None
+        ]
+        if len(self.output_size) != self.axes or not all(given):
+            raise SettingError(
+                f"expected output_size to be a whole number of at least 1, or {self.axes} of them, "
+                f"got {output_size!r}",
+                op=self._name(), help="None keeps a length",
+            )  # fmt: skip
 
     def extra_repr(self) -> str:
         """Show the size."""
@@ -146,6 +159,11 @@ class _Adaptive(_Pool):
 
         Window i of H' covers rows floor(i H / H') to ceil((i + 1) H / H').
         """
+        if 0 in codes.shape[2:]:
+            raise ShapeError(
+                f"{self.label} has no windows in images of {codes.shape[2:]}", op=self._name(),
+                shapes=[codes.shape],
+            )  # fmt: skip
         wanted = self.output_size if self.axes == 2 else (1, *self.output_size)
         spans = [
             [slice(i * n // m, -((i + 1) * -n // m)) for i in range(m)]

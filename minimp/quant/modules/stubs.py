@@ -167,7 +167,7 @@ class FloatIsland(QuantizedModule):
             16 bits.
         compute: ``"float32"``; or ``"float16"``: its weights are stored in float16, running statistics as
             they were, and it runs under ``autocast("float16")``, sums in the accumulation in force. What
-            lies beyond 65504 becomes infinite there, and then the last code.
+            lies beyond 65504 becomes infinite there, and the last code where codes follow.
         floats: which of its inputs come in floats, by their places; the others come in codes.
 
     Raises:

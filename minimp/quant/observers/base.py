@@ -72,9 +72,9 @@ class Observer(ABC):
             self.infinities += int(finite.size - finite.sum())
             rows = rows[finite][None]
         if rows.size:
+            self._take(rows)
             if self.counting:
                 self._count(rows)
-            self._take(rows)
             self.batches += 1
 
     def merge(self, other: Observer) -> None:
@@ -198,7 +198,7 @@ class Observer(ABC):
 
     @abstractmethod
     def _take(self, rows: Floats) -> None:
-        """Take in (1, M) or (C, M) finite values, which are counted already."""
+        """Take in (1, M) or (C, M) finite values, which are counted then; or raise and change nothing."""
 
     @abstractmethod
     def _range(self) -> tuple[Floats, Floats]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from minimp.errors import SettingError
+from minimp.errors import DataError, SettingError
 from minimp.quant.observers.base import Observer
 
 __all__ = ["HistogramObserver"]
@@ -30,7 +30,7 @@ class HistogramObserver(Observer):
 
     Torch counts 256 codes also where fewer are in use; here they are as many as there are. Infinities are
     left out. Merged observers cut within 2 % of one observer of all values: parts of bins move to
-    neighbours.
+    neighbours. Values further apart than float32's largest number are refused (DataError).
 
     Args:
         bins: how many.
@@ -52,6 +52,13 @@ class HistogramObserver(Observer):
 
     def _take(self, rows: Floats) -> None:
         low, high = np.minimum(self.min_val, rows.min()), np.maximum(self.max_val, rows.max())
+        with np.errstate(over="ignore"):
+            wide = not np.isfinite(high - low)
+        if wide:
+            raise DataError(
+                f"values from {low:g} to {high:g} lie further apart than float32 reaches",
+                op="HistogramObserver", help="look for the layer that overflows",
+            )  # fmt: skip
         old = self._within(low, high) if self.batches else 0
         self.histogram = _count(rows, self.bins, low, high) + old
         self.min_val, self.max_val = np.asarray(low), np.asarray(high)

@@ -85,7 +85,8 @@ class _Sums:
     def add(self, wanted: Array, got: Array) -> None:
         wide = wanted.astype(np.float64)
         self.signal += float(np.sum(np.square(wide)))
-        self.noise += float(np.sum(np.square(wide - got)))
+        with np.errstate(over="ignore"):
+            self.noise += float(np.sum(np.square(wide - got)))
 
 
 @dataclass
@@ -96,9 +97,14 @@ class _Running:
 
 
 def decibels(signal: float, noise: float) -> float:
-    """Return 10 log10(signal / noise); infinite without noise, minus infinity where only noise is."""
+    """Return 10 log10(signal / noise); infinite without noise, minus infinity where nothing but noise is.
+
+    Noise that is no number is more than any: float16 ends at 65504.
+    """
     if noise == 0:
         return math.inf
+    if not math.isfinite(noise):
+        return -math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
@@ -180,7 +186,8 @@ def default_metric(outputs: list[Array], batches: list[Batch]) -> Metric | None:
 
 
 def scored(metric: Metric | None, outputs: list[Array], batches: list[Batch], op: str) -> float:
-    """Return a metric over all data; NaN where there is none.
+    """Return a metric over all data; NaN where there is none; minus infinity where it makes NaN of outputs
+    that are not finite.
 
     Raises:
         SettingError: it gives no number.
@@ -201,6 +208,8 @@ def scored(metric: Metric | None, outputs: list[Array], batches: list[Batch], op
         value = float(found)
     except (TypeError, ValueError):
         raise SettingError(f"{name} must give one number, got {found!r}", op=op) from None
+    if math.isnan(value) and not all(np.isfinite(each).all() for each in outputs):
+        return -math.inf
     if math.isnan(value):
         raise DataError(f"{name} gives NaN", op=op, help="look at what it divides by, and at its targets")
     return value

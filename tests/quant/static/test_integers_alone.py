@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import gc
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -147,7 +148,10 @@ def except_for(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> None:
 
 
 def rounding_modules(net: Any, x: Array) -> set[str]:
-    """Return the paths of the modules in which a floating-point result was rounded."""
+    """Return the paths of the modules in which a floating-point result was rounded.
+
+    No garbage is collected meanwhile: hypothesis takes the time of that, in floats.
+    """
     found: set[str] = set()
 
     def note(path: str) -> Callable[..., None]:
@@ -163,9 +167,13 @@ def rounding_modules(net: Any, x: Array) -> set[str]:
             each.register_forward_pre_hook(lambda *_: put_down()),
             each.register_forward_hook(note(path)),
         ]
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         net(tensor(x))
     finally:
+        if collecting:
+            gc.enable()
         for hook in hooks:
             hook.remove()
     return found
