@@ -206,8 +206,9 @@ class Walk:
         row = CONVERSIONS.get(kind)
         kept = path in self.keep
         if row is None and not kept:
+            where = f"'{path}'" if path else "the model"
             raise SettingError(
-                f"'{path}' is a {kind.__name__}, which has no integer form, and codes come in", op=OP,
+                f"{where} is a {kind.__name__}, which has no integer form, and codes come in", op=OP,
                 help=advice(kind),
             )  # fmt: skip
         if kind is QuantStub and inputs:

@@ -79,6 +79,7 @@ def few_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "products", lambda: quick)
 
 
+@pytest.mark.slow
 def test_a_whole_run(few_products: None) -> None:
     """Oracle: the contenders, one row each, all with a time; steps told to the last one."""
     told: dict[str, list[int]] = {}

@@ -373,6 +373,9 @@ def test_what_there_is_instead() -> None:
     for word in ("keep_float", "Add", "AvgPool", "Cat", "Conv,", "ConvTranspose", "Linear", "Mul", "Softmax"):
         assert word in caught.value.help
     assert len(caught.value.help) < 450
+    alone: Any = nn.GLU().eval()
+    with pytest.raises(SettingError, match="the model is a GLU, which has no integer form"):
+        convert(alone, calibrate(alone, [x]))
 
 
 def test_a_convolution_without_an_integer_form() -> None:
