@@ -21,6 +21,7 @@ from minimp.cli.choices import add_reading, both_sizes, computing_on, models_tex
 from minimp.cli.train_sample import OPTIONS as SAMPLING
 from minimp.cli.train_sample import Sampler, add_sample_options, show_sample
 from minimp.cli.train_settings import DEFAULTS, OPTIMIZERS, TrainSettings
+from minimp.cli.train_trace import Tracing, add_trace_options
 from minimp.cli.train_view import figures, progress, summary
 from minimp.data import AnyParts, TextDataset
 from minimp.errors import CheckpointError, MinimpError, SettingError
@@ -57,10 +58,12 @@ def add_parser(subparsers: Any) -> None:
             "minimp train --recipe bf16-stochastic --model cnn --steps 300 --out runs/mine",
             "minimp train --model gpt --sample 1000 --prompt 'class '",
             "minimp train --resume runs/mine --steps 600",
+            "minimp train --steps 100 --trace mytrace --trace-steps 1-3,50 --shadow",
         ),
     )  # fmt: skip
     _add_choices(parser.add_argument)
     add_sample_options(parser.add_argument)
+    add_trace_options(parser.add_argument)
     add = parser.add_argument
     add("--out", type=Path, metavar="DIR", help="folder of the run (default: a new one in runs/)")
     every = DEFAULTS["checkpoint_every"]
@@ -112,6 +115,7 @@ class _Run:
     data: AnyParts
     trainer: Trainer
     sampler: Sampler
+    tracing: Tracing
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     with computing_on(settings.backend):
         made = _make_run(args, settings, folder, state)
         result, interrupted = _train(made, quiet=args.quiet)
+        made.tracing.say(progress_console())
         if interrupted:
             _say_how_to_go_on(args, made.folder, result.step, settings.steps)
             return INTERRUPTED
@@ -148,7 +153,7 @@ def _make_run(
     data = settings.load_data()
     if state is not None:
         settings.check_data(state, data)
-    sampler = Sampler(args, settings, data)
+    sampler, tracing = Sampler(args, settings, data), Tracing(args, settings, state)
     step, loader = settings.make_step(data), settings.make_loader(data)
     there_before = folder is not None or (args.out is not None and args.out.exists())
     folder = folder or _new_folder(args.out, settings)
@@ -168,7 +173,7 @@ def _make_run(
             with suppress(OSError):  # it holds something
                 made.rmdir()
         raise
-    return _Run(folder, settings, data, trainer, sampler)
+    return _Run(folder, settings, data, trainer, sampler, tracing)
 
 
 # ---- where the run is -----------------------------------------------------------------------------------
@@ -247,8 +252,8 @@ def _train(made: _Run, *, quiet: bool) -> tuple[RunResult, bool]:
     """Do the steps that are left; tell whether a signal ended them early."""
     trainer, steps = made.trainer, made.settings.steps
     shown = progress(progress_console(), done=trainer.done, steps=steps, skipped=trainer.skipped, quiet=quiet)
-    with _signals_stop(trainer) as asked, shown as show:
-        trainer.on_step = show
+    with _signals_stop(trainer) as asked, shown as show, made.tracing.of(trainer, show) as on_step:
+        trainer.on_step = on_step
         result = trainer.run(steps - trainer.done)
     return result, result.stopped and bool(asked)
 

@@ -42,6 +42,7 @@ class Loops:
     """The part of a recorder that watches optimizers and scalers outside of training steps."""
 
     statistics: bool
+    paused: bool
     names: Modules
     _count: int
     _lock: AbstractContextManager[Any]
@@ -62,13 +63,13 @@ class Loops:
     def optimizer_steps(self, optimizer: Any) -> None:
         """Let a bare optimizer count the updates that it swallows (a watcher)."""
         with self._lock:
-            if not self.here().stage and self.statistics:
+            if self.statistics and not self._is_quiet():
                 self._updates.begin(optimizer)
 
     def optimizer_stepped(self, optimizer: Any, *, done: bool) -> None:
         """Write down what a bare optimizer has done (a watcher)."""
         with self._lock:
-            if self.here().stage:
+            if self._is_quiet():
                 return
             rows = self._updates.counted(optimizer)
             if done:
@@ -79,7 +80,7 @@ class Loops:
     def scaler_stepped(self, scaler: Any, optimizer: Any, report: Any) -> None:
         """Write down what a scaler has found (a watcher)."""
         with self._lock:
-            if not self.here().stage:
+            if not self._is_quiet():
                 own = self._own_names(scaler, optimizer) if report.nonfinite else {}
                 bad = [own.get(name, name) for name in report.nonfinite]
                 facts = {"loss_scale": report.scale, "skipped": report.skipped, "nonfinite": bad}
@@ -88,8 +89,12 @@ class Loops:
     def scale_moved(self, scale: Any, before: Any, after: Any) -> None:  # noqa: ARG002 - a watcher's signature
         """Write down where a scaler's scale has gone (a watcher)."""
         with self._lock:
-            if not self.here().stage:
+            if not self._is_quiet():
                 self._write_bare("update_scale", {"loss_scale": after.scale, "before": before.scale})
+
+    def _is_quiet(self) -> bool:
+        """Tell whether a TrainStep tells of this, or nothing is to be written down."""
+        return self.paused or bool(self.here().stage)
 
     def _own_names(self, scaler: Any, optimizer: Any) -> dict[str, str]:
         """Return what the scaler calls its parameters -> what they are called in this recording."""

@@ -47,6 +47,9 @@ class Recorder(Loops):
         shadow: the float64 shadow, or None.
 
     Attributes:
+        paused: whether nothing is written down for the time being.
+        steps: the number of the last training step that began.
+        seen: how many of them were recorded.
         judge: called with each event after it was written down, and with what the engine told of it (None of
             stages); what it raises comes out of the user's code.
     """
@@ -57,7 +60,8 @@ class Recorder(Loops):
         self.store, self.statistics, self.choice = store, statistics, choice
         self.keeping, self.shadow = values, shadow
         self.names, self.roundings = Modules(), Roundings()
-        self.steps = self._count = self._busy = 0
+        self.steps = self.seen = self._count = self._busy = 0
+        self.paused = False
         self._begin = perf_counter_ns()
         self._lock = RLock()
         self._updates = Updates()
@@ -84,7 +88,7 @@ class Recorder(Loops):
 
     def is_on(self) -> bool:
         """Tell whether this thread or task is recorded: hooks of modules are called in all of them."""
-        return any(watcher is self for watcher in MODES.get().watchers)
+        return not self.paused and any(watcher is self for watcher in MODES.get().watchers)
 
     def enter_module(self, module: Module) -> None:
         """Take note that a module begins (a hook)."""
@@ -110,6 +114,8 @@ class Recorder(Loops):
 
     def hear(self, event: Event) -> None:
         """Write one op or gradient down (a listener)."""
+        if self.paused:
+            return
         start = perf_counter_ns()
         token = hush()
         try:
@@ -263,10 +269,12 @@ class Recorder(Loops):
 
     def begin_stage(self, step: Any, name: str, state: Any) -> None:  # noqa: ARG002 - a watcher's signature
         """Take note that a stage begins (a watcher)."""
+        if self.paused:
+            return
         with self._lock:
             here = self.here()
             if name == "cast_weights":
-                self.steps += 1
+                self.steps, self.seen = self.steps + 1, self.seen + 1
                 here.step, here.running = self.steps, step
                 if self.names.path(step.model) is None:
                     self.names.add(step.model)
@@ -279,6 +287,8 @@ class Recorder(Loops):
 
     def end_stage(self, step: Any, name: str, state: Any, tensors: Any) -> None:
         """Write down what a stage has made (a watcher)."""
+        if self.paused:
+            return
         start = perf_counter_ns()
         token = hush()
         try:

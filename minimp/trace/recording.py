@@ -109,13 +109,29 @@ class record:  # noqa: N801 - reads as a statement: `with record() as trace:`
             self._open = stack.pop_all()
         return self._trace
 
+    def pause(self) -> None:
+        """Write nothing down until :meth:`go_on`; between training steps, not inside of one."""
+        self._recorder.paused = self._recorder.roundings.paused = True
+
+    def go_on(self, step: int | None = None) -> None:
+        """Write down what comes.
+
+        Args:
+            step: the number that the next training step gets; None: one more than the last.
+        """
+        recorder = self._recorder
+        recorder.paused = recorder.roundings.paused = False
+        recorder.here().last = recorder.clock()
+        if step is not None:
+            recorder.steps = step - 1
+
     def __exit__(self, *exc: object) -> None:
         """End, also by an exception: what was recorded stays readable."""
         assert self._open is not None
         self._open.close()
         recorder = self._recorder
         notes = {} if recorder.shadow is None else recorder.shadow.notes
-        self._trace.info |= {"steps": recorder.steps, "notes": dict(sorted(notes.items()))}
+        self._trace.info |= {"steps": recorder.seen, "notes": dict(sorted(notes.items()))}
         if isinstance(recorder.store, Folder):
             recorder.store.finish(self._trace.info)
 

@@ -43,10 +43,11 @@ class Rounded:
 
 
 class Roundings:
-    """What was rounded since the last event."""
+    """What was rounded since the last event; nothing while it is paused."""
 
     def __init__(self) -> None:
         self.found: dict[int, Rounded] = {}
+        self.paused = False
 
     def of(self, array: Array) -> Rounded | None:
         """Return what is known of the rounding that made an array, or what it is a view of."""
@@ -89,7 +90,7 @@ def watch_roundings(backend: Any) -> None:
         plain = backend.narrow
 
         def narrow(array: Array, format: Format | None) -> Array:
-            sinks = _SINKS.get()
+            sinks = [sink for sink in _SINKS.get() if not sink.paused]
             if not sinks or format is None or format.bits > 16 or array.dtype == format.dtype:
                 return plain(array, format)
             xp = backend.xp

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from minimp.errors import SettingError
 from minimp.trace.events import OpError, TraceEvent
-from minimp.trace.questions.ranges import BY, HEADS
+from minimp.trace.questions.ranges import BY, HEADS, check_grouping
 from minimp.trace.questions.tables import Table
 
 __all__ = ["amplifiers_table", "errors_table"]
@@ -17,6 +17,7 @@ SMALLEST = 2.0**-40
 
 def errors_table(events: Sequence[TraceEvent], by: str) -> Table:
     """Return the largest errors of each group: made there, inherited, and both together."""
+    check_grouping(by)
     found: dict[tuple[str, ...], list[float]] = {}
     for event, error in _errors(events):
         held = found.setdefault(BY[by](event), [0.0] * 6)

@@ -10,7 +10,7 @@ from minimp.errors import SettingError, unknown_name
 from minimp.trace.events import TraceEvent
 from minimp.trace.questions.tables import Table, share
 
-__all__ = ["BY", "overflow_table", "underflow_table"]
+__all__ = ["BY", "check_grouping", "overflow_table", "underflow_table"]
 
 BY: dict[str, Callable[[TraceEvent], tuple[str, ...]]] = {
     "op": lambda event: (event.title,),
@@ -66,9 +66,14 @@ def overflow_table(events: Iterable[TraceEvent], by: str) -> Table:
     )  # fmt: skip
 
 
-def _grouped(events: Iterable[TraceEvent], by: str, what: str) -> dict[tuple[str, ...], _Group]:
+def check_grouping(by: str) -> None:
+    """Refuse a grouping that does not exist."""
     if by not in BY:
-        raise SettingError(unknown_name("grouping", by, BY), op="trace.underflow")
+        raise SettingError(unknown_name("grouping", by, BY), op="trace")
+
+
+def _grouped(events: Iterable[TraceEvent], by: str, what: str) -> dict[tuple[str, ...], _Group]:
+    check_grouping(by)
     found: dict[tuple[str, ...], _Group] = {}
     for event in events:
         if event.phase == "stage":  # what stages show was made by ops, or is in float32
