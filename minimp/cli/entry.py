@@ -50,7 +50,6 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             "minimp.cli.quantize",
             "store a trained model in 8 bits or fewer; show each layer, the accuracy, and the size",
         ),
-        "trace": Command("minimp.cli.trace", "ask a recorded trace where numbers were lost, and why"),
         "memory": Command(
             "minimp.cli.memory",
             "show the bytes that training would hold, by cause, and check what is said of them",
@@ -69,6 +68,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "check": Command(
             "minimp.cli.check", "compare rules and results with PyTorch, JAX, Keras or ONNX where installed"
         ),
+        "trace": Command("minimp.cli.trace", "ask a recorded trace where numbers were lost, and why"),
         "step": Command(
             "minimp.cli.step", "go through training stage by stage and op by op, back again, and what if"
         ),
