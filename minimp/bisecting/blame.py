@@ -100,7 +100,6 @@ class Blame:
         if not self.ops:
             return ""
         known = self.original.name in policies and policies[self.original.name] == self.original
-        known = known and policies[self.original.name].rules == self.original.rules
         start = f'policy = mp.policies["{self.original.name}"].with_(' if known else "policy = policy.with_("
         edits = [f'{op}="fp32"' if op.isidentifier() else f'**{{"{op}": "fp32"}}' for op in self._named]
         own = ", ".join(f'{op}: "fp32"' for op in self.ops if op not in self.original)

@@ -102,7 +102,7 @@ class Calls:
 
     def hear(self, event: Event) -> None:
         """Note in which format a call computed (a listener)."""
-        if event.phase != "forward" or event.modes.recomputing:
+        if event.phase != "forward":
             return
         waiting = self._unseen.get(event.node.op.name)
         if waiting:

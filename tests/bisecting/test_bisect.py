@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import minimp as mp
 from minimp import nn
 from minimp.bisecting import Blame, Progress, bisect
+from minimp.door import OPS as DOOR
 from minimp.errors import FormatError, SettingError
 from minimp.modes import MODES
 from minimp.nn.hooks import Hooked
@@ -176,6 +177,28 @@ def test_a_training_step_is_searched_by_the_rules_of_its_recipe() -> None:
     assert bisect(lambda: step(*batch).loss, policy="torch-cuda")
 
 
+def test_code_that_only_switches_autocast_off_gets_a_region_around_it() -> None:
+    """Oracle: by hand: the product in the block is safe, the one outside of it overflows."""
+    x = mp.tensor(np.float32([[300.0]]))
+
+    def run() -> Any:
+        with mp.autocast(enabled=False):
+            safe = x @ x
+        return {"safe": safe, "other": x @ x}
+
+    blame = bisect(run)
+    assert [(each.op, each.call, each.calls) for each in blame.instances] == [("matmul", 1, 1)]
+    assert {*blame.candidates} == {"matmul"}
+
+
+def test_the_region_around_the_search_is_none_of_the_code_s() -> None:
+    """Oracle: the same answer inside a region as outside of it, and the region is in force after it."""
+    x = mp.tensor(np.float32([[300.0]]))
+    with mp.autocast("bfloat16"):
+        assert bisect(lambda: x @ x, dtype="float16").ops == ("matmul",)
+        assert (x @ x).format.name == "bfloat16"
+
+
 def test_the_regions_that_code_opens_are_searched_and_no_others() -> None:
     """Oracle: by hand: outside of its region the code computes in FP32, by whatever rules."""
     x = mp.tensor(np.float32([12.0]))
@@ -206,8 +229,9 @@ def test_what_is_recomputed_is_forced_as_it_was(opened: str) -> None:
             return (y.exp() * 1e-3 + (y * 5.0).exp() * 1e-6).float()
 
     def run() -> dict[str, Any]:
+        first = x.exp() * 1e-3
         y = mp.recompute(block, x)
-        z = (y + y.exp() * 0.01).sum()
+        z = (first + y + y.exp() * 0.01).sum()
         x.grad = None
         z.backward()
         return {"z": z, "gradient": x.grad}
@@ -215,7 +239,7 @@ def test_what_is_recomputed_is_forced_as_it_was(opened: str) -> None:
     blame = bisect(run, policy=policy if opened == "around" else None)
     assert blame.ops == ("exp",)
     if opened == "around":
-        assert [x.call for x in blame.instances] == [2]
+        assert [x.call for x in blame.instances] == [3]
     else:
         assert blame.instances == ()
         assert "cannot be told apart" in str(blame)
@@ -325,8 +349,21 @@ def test_state_is_put_back_bit_for_bit() -> None:
     blame = bisect(run)
     assert blame.ops == ("layer_norm",)
     assert state() == before
+    assert Hooked._hooks is None
     run()
     assert state() != before
+
+
+def test_what_is_returned_is_taken_before_it_is_put_back() -> None:
+    """Oracle: a weight of 300 that the code squares is 90,000 in FP32 and infinite in float16."""
+    w = mp.tensor(np.float32([[300.0]]))
+
+    def run() -> Any:
+        w.array = (w @ w).float().array
+        return w
+
+    assert bisect(run).ops == ("matmul",)
+    assert w.item() == 300.0
 
 
 def test_state_is_put_back_when_the_code_raises() -> None:
@@ -391,7 +428,37 @@ def test_calls_from_one_line_go_together_first() -> None:
     assert "taken together" in str(many)
 
 
-@pytest.mark.parametrize("budget", [4, 5, 9, 12])
+UNARY = ("abs", "neg", "ceil", "floor", "sign", "relu")
+"""Ops that compute in the format that they are given."""
+
+
+def widened(part: set[str]) -> tuple[Callable[[], Any], Callable[[Any, Any], bool]]:
+    """Six ops on float16, and an agreement that asks for the first three in FP32, or for `part`."""
+    x = mp.tensor(np.float32([1.5]), dtype="float16")
+
+    def run() -> dict[str, float]:
+        wide = {name: float(DOOR[name](x).format.name == "float32") for name in UNARY}
+        return {"mixed": float(mp.is_autocast_enabled()), **wide}
+
+    def agree(_: Any, now: dict[str, float]) -> bool:
+        wide = {name for name in UNARY if now[name]}
+        return not now["mixed"] or part <= wide or {*UNARY[:3]} <= wide
+
+    return run, agree
+
+
+def test_a_smaller_set_than_a_minimal_one_is_found() -> None:
+    """Oracle: of two minimal sets, one has two ops; where the budget ends early it is the other."""
+    run, agree = widened({"sign", "relu"})
+    blame = bisect(run, agree=agree)
+    assert {*blame.ops} == {"sign", "relu"}
+    assert blame.smallest
+    short = bisect(run, agree=agree, budget=12)
+    assert len(short.ops) == 3
+    assert (short.minimal, short.smallest) == (False, False)
+
+
+@pytest.mark.parametrize("budget", [4, 5, 9, 16])
 def test_the_budget_is_kept_and_what_was_found_so_far_is_returned(budget: int) -> None:
     """Oracle: the number of times that the code was called; what was found agrees, if it is not minimal."""
     xs, policy = hard()
@@ -402,6 +469,7 @@ def test_the_budget_is_kept_and_what_was_found_so_far_is_returned(budget: int) -
     assert blame.after.agreed
     assert "The budget ended" in str(blame)
     assert {1, 2, 6, 7, 11, 12} <= {x.call for x in blame.instances} or blame.instances == ()
+    assert len(blame.instances) == {4: 0, 5: 12, 9: 12, 16: 9}[budget]
     full = bisect(xs, policy=policy)
     assert full.minimal
     assert [x.call for x in full.instances] == [1, 2, 6, 7, 11, 12]

@@ -55,6 +55,12 @@ def frozen_after(array: Any) -> None:
     array.setflags(write=False)
 
 
+def frozen_whole(array: Any) -> None:
+    """Write into a view, then freeze it and what it is a view of."""
+    frozen_after(array)
+    array.base.setflags(write=False)
+
+
 def locked(array: Any) -> Any:
     """A view that is not to be written to."""
     seen = array[:]
@@ -103,6 +109,7 @@ def view(held: Any) -> tuple[Any, ...]:
         (lambda: np.arange(4.0), frozen_after),
         (lambda: mp.tensor([1.0, 2.0], requires_grad=True), gradient),
         (lambda: locked(np.arange(4.0)), lambda held: in_place(held.base)),
+        (lambda: np.arange(8.0)[::2], frozen_whole),
         (Slotted, slots),
         (Owner, Owner.grow),
         (lambda: np.random.default_rng(0), lambda held: held.random()),
