@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from minimp.quant.affine import Affine
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
-__all__ = ["QuantizedModule", "buffer_of", "one_scale", "several", "usable", "whole"]
+__all__ = ["QuantizedModule", "arrays_changed", "buffer_of", "one_scale", "several", "usable", "whole"]
 
 MOST = 2.0**31
 """Multipliers of sums lie below (:mod:`minimp_backends.requantizing`)."""
@@ -133,6 +134,21 @@ def whole(module: QuantizedModule, x: QTensor) -> Affine:
             help="quantise activations without ch_axis",
         )  # fmt: skip
     return x.affine
+
+
+def arrays_changed(value: Any, change: Callable[[int, Any], Any], places: Iterator[int]) -> Any:
+    """Return what a module was called with, codes and arrays among it changed by (place, array) -> array.
+
+    Places count codes and arrays in nested tuples, lists and dicts, in order.
+    """
+    if isinstance(value, QTensor | Tensor | np.ndarray):
+        return change(next(places), value)
+    if isinstance(value, dict):
+        return {name: arrays_changed(each, change, places) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        made = [arrays_changed(each, change, places) for each in value]
+        return made if isinstance(value, list) else tuple(made)
+    return value
 
 
 def several(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

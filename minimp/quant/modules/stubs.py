@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
@@ -17,7 +18,7 @@ from minimp.nn.making import lifted
 from minimp.nn.module import Module
 from minimp.policy import autocast
 from minimp.quant.affine import Affine
-from minimp.quant.modules.base import QuantizedModule, buffer_of, one_scale, several
+from minimp.quant.modules.base import QuantizedModule, arrays_changed, buffer_of, one_scale, several
 from minimp.quant.qtensor import QTensor
 from minimp.tensors import Tensor
 
@@ -168,7 +169,7 @@ class FloatIsland(QuantizedModule):
         compute: ``"float32"``; or ``"float16"``: its weights are stored in float16, running statistics as
             they were, and it runs under ``autocast("float16")``, sums in the accumulation in force. What
             lies beyond 65504 becomes infinite there, and the last code where codes follow.
-        floats: which of its inputs come in floats, by their places; the others come in codes.
+        floats: which of its inputs come in floats, by their places, in lists too; the others are codes.
 
     Raises:
         SettingError: another `compute`, or a weight beyond what float16 holds.
@@ -191,12 +192,12 @@ class FloatIsland(QuantizedModule):
         self.floats = tuple(floats)
         self.quantize = Identity() if output is None else Quantize(output)
 
-    def forward(self, *inputs: Any) -> QTensor | Tensor:
+    def forward(self, *inputs: Any, **options: Any) -> QTensor | Tensor:
         """Return what the module makes of floats, in codes or in floats."""
-        taken = [self._floats(i, x) for i, x in enumerate(inputs)]
+        taken, named = arrays_changed((inputs, options), self._floats, itertools.count())
         half = self.compute == "float16"
         with no_grad(), autocast("float16", cache="none") if half else nullcontext():
-            made = self.inner(*taken)
+            made = self.inner(*taken, **named)
         if isinstance(self.quantize, Quantize):
             codes: QTensor = self.quantize(made)
             return codes

@@ -25,6 +25,7 @@ a pool.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +53,7 @@ from minimp.quant.modules import (
     QuantizedReLU,
     QuantizedZeroPad,
 )
-from minimp.quant.modules.base import buffer_of
+from minimp.quant.modules.base import arrays_changed, buffer_of
 from minimp.quant.modules.conversions import CONVERSIONS
 from minimp.quant.modules.layers import turned
 from minimp.quant.qtensor import QTensor
@@ -135,10 +136,10 @@ class Spot(Module):
         self.took: tuple[Any, ...] = ()
         self.seen: Any = None
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         """Run the form that is set, and keep what it takes and gives."""
-        self.took = inputs
-        self.seen = self.forms[self.form](*inputs)
+        self.took = (*inputs, *options.values())
+        self.seen = self.forms[self.form](*inputs, **options)
         return self.seen
 
 
@@ -149,9 +150,9 @@ class Rounded(Module):
         super().__init__()
         self.inner, self.output = inner, output
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         """Return floats that codes stand for."""
-        return buffer_of(QTensor.of(self.inner(*inputs), self.output).dequantize())
+        return buffer_of(QTensor.of(self.inner(*inputs, **options), self.output).dequantize())
 
 
 class OnCodes(Module):
@@ -161,15 +162,15 @@ class OnCodes(Module):
         super().__init__()
         self.inner, self.inputs = inner, inputs
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         """Return floats that codes stand for, or those of an island."""
         free = self.inner.floats if isinstance(self.inner, FloatIsland) else ()
-        made = self.inner(
-            *(
-                x if i in free else QTensor.of(x, affine)
-                for i, (x, affine) in enumerate(zip(inputs, self.inputs, strict=True))
-            )
-        )
+
+        def code(i: int, x: Any) -> Any:
+            return x if i in free else QTensor.of(x, self.inputs[i])
+
+        taken, named = arrays_changed((inputs, options), code, itertools.count())
+        made = self.inner(*taken, **named)
         return buffer_of(made.dequantize()) if isinstance(made, QTensor) else made
 
 

@@ -15,7 +15,7 @@ from minimp.errors import FormatError, SettingError
 from minimp.nn.module import Module
 from minimp.quant import QTensor
 from minimp.quant.layer_reports import bytes_of, sqnr
-from minimp.quant.modules import Add, DeQuantStub, FloatIsland, QuantizedFlatten, QuantStub
+from minimp.quant.modules import Add, Cat, DeQuantStub, FloatIsland, QuantizedFlatten, QuantStub
 from minimp.quant.saving import load, save
 from minimp.quant.sensitivity import assign, sweep
 from minimp.quant.sensitivity.spots import Bench
@@ -223,6 +223,35 @@ def test_what_stays_in_floats_can_be_kept_in_a_file(tmp_path: Path) -> None:
         True,
     ]
     assert "input 0" not in rows
+
+
+class Joined(Module):
+    """Two layers whose outputs are joined; what each takes is named, or in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.cat = nn.Linear(3, 3), nn.Linear(3, 3), Cat(1)
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3) -> (N, 2)."""
+        y: Tensor = self.last(input=self.cat([self.left(input=x), self.right(x)]))
+        return y
+
+
+@pytest.mark.parametrize("keep", [["cat"], ["cat", "left"], ["left"], ["left", "right", "cat", "last"]])
+def test_inputs_in_lists_and_by_name(keep: list[str]) -> None:
+    """Oracle: the float model, to a step or two of each place's codes; a bench, to the bit."""
+    x = np.random.default_rng(1).normal(size=(30, 3)).astype(np.float32)
+    model = Joined().eval()
+    calibration = calibrate(model, [x])
+    made: Any = convert(model, calibration, keep_float=keep)
+    assert np.abs(run(made, x) - run(model, x)).max() < 0.03
+    if "cat" in keep:
+        assert made.model.cat.floats == ((0, 1) if "right" in keep else (0,) if "left" in keep else ())
+    bench = Bench(model, walked(model, calibration), ("float32",))
+    bench.set_forms(dict.fromkeys(bench.sites, "int8") | dict.fromkeys(keep, "float32"))
+    np.testing.assert_array_equal(run(bench, x), run(made, x))
 
 
 def test_inputs_are_counted() -> None:
