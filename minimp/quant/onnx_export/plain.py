@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from minimp import nn
 from minimp.errors import SettingError
 from minimp.nn.module import Module
@@ -16,6 +18,9 @@ from minimp.quant.onnx_export.qdq import Writer
 from minimp.quant.onnx_export.tracing import Site, array_of
 
 __all__ = ["FLOATS"]
+
+LEAST_THRESHOLD = 16
+"""From here on ln(1 + e^x) is x to the last bit of float32: ln(1 + e^-16) is less than half a step at 16."""
 
 
 def _plain(op: str, *settings: tuple[str, str]) -> Writer:
@@ -81,6 +86,23 @@ def _avg_pool(graph: Graph, module: Any, site: Site) -> None:
     graph.put_floats(site.output, mean(graph, site, x, module.axes, window, counted, name))
 
 
+def _softplus(graph: Graph, module: Any, site: Site) -> None:
+    """Softplus, of beta x and divided by beta, where beta is not 1."""
+    if module.threshold < LEAST_THRESHOLD:
+        raise SettingError(
+            f"'{site.path}' is x itself from {module.threshold} on, and Softplus nowhere", op="export_onnx",
+            help=f"take a threshold of at least {LEAST_THRESHOLD}",
+        )  # fmt: skip
+    x, name = graph.floats(site.inputs[0]), graph.result_name(site, "floats")
+    if module.beta == 1:
+        y = graph.node("Softplus", [x], name)
+    else:
+        beta = graph.constant(f"{site.path}.beta", np.float32(module.beta))
+        scaled = graph.node("Mul", [x, beta], f"{site.name}/scaled")
+        y = graph.node("Div", [graph.node("Softplus", [scaled], f"{site.name}/curved"), beta], name)
+    graph.put_floats(site.output, y)
+
+
 FLOATS: Mapping[type[Module], Writer] = MappingProxyType(
     {
         nn.Linear: _linear,
@@ -88,7 +110,7 @@ FLOATS: Mapping[type[Module], Writer] = MappingProxyType(
         nn.ReLU: _plain("Relu"),
         nn.Sigmoid: _plain("Sigmoid"),
         nn.Tanh: _plain("Tanh"),
-        nn.Softplus: _plain("Softplus"),
+        nn.Softplus: _softplus,
         nn.Softmax: _plain("Softmax", ("axis", "dim")),
         nn.LogSoftmax: _plain("LogSoftmax", ("axis", "dim")),
         nn.Flatten: _flatten,

@@ -11,6 +11,7 @@ import pytest
 
 from minimp import functional, nn
 from minimp.errors import DataError, SettingError
+from minimp.modes import no_grad
 from minimp.nn.module import Module
 from minimp.optim import SGD
 from minimp.quant import quantize_dynamic
@@ -24,6 +25,7 @@ from minimp.quant.static import calibrate, convert
 from minimp.tensors import Tensor, tensor
 from tests.quant.onnx_export.samples import Array, prepared, quantized
 from tests.quant.static.samples import batches, residual
+from tests.tolerances import assert_close
 
 onnx = pytest.importorskip("onnx")
 
@@ -178,6 +180,43 @@ def test_floats_between_islands(tmp_path: Path) -> None:
     assert len(found) == 9
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Softplus(), nn.Softplus(2.5, 16), nn.Softplus(-0.5), nn.Softmax(1), nn.LogSoftmax(-1),
+        nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.Conv2d(3, 4, (2, 3), padding="same", dilation=(2, 1)),
+        nn.Conv2d(3, 6, 3, 2, 1, groups=3, bias=False), nn.Linear(7, 2),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_results_of_floats(tmp_path: Path, layer: Module) -> None:
+    """Oracle: the module itself on numbers of any size, to float32's error, by a run of the graph alone."""
+    x = random(5, 3, 6, 7) * np.float32(8)
+    model = nn.Sequential(QuantStub(), nn.Conv2d(3, 3, 1), DeQuantStub(), layer).eval()
+    made = quantized(model, x)
+    export_onnx(made, tmp_path / "m.onnx", x)
+    runner = onnx.reference.ReferenceEvaluator(onnx.load(tmp_path / "m.onnx"))
+    with no_grad():
+        assert_close(runner.run(None, {"input": x})[0], made(tensor(x)).array, "parity_op_fp32")
+    assert verify(tmp_path / "m.onnx", made, x).ok
+
+
+def test_faults_of_floats_are_seen(tmp_path: Path) -> None:
+    """Oracle: a bias of the float layer that is changed by 1: all its results in one column are off."""
+    x = random(9, 4)
+    model = nn.Sequential(QuantStub(), nn.Linear(4, 4), DeQuantStub(), nn.Linear(4, 3)).eval()
+    made = quantized(model, x)
+    export_onnx(made, tmp_path / "m.onnx", x)
+    changed = onnx.load(tmp_path / "m.onnx")
+    (bias,) = (each for each in changed.graph.initializer if each.name == "3.bias")
+    bias.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32([0, 1, 0]), "3.bias")
+    )
+    found = verify(changed, made, x)
+    assert (found.ok, found.unexplained, found.layers[-1].unexplained) == (False, 9, 9)
+    assert "9 of " in found.verdict()
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_a_model_that_was_trained_with_roundings(tmp_path: Path, form: str) -> None:
     """Oracle: the model's codes, after quantisation-aware training of four steps."""
@@ -299,6 +338,10 @@ def test_modules_and_ops_without_a_form(tmp_path: Path) -> None:
     ]
     written = Functions().eval()
     cases.append((convert(written, calibrate(written, [x])), "'quant' .* an op in the code of a forward"))
+    curved = nn.Sequential(*marked, nn.Softplus(1.0, 3.0)).eval()
+    cases.append(
+        (convert(curved, calibrate(curved, [x])), r"'3' is x itself from 3\.0 on, and Softplus nowhere")
+    )
     for model, said in cases:
         with pytest.raises(SettingError, match=said):
             export_onnx(model, path, x)
