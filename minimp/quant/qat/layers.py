@@ -145,7 +145,8 @@ class Weighted(Twin):
     def to_float(self) -> Module:
         """Return the float layer, a batch norm folded into it; its weight is not rounded.
 
-        Its weight and bias ask for gradients as these do; a bias that only the batch norm had, as the weight.
+        Without a batch norm its parameters are this layer's own, so that ties stay. With one they are new,
+        and ask for gradients as these do; a bias that only the batch norm had, as the weight.
         """
         with no_grad():
             weight, bias = self.folded()
@@ -226,5 +227,5 @@ class Folded(Weighted):
 
 
 def _like(values: Tensor, leaf: Parameter) -> Parameter:
-    """Return a parameter of other values that asks for a gradient if this one does."""
-    return Parameter(values.detach(), requires_grad=leaf.requires_grad)
+    """Return a parameter of other values that asks for a gradient if this one does, or this one itself."""
+    return leaf if values is leaf else Parameter(values.detach(), requires_grad=leaf.requires_grad)

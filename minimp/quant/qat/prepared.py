@@ -52,8 +52,10 @@ class PreparedModel(Calibrated):
         return self.model(*(rounded(x) for rounded, x in zip(self.inputs, inputs, strict=True)))
 
     def to_float(self) -> Module:
-        """Return a copy of the float model with what was learnt: norms folded, nothing rounded."""
-        return _in_floats(copy.deepcopy(self.model)).eval()
+        """Return a copy of the float model with what was learnt: norms folded, nothing rounded, no grad."""
+        made = _in_floats(copy.deepcopy(self.model)).eval()
+        made.zero_grad()
+        return made
 
     def calibrated(self) -> tuple[Module, Calibration, dict[str, str]]:
         """Return the float model, and the very numbers by which training rounded.

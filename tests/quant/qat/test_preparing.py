@@ -17,7 +17,7 @@ from minimp.quant.qat import FakeQuantize, RoundedAgain, prepare_qat
 from minimp.quant.qat.preparing import AVERAGING
 from minimp.quant.static import calibrate, convert
 from minimp.tensors import Tensor, tensor
-from tests.quant.qat.samples import LAYERS, Array, batch, trained
+from tests.quant.qat.samples import LAYERS, Array, batch, differences, trained
 from tests.quant.static.samples import Residual
 
 ROW = (4, 4)
@@ -188,7 +188,32 @@ def test_ties_stay_tied() -> None:
     prepared = trained(model, batch((16, 4)))
     assert prepared.model[2].weight is prepared.model[0].weight
     assert len(list(prepared.parameters())) == 3
+    made: Any = prepared.to_float()
+    assert made[2].weight is made[0].weight
+    assert made[0].weight is not prepared.model[0].weight
+    assert all(each.grad is None for each in made.parameters())
+    assert all(each.grad is not None for each in prepared.parameters())
     convert(prepared)
+
+
+def test_a_module_under_two_paths_stays_one() -> None:
+    """Oracle: identities, in the copy and in what it becomes; and the codes of the integers."""
+
+    class Both(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.add = nn.Linear(4, 4), Add()
+            self.b = self.a
+
+        def forward(self, x: Tensor) -> Any:
+            return self.add(self.a(x), self.b(x))
+
+    x = batch((16, 4))
+    prepared = trained(Both(), x)
+    made: Any = prepared.to_float()
+    assert prepared.model.a is prepared.model.b
+    assert made.a is made.b
+    assert differences(prepared, convert(prepared), x)[0] == 0
 
 
 class Elsewhere(Module):
