@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import frexp, inf
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from minimp.formats import Format, float64
 from minimp.nn import Module
 from minimp.policy import format_of
 from minimp.scaler import LayerwiseScaler
+from minimp.scaler.outputs import times_scale
 from minimp.tape import Event, Node
-from minimp.tape.scales import SOURCES, mark_shown
+from minimp.tape.scales import mark_shown
 from minimp.trace.breaking import described, headline
 from minimp.trace.events import Side, TraceEvent
 from minimp.trace.questions.chains import came_in, cause_of, counted, met
@@ -129,7 +131,7 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         if made is not None and made <= signs and (masked or came_in(event) is None):
             known[event.number] = frozenset(made)
             return None
-        if heard.node in SOURCES and came_in(event) is None and _skips(SOURCES[heard.node].scaler()):
+        if came_in(event) is None and _skips(scaler_scaling()):
             known[event.number] = frozenset({-1, 1})
             return None
         if signs:
@@ -156,7 +158,7 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         return _skips(mark_shown(heard.node).scaler()) or (step is not None and _skips(step.scaler))
 
     def _fits_without(self, event: TraceEvent, heard: Event, scale: float) -> bool | None:
-        """Tell whether a gradient would be finite if it did not carry its loss scale; None: it carries none."""
+        """Tell whether a gradient would be finite without the loss scale that it carries; None: no scale."""
         step = self._recorder.step_running()
         by_layer = step is not None and isinstance(step.scaler, LayerwiseScaler)
         if scale == 1.0 and not by_layer:
@@ -191,6 +193,16 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         )  # fmt: skip
         fault.event, fault.trace = event, self._trace
         return fault
+
+
+def scaler_scaling() -> Any:
+    """Return the scaler that is multiplying a loss by its scale just now, in this thread, or None."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is times_scale.__code__:
+            return frame.f_locals["scaler"]
+        frame = frame.f_back
+    return None
 
 
 def _skips(scaler: Any) -> bool:
