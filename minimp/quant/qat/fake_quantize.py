@@ -16,7 +16,7 @@ import numpy.typing as npt
 from minimp import functional
 from minimp.errors import DataError, MinimpError, SettingError, ShapeError
 from minimp.modes import MODES
-from minimp.nn.making import lifted
+from minimp.nn.making import lifted, whole
 from minimp.nn.module import Module
 from minimp.policy import is_autocast_enabled
 from minimp.quant.affine import Affine
@@ -95,7 +95,7 @@ class FakeQuantize(Module):
             )  # fmt: skip
         self.quant_min, self.quant_max, self.ch_axis = quant_min, quant_max, made.ch_axis
         self.current = current
-        shape = () if channels is None else (channels,)
+        shape = () if channels is None else (whole("channels", channels, "FakeQuantize"),)
         self._hold(np.ones(shape, np.float32), np.zeros(shape, np.int32), made, shape)
 
     def _hold(self, scale: Array, zero: Array, made: MinMaxObserver, shape: tuple[int, ...]) -> None:

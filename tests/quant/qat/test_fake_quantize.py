@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,13 @@ def test_what_cannot_be() -> None:
         (lambda: FakeQuantize(PerChannelMinMaxObserver), "do not go together"),
         (lambda: FakeQuantize(channels=4), "do not go together"),
         (lambda: FakeQuantize(quant_max=256), "codes must contain 0 and lie within"),
+        *(
+            (
+                partial(FakeQuantize, PerChannelMinMaxObserver, channels=each),
+                "expected channels to be a whole",
+            )
+            for each in (0, -1, 2.5)
+        ),
         (lambda: FakeQuantize().eval()(x), "this place was never observed"),
         (lambda: disable_observer(FakeQuantize()), "never observed"),
         (lambda: freeze_bn_stats(nn.Linear(2, 2)), "no layer with a batch norm folded into it"),
