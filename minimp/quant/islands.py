@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from minimp.quant.fusion.flow import Call, Flow
+from minimp.quant.fusion.flow import Call
 from minimp.quant.modules.conversions import Conversion
 from minimp.quant.modules.stubs import DeQuantStub, QuantStub
 
@@ -61,17 +61,15 @@ class Visit:
         return self.row is not None and self.row.keeps and not self.ends
 
 
-def floating(
-    flow: Flow, visits: Sequence[Visit], begun: Iterable[int], kept: Container[str], sites: Container[int]
-) -> frozenset[int]:
+def floating(visits: Sequence[Visit], begun: Iterable[int], kept: Container[str]) -> frozenset[int]:
     """Return the ids of the arrays that stay floats.
 
+    Ops outside of modules are not asked: converting refuses those that read what codes reach.
+
     Args:
-        flow: the record of a forward.
         visits: what codes reach, in the order of running.
         begun: the ids of the inputs that codes begin with.
         kept: paths of the islands.
-        sites: ids of the calls inside of which ops are no concern of others.
     """
     islands = [each for each in visits if each.path in kept]
     if not islands:
@@ -79,13 +77,10 @@ def floating(
     found = set(begun)
     for each in visits:
         if each.begins or each in islands or each.passes:
-            found.update(each.outputs if len(each.call.outputs) == 1 else ())
+            found.update(each.outputs)
     for each in visits:
         if not (each in islands or each.passes or each.ends or each.begins):
             found.difference_update(each.inputs, each.outputs)
-    for step in flow.steps:
-        if not any(id(call) in sites for call in step.inside):
-            found.difference_update(id(each) for each in step.event.inputs)
     groups = list(_tied(visits, kept))
     _settle(found, groups)
     return frozenset(_beside(found, islands, groups))

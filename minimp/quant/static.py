@@ -188,7 +188,7 @@ class Walk:
     def floating(self, keep: Container[str]) -> frozenset[int]:
         """Return the ids of the arrays that stay floats where the modules of these paths do."""
         begun = [] if self.stubs else [id(each.array) for each in self.flow.calls[0].inputs]
-        return floating(self.flow, self.visits, begun, keep, {id(each) for each in self.sites})
+        return floating(self.visits, begun, keep)
 
     def begins(self) -> list[Module]:
         """Return what makes codes of the model's inputs."""
@@ -222,6 +222,11 @@ class Walk:
             raise SettingError(
                 f"'{path}' ({kind.__name__}) takes {wanted} in codes, and gets {words}", op=OP,
                 help="put a QuantStub where the floats come from",
+            )  # fmt: skip
+        if kept and len(call.outputs) != 1:
+            raise SettingError(
+                f"'{path}' gives {len(call.outputs)} tensors, and codes come in", op=OP,
+                help="put a DeQuantStub before it, or write a module that gives one",
             )  # fmt: skip
         self.visits.append(Visit(path, call, row))
         if kind is not DeQuantStub:

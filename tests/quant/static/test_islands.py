@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -57,6 +57,7 @@ def test_all_layers_in_floats_are_the_float_model(stubs: bool) -> None:
     made = convert(model, calibrate(model, [x]), keep_float=kept_in(model))
     np.testing.assert_array_equal(run(made, x), run(model, x))
     kinds = [type(each).__name__ for each in (made if stubs else made.model)]
+    assert not stubs or (kinds[0], kinds[-1]) == ("Identity", "Identity")
     inside = ["FloatIsland", "ReLU", "MaxPool2d", "FloatIsland", "AvgPool2d", "Identity", "Flatten"]
     assert kinds[stubs : 8 + stubs] == [*inside, "FloatIsland"] or kinds[5 + stubs] == "Dropout"
     assert bytes_of(made) == bytes_of(model)
@@ -156,14 +157,15 @@ def test_sixteen_bits_pass_as_they_are(compute: str) -> None:
     np.testing.assert_array_equal(made.model[:3](tensor(x)).codes, wanted.codes)
 
 
-def test_the_bench_is_the_converted_model() -> None:
+@pytest.mark.parametrize("stubs", [False, True])
+def test_the_bench_is_the_converted_model(stubs: bool) -> None:
     """Oracle: convert: outputs of any assignment, to the bit, and its bytes."""
-    model, x = images()
+    model, x = images(stubs=stubs)
     calibration = calibrate(model, [x])
     bench = Bench(model, walked(model, calibration), ("float32", "float16"))
     paths = kept_in(model)
     choices = [
-        *list(itertools.product(("int8", "float32"), repeat=len(paths)))[::3],
+        *list(itertools.product(("int8", "float32"), repeat=len(paths)))[::4],
         ("float16",) * len(paths),
     ]
     counted = set()
@@ -223,6 +225,64 @@ def test_what_stays_in_floats_can_be_kept_in_a_file(tmp_path: Path) -> None:
         True,
     ]
     assert "input 0" not in rows
+
+
+class Pair(NamedTuple):
+    """What two branches give."""
+
+    left: Any
+    right: Any
+
+
+class Branches(Module):
+    """A layer on the first input; the second one is only rectified."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act = nn.Linear(3, 2), nn.ReLU()
+
+    def forward(self, x: Tensor, y: Tensor) -> Pair:
+        """(N, 3), (M,) -> (N, 2), (M,)."""
+        return Pair(self.layer(x), self.act(y))
+
+
+def test_codes_that_meet_no_island_are_codes() -> None:
+    """Oracle: by hand: the branch without an island is quantised, the other one exact; a named tuple."""
+    x, y = (np.random.default_rng(1).normal(size=shape).astype(np.float32) for shape in ((9, 3), (50,)))
+    model = Branches().eval()
+    calibration = calibrate(model, [(x, y)], inputs_of=lambda batch: batch)
+    made: Any = convert(model, calibration, keep_float=["layer"])
+    assert [type(each).__name__ for each in made.quantize] == ["Identity", "Quantize"]
+    got, wanted = made(tensor(x), tensor(y)), model(tensor(x), tensor(y))
+    assert isinstance(got, Pair)
+    np.testing.assert_array_equal(got.left.array, wanted.left.array)
+    assert 0 < np.abs(got.right.array - wanted.right.array).max() < 0.1
+
+
+def test_a_result_of_floats_needs_no_mark() -> None:
+    """Oracle: the float model; codes as a result are refused."""
+    model = nn.Sequential(QuantStub(), nn.Linear(3, 2), nn.Linear(2, 2)).eval()
+    x = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+    calibration = calibrate(model, [x])
+    np.testing.assert_array_equal(run(convert(model, calibration, keep_float=["1", "2"]), x), run(model, x))
+    with pytest.raises(SettingError, match="the model's result would be codes"):
+        convert(model, calibration, keep_float=["1"])
+
+
+class Twice(Module):
+    """Gives its input, and the double of it."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(...) -> (...), (...)."""
+        return x * 1.0, x * 2.0
+
+
+def test_what_gives_several_results_is_refused() -> None:
+    """Oracle: the error: it has no one output to be observed."""
+    model = nn.Sequential(nn.Linear(3, 2), Twice()).eval()
+    x = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
+    with pytest.raises(SettingError, match="'1' gives 2 tensors"):
+        convert(model, calibrate(model, [x]), keep_float=["0", "1"])
 
 
 class Joined(Module):
