@@ -332,6 +332,8 @@ def _lift(data: Any, backend: Any, *, as_given: bool = False) -> Tensor:
         return Tensor(data.copy(), backend)
     try:
         host = np.asarray(data)
+    except MinimpError:  # codes say themselves that they are no numbers
+        raise
     except (ValueError, TypeError) as fault:
         raise DataError(f"not an array of numbers: {fault}", help="rows must have equal lengths") from fault
     if not as_given and not isinstance(data, np.ndarray | np.generic) and host.dtype == np.float64:

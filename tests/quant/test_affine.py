@@ -283,6 +283,7 @@ def test_codes_are_not_taken_for_numbers() -> None:
     for wrong in (
         lambda: np.asarray(codes), lambda: codes + codes, lambda: 2.0 * codes, lambda: ones - codes,
         lambda: codes @ codes, lambda: -codes, lambda: QTensor.of(codes, codes.affine), lambda: np.exp(codes),
+        lambda: mp.tensor(codes), lambda: mp.functional.relu(codes),
     ):  # fmt: skip
         with pytest.raises(
             FormatError, match=r"codes came where numbers.*scale 0.5, zero point 3(.|\n)*dequ"
