@@ -70,7 +70,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         ),
         "trace": Command("minimp.cli.trace", "ask a recorded trace where numbers were lost, and why"),
         "step": Command(
-            "minimp.cli.step", "go through training stage by stage and op by op, back again, and what if"
+            "minimp.cli.step",
+            "go through training stage by stage and op by op, back again, and what if",
+            passes_on=True,
         ),
         "bisect": Command(
             "minimp.cli.bisect",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from minimp.cli.base import columns, console, examples
@@ -29,20 +30,21 @@ def add_parser(subparsers: Any) -> None:
         description="Step through training. Without SCRIPT: through a model on the built-in digits. With "
         "one: through the first training step that it runs (a TrainStep), or that it defines as step, inputs "
         "and targets, or that its function session() returns. A stage runs whole; its ops are then gone "
-        "through, each with its inputs and results. Going back restores every bit.",
+        "through, each with its inputs and results. Going back restores every bit. What stands after -- is "
+        'for the script. The screen needs textual (pip install "minimp[tui]") and a terminal; '
+        "--plain needs neither. The exit code is 1 if a check failed.",
         epilog=examples(
             "minimp step",
             "minimp step --recipe fp16 --model autoencoder",
-            "minimp step train.py",
+            "minimp step train.py -- --epochs 1",
             "minimp step --plain --do 'set scale 2^24; run nonfinite; why'",
             "minimp step --plain < commands.txt",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("script", metavar="SCRIPT", nargs="?", help="a Python script; it is run")
-    parser.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="arguments of the script, after --")
-    parser.add_argument("--plain", action="store_true", help="a prompt in lines")
-    parser.add_argument("--do", metavar="COMMANDS", help="commands, `;` between them, then end")
+    parser.add_argument("--plain", action="store_true", help="a prompt in lines, in place of the screen")
+    parser.add_argument("--do", metavar="COMMANDS", help="with --plain: commands, `;` between them, then end")
     parser.add_argument("--shadow", action="store_true", help="compute every op in float64 too: its errors")
     parser.add_argument("--recipe", metavar="NAME", help="of the digits (default mixed-fp16)")
     parser.add_argument(
@@ -56,8 +58,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code: 1 if a check failed."""
+    if args.do is not None and not args.plain:
+        raise SettingError("--do cannot act on the screen", help="add --plain")
+    if not args.plain:
+        _require_terminal()
     with _opened(args) as session:
-        return _prompt(session, args.do)
+        return _prompt(session, args.do) if args.plain else _screen(session)
 
 
 def _opened(args: argparse.Namespace) -> Session:
@@ -68,12 +74,33 @@ def _opened(args: argparse.Namespace) -> Session:
                 f"--{next(iter(given))} cannot act on a script, which has settings of its own",
                 help="change it in the script, or with `set` in the session",
             )  # fmt: skip
-        return open_script(args.script, args.arguments, shadow=args.shadow)
+        return open_script(args.script, args.rest, shadow=args.shadow)
     if "recipe" in given:
         recipes[given["recipe"]]
     if "model" in given:
         MODELS[given["model"]]
     return digits(given.pop("recipe", "mixed-fp16"), shadow=args.shadow, **given)
+
+
+def _require_terminal() -> None:
+    """Refuse to open the screen where it cannot be seen."""
+    if find_spec("textual") is None:
+        raise SettingError(
+            "the screen needs textual, which is not installed", op="step",
+            help='pip install "minimp[tui]", or use the prompt: minimp step --plain',
+        )  # fmt: skip
+    if not (sys.stdout.isatty() and sys.stdin.isatty()):
+        raise SettingError(
+            "the screen needs a terminal for input and output", op="step",
+            help="minimp step --plain reads commands, a line each, from anywhere",
+        )  # fmt: skip
+
+
+def _screen(session: Session) -> int:
+    """Open the screen."""
+    from minimp.stepper.screen import open_screen
+
+    return open_screen(session)
 
 
 def _prompt(session: Session, commands: str | None) -> int:
@@ -89,17 +116,27 @@ def _prompt(session: Session, commands: str | None) -> int:
     for line in _lines(commands, asking=asking):
         if not asking and line:
             say(f"> {line}")
-        try:
-            told = prompt.do(line)
-        except MinimpError as fault:
-            if not asking:
-                raise
-            told = f"error: {fault}"
+        told = _told(prompt, line, asking=asking)
         if told:
             say(told)
         if prompt.closed:
             break
     return int(prompt.failed)
+
+
+def _told(prompt: Prompt, line: str, *, asking: bool) -> str:
+    """Return what a command says; a mistake is an answer too where somebody is asked, else it is raised."""
+    try:
+        return prompt.do(line)
+    except MinimpError as fault:
+        if not asking:
+            raise
+        return f"error: {fault}"
+    except Exception as fault:  # a model or loss may raise anything; the session is as it was before
+        told = f"the stage raised {type(fault).__name__}: {fault}"
+        if not asking:
+            raise SettingError(told, op="step") from fault
+        return f"error: {told}"
 
 
 def _lines(commands: str | None, *, asking: bool) -> Iterator[str]:

@@ -10,10 +10,11 @@ linear backward
 
 from minimp.stepper.commands import COMMANDS, Command, Prompt
 from minimp.stepper.edits import EDITS, Edit
+from minimp.stepper.goals import Found
 from minimp.stepper.outcomes import Outcome
 from minimp.stepper.running import Moment
 from minimp.stepper.saving import facts_of, save_finding
-from minimp.stepper.session import Found, Session
+from minimp.stepper.session import Session
 from minimp.stepper.snapshots import fingerprint
 from minimp.stepper.sources import digits, open_script
 

@@ -15,8 +15,9 @@ from minimp.errors import SettingError, unknown_name
 from minimp.stepper import views
 from minimp.stepper.edits import EDITS, parse_edit
 from minimp.stepper.elements import ORDERS, Walk, open_walk
+from minimp.stepper.goals import GOALS
 from minimp.stepper.saving import save_finding
-from minimp.stepper.session import GOALS, Session
+from minimp.stepper.session import Session
 from minimp.trace.conditions import COUNTS, NAMES, NUMBERS
 
 __all__ = ["COMMANDS", "Command", "Prompt"]
@@ -96,6 +97,13 @@ class Prompt:
             self.session.previous_op()
         return self.show([])
 
+    def go(self, rest: list[str]) -> list[str]:
+        """Go to a moment by its number."""
+        if not rest[0].removeprefix("#").isdigit():
+            raise SettingError(f"expected the number of an op, gradient or stage, got {rest[0]!r}")
+        self.session.visit(int(rest[0].removeprefix("#")))
+        return self.show([])
+
     def finish(self, rest: list[str]) -> list[str]:
         """Run the rest of this step."""
         del rest
@@ -116,7 +124,7 @@ class Prompt:
 
     def _one(self) -> list[str]:
         moment = self.session.moment
-        return [] if moment is None else [views.cut(str(moment.event), self.width)]
+        return [] if moment is None else [views.cut(views.sourceless(str(moment.event)), self.width)]
 
     def restart(self, rest: list[str]) -> list[str]:
         """Go back to the beginning."""
@@ -208,7 +216,7 @@ class Prompt:
         found = self.session.why()
         if found is None:
             return ["everything in this step, up to here, is finite"]
-        return views.refitted(str(found), self.width)
+        return views.refitted(views.sourceless(str(found)), self.width)
 
     def save(self, rest: list[str]) -> list[str]:
         """Save the finding."""
@@ -278,18 +286,20 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({each.name: each for each in 
     Command("op", "o", "op [N]", "go to the next op or gradient, and show it", Prompt.op, most=1),
     Command("back", "b", "back [N]", "undo a stage: every bit is as before it", Prompt.back, most=1),
     Command("prev", "p", "prev [N]", "go back by an op", Prompt.prev, most=1),
+    Command("go", "g", "go NUMBER", "go to a moment of this step, by its number", Prompt.go,
+            1, 1),
     Command("finish", "f", "finish", "run the rest of this training step", Prompt.finish),
-    Command("run", "r", "run GOAL [within N]", "go on to a stage, op, cast, nonfinite, or condition",
+    Command("run", "r", "run GOAL [within N]", "go on to a stage, op, cast, or condition",
             Prompt.run, 1, _MANY, (*_GOAL_LINES, *_CONDITION_LINES)),
-    Command("show", "h", "show", "what is looked at: equation, tensors, statistics, histogram", Prompt.show),
+    Command("show", "h", "show", "equation, tensors, statistics, histogram", Prompt.show),
     Command("list", "l", "list", "the stages and ops of this step", Prompt.listing),
     Command("where", ".", "where", "the place in one line", Prompt.where),
-    Command("open", "t", "open NAME [WHICH]", "walk the elements of a tensor, with their bits", Prompt.open,
+    Command("open", "t", "open NAME [WHICH]", "walk a tensor's elements and their bits", Prompt.open,
             1, _MANY, tuple(f"  {word:10} {meaning}" for word, meaning in
                             {**ORDERS, "3,4": "all from that place on, in C order"}.items())),
     Command("more", "m", "more [N]", "further elements of the open tensor", Prompt.more, most=1),
     Command("bits", "x", "bits I,J", "one element of it: fields, ulp, neighbours", Prompt.bits, 1, _MANY),
-    Command("set", "s", "set WHAT ...", "what if: change something, run the step again, compare", Prompt.set,
+    Command("set", "s", "set WHAT ...", "what if: change something, compare the step", Prompt.set,
             1, _MANY, tuple(f"  {kind.usage:26} {kind.summary}" for kind in EDITS.values())),
     Command("undo", "u", "undo", "take the last change back", Prompt.undo),
     Command("edits", "e", "edits", "the changes so far", Prompt.edits),

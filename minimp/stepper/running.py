@@ -11,6 +11,7 @@ from weakref import finalize
 from minimp.modes import listen, watch
 from minimp.trace import record
 from minimp.trace.events import TraceEvent
+from minimp.trace.sites import user_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from minimp.step import Stage, TrainStep
     from minimp.tape import Array, Event
 
-__all__ = ["Moment", "Run"]
+__all__ = ["OURSELVES", "Moment", "Run"]
+
+OURSELVES = "minimp"
+"""The source of what no line of the user's called: a model of minimp's own, driven by the session."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,10 @@ class Run:
         """How many stages have run."""
         return len(self.stages)
 
+    def place_of(self, cursor: int) -> int:
+        """Return the place of the stage that a moment belongs to."""
+        return next(place for place, end in enumerate(self.ends) if cursor < end)
+
     @property
     def first(self) -> int:
         """The place of the last stage's first moment."""
@@ -123,9 +131,11 @@ class Run:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             stage: Stage = self._inside(next, self._stages)
-        events = self._trace.events[len(self.moments) :]
+        events, driver = self._trace.events[len(self.moments) :], user_line()
         for event, (arrays, backend, doc) in zip(events, self._kept.moments, strict=True):
-            self.moments.append(Moment(replace(event, step=self.number), arrays, backend, doc))
+            source = OURSELVES if event.source == driver else event.source
+            known = replace(event, step=self.number, source=source)
+            self.moments.append(Moment(known, arrays, backend, doc))
         self._kept.moments.clear()
         self.stages.append(stage)
         self.ends.append(len(self.moments))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,10 +10,11 @@ from minimp import rng
 from minimp.errors import DataError, SettingError
 from minimp.step import STAGES
 from minimp.stepper.edits import Edit
+from minimp.stepper.goals import Found, goal_named
 from minimp.stepper.outcomes import Outcome, outcome_of
 from minimp.stepper.running import Moment, Run
 from minimp.stepper.snapshots import Snapshots, fingerprint
-from minimp.trace.conditions import Condition, as_condition
+from minimp.trace.conditions import Condition
 from minimp.trace.questions.chains import NonFinite, first_nonfinite
 
 if TYPE_CHECKING:
@@ -22,39 +22,16 @@ if TYPE_CHECKING:
     from minimp.step import Stage, TrainStep
     from minimp.trace.events import TraceEvent
 
-__all__ = ["GOALS", "Found", "Session"]
+__all__ = ["Session"]
 
 MOST_STEPS = 64
 MOST_BYTES = 256 * 2**20
 """So many beginnings of steps are kept at most, and so many bytes of them."""
-GOALS = {
-    "stage": "the end of the next stage",
-    "op": "the next op or gradient",
-    "cast": "the next cast, forward or backward",
-    "nonfinite": "the next infinity or NaN",
-}
-"""Word -> where `run` goes by it; all else is a condition (:mod:`minimp.trace.conditions`)."""
 OTHER_BITS = (
     "run again, this stage gave other bits than the first time: the model or the loss draws on something "
     "that the session does not know"
 )
 Batch = tuple[Any, Any]
-
-
-@dataclass(frozen=True)
-class Found:
-    """A moment at which a condition held.
-
-    Attributes:
-        condition: the condition.
-        event: the event for which it held; `event.step` and `event.stage` say when.
-    """
-
-    condition: str
-    event: TraceEvent
-
-    def __str__(self) -> str:
-        return f"{self.condition}: step {self.event.step}, stage {self.event.stage}, {self.event}"
 
 
 class Session:
@@ -184,7 +161,7 @@ class Session:
         Raises:
             SettingError: the condition cannot be read, or asks for a shadow that there is not.
         """
-        condition = _goal(goal)
+        condition = goal_named(goal)
         if condition.shadow and not self.shadow:
             raise SettingError(
                 f"{condition}: errors against float64 are not computed in this session",
@@ -289,6 +266,21 @@ class Session:
             raise SettingError(f"step {number} with {done} stages has no moment {cursor} ahead", op="go_to")
         self.cursor = cursor
 
+    def visit(self, cursor: int) -> None:
+        """Go to a moment of this step, by its number; where it lies before the last stage, go back to it.
+
+        Raises:
+            SettingError: there is no such moment yet.
+        """
+        run = self.run
+        if run is None or not 0 <= cursor < len(run.moments):
+            most = 0 if run is None else len(run.moments)
+            raise SettingError(f"there is no moment {cursor}: this step has had {most}", op="go")
+        if cursor >= run.first:
+            self.cursor = cursor
+        else:
+            self._go(self.number, run.place_of(cursor) + 1, cursor)
+
     def _go(self, number: int, done: int, cursor: int | None = None) -> None:
         """Go to a step of which so many stages have run, from its beginning."""
         self._snapshots.restore(number)
@@ -372,14 +364,3 @@ class Session:
     def why(self) -> NonFinite | None:
         """Return the first value of this step, up to here, that is not finite, and how it came about."""
         return None if self.run is None else first_nonfinite(self.run.events(self.cursor))
-
-
-def _goal(goal: str | Callable[[TraceEvent], Any] | Condition) -> Condition:
-    tests: dict[str, Callable[[TraceEvent], bool]] = {
-        "stage": lambda event: event.phase == "stage",
-        "op": lambda event: event.phase != "stage",
-        "cast": lambda event: event.op == "cast",
-    }
-    if isinstance(goal, str) and goal in tests:
-        return Condition(goal, tests[goal])
-    return as_condition(goal)

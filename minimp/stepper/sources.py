@@ -10,7 +10,7 @@ from typing import Any
 
 from minimp import models, rng
 from minimp.data import ArrayDataset
-from minimp.errors import DataError, SettingError
+from minimp.errors import DataError, MinimpError, SettingError
 from minimp.files import AnyPath
 from minimp.modes import watch
 from minimp.optim import Adam
@@ -113,6 +113,15 @@ def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = 
             found = runpy.run_path(str(file), run_name="__main__")
     except _Caught as caught:
         return _session(file, arguments, caught.step, [caught.batch], shadow)
+    except SystemExit as fault:
+        raise SettingError(f"{file} ended before any training step", op="step", help=PROTOCOL) from fault
+    except MinimpError:
+        raise
+    except Exception as fault:
+        raise DataError(
+            f"{file} raised {type(fault).__name__}: {fault}", op="step",
+            help="MINIMP_TRACEBACK=1 shows where",
+        ) from fault  # fmt: skip
     finally:
         sys.argv = before
         sys.path.remove(folder)

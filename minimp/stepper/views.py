@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from minimp import formats
 from minimp.errors import FormatError
 from minimp.step import STAGES
 from minimp.stepper.outcomes import Outcome, beside, scale_text
+from minimp.stepper.running import OURSELVES
 from minimp.trace.questions.tables import number
 
 if TYPE_CHECKING:
@@ -68,6 +70,11 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
+def sourceless(text: str) -> str:
+    """Return what is said of events without the source of those that no line of the user's called."""
+    return text.replace(f" at {OURSELVES}:", ":")
+
+
 def wrapped(text: str, width: int, indent: str = "") -> list[str]:
     """Return a text in lines of at most so many columns."""
     return wrap(text, width, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False)
@@ -108,15 +115,15 @@ def listing(session: Session) -> list[Row]:
     run = session.run
     for i, name in enumerate(STAGES):
         if run is None or i >= run.done:
-            rows.append(Row(f"  {i + 1:2} {name}", None, here=False))
+            rows.append(Row(f"{i + 1:2} {name}", None, here=False))
             continue
         end = run.ends[i] - 1
-        rows.append(Row(f"  {i + 1:2} {name}{_marks(run.moments[end].event)}", end, session.cursor == end))
+        rows.append(Row(f"{i + 1:2} {name}{_marks(run.moments[end].event)}", end, session.cursor == end))
         first = run.ends[i - 1] if i else 0
         for cursor in range(first, end):
             event = run.moments[cursor].event
             where = f" {event.module}" if event.module else ""
-            text = f"       {_short(event)}{where}{_marks(event)}"
+            text = f"    {_short(event)}{where}{_marks(event)}"
             rows.append(Row(text, cursor, session.cursor == cursor))
     return rows
 
@@ -154,23 +161,28 @@ def headline(event: TraceEvent) -> str:
     return f"#{event.number} {event.title}{where}"
 
 
-def moment_lines(session: Session, width: int) -> list[str]:
-    """Return all that is seen of where the session is, in lines of at most `width` columns."""
-    moment = session.moment
-    if moment is None:
+def moment_lines(session: Session, width: int, cursor: int | None = None) -> list[str]:
+    """Return all that is seen of a moment of the step, in lines of at most `width` columns.
+
+    Args:
+        session: the session.
+        width: the most columns.
+        cursor: which moment; None: where the session is.
+    """
+    run, at = session.run, session.cursor if cursor is None else cursor
+    if run is None or at < 0:
         return _beginning(session, width)
-    event = moment.event
-    stage = session.stage
-    assert stage is not None
+    moment = run.moments[at]
+    event, stage = moment.event, run.stages[run.place_of(at)]
     if event.phase == "stage":
         lines = [f"{event.op}   {STAGES[event.op]}"]
     else:
-        lines = [headline(event) + (f"   at {event.source}" if event.source else "")]
+        lines = [headline(event) + (f"   at {event.source}" if event.source != OURSELVES else "")]
         lines += _equation(moment, width)
     lines += _facts(event, stage, width)
     lines += ["", *tensors(event, width)]
     named = _main_side(event)
-    if named is not None and named[1].stats is not None:
+    if named is not None:
         lines += ["", *histogram(*named, width)]
     return [cut(line, width) for line in lines]
 
@@ -243,6 +255,8 @@ def tensors(event: TraceEvent, width: int) -> list[str]:
     sides = sides_of(event)
     if not sides:
         return ["no tensors"]
+    if width < 70:
+        return [line for name, side in sides[:MOST_TENSORS] for line in _told(name, side, width)]
     wide = width >= 76
     head = [
         "name",
@@ -267,6 +281,13 @@ def tensors(event: TraceEvent, width: int) -> list[str]:
     lines = table(head, rows, right=range(3, len(head)))
     rest = len(sides) - MOST_TENSORS
     return [*lines, *([f"and {rest} more: `open NAME` shows one"] if rest > 0 else [])]
+
+
+def _told(name: str, side: Side, width: int) -> list[str]:
+    """Return a tensor in a few lines, for narrow screens."""
+    shape = "x".join(map(str, side.shape)) or "()"
+    form = side.format if side.given in (None, side.format) else f"{side.format} from {side.given}"
+    return [f"{name} {form}[{shape}]", *wrapped(str(side.stats or "not measured"), width, "  ")]
 
 
 def _tiny(stats: Stats | None, name: str) -> str:
@@ -296,12 +317,13 @@ def histogram(name: str, side: Side, width: int) -> list[str]:
     for exponent, count in stats.binades.items():
         start = top - (top - exponent) // step * step
         bins[start] = bins.get(start, 0) + count
-    room = max(width - 26, 10)
+    room = max(width - 24, 10)
     most = max(bins.values())
-    lines = [f"{name} by binade{_limits(side)}"]
+    lowest = _lowest(side)
+    lines = wrapped(f"{name} by binade{_limits(side)}", width)
     for start in range(top, low - 1, -step):
         count = bins.get(start, 0)
-        bar = "#" * max(round(room * count / most), 1 if count else 0)
+        bar = ("#" if start >= lowest else ":") * max(round(room * count / most), 1 if count else 0)
         label = f"2^{start}" if step == 1 else f"2^{start}..2^{max(start - step + 1, low)}"
         lines.append(f"{label:>14} {count:>8,} {bar}".rstrip())
     if stats.zeros:
@@ -314,7 +336,18 @@ def _limits(side: Side) -> str:
         fmt = formats.get(side.format)
     except FormatError:
         return ""
-    return f" ({fmt.name}: normal from 2^{fmt.emin}, below 2^{fmt.emax + 1})" if not fmt.is_integer else ""
+    if fmt.is_integer:
+        return ""
+    below = "; : is below" if side.stats is not None and side.stats.subnormals else ""
+    return f" ({fmt.name}: normal from 2^{fmt.emin}{below}, less than 2^{fmt.emax + 1})"
+
+
+def _lowest(side: Side) -> float:
+    """Return the exponent of the smallest normal number."""
+    try:
+        return formats.get(side.format).emin
+    except FormatError:
+        return -inf
 
 
 # ---- two outcomes -----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def prompt(width: int = 80, **options: object) -> Prompt:
 
 
 ALL = (
-    "where", "show", "list", "step", "op", "show", "op 3", "prev", "back", "step 2", "finish", "list",
+    "where", "show", "list", "step", "op", "show", "op 3", "prev", "back", "step 2", "go 3", "finish", "list",
     "show", "restart", "run op == linear", "run stage", "run cast", "help", "help run", "help set",
     "help open", "help save", "set scale 2^24", "edits", "run nonfinite", "why", "show",
     "open out0 nonfinite", "more", "bits 0,0", "check", "undo", "set policy linear fp32",
@@ -81,6 +81,8 @@ def test_the_table_has_each_name_and_key_once() -> None:
         ("set value 9.weight[0] 1", "unknown tensor that can be changed"),
         ("set value 0.weight[99,0] 1", "no element"),
         ("set value 0.weight[a] 1", "place of an element"),
+        ("go 3", "no moment 3: this step has had 0"),
+        ("go x", "expected the number"),
         ("undo", "nothing to undo"),
         ("back", "this is the beginning"),
         ("check", "no stage has run"),

@@ -1,0 +1,267 @@
+"""The screen, driven by textual's own pilot at two sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from minimp.step import STAGES
+from minimp.stepper import COMMANDS
+from tests.stepper.test_session import small
+from tests.trace.cases import grown
+
+pytest.importorskip("textual")
+
+from textual.widgets import Input, OptionList, Static
+
+from minimp.stepper.screen import ASKING, KEYS, Answer, Stepper
+
+SIZES = [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)]
+
+
+class Driver:
+    """A person at the keys."""
+
+    def __init__(self, app: Stepper, pilot: Any) -> None:
+        self.app, self.pilot = app, pilot
+
+    async def press(self, *keys: str) -> None:
+        """Press keys, one after the other, and wait for what they do."""
+        for key in keys:
+            await self.pilot.press({"?": "question_mark", ".": "full_stop"}.get(key, key))
+            await self.pilot.pause()
+            await self.pilot.pause()
+
+    async def say(self, line: str) -> None:
+        """Give a command in the line, which a key has opened or opens now."""
+        typed = self.app.query_one("#line", Input)
+        if not typed.display:
+            await self.press("colon")
+        typed.value = line
+        await self.press("enter")
+
+    def text(self, name: str) -> str:
+        """What a part of the screen says."""
+        return str(self.app.query_one(f"#{name}", Static).render())
+
+    def answer(self) -> str:
+        """What stands over the screen."""
+        assert isinstance(self.app.screen, Answer)
+        return self.app.screen.text
+
+    def seen(self) -> str:
+        """All the letters on the screen, line by line."""
+        picture = self.app.export_screenshot()
+        return re.sub(r"<[^>]+>", "", picture).replace("&#160;", " ")
+
+
+def drive(size: tuple[int, int], play: Callable[[Driver], Awaitable[None]], **options: Any) -> Stepper:
+    """Run the app in a terminal of some size, and hand its keys to `play`."""
+
+    async def go() -> Stepper:
+        with small(**options) as session:
+            app = Stepper(session)
+            async with app.run_test(size=size) as pilot:
+                await pilot.pause()
+                await play(Driver(app, pilot))
+            return app
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_stages_and_ops_on_the_left_and_the_moment_on_the_right(size: tuple[int, int]) -> None:
+    """Oracle: the prompt's own words for the same session, and what a reader must find on the screen."""
+
+    async def play(user: Driver) -> None:
+        assert "before the first stage" in user.text("place")
+        await user.press("n", "n")
+        assert user.app.session.stage.name == "forward"
+        assert "stage 2/10 forward" in user.text("place")
+        look = user.text("look")
+        assert look.startswith("forward   y = f(x16, w16)")
+        assert "by binade" in look
+        assert "elements" in look or "zeros" in look
+        rows = user.app.query_one("#left", OptionList)
+        assert rows.option_count == len(STAGES) + 6 + 6
+        await user.press("o")
+        assert "op 1/" in user.text("place")
+        await user.press("b", "b")
+        assert user.app.session.stage.name == "cast_weights"
+        for part in ("cast_weights", "update_scale", "w16 = round16(w32)", "next", "help"):
+            assert part in user.seen(), part
+
+    drive(size, play)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_check_is_shown_beside_its_stage(size: tuple[int, int]) -> None:
+    """Oracle: the words of the stage's contract; they go when the session goes on."""
+
+    async def play(user: Driver) -> None:
+        await user.press("n", "n", "c")
+        assert "ok: every op obeys the policy" in " ".join(user.text("look").split())
+        await user.press("n")
+        assert "ok:" not in user.text("look")
+
+    drive(size, play)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_what_if_the_search_and_the_reason(size: tuple[int, int]) -> None:
+    """Oracle: the same session at the prompt: the overflow, the skip, the cause; and nothing after undo."""
+
+    async def play(user: Driver) -> None:
+        await user.say("set scale 2^24")
+        assert re.search(r"\* +update +made +skipped", user.answer())
+        await user.press("escape")
+        await user.press("r", *"cast", "enter")  # typed after "run "
+        assert user.app.session.moment.event.op == "cast"
+        await user.say("run nonfinite")
+        assert user.app.session.moment.event.stage == "backward"
+        assert "nonfinite: found" in user.text("said")
+        assert "!inf" in user.seen() or "!nan" in user.seen()
+        await user.press("w")
+        assert "at a loss scale of 1 it would be finite" in user.answer()
+        await user.press("q")  # closes the answer, not the session
+        assert not isinstance(user.app.screen, Answer)
+        await user.press("t")
+        await user.say("open out0 nonfinite")
+        first = len(user.answer().split("\n"))
+        await user.press("m")
+        assert len(user.answer().split("\n")) > first
+        await user.press("escape", "u", "escape")
+        assert user.app.session.edits == []
+        assert "changed" not in user.text("place")
+
+    drive(size, play)
+
+
+def test_rows_can_be_looked_at_and_gone_to() -> None:
+    """Oracle: the session's place, which looking leaves alone and Enter moves, forward and back."""
+
+    async def play(user: Driver) -> None:
+        await user.press("n", "n")
+        session = user.app.session
+        await user.press("up", "up")
+        assert session.at_end
+        assert session.done == 2
+        assert user.text("look").startswith("#4 cast")
+        left = user.app.query_one("#left", OptionList)
+        left.highlighted += 5
+        await user.press("enter")
+        assert (session.done, session.moment.event.op, session.moment.event.module) == (2, "relu", "1")
+        left.highlighted = 1
+        await user.press("enter")
+        assert (session.done, session.moment.event.number) == (1, 0)
+        left.highlighted = left.option_count - 1
+        await user.press("enter")
+        assert (session.done, session.at_end) == (len(STAGES), True)
+
+    drive((80, 24), play)
+
+
+@pytest.mark.slow
+def test_every_command_has_its_key() -> None:
+    """Oracle: the table of commands; those that want words open the line with their beginning."""
+
+    async def play(user: Driver) -> None:
+        await user.press("n")
+        for command in COMMANDS.values():
+            if command.name in ("quit", "restart"):
+                continue
+            await user.press(command.key)
+            if command.name in ASKING:
+                assert user.app.query_one("#line", Input).value == ASKING[command.name]
+            await user.press("escape", "escape")
+            assert not isinstance(user.app.screen, Answer)
+        await user.press("?")
+        assert all(command.usage in user.answer() for command in COMMANDS.values())
+
+    drive((80, 24), play)
+    known = {each.key for each in COMMANDS.values()} | {":"}
+    assert {key for key, _ in KEYS} <= known
+
+
+def test_mistakes_are_said_and_nothing_else_happens() -> None:
+    """Oracle: the words of the prompt, and the hash before."""
+
+    async def play(user: Driver) -> None:
+        before = user.app.session.fingerprint()
+        for line, said in (
+            ("stpe", "did you mean"),
+            ("run amx > 3", "did you mean"),
+            ("back", "the beginning"),
+        ):
+            await user.say(line)
+            assert said in user.text("said")
+        assert user.app.session.fingerprint() == before
+
+    drive((80, 24), play)
+
+
+def test_the_terminal_can_change_its_size() -> None:
+    """Oracle: no line of the right side is longer than it has room for, at each size."""
+
+    async def play(user: Driver) -> None:
+        await user.press("n", "n", "o", "o")
+        for size in ((80, 24), (60, 20), (200, 60), (120, 30)):
+            await user.pilot.resize_terminal(*size)
+            await user.pilot.pause()
+            await user.pilot.pause()
+            room = user.app.query_one("#right").scrollable_content_region.width
+            assert max(map(len, user.text("look").split("\n"))) <= room
+        await user.press("tab", "shift+tab")
+
+    drive((100, 30), play)
+
+
+def test_without_colours_it_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the screenshot: under NO_COLOR greys alone; what went wrong is told by letters."""
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def play(user: Driver) -> None:
+        await user.say("run nonfinite")
+        picture = user.app.export_screenshot()
+        letters = set(re.findall(r"fill: #([0-9a-f]{6})", picture))
+        letters.discard("c5c8c6")  # the picture's own frame
+        assert len(letters) > 2
+        assert all(len({code[:2], code[2:4], code[4:]}) == 1 for code in letters), letters
+        assert "!inf" in user.seen() or "!nan" in user.seen()
+
+    drive((80, 24), play, change=grown(2, 1.5e5))
+
+
+def test_a_failed_check_and_quitting_give_the_exit_code() -> None:
+    """Oracle: the exit codes of the command line."""
+
+    async def play(user: Driver) -> None:
+        await user.press("n", "q")
+
+    assert drive((80, 24), play).return_value == 0
+
+    async def failing(user: Driver) -> None:
+        user.app.prompt.failed = True
+        await user.press("q")
+
+    assert drive((80, 24), failing).return_value == 1
+
+
+def test_the_screen_needs_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: one clear error each: no terminal, no textual."""
+    from minimp.cli import main
+
+    assert main(["step"]) == 2
+    assert "minimp step --plain" in capsys.readouterr().err
+    assert main(["step", "--do", "where"]) == 2
+    assert "add --plain" in capsys.readouterr().err
+    monkeypatch.setattr("minimp.cli.step.find_spec", lambda _: None)
+    assert main(["step"]) == 2
+    assert 'pip install "minimp[tui]"' in capsys.readouterr().err
+    assert main(["step", "--plain", "--do", "where"]) == 0
