@@ -17,6 +17,7 @@ from minimp.nn.attention import NonDynamicallyQuantizableLinear
 from minimp.nn.module import Module
 from minimp.quant import dynamic, fusion, modules, narrow_weights, static
 from minimp.quant.modules import QuantizedModule
+from minimp.quant.modules.stubs import COMPUTES
 from minimp.quant.qtensor import QTensor
 
 __all__ = ["ROWS", "Row", "rows_for"]
@@ -139,7 +140,9 @@ CODES: Mapping[type[Module], str] = MappingProxyType(
 
 
 def _check_codes(module: Any) -> None:
-    """Look at the scales and zero points of a module, and at the codes of its weight."""
+    """Look at the scales and zero points of a module, at the codes of its weight, at what an island takes."""
+    if isinstance(module, modules.FloatIsland):
+        _check_island(module)
     for name in vars(module):
         if name.endswith("codes"):
             affine = module.kept(name.removesuffix("codes"))
@@ -148,6 +151,15 @@ def _check_codes(module: Any) -> None:
                 _check_bias(module)
             if name == "codes" and isinstance(module, modules.QuantizedTable):
                 QTensor(np.asarray(module.table), affine)
+
+
+def _check_island(module: Any) -> None:
+    places = isinstance(module.floats, tuple) and all(isinstance(each, int) for each in module.floats)
+    if module.compute not in COMPUTES or not places:
+        raise SettingError(
+            f"expected compute of {' or '.join(COMPUTES)} and places of inputs, got {module.compute!r} and "
+            f"{module.floats!r}"
+        )
 
 
 def _check_bias(module: Any) -> None:

@@ -26,6 +26,7 @@ from minimp.quant.modules.conversions import CONVERSIONS
 from minimp.quant.qat import prepare_qat
 from minimp.quant.saving.classes import FLOATS, ROWS
 from minimp.quant.saving.files import NOTE
+from minimp.quant.static import calibrate, convert
 from minimp.rng import manual_seed
 from minimp.tensors import tensor
 from tests.quant.saving.samples import CASES, Array, Gate, Joined, case, normal, results, static
@@ -304,6 +305,16 @@ def test_a_forged_table(tmp_path: Path) -> None:
     saving.save(tmp_path / "q.safetensors", case("functions")[0])
     with pytest.raises(CheckpointError, match=r"'model\.1' is no QuantizedTable that can be"):
         saving.load(forged(tmp_path / "q.safetensors", change))
+
+
+@pytest.mark.parametrize("change", [{"compute": "float8"}, {"floats": "0"}, {"floats": {"tuple": ["0"]}}])
+def test_a_forged_island(change: dict[str, Any], tmp_path: Path) -> None:
+    """Oracle: the words: what it computes in, and which inputs are floats."""
+    model, x = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval(), np.ones((3, 2), np.float32)
+    saving.save(tmp_path / "q.safetensors", convert(model, calibrate(model, [x]), keep_float=["0"]))
+    path = forged(tmp_path / "q.safetensors", lambda s, _: _first(s)["settings"].update(change))
+    with pytest.raises(CheckpointError, match=r"'model\.0' is no FloatIsland that can be: expected compute"):
+        saving.load(path)
 
 
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
