@@ -148,6 +148,28 @@ def test_a_process_that_fails_says_why() -> None:
     assert not any(each.parent.exists() for each in process._files)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_FBGEMM, reason="FBGEMM is for x86 processors")
+def test_a_comparison_that_breaks_off_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the process has ended and its folder is gone when the error of another part arrives."""
+    started: list[Any] = []
+
+    def noted(rng: np.random.Generator) -> Any:
+        started.append(engines.limited(rng))
+        return started[0]
+
+    def broken(rng: np.random.Generator) -> Iterator[Row]:
+        raise ZeroDivisionError(str(rng))
+
+    monkeypatch.setattr(torch_integers, "limited", noted)
+    monkeypatch.setattr(torch_integers, "compare_choosing", broken)
+    with pytest.raises(ZeroDivisionError):
+        torch_integers.compare(0)
+    ((_, process),) = started
+    assert process._process.returncode is not None
+    assert not any(each.parent.exists() for each in process._files)
+
+
 # ---- planted faults ---------------------------------------------------------------------------------------
 
 

@@ -97,15 +97,22 @@ class Limited:
         Raises:
             RuntimeError: the process failed, with what it said last.
         """
-        with self._folder:
-            try:
-                _, said = self._process.communicate(timeout=TIMEOUT)
-            finally:
-                self._process.kill()
+        try:
+            _, said = self._process.communicate(timeout=TIMEOUT)
             if self._process.returncode:
                 raise RuntimeError(f"torch in a process of its own failed: {said.strip()[-300:]}")
             with np.load(self._files[1]) as made:
                 return {name: made[name] for name in made.files}
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the process, if it has not ended, and take its files away; once more does nothing."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+        self._folder.cleanup()
 
 
 def _main(given: str, made: str) -> None:

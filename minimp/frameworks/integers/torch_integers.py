@@ -47,7 +47,17 @@ def compare(seed: int) -> Section:
 def _rows(seed: int) -> Iterator[Row]:
     """Compare one part after the other, each from numbers of its own; a second process works meanwhile."""
     draws = iter(np.random.default_rng(seed).spawn(6))
-    elsewhere = limited(next(draws))
+    given, process = limited(next(draws))
+    try:
+        yield from _here(draws)
+        yield from compare_limited(given, process)
+    finally:
+        if process is not None:
+            process.close()
+
+
+def _here(draws: Iterator[np.random.Generator]) -> Iterator[Row]:
+    """Compare all parts of this process."""
     yield from compare_choosing(next(draws))
     yield from compare_rounding(next(draws))
     if has_engine("qnnpack"):
@@ -58,7 +68,6 @@ def _rows(seed: int) -> Iterator[Row]:
     else:
         yield Row("layers", "qnnpack", "-", "-", Verdict.NOT_COMPARED, "torch was built without QNNPACK")
     yield from compare_engines(next(draws))
-    yield from compare_limited(*elsewhere)
 
 
 @contextmanager
