@@ -15,7 +15,7 @@ from minimp.quant.modules.conversions import CONVERSIONS, known
 from minimp.quant.modules.stubs import COMPUTES
 from minimp.tensors import Tensor
 
-__all__ = ["advice", "check_alone", "check_model", "kept_in", "model_inputs"]
+__all__ = ["advice", "check_alone", "check_model", "formats_kept", "kept_in", "model_inputs"]
 
 OP = "convert"
 
@@ -71,10 +71,24 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
 
 
+def formats_kept(keep_float: Iterable[str] | Mapping[str, str], op: str) -> dict[str, str]:
+    """Return path -> format of what was given as `keep_float`; of paths alone it is float32.
+
+    Raises:
+        SettingError: one string, whose letters would be taken for paths.
+    """
+    if isinstance(keep_float, str):
+        raise SettingError(
+            f"keep_float takes several paths, got the string {keep_float!r}", op=op,
+            help=f"keep_float=[{keep_float!r}]",
+        )  # fmt: skip
+    return dict(keep_float) if isinstance(keep_float, Mapping) else dict.fromkeys(keep_float, "float32")
+
+
 def kept_in(model: Module, keep_float: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
     """Return path -> format of the modules that stay in floats; refuse unknown ones, and those that lose
     nothing on codes."""
-    given = keep_float if isinstance(keep_float, Mapping) else dict.fromkeys(keep_float, "float32")
+    given = formats_kept(keep_float, OP)
     modules = dict(model.named_modules(remove_duplicate=False))
     keep: dict[str, str] = {}
     for path in sorted(given):

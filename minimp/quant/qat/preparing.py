@@ -20,6 +20,7 @@ from minimp.nn.making import lifted, whole
 from minimp.nn.module import Module
 from minimp.quant.affine import Affine
 from minimp.quant.calibration import Calibrated, calibrate, check_floats
+from minimp.quant.convertible import formats_kept
 from minimp.quant.fusion import fuse
 from minimp.quant.fusion.channels import outputs_of
 from minimp.quant.fusion.intrinsic import WithReLU
@@ -122,7 +123,7 @@ def prepare_qat(
     )  # fmt: skip
     inputs = tuple(map(lifted, example)) if isinstance(example, tuple) else (lifted(example),)
     _check(model)
-    kept = dict(keep_float) if isinstance(keep_float, Mapping) else dict.fromkeys(keep_float, "float32")
+    kept = formats_kept(keep_float, OP)
     groups, walk = _rehearsed(model, inputs, kept)
     return _Builder(copy.deepcopy(model), widths, groups, walk).prepared(inputs, kept)
 

@@ -9,6 +9,7 @@ from typing import Any
 from minimp.errors import SettingError, unknown_name
 from minimp.nn.module import Module
 from minimp.quant.calibration import Calibration
+from minimp.quant.convertible import formats_kept
 from minimp.quant.layer_reports import bytes_of
 from minimp.quant.observers import Observer
 from minimp.quant.sensitivity.assignments import Assigned, Assignment, Budget
@@ -81,7 +82,7 @@ def assign(
         DataError: as there.
     """
     budget = Budget.of(bytes_ratio, loss, sqnr_db)
-    kept = dict.fromkeys(keep_float, "float32")
+    kept = dict.fromkeys(formats_kept(keep_float, OP), "float32")
     allowed = _allowed(formats)
     settings: dict[str, Any] = {"weight": weight, "mode": mode, "keep_float": kept}
     bench = Bench(model, walk_of(model, calibration, OP, **settings), FORMATS[:2])

@@ -16,6 +16,7 @@ from minimp.nn.module import Module
 from minimp.quant import QTensor
 from minimp.quant.layer_reports import bytes_of, sqnr
 from minimp.quant.modules import Add, Cat, DeQuantStub, FloatIsland, QuantizedFlatten, QuantStub
+from minimp.quant.qat import prepare_qat
 from minimp.quant.saving import load, save
 from minimp.quant.sensitivity import assign, sweep
 from minimp.quant.sensitivity.spots import Bench
@@ -283,6 +284,20 @@ def test_what_gives_several_results_is_refused() -> None:
     x = np.random.default_rng(1).normal(size=(9, 3)).astype(np.float32)
     with pytest.raises(SettingError, match="'1' gives 2 tensors"):
         convert(model, calibrate(model, [x]), keep_float=["0", "1"])
+
+
+def test_one_string_is_no_list_of_paths() -> None:
+    """Oracle: the error; its letters would be paths of a Sequential."""
+    model, x = images()
+    calibration = calibrate(model, [x])
+    for call in (
+        lambda: convert(model, calibration, keep_float="79"),
+        lambda: prepare_qat(model, tensor(x), keep_float="79"),
+        lambda: assign(model, calibration, [x], sqnr_db=20.0, keep_float="79"),
+        lambda: sweep(model, calibration, [x], keep_float="79"),
+    ):
+        with pytest.raises(SettingError, match="takes several paths, got the string '79'"):
+            call()
 
 
 class Joined(Module):
