@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -128,6 +130,10 @@ def _told(prompt: Prompt, line: str, *, asking: bool) -> str:
     """Return what a command says; a mistake is an answer too where somebody is asked, else it is raised."""
     try:
         return prompt.do(line)
+    except KeyboardInterrupt:
+        if not asking:
+            raise
+        return f"stopped: {prompt.do('where')}"
     except MinimpError as fault:
         if not asking:
             raise
@@ -144,11 +150,14 @@ def _lines(commands: str | None, *, asking: bool) -> Iterator[str]:
     if commands is not None:
         yield from (each.strip() for each in commands.split(";"))
         return
+    if asking:
+        with suppress(ImportError):  # lines can be edited, and are remembered, where Python has it
+            import_module("readline")
     while True:
-        if asking:
-            sys.stdout.write("(minimp) ")
-            sys.stdout.flush()
-        line = sys.stdin.readline()
-        if not line:
+        try:
+            line = input("(minimp) ") if asking else sys.stdin.readline()
+        except EOFError:
+            return
+        if not line and not asking:
             return
         yield line.partition("#")[0].strip()

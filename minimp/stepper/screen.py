@@ -63,7 +63,7 @@ class Answer(ModalScreen[None]):  # type: ignore[misc]  # mypy looks into no opt
         Binding("pagedown,space", "scroll(10)", show=False),
     ]
     CSS = """
-    Answer { align: center middle; }
+    Answer { align: center middle; overflow: hidden hidden; }
     Answer > VerticalScroll { width: auto; max-width: 100%; height: auto; max-height: 100%;
                               border: round $accent; padding: 0 1; background: $surface;
                               scrollbar-size-vertical: 1; }

@@ -204,7 +204,9 @@ class Session:
             self._prints[place] = made
             self.run.said[-1] += (OTHER_BITS,)
         if self.run.done == len(STAGES):
-            self._prints = {key: text for key, text in self._prints.items() if key[0] > self.number - 4}
+            self._prints = {
+                key: text for key, text in self._prints.items() if key[0] > self.number - MOST_STEPS
+            }
 
     def _edits_at(self, number: int, stages: int) -> list[Edit]:
         return [each for each in self.edits if (each.step, each.stages) == (number, stages)]

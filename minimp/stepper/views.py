@@ -122,21 +122,20 @@ def listing(session: Session) -> list[Row]:
         first = run.ends[i - 1] if i else 0
         for cursor in range(first, end):
             event = run.moments[cursor].event
-            where = f" {event.module}" if event.module else ""
-            text = f"    {_short(event)}{where}{_marks(event)}"
+            text = f"    {_short(event)}{_marks(event)}"
             rows.append(Row(text, cursor, session.cursor == cursor))
     return rows
 
 
 def _short(event: TraceEvent) -> str:
-    """Return "linear", "linear'" (its gradient), "cast to float16"."""
+    """Return "linear 0", "linear' 0" (its gradient), "cast 0.weight to float16"."""
     sides = [side for side in event.outputs if side is not None]
     prime = "'" if event.phase == "backward" else ""
     to = f" to {sides[0].format}" if event.op == "cast" and sides else ""
     ends = event.outputs if event.phase == "backward" else event.inputs
     names = [link for side in ends if side is not None for link in side.links if isinstance(link, str)]
-    of = f" {names[0]}" if event.op == "cast" and names else ""
-    return f"{event.op}{prime}{of}{to}"
+    of = names[0] if event.op == "cast" and names else event.module
+    return f"{event.op}{prime}{f' {of}' if of else ''}{to}"
 
 
 def _marks(event: TraceEvent) -> str:

@@ -246,6 +246,52 @@ def test_the_exit_code_says_how_it_went(tmp_path: Path, capsys: pytest.CaptureFi
         assert capsys.readouterr().out == ""
 
 
+def test_at_a_terminal_mistakes_are_told_and_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the words by hand: a slip, Ctrl-C in a long run, a loss that raises; then the end of input."""
+    said = iter(["stpe", "run op == softmax", "step", "where"])
+
+    def answer(_: str) -> str:
+        try:
+            return next(said)
+        except StopIteration:
+            raise EOFError from None
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(Session, "search", interrupted)
+    assert main(["step", "--plain"]) == 0
+    told = capsys.readouterr().out
+    assert "`help` lists the commands" in told
+    assert "error: unknown command 'stpe'; did you mean 'step'" in told
+    assert "stopped: step 1, before the first stage" in told
+    assert told.rstrip().endswith("step 1, stage 1/10 cast_weights, end, 6 ops")
+
+
+def test_what_a_script_raises_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: exit code 2, and the words."""
+    script = tmp_path / "mine.py"
+    for text, words in [
+        ("x = 1 / 0", "raised ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "ended before any training step"),
+    ]:
+        script.write_text(text)
+        assert main(["step", "--plain", str(script)]) == 2
+        assert words in capsys.readouterr().err
+    script.write_text(
+        "import numpy as np, minimp as mp\nmodel = mp.nn.Linear(2, 2)\n"
+        "def loss(y, t): raise KeyError('label')\n"
+        "step = mp.TrainStep(model, loss, mp.optim.SGD(model.parameters(), lr=1.0), 'fp32')\n"
+        "inputs, targets = np.zeros((2, 2), np.float32), [0, 1]\n"
+    )
+    assert main(["step", "--plain", str(script), "--do", "step 2; step"]) == 2
+    assert "the stage raised KeyError: 'label'" in capsys.readouterr().err
+
+
 def test_a_failed_check_is_an_exit_code_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

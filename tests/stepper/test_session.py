@@ -190,6 +190,29 @@ def test_a_what_if_shows_the_overflow_and_the_skip_and_is_undone() -> None:
             session.undo()
 
 
+def test_a_change_of_an_earlier_step_is_undone_there() -> None:
+    """Oracle: the hashes of the three steps without the change, and those of plain steps with it."""
+    with small() as session:
+        hashes = []
+        for _ in range(3):
+            session.finish()
+            hashes.append(session.fingerprint())
+        session.restart()
+        session.next_stage()
+        session.change(parse_edit(["policy", "linear", "fp32"], 1, 1))
+        assert (session.number, session.done) == (1, 1)
+        for _ in range(3):
+            session.finish()
+        assert session.fingerprint() != hashes[2]
+        assert session.step.recipe.policy.name == "torch-cuda (linear: fp32)"
+        session.undo()
+        assert (session.number, session.done, session.fingerprint()) == (1, len(STAGES), hashes[0])
+        session.finish()
+        session.finish()
+        assert session.fingerprint() == hashes[2]
+        assert not any(session.run.said)
+
+
 def test_a_search_stops_where_the_condition_holds_first() -> None:
     """Oracle: a layer whose weights were multiplied until it overflows float16."""
     step = make_step(change=grown(2, 1.5e5))
