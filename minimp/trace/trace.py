@@ -26,6 +26,7 @@ from minimp.trace.questions.errors import amplifiers_table, errors_table
 from minimp.trace.questions.gradient_scales import GradientScales, gradients_at_scales
 from minimp.trace.questions.ranges import overflow_table, underflow_table
 from minimp.trace.questions.tables import Table
+from minimp.trace.reporting import report_html
 from minimp.trace.stores import Kept, Store
 from minimp.trace.tensorboard import write_tensorboard
 
@@ -258,6 +259,28 @@ class Trace:
         """
         write_tensorboard(self.events, logdir)
         return Path(logdir)
+
+    def report(
+        self, path: AnyPath, *, title: str = "Recording", notes: str = "", memory: Any = None,
+        checks: Mapping[str, Any] | None = None,
+    ) -> Path:  # fmt: skip
+        """Write the trace as one HTML page that works offline, smaller than 3 MB, whole or not at all.
+
+        Args:
+            path: the file to write.
+            title: the heading of the page.
+            notes: paragraphs of yours below it, one a line.
+            memory: what `minimp.memory.ledger` returned, or cause -> bytes; None leaves that part out.
+            checks: stage -> what its check found:
+                ``{stage.name: stage.check() for stage in step.stages(x, y)}``.
+
+        Raises:
+            SettingError: Jinja2 is not installed.
+            DataError: the file cannot be written.
+        """
+        html = report_html(self, title=title, notes=notes, memory=memory, checks=checks)
+        write_whole(path, html, op="trace.report")
+        return Path(path)
 
 
 def load(path: AnyPath) -> Trace:

@@ -1,0 +1,160 @@
+"""What a recording shows, in sentences and in a few figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from minimp.trace.events import TraceEvent
+from minimp.trace.questions.chains import NonFinite
+from minimp.trace.questions.tables import Table
+from minimp.trace.reporting.history import History
+from minimp.trace.reporting.texts import count, counted, percent, printable
+
+__all__ = ["figures", "lead", "sentences", "verdict"]
+
+PHASES = {
+    "forward": "ops and casts",
+    "recompute": "ops run again",
+    "backward": "gradients",
+    "stage": "stages",
+}
+
+
+def lead(events: Sequence[TraceEvent], history: History, dropped: int) -> str:
+    """Say what was recorded."""
+    if not events:
+        return "Nothing was recorded: no op ran while the recording was open."
+    phases = Counter(event.phase for event in events)
+    told = ", ".join(f"{count(phases[phase])} {word}" for phase, word in PHASES.items() if phases[phase])
+    text = (
+        f"{counted(len(events), 'event')} were recorded: {told}"
+        if len(events) > 1
+        else f"One event was recorded: {told}"
+    )
+    if history.steps:
+        text += f", in {counted(len(history.steps), 'training step')}"
+    formats = Counter(side.format for event in events for side in event.outputs if side is not None)
+    names = ", ".join(printable(name) for name, _ in formats.most_common(4))
+    text += f". Results were in {names}." if names else "."
+    return f"{text} {counted(dropped, 'older event')} had been let go." if dropped else text
+
+
+def verdict(events: Sequence[TraceEvent], first: NonFinite | None, underflow: Table) -> dict[str, Any]:
+    """Return what went wrong first and why: a heading, sentences, and the events that led to it."""
+    if not any(
+        side is not None and side.stats is not None
+        for event in events
+        for side in (*event.inputs, *event.outputs)
+    ):
+        return {"kind": "care", "head": "No statistics were taken",
+                "said": ["Whether anything went wrong is not known."], "chain": []}  # fmt: skip
+    if first is None:
+        return _all_finite(events, underflow)
+    event = first.event
+    where = f" in module {printable(event.module)}" if event.module else ""
+    step = f", step {event.step:,}" if event.step else ""
+    said = [f"{printable(first.cause, 400)[:1].upper()}{printable(first.cause, 400)[1:]}."]
+    if first.by_scaling:
+        said.append(
+            "Gradients carry a loss scale: a dynamic scaler skips this step and lowers the scale, "
+            "which is no fault."
+        )
+    if first.finite_at_one is not None:
+        said.append(
+            f"At a loss scale of 1 it would {'be finite' if first.finite_at_one else 'not be finite either'}."
+        )
+    return {
+        "kind": "care" if first.by_scaling and first.finite_at_one else "faulty",
+        "head": f"First value that is not finite: {printable(event.title)}{where}{step}",
+        "said": [*said, f"Called at {printable(event.source)}; event {event.number:,} of the recording."],
+        "chain": [printable(str(each), 200) for each in first.chain],
+    }  # fmt: skip
+
+
+def _all_finite(events: Sequence[TraceEvent], underflow: Table) -> dict[str, Any]:
+    """Return the verdict on a recording without infinities and NaN."""
+    lost, of = _flushed(events)
+    if not lost:
+        return {
+            "kind": "",
+            "head": "Nothing went wrong: all values are finite, and none was flushed to 0",
+            "said": [],
+            "chain": [],
+        }
+    worst = next(iter(underflow))
+    share = f"{percent(lost, of)} of the results that were not 0 became 0 ({count(lost)})"
+    told = [f"{share}, most of them in {printable(worst['op'])}."]
+    return {
+        "kind": "" if lost < 0.01 * of else "care",
+        "head": "All values are finite",
+        "said": told,
+        "chain": [],
+    }
+
+
+def figures(events: Sequence[TraceEvent], history: History, overflow: Table) -> list[tuple[str, str]]:
+    """Return the figures at the head of the page: (what, number)."""
+    lost, of = _flushed(events)
+    made = [("events", count(len(events)))]
+    if history.steps:
+        made += [
+            ("training steps", count(len(history.steps))),
+            ("updates skipped", count(len(history.skipped))),
+        ]
+    if history.scales:
+        made.append(("loss scale", history.scale_words))
+    return [
+        *made,
+        ("flushed to 0", percent(lost, of)),
+        ("overflows", count(sum(overflow.column("overflowed")))),
+    ]
+
+
+def sentences(
+    events: Sequence[TraceEvent],
+    history: History,
+    overflow: Table,
+    swallowed: Table,
+    gradients: str,
+) -> list[str]:
+    """Return what else to know, one sentence each."""
+    lost, of = _flushed(events)
+    said = []
+    if lost:
+        said.append(
+            f"Underflow: {count(lost)} of {count(of)} results that were not 0 became 0 ({percent(lost, of)})."
+        )
+    if overflow:
+        worst = next(iter(overflow))
+        said.append(f"Overflow: most in {printable(worst['op'])}, {counted(worst['overflowed'], 'result')}.")
+    if history.skipped:
+        said.append(
+            f"{counted(len(history.skipped), 'update')} of {count(len(history.steps))} skipped, "
+            f"first in step {history.skipped[0]:,}."
+        )
+    if gradients:
+        said.append(gradients)
+    if swallowed:
+        worst = next(iter(swallowed))
+        if worst["swallowed"]:
+            said.append(
+                f"Updates swallowed (w + delta = w): most in {printable(worst['parameter'])}, "
+                f"{percent(worst['swallowed'], worst['non-zero'])} of those not 0."
+            )
+    widths = Counter(side.format for event in events for side in event.outputs if side is not None)
+    if (
+        widths
+        and not any(name in widths for name in ("float16", "bfloat16"))
+        and not any("float8" in name for name in widths)
+    ):
+        said.append("Nothing was rounded to 16 bits or fewer.")
+    return said
+
+
+def _flushed(events: Sequence[TraceEvent]) -> tuple[int, int]:
+    """Return flushed results, and those that were not 0 before they were rounded, of all ops together."""
+    sides = [(e, side) for e in events if e.phase != "stage" for side in e.outputs if side is not None]
+    of = sum(side.stats.nonzero + side.flushed for _, side in sides if side.stats is not None)
+    return sum(side.flushed for _, side in sides), of
