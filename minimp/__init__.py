@@ -45,6 +45,7 @@ from minimp.tensors import Tensor, from_dlpack, tensor
 
 if TYPE_CHECKING:
     from minimp import checks, data, fp8, functional, memory, nn, optim, quant, trace
+    from minimp.bisecting import bisect
     from minimp.checkpoint import load, save
     from minimp.fp8 import fp8_autocast
     from minimp.functional.creation import (
@@ -88,6 +89,7 @@ __all__ = [
     "autocast",
     "available_backends",
     "bfloat16",
+    "bisect",
     "cast",
     "checks",
     "custom_bwd",
@@ -163,6 +165,7 @@ ON_FIRST_USE = {
     "TrainStep": "minimp.step",
     "Trainer": "minimp.trainer",
     "from_torch": "minimp.interop",
+    "bisect": "minimp.bisecting",
     "debug": "minimp.ladder",
     "detect_anomaly": "minimp.trace",
     "load": "minimp.checkpoint",
