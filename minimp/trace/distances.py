@@ -15,9 +15,11 @@ from minimp.trace.events import Error
 __all__ = ["Distances", "distances", "relative", "ulp_of"]
 
 Array = npt.NDArray[Any]
-BLOCK = 16384
-POWER = np.uint64(0xFFF0_0000_0000_0000)
-"""The bits of a float64 that are not its fraction."""
+BLOCK = 32768
+POWER = np.uint64(0x7FF0_0000_0000_0000)
+"""The bits of a float64's exponent."""
+TWICE_THE_BIAS = np.uint64(2046 << 52)
+NOTHING = (0.0, 0.0, 0.0, 0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class _Sum:
         return Error(self.most * digits, self.total * digits / max(self.count, 1), part)
 
 
-def distances(got: Array, exact: Array, pure: Array, form: Format) -> Distances:
+def distances(
+    got: Array, exact: Array, pure: Array, form: Format, *, unrounded: bool = False
+) -> Distances:  # fmt: skip
     """Return the errors of a result in `form` against float64 results of one shape.
 
     Args:
@@ -73,63 +77,84 @@ def distances(got: Array, exact: Array, pure: Array, form: Format) -> Distances:
         exact: the op in float64 on the same inputs.
         pure: the op in float64 on the shadow's inputs; `exact` itself if they are the same.
         form: its format; ulps are those at `exact`.
+        unrounded: the result is known to be `exact` itself: a cast to a wider format.
     """
     flat, truth, clean = (np.asarray(x).reshape(-1) for x in (got, exact, pure))
     alike = pure is exact
     made, inherited, total = _Sum(), _Sum(), _Sum()
-    gap, unit = np.empty(BLOCK), np.empty(BLOCK)
+    gap, unit = np.empty(min(BLOCK, flat.size)), np.empty(min(BLOCK, flat.size))
     flushed = overflowed = 0
     lowest = form.smallest_normal
     for start in range(0, flat.size, BLOCK):
         x, e, p = (each[start : start + BLOCK] for each in (flat, truth, clean))
         d, u = gap[: x.size], unit[: x.size]
-        _powers_of_two(e, lowest, u)
-        here = _part(np.subtract(x, e, out=d), u, e)
+        scale = _powers_of_two(e, lowest, u, inverse=form.bits < 64)
+        here = (0.0, 0.0, 0.0, _squares(e), x.size)
+        if not unrounded:
+            here = _part(np.subtract(x, e, out=d), scale, here[3], e)
+            zeros = x == 0
+            flushed += int(np.count_nonzero(e[zeros])) if zeros.any() else 0
+            overflowed += 0 if here[-1] == x.size else int(np.count_nonzero(np.isinf(x) & np.isfinite(e)))
         made.add(here)
-        zeros = int(np.count_nonzero(x == 0))
-        flushed += int(np.count_nonzero(e[x == 0])) if zeros else 0
-        overflowed += 0 if here[-1] == x.size else int(np.count_nonzero(np.isinf(x) & np.isfinite(e)))
         if not alike:
-            before = _part(np.subtract(e, p, out=d), u, p)
+            norm = _squares(p)
+            before = _part(np.subtract(e, p, out=d), scale, norm, p)
             inherited.add(before)
             exactly = here[0] == 0.0 and here[-1] == x.size  # the op made no error
-            total.add(before if exactly else _part(np.subtract(x, p, out=d), u, p))
+            total.add(before if exactly else _part(np.subtract(x, p, out=d), scale, norm, p))
     error = made.error(form)
     if alike:
         return Distances(error, Error(), error, flushed, overflowed)
     return Distances(error, inherited.error(form), total.error(form), flushed, overflowed)
 
 
-def _part(gap: Array, unit: Array, against: Array) -> _Part:
+_Scale = tuple[Any, Array]
+"""What a gap is to be multiplied with, or divided by, to be in units: the ufunc, and its second argument."""
+
+
+def _squares(array: Array) -> float:
+    return float(np.dot(array, array))
+
+
+def _part(gap: Array, scale: _Scale, norm: float, against: Array) -> _Part:
     """Return the largest error in units, their sum, the squares of errors and of values, the finite ones.
 
-    `gap` is taken over.
+    `gap` is taken over; `norm` are the squares of `against`.
     """
-    np.abs(gap, out=gap)
-    highest = float(gap.max())
-    if highest == 0.0:
-        return 0.0, 0.0, 0.0, float(np.dot(against, against)), gap.size
-    if not highest < np.inf:
+    squares = _squares(gap)
+    if squares == 0.0 and not gap.any():
+        return 0.0, 0.0, 0.0, norm, gap.size
+    turn, unit = scale
+    if not squares < np.inf:
         known = np.isfinite(gap)
-        some = bool(known.any())
-        return _part(gap[known], unit[known], against[known]) if some else (0.0, 0.0, 0.0, 0.0, 0)
-    squares, norm = float(np.dot(gap, gap)), float(np.dot(against, against))
-    np.divide(gap, unit, out=gap)
+        if not known.all():
+            some = against[known]
+            found = bool(known.any())
+            return _part(gap[known], (turn, unit[known]), _squares(some), some) if found else NOTHING
+    np.abs(gap, out=gap)
+    turn(gap, unit, out=gap)
     return float(gap.max()), float(gap.sum()), squares, norm, gap.size
 
 
-def _powers_of_two(exact: Array, lowest: float, out: Array) -> None:
-    """Write the largest power of two that is no larger than each number, and at least `lowest`."""
-    np.abs(exact, out=out)
-    np.maximum(out, lowest, out=out)
+def _powers_of_two(exact: Array, lowest: float, out: Array, *, inverse: bool = False) -> _Scale:
+    """Write the largest power of two that is no larger than each number, and at least `lowest`; or 1 over it.
+
+    In formats narrower than float64 the inverse is a number, too, and multiplying is quicker than dividing.
+    Numbers of 2^1023 and more have no inverse: there, it is 0; nor has infinity, whose gap is none either.
+    """
     bits = out.view(np.uint64)
-    np.bitwise_and(bits, POWER, out=bits)
+    np.bitwise_and(exact.view(np.uint64), POWER, out=bits)
+    np.maximum(bits, np.float64(lowest).view(np.uint64), out=bits)  # of integers, which is quicker
+    if not inverse:
+        return np.divide, out
+    np.subtract(TWICE_THE_BIAS, bits, out=bits)
+    return np.multiply, out
 
 
 def ulp_of(exact: Any, form: Format) -> Any:
     """Return one unit in the last place at each float64 number; subnormal ones have the same."""
     found = np.empty(np.shape(exact))
-    _powers_of_two(np.asarray(exact), form.smallest_normal, found)
+    _powers_of_two(np.asarray(exact, np.float64), form.smallest_normal, found)
     return found * 2.0**-form.mantissa_bits
 
 

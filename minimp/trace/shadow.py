@@ -116,7 +116,8 @@ class Shadow:
         if node.recording:
             self._nodes.put(node, (first, second))
         entering = max((t.relative for t in twins if t is not None), default=0.0)
-        found = distances(node.backend.wide(result), exact, pure, form)
+        widened = _is_widened(node, event.inputs[0], result)
+        found = distances(node.backend.wide(result), exact, pure, form, unrounded=widened)
         self._arrays.put(result, Twin(pure, found.total.relative))
         return (_judged(found, entering, None),)
 
@@ -134,15 +135,19 @@ class Shadow:
         if arrived is not None or pair[1] is not pair[0]:
             pures = _differentiated(node, pair[1], given if arrived is None else arrived)
         if arrived is not None:
-            entering = relative(given, arrived)
+            held = self._parts.get(grad)  # where one op made it, that is known
+            known = held is not None and held[0] is arrived
+            entering = held[1].total.relative if held is not None and known else relative(given, arrived)
         return tuple(
-            self._judged_part(node, i, part, exacts[i], pures[i], entering)
+            self._judged_part(node, i, (grad, part), exacts[i], pures[i], entering)
             for i, part in enumerate(event.outputs)
         )
 
     def _judged_part(
-        self, node: Node, i: int, part: Array | None, exact: Array, pure: Array, entering: float
-    ) -> Judged | None:
+        self, node: Node, i: int, ends: tuple[Array, Array | None], exact: Array, pure: Array,
+        entering: float,
+    ) -> Judged | None:  # fmt: skip
+        grad, part = ends
         edge = node.inputs[i] if i < len(node.inputs) else None
         if part is None or edge is None or exact is None or pure is None:
             return None
@@ -152,7 +157,8 @@ class Shadow:
         form = format_of(part.dtype)
         if form is None:
             return None
-        found = distances(node.backend.wide(part), exact, pure, form)
+        widened = _is_widened(node, grad, part)
+        found = distances(node.backend.wide(part), exact, pure, form, unrounded=widened)
         judged = _judged(found, entering, self._unrounded(pure))
         self._parts.put(part, (pure, judged.error))
         return judged
@@ -165,6 +171,12 @@ class Shadow:
             held = measure(host, float64, host, targets_of(float64))
             self._measured.put(pure, held)
         return held
+
+
+def _is_widened(node: Node, before: Array, after: Array) -> bool:
+    """Tell whether a cast, or its gradient, went to a wider format, which rounds nothing."""
+    known = hasattr(before, "dtype") and format_of(before.dtype) is not None
+    return node.op.name == "cast" and known and bool(before.dtype.itemsize < after.dtype.itemsize)
 
 
 def _differentiated(node: Node, twin: Node, grad: Array) -> Sequence[Array]:

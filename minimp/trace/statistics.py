@@ -23,6 +23,9 @@ Cuts = Mapping[int, Mapping[int, int]]
 LONG, COMPARED = 32768, 11
 """From so many elements on, comparing with so many exponents is faster than counting element by element."""
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+FIRST_DIGITS = np.uint64(0xFFFF_FFFF_E000_0000)
+"""The bits of a float64 that a float32 has too."""
+FRACTION = np.uint64((1 << 52) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,10 @@ def measure(stored: Array, fmt: Format | None, wide: Array, targets: tuple[Forma
     if fmt is None or not size:
         return _of_integers(stored)
     flat = np.asarray(wide).reshape(-1)
+    if flat.dtype == FLOAT64 and size >= LONG:
+        known = _in_short(flat, fmt, nbytes, targets)
+        if known is not None:
+            return known
     layout = LAYOUTS[flat.dtype]
     heads = flat.view(np.uint32) if flat.dtype == FLOAT32 else (flat.view(np.uint64) >> 32).astype(np.uint32)
     powers = _powers(heads, layout)
@@ -123,8 +130,30 @@ def measure(stored: Array, fmt: Format | None, wide: Array, targets: tuple[Forma
         nan=nan, inf=bad - nan, min=least, max=most,
         amax=None if least is None or most is None else max(-least, most),
         mean=mean, binades=binades,
-        cuts=_count_cuts(flat, heads, powers, targets, tiny, fmt.mantissa_bits) if targets else {},
+        cuts=_count_cuts(flat, heads, powers, targets, tiny, fmt.mantissa_bits, low) if targets else {},
     )  # fmt: skip
+
+
+def _in_short(flat: Array, fmt: Format, nbytes: int, targets: tuple[Format, ...]) -> Stats | None:
+    """Return the statistics of float64 numbers by their first 24 digits, in float32; None if some do not fit.
+
+    Cut off, not rounded: the exponent stays, and so do the digits that cuts look at.
+    """
+    short = (flat.view(np.uint64) & FIRST_DIGITS).view(np.float64).astype(np.float32)
+    layout = LAYOUTS[FLOAT32]
+    heads = short.view(np.uint32)
+    powers = _powers(heads, layout)
+    counts = _histogram(powers, layout.bins)
+    low = int(counts[0])
+    if counts[-1] or (low and low + count_nonzero(flat) != flat.size):
+        return None
+    binades = _by_exponent(counts, layout)
+    least, most, mean = _extremes(flat)
+    assert least is not None
+    assert most is not None
+    cuts = _count_cuts(flat, heads, powers, targets, flat[:0], fmt.mantissa_bits, low) if targets else {}
+    return Stats(flat.size, nbytes, low, min=least, max=most, amax=max(-least, most), mean=mean,
+                 binades=binades, cuts=cuts)  # fmt: skip
 
 
 @cache
@@ -227,34 +256,52 @@ def cuts_of(fmt: Format) -> tuple[int, ...]:
 
 
 def _count_cuts(
-    flat: Array, heads: Array, powers: Array, targets: tuple[Format, ...], tiny: Array, digits: int
+    flat: Array, heads: Array, powers: Array, targets: tuple[Format, ...], tiny: Array, digits: int, low: int
 ) -> Cuts:
-    """Count by binade; `tiny` are the subnormal numbers, whose codes have no exponent.
+    """Count by binade; `tiny` are the subnormal numbers, whose codes have no exponent, `low` they and zeros.
 
     Numbers of so many binary digits after the point never lie at or above 2 - 2^-n for n > digits.
     """
-    layout = LAYOUTS[flat.dtype]
+    wanted = sorted({n for fmt in targets for n in cuts_of(fmt)})
+    layout = LAYOUTS[FLOAT32] if powers.dtype == np.uint8 else LAYOUTS[FLOAT64]
     one = 1 << layout.shift
-    fractions = heads & np.uint32(one - 1)
+    chosen = _near_powers(heads, powers, one, min(n for n in wanted if n), low)
+    fractions, near = heads[chosen] & np.uint32(one - 1), powers[chosen]
     part, place = np.frexp(np.abs(tiny)) if tiny.size else (tiny, tiny)
     found: dict[int, dict[int, int]] = {}
-    for n in sorted({n for fmt in targets for n in cuts_of(fmt)}):
+    for n in wanted:
         if n > digits:
             found[n] = {}
             continue
         if n == 0:
-            chosen = np.flatnonzero((fractions == 0) & (powers != 0))
-            if flat.dtype == FLOAT64:  # the rest of the fraction is in the lower half
-                chosen = chosen[flat.view(np.uint64)[chosen] & np.uint64(0xFFFF_FFFF) == 0]
+            at = chosen[(fractions == 0) & (near != 0)]
+            if flat.dtype == FLOAT64:  # the rest of the fraction is not in the heads
+                at = at[flat.view(np.uint64)[at] & FRACTION == 0]
+            held = powers[at]
         else:
-            chosen = np.flatnonzero(fractions >= np.uint32(one - (one >> n)))
-        by = _by_exponent(np.bincount(powers[chosen], minlength=layout.bins), layout) if chosen.size else {}
+            held = near[fractions >= np.uint32(one - (one >> n))]
+        by = _by_exponent(np.bincount(held, minlength=layout.bins), layout) if held.size else {}
         if tiny.size:
             for exponent in place[part == 0.5 if n == 0 else 2 * part >= 2 - 2.0**-n].tolist():
                 by[exponent - 1] = by.get(exponent - 1, 0) + 1
             by = dict(sorted(by.items()))
         found[n] = by
     return found
+
+
+def _near_powers(heads: Array, powers: Array, one: int, n: int, low: int) -> Array:
+    """Return where numbers lie at or above 2 - 2^-n, or at 1, in units of their binade.
+
+    Adding 2^-n takes the former past the next power of two, and the latter to 2^-n above one, so that both
+    have a small fraction.
+    """
+    short = one >> n
+    moved_up = heads + np.uint32(short)
+    moved_up &= np.uint32(one - 1)
+    near = moved_up <= np.uint32(short)
+    if 8 * low > heads.size:  # many zeros, whose fraction is 0, too
+        near &= powers != 0
+    return np.flatnonzero(near)
 
 
 def _by_exponent(counts: Array, layout: _Layout) -> dict[int, int]:
