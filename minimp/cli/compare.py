@@ -16,12 +16,14 @@ from rich.table import Table
 from minimp import models
 from minimp.cli.base import console, examples, json_text, progress_console
 from minimp.cli.choices import READING, add_reading, both_sizes, computing_on, models_text
+from minimp.cli.compare_page import page
 from minimp.cli.sizes import parse_sizes
 from minimp.data import AnyParts
 from minimp.errors import ScaleWarning, SettingError
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
 from minimp.fp8 import TensorLosses
+from minimp.pages import require_renderer
 from minimp.recipe import recipes
 from minimp.step import StepReport
 from minimp.verdicts import METRICS, verdict
@@ -63,6 +65,7 @@ def add_parser(subparsers: Any) -> None:
     add("--recipes", metavar="A,B", help="recipes to run; fp32, or else the first, is the reference")
     add("--backend", default="numpy", help="where to compute (default: numpy)")
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
+    add("--report", metavar="FILE", type=Path, help="write a page that works offline to FILE (needs Jinja2)")
     add("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run)
 
@@ -81,15 +84,17 @@ def _epilog() -> str:
         "minimp compare",
         "minimp compare --experiment loss-scaling --accumulate-steps 256",
         "minimp compare --model cnn --recipes fp32,mixed-fp16 --lr 1e-3 --steps 200",
-        "minimp compare --json figures.json",
+        "minimp compare --json figures.json --report recipes.html",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     chosen = _choose(args)
-    if args.json is not None:
-        check_writable(args.json)
+    for file in filter(None, (args.json, args.report)):
+        check_writable(file)
+    if args.report is not None:
+        require_renderer()
     with computing_on(args.backend):
         kind = models.MODELS[chosen[0].model]  # the others are of its kind: text or not
         data = kind.load(_source(args, chosen), **{name: getattr(args, name) for name in READING})
@@ -102,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
         show_legend(out)
     if args.json is not None:
         write_whole(args.json, json_text(as_json(_config(args, chosen, data), results)))
+    if args.report is not None:
+        parts = [(each, _setting(each, data), results[each.name]) for each in chosen]
+        write_whole(args.report, page(parts, LEGEND))
     return 0
 
 

@@ -135,6 +135,10 @@ def curves(
     heights = [y for _, y in known if y is not None]
     y = y_axis(min(heights), max(heights))
     drawn = [_line(i, line, x_axis, y, positive) for i, line in enumerate(lines)]
+    for i, each in enumerate(
+        drawn
+    ):  # the first are the widest, so that those drawn over them do not hide them
+        each["width"] = f"{1.75 + 1.1 * (len(drawn) - 1 - i):g}" if len(drawn) <= PALETTE else "1.75"
     return {
         "label": label, "y_label": y_label, "x_label": x_label,
         "x_ticks": x_axis.labels(), "y_ticks": _from_top(y), "lines": drawn,
