@@ -313,12 +313,16 @@ class Session:
     def undo(self) -> tuple[Edit, Outcome, Outcome]:
         """Take the last change back; return it, how the step went with it, and goes now.
 
+        Of a change to a step that is ahead again, it is the step under way that is returned: as it was.
+
         Raises:
             SettingError: there is none, or its step is no longer kept.
         """
         if not self.edits:
             raise SettingError("nothing has been changed: there is nothing to undo", op="undo")
         last = self.edits[-1]
+        if last.step > self.number and last.step not in self._snapshots:
+            return last, *self._whether(self.edits[:-1], self.number)
         if last.step not in self._snapshots:
             raise SettingError(f"the beginning of step {last.step} is no longer kept", op="undo",
                                help="`restart` forgets every change")  # fmt: skip

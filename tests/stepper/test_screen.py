@@ -158,6 +158,11 @@ def test_rows_can_be_looked_at_and_gone_to() -> None:
         left.highlighted = 1
         await user.press("enter")
         assert (session.done, session.moment.event.number) == (1, 0)
+        await user.press("n")
+        left.highlighted += 8  # forward and loss have not run, and show no ops
+        await user.press("enter")
+        assert (session.stage.name, session.at_end) == ("loss", True)
+        await user.press("o", "up", "up")
         left.highlighted = left.option_count - 1
         await user.press("enter")
         assert (session.done, session.at_end) == (len(STAGES), True)

@@ -105,7 +105,10 @@ def test_the_fingerprint_sees_each_part_of_the_state() -> None:
     def slower() -> None:
         step.optimizer.param_groups[0]["lr"] = 0.5
 
-    for change in (flip, grow_history, shift_moment, slower, lambda: mp.rand(1), step.model.zero_grad):
+    def skip() -> None:
+        step.optimizer.skip_step()
+
+    for change in (flip, grow_history, shift_moment, slower, skip, lambda: mp.rand(1), step.model.zero_grad):
         change()
         seen.append(stepper.fingerprint(step))
     assert len(set(seen)) == len(seen)
@@ -211,6 +214,25 @@ def test_a_change_of_an_earlier_step_is_undone_there() -> None:
         session.finish()
         assert session.fingerprint() == hashes[2]
         assert not any(session.run.said)
+
+
+def test_changes_of_several_steps_are_undone_in_turn() -> None:
+    """Oracle: the hashes without changes; a step that is ahead again is not gone to as it once was."""
+    with small() as session:
+        hashes = []
+        for _ in range(3):
+            session.finish()
+            hashes.append(session.fingerprint())
+        session.change(parse_edit(["scale", "2^24"], 3, 10))
+        while session.number > 1:
+            session.back()
+        session.change(parse_edit(["format", "bfloat16"], 1, session.done))
+        assert session.undo()[0].kind == "format"
+        edit, before, after = session.undo()
+        assert (edit.kind, before, session.number, session.edits) == ("scale", after, 1, [])
+        for _ in range(3):
+            session.finish()
+        assert (session.number, session.fingerprint()) == (3, hashes[2])
 
 
 def test_a_search_stops_where_the_condition_holds_first() -> None:
