@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import frexp, inf
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from minimp.formats import Format, float64
 from minimp.nn import Module
 from minimp.policy import format_of
 from minimp.scaler import LayerwiseScaler
-from minimp.scaler.outputs import times_scale
 from minimp.tape import Event, Node
 from minimp.tape.scales import mark_shown
 from minimp.trace.breaking import described, headline
 from minimp.trace.events import Side, TraceEvent
+from minimp.trace.loops import scaler_scaling
 from minimp.trace.questions.chains import came_in, cause_of, counted, met
 from minimp.trace.recording import record
 from minimp.trace.shadow import FAULTS, in_float64, wide64
@@ -193,16 +192,6 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         )  # fmt: skip
         fault.event, fault.trace = event, self._trace
         return fault
-
-
-def scaler_scaling() -> Any:
-    """Return the scaler that is multiplying a loss by its scale just now, in this thread, or None."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is times_scale.__code__:
-            return frame.f_locals["scaler"]
-        frame = frame.f_back
-    return None
 
 
 def _skips(scaler: Any) -> bool:

@@ -128,8 +128,8 @@ class TraceEvent:
         start, end: nanoseconds since the recording began; the recorder's own work is left out.
         thread: the number of the thread, from 0.
         errors: with a shadow: for each output its error, or None.
-        facts: of stages: plain numbers (loss_scale, swallowed updates); of gradients: the loss_scale that
-            they carry, where it is not 1.
+        facts: of stages: plain numbers (loss_scale, swallowed updates); of gradients, and of
+            the product that scales a loss: the loss_scale that they carry, where it is not 1.
         values: the names of the arrays kept: "in0", "out0", ...; read them with `Trace.values(event)`.
     """
 

@@ -8,12 +8,15 @@ they carry (:mod:`minimp.tape.scales`).
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from minimp.errors import MinimpError
 from minimp.scaler.naming import named_parameters
-from minimp.tape import Node, Value
+from minimp.scaler.outputs import times_scale
+from minimp.tape import Event, Node, Value
 from minimp.tape.scales import SOURCES, mark_shown
 from minimp.trace.events import TraceEvent
 from minimp.trace.sites import Modules, user_line
@@ -22,7 +25,10 @@ from minimp.trace.updates import Updates
 if TYPE_CHECKING:
     from minimp.trace.places import Here
 
-__all__ = ["Loops", "carried_scale"]
+__all__ = ["Loops", "carried_scale", "scale_of_loss", "scaler_scaling"]
+
+NEAR = 12
+"""So many frames at most lie between a listener's helper and the scaler that called the op."""
 
 
 def carried_scale(node: Node) -> float | None:
@@ -36,6 +42,26 @@ def carried_scale(node: Node) -> float | None:
         return None
     (factor,) = mark.factors
     return None if factor == 1.0 else factor
+
+
+def scaler_scaling() -> Any:
+    """Return the scaler that is multiplying a loss by its scale just now, in a listener, or None."""
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(NEAR):
+        if frame is None:
+            return None
+        if frame.f_code is times_scale.__code__:
+            return frame.f_locals["scaler"]
+        frame = frame.f_back
+    return None
+
+
+def scale_of_loss(event: Event) -> float | None:
+    """Return the scale that a loss is being multiplied by, in a listener; None if it is not."""
+    factor = event.inputs[-1]
+    if event.node.op.name != "mul" or not isinstance(factor, float) or factor == 1.0:
+        return None
+    return None if scaler_scaling() is None else factor
 
 
 class Loops:

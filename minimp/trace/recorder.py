@@ -19,7 +19,7 @@ from minimp.tape import Array, Event, Node, Value
 from minimp.trace.choosing import Choice
 from minimp.trace.events import Link, OpError, Side, TraceEvent
 from minimp.trace.identity import ByIdentity
-from minimp.trace.loops import Loops, carried_scale
+from minimp.trace.loops import Loops, carried_scale, scale_of_loss
 from minimp.trace.places import Here, OpInfo, Origin
 from minimp.trace.roundings import Roundings, watch_roundings
 from minimp.trace.shadow import Judged, Shadow
@@ -147,7 +147,8 @@ class Recorder(Loops):
             node.accumulate, node.number, info.number if backward and info else None,
             here.last, end, here.thread, tuple(None if j is None else j.error for j in judged),
         )  # fmt: skip
-        if backward and (scale := carried_scale(node)) is not None:
+        scale = carried_scale(node) if backward else scale_of_loss(event)
+        if scale is not None:
             made.facts["loss_scale"] = scale
         if not backward and node.recording:
             self._ops.put(node, OpInfo(number, module, source, clean))

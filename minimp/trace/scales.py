@@ -19,8 +19,8 @@ def scales_by_step(events: Iterable[TraceEvent]) -> dict[int, float]:
 
 
 def carried(event: TraceEvent, by_step: Mapping[int, float]) -> float:
-    """Return the loss scale of the gradients of an event: what they were seen to carry, else the step's."""
-    if event.phase == "backward" and "loss_scale" in event.facts:
+    """Return the loss scale of what an event made: what it was seen to carry, else the step's."""
+    if event.phase != "stage" and "loss_scale" in event.facts:
         return float(event.facts["loss_scale"])
     return by_step.get(event.step, 1.0)
 

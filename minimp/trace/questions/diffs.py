@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -14,12 +14,14 @@ from minimp.errors import FormatError
 from minimp.formats import Format
 from minimp.trace.distances import ulp_of
 from minimp.trace.events import Side, TraceEvent
+from minimp.trace.scales import carried, scales_by_step
 from minimp.trace.stores import Kept
 
 __all__ = ["Difference", "Divergence", "divergence"]
 
 WIDTH, SHOWN = 100, 12
 Read = Callable[[TraceEvent], Kept]
+Factors = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Difference:
     Attributes:
         ours, theirs: the events.
         ulps: the largest distance of two elements, in units in the last place of the coarser format;
-            infinite where one is finite and the other is not.
+            infinite where one is finite and the other is not. Gradients that carry different loss scales are
+            compared as they would be at the larger one.
         by: "values" if all elements were compared, "statistics" if only extremes and counts were there.
         ours_format, theirs_format: of the output that differs most.
     """
@@ -97,10 +100,12 @@ def divergence(
 ) -> Divergence:
     """Put two traces side by side; see :meth:`minimp.trace.Trace.diff`."""
     pairs, matched = [], (set[int](), set[int]())
+    scales = scales_by_step(ours), scales_by_step(theirs)
     for i, j in _aligned([_key(e) for e in ours], [_key(e) for e in theirs]):
         matched[0].add(i)
         matched[1].add(j)
-        pairs.append(_compared(ours[i], theirs[j], read_ours(ours[i]), read_theirs(theirs[j])))
+        factors = _factors(_scale(ours[i], scales[0]), _scale(theirs[j], scales[1]))
+        pairs.append(_compared(ours[i], theirs[j], read_ours(ours[i]), read_theirs(theirs[j]), factors))
     return Divergence(
         tuple(pairs),
         tuple(event for i, event in enumerate(ours) if i not in matched[0]),
@@ -121,16 +126,35 @@ def _aligned(ours: Sequence[Any], theirs: Sequence[Any]) -> Iterator[tuple[int, 
         yield from zip(range(i, i + size), range(j, j + size), strict=True)
 
 
-def _compared(ours: TraceEvent, theirs: TraceEvent, a: Kept, b: Kept) -> Difference:
+def _scale(event: TraceEvent, by_step: Mapping[int, float]) -> float:
+    """Return the loss scale that the results of an event carry."""
+    if (
+        event.phase == "backward"
+        or (event.phase == "forward" and event.facts)
+        or (event.phase == "stage" and event.op in ("backward", "scale_loss"))
+    ):
+        return carried(event, by_step)
+    return 1.0
+
+
+def _factors(ours: float, theirs: float) -> Factors:
+    """Return what brings results to the larger of two loss scales; a scale of 0 is left alone."""
+    if ours == theirs or not (0 < ours < np.inf and 0 < theirs < np.inf):
+        return 1.0, 1.0
+    common = max(ours, theirs)
+    return common / ours, common / theirs
+
+
+def _compared(ours: TraceEvent, theirs: TraceEvent, a: Kept, b: Kept, factors: Factors) -> Difference:
     worst, by, names = -1.0, "values", ("", "")
     for i, (mine, other) in enumerate(zip(ours.outputs, theirs.outputs, strict=False)):
         if mine is None or other is None:
             continue
         one, two = a.get(f"out{i}"), b.get(f"out{i}")
         if one is not None and two is not None and one.shape == two.shape:
-            distance = _by_values(one, two, _coarser(mine, other))
+            distance = _by_values(one, two, _coarser(mine, other), factors)
         else:
-            distance, by = _by_statistics(mine, other), "statistics"
+            distance, by = _by_statistics(mine, other, factors), "statistics"
         if distance > worst:
             worst, names = distance, (mine.format, other.format)
     return Difference(ours, theirs, max(worst, 0.0), by, *names)
@@ -144,8 +168,8 @@ def _coarser(mine: Side, other: Side) -> Format | None:
     return min(found, key=lambda fmt: fmt.mantissa_bits)
 
 
-def _by_values(one: Any, two: Any, fmt: Format | None) -> float:
-    x, y = one.astype(np.float64), two.astype(np.float64)
+def _by_values(one: Any, two: Any, fmt: Format | None, factors: Factors) -> float:
+    x, y = one.astype(np.float64) * factors[0], two.astype(np.float64) * factors[1]
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     if same.all():
         return 0.0
@@ -155,7 +179,7 @@ def _by_values(one: Any, two: Any, fmt: Format | None) -> float:
     return float((np.abs(x - y) / ulp_of(np.maximum(np.abs(x), np.abs(y)), fmt)).max())
 
 
-def _by_statistics(mine: Side, other: Side) -> float:
+def _by_statistics(mine: Side, other: Side, factors: Factors) -> float:
     """Return a lower estimate: how far extremes and means are apart."""
     a, b = mine.stats, other.stats
     if a is None or b is None:
@@ -166,4 +190,4 @@ def _by_statistics(mine: Side, other: Side) -> float:
     if not ends:
         return 0.0
     x, y = np.array(ends).T
-    return _by_values(x, y, _coarser(mine, other))
+    return _by_values(x, y, _coarser(mine, other), factors)
