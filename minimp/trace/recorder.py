@@ -28,6 +28,7 @@ from minimp.trace.statistics import Stats, measure, moved, targets_of
 from minimp.trace.stores import Store
 from minimp.trace.updates import Updates
 from minimp.trace.values import Values
+from minimp.trace.wide_flushes import flushed_wide
 
 __all__ = ["Recorder"]
 
@@ -233,7 +234,8 @@ class Recorder(Loops):
             return stats.zeros - came.zeros, stats.inf - came.inf, came.amax
         rounded = self.roundings.of(array)
         if rounded is None or rounded.array.size != array.size:
-            return 0, stats.inf if clean else 0, None
+            wide = array.dtype.itemsize > 2 and stats.zeros
+            return flushed_wide(event, array) if wide else 0, stats.inf if clean else 0, None
         burst = stats.inf if clean else max(stats.inf - rounded.infinite, 0)
         return max(stats.zeros - rounded.zeros, 0), burst, rounded.reach
 

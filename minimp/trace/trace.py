@@ -131,8 +131,9 @@ class Trace:
     def underflow(self, by: str = "op") -> Table:
         """Return where non-zero results became 0, and subnormal: by "op", "module", "stage", "step", "place".
 
-        Without a shadow, what an op computed (in float32) is compared with what it stored: float32 ops are
-        not looked into. With one, float64 is what counts.
+        Without a shadow, what an op computed (in float32) is compared with what it stored; ops on wider
+        formats are looked into where their inputs tell an honest zero (mul, div, exp, sigmoid). With one,
+        float64 is what counts.
 
         Raises:
             SettingError: an unknown grouping.
