@@ -98,7 +98,8 @@ def test_stages_and_ops_on_the_left_and_the_moment_on_the_right(size: tuple[int,
     drive(size, play)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
 def test_the_check_is_shown_beside_its_stage(size: tuple[int, int]) -> None:
     """Oracle: the words of the stage's contract; they go when the session goes on."""
 
@@ -141,6 +142,7 @@ def test_a_what_if_the_search_and_the_reason(size: tuple[int, int]) -> None:
     drive(size, play)
 
 
+@pytest.mark.slow
 def test_rows_can_be_looked_at_and_gone_to() -> None:
     """Oracle: the session's place, which looking leaves alone and Enter moves, forward and back."""
 
@@ -192,6 +194,7 @@ def test_every_command_has_its_key() -> None:
     assert {key for key, _ in KEYS} <= known
 
 
+@pytest.mark.slow
 def test_mistakes_are_said_and_nothing_else_happens() -> None:
     """Oracle: the words of the prompt, and the hash before."""
 
@@ -209,6 +212,7 @@ def test_mistakes_are_said_and_nothing_else_happens() -> None:
     drive((80, 24), play)
 
 
+@pytest.mark.slow
 def test_the_terminal_can_change_its_size() -> None:
     """Oracle: no line of the right side is longer than it has room for, at each size."""
 
