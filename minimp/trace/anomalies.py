@@ -163,6 +163,8 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         if scale == 1.0 and not by_layer:
             return None
         grad = event.inputs[0]
+        if by_layer and grad is not None and grad.stats is not None and grad.stats.nonfinite:
+            return came_in(event) is None  # it was finite before the layer's own factor
         if grad is not None and met(event):
             return self._sum_fits(grad, scale)
         found = gradients_in_float64(heard, 1.0 if by_layer else scale)

@@ -208,3 +208,15 @@ def test_torch_raises_where_we_raise() -> None:
     fault = caught(lambda: (ours.sqrt() * 0.0).sum().backward())
     assert fault.event.title == "sqrt backward"
     assert isinstance(fault, RuntimeError)
+
+
+def test_scales_that_differ_from_layer_to_layer_are_known() -> None:
+    """Oracle: the step's own report: skipped for the factor that was planted; then a fault."""
+    model = mp.nn.Sequential(mp.nn.Linear(12, 16), mp.nn.ReLU(), mp.nn.Linear(16, 4))
+    scaler = mp.LayerwiseScaler(fixed={"2": 2.0**24})
+    optimizer = mp.optim.SGD(model.parameters(), lr=0.1)
+    step = mp.TrainStep(model, F.cross_entropy, optimizer, "mixed-fp16", scaler=scaler)
+    with mp.detect_anomaly():
+        assert step(*batch()).skipped
+    step.loss_fn = lambda y, _: (y - y).float().sqrt().sum()
+    assert caught(lambda: step(*batch())).event.title == "sqrt backward"
