@@ -37,7 +37,9 @@ class History:
         found = sorted(set(self.scales.values()))
         if not found:
             return "none"
-        return power(found[0]) if len(found) == 1 else f"{power(found[0])} to {power(found[-1])}"
+        if len(found) == 1:
+            return power(found[0])
+        return " to ".join(power(end).split(" = ", maxsplit=1)[0] for end in (found[0], found[-1]))
 
     def charts(self) -> list[dict[str, Any]]:
         """Return the charts of loss and loss scale, where there is something to draw."""
