@@ -189,3 +189,26 @@ def test_every_side_of_a_recorded_step_has_the_statistics_of_its_values(parts: i
             assert {key: getattr(side.stats, key) for key in wanted} == wanted, event
             looked += 1
     assert looked > 60
+
+
+@pytest.mark.parametrize("zeros", [0, 3])
+@pytest.mark.parametrize("name", FORMATS)
+def test_cuts_of_long_arrays_are_those_of_their_parts(
+    name: str, zeros: int, rng: np.random.Generator
+) -> None:
+    """Oracle: the sums over pieces of 500, each counted by the way of short arrays, which is held by hand."""
+    values = rng.standard_normal(40_000) * 2.0 ** rng.integers(-20, 10, 40_000)
+    values[::7] = 2.0 ** rng.integers(-20, 10, values[::7].size)
+    values[1::7] = (2 - 2.0**-8) * 2.0 ** rng.integers(-20, 10, values[1::7].size)
+    values[2::7] = values[:-2:7] * (1 + 2.0**-40)  # just beside a power of two, where there are digits for it
+    values[:: zeros or 40_001] = 0.0
+    array, fmt = values.astype(FORMATS[name]), mp.formats.get(name)
+    targets = targets_of(fmt)
+    found = measure(array, fmt, wide(array), targets)
+    total: dict[int, Counter[int]] = {n: Counter() for n in found.cuts}
+    for part in np.split(array, 80):
+        for n, counts in measure(part, fmt, wide(part), targets).cuts.items():
+            total[n].update(counts)
+    assert found.cuts == {n: dict(counts) for n, counts in total.items()}
+    parts = np.frexp(np.abs(array.astype(np.float64)))[0]
+    assert sum(found.cuts[0].values()) == np.count_nonzero(parts == 0.5) > 3000
