@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from minimp import functional, nn
-from minimp.data import DataLoader, digits
+from minimp import nn
+from minimp.data import digits
 from minimp.nn.module import Module
-from minimp.optim import Adam
 from minimp.quant.fusion import fuse
 from minimp.quant.modules import Add, Cat, Mul, Sub
 from minimp.quant.observers import MinMaxObserver
 from minimp.quant.static import calibrate, convert
-from minimp.rng import manual_seed
 from minimp.tensors import Tensor, tensor
+from tests.quant.learning import two_convolutions
 
 Array = np.ndarray[Any, Any]
 CODES = {"uint8": (0, 255), "int8": (-128, 127), "int4": (-8, 7), "uint3": (0, 7)}
@@ -108,17 +107,4 @@ def quantized(
 
 def digits_network() -> Module:
     """Return a network that has read the digits six times, its batch norms folded."""
-    manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 10),
-    )  # fmt: skip
-    optimizer = Adam(model.parameters(), lr=2e-3)
-    loader = DataLoader(digits("train", shape="image"), 64, shuffle=True, seed=1)
-    for _ in range(6):
-        for x, y in loader:
-            optimizer.zero_grad()
-            functional.cross_entropy(model(tensor(x)), tensor(y)).backward()
-            optimizer.step()
-    return fuse(model.eval(), tensor(x[:4]))[0]
+    return fuse(two_convolutions(), tensor(digits("train", shape="image").inputs[:4]))[0]

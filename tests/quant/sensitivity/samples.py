@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from minimp import functional, nn
+from minimp import nn
 from minimp.data import DataLoader, digits
 from minimp.nn.module import Module
-from minimp.optim import Adam
 from minimp.quant.fusion import fuse
 from minimp.rng import manual_seed
 from minimp.tensors import tensor
+from tests.quant.learning import learn
 
 
 @cache
@@ -26,14 +26,8 @@ def learnt() -> tuple[Module, Module]:
         nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 10),
     )  # fmt: skip
-    optimizer = Adam(model.parameters(), lr=2e-3)
-    loader = DataLoader(digits("train", shape="image"), 64, shuffle=True, seed=1)
-    for _ in range(6):
-        for x, y in loader:
-            optimizer.zero_grad()
-            functional.cross_entropy(model(tensor(x)), tensor(y)).backward()
-            optimizer.step()
-    return model.eval(), fuse(model.eval(), tensor(x[:4]))[0]
+    learn(model)
+    return model, fuse(model, tensor(digits("train", shape="image").inputs[:4]))[0]
 
 
 def train_batches() -> DataLoader:

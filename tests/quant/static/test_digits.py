@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from minimp import functional, nn
 from minimp.data import DataLoader, digits
 from minimp.nn.module import Module
-from minimp.optim import Adam
 from minimp.quant.fusion import fuse
 from minimp.quant.static import calibrate, convert
-from minimp.rng import manual_seed
 from minimp.tensors import tensor
+from tests.quant.learning import two_convolutions
 from tests.quant.static.samples import MODES
 
 pytestmark = pytest.mark.slow
@@ -23,20 +19,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def learnt() -> Module:
     """Return a network after six epochs, its batch norms folded."""
-    manual_seed(0)
-    model: Any = nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 10),
-    )  # fmt: skip
-    optimizer = Adam(model.parameters(), lr=2e-3)
-    loader = DataLoader(digits("train", shape="image"), 64, shuffle=True, seed=1)
-    for _ in range(6):
-        for x, y in loader:
-            optimizer.zero_grad()
-            functional.cross_entropy(model(tensor(x)), tensor(y)).backward()
-            optimizer.step()
-    return fuse(model.eval(), tensor(x[:4]))[0]
+    return fuse(two_convolutions(), tensor(digits("train", shape="image").inputs[:4]))[0]
 
 
 def accuracy(model: Module) -> float:
