@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -96,6 +97,11 @@ def _require_terminal() -> None:
             "the screen needs a terminal for input and output", op="step",
             help="minimp step --plain reads commands, a line each, from anywhere",
         )  # fmt: skip
+    if os.environ.get("TERM") == "dumb":
+        raise SettingError(
+            "the screen needs a terminal that can place text; TERM says that this one cannot (dumb)",
+            op="step", help="minimp step --plain is a prompt in lines, with the same commands",
+        )  # fmt: skip
 
 
 def _screen(session: Session) -> int:
@@ -158,6 +164,11 @@ def _lines(commands: str | None, *, asking: bool) -> Iterator[str]:
             line = input("(minimp) ") if asking else sys.stdin.readline()
         except EOFError:
             return
+        except KeyboardInterrupt:  # too late for a run that has just ended: nothing is lost for it
+            if not asking:
+                raise
+            line = "#"
+            console().print("\n`quit` ends the session", markup=False, highlight=False)
         if not line and not asking:
             return
         yield line.partition("#")[0].strip()

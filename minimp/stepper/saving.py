@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from minimp.errors import DataError, SettingError
 from minimp.files import AnyPath, write_whole
+from minimp.stepper.goals import goal_named
 
 if TYPE_CHECKING:
     from minimp.stepper.session import Session
@@ -36,7 +37,7 @@ from minimp import stepper
 
 
 def test_{name}() -> None:
-    """Nothing meets the condition {condition!r} in {steps} steps."""
+    """Nothing meets the condition in {steps} steps: {asked}."""
     with {source} as session:
 {edits}        found = session.search({condition!r}, steps={steps})
         assert found is None, str(found)
@@ -59,6 +60,9 @@ def test_{name}() -> None:
         assert session.moment is not None
         assert stepper.facts_of(session.moment.event) == SEEN
 '''
+
+
+ESCAPES = {'"': '\\"', "\\": "\\\\"}
 
 
 def facts_of(event: TraceEvent) -> dict[str, Any]:
@@ -86,7 +90,8 @@ def save_finding(session: Session, path: AnyPath, *, as_seen: bool = False) -> P
         as_seen: as above.
 
     Raises:
-        SettingError: the session cannot be made again; there is nothing to save; a test without a condition.
+        SettingError: the session cannot be made again; there is nothing to save; a test without a condition,
+            or of one that is a function.
         DataError: the file exists, or cannot be written.
     """
     file = Path(path)
@@ -109,8 +114,25 @@ def save_finding(session: Session, path: AnyPath, *, as_seen: bool = False) -> P
             "a test asks that a condition be met no more, and the last command found none",
             op="save", help="run to a condition first, or save as-seen",
         )  # fmt: skip
+    if is_test and not as_seen and session.finding is not None:
+        _require_text(session.finding.condition)
     write_whole(file, _text(session, file, is_test=is_test, as_seen=as_seen), op="save")
     return file
+
+
+def _require_text(condition: str) -> None:
+    """Refuse a condition that a file could not ask again.
+
+    Raises:
+        SettingError: it was a function.
+    """
+    try:
+        goal_named(condition)
+    except SettingError as fault:
+        raise SettingError(
+            f"the condition {condition} is a function, which no file can hold",
+            op="save", help="write it as text, or save as-seen",
+        ) from fault  # fmt: skip
 
 
 def _text(session: Session, file: Path, *, is_test: bool, as_seen: bool) -> str:
@@ -121,10 +143,11 @@ def _text(session: Session, file: Path, *, is_test: bool, as_seen: bool) -> str:
     indent = " " * (8 if is_test else 4)
     edits = "".join(f"{indent}{line}\n" for each in session.edits for line in _edit_lines(each))
     parts = {
-        "title": session.title, "source": session.source, "edits": edits,
-        "what": f"step {event.step}, stage {event.stage}, {event.title}"
-        + (f" in {event.module}" if event.module else ""),
-        "name": "".join(c if c.isalnum() else "_" for c in file.stem.removeprefix("test_")) or "finding",
+        "title": _quoted(session.title), "source": session.source, "edits": edits,
+        "what": _quoted(f"step {event.step}, stage {event.stage}, {event.title}"
+                        + (f" in {event.module}" if event.module else "")),
+        "name": "".join(c if f"_{c}".isidentifier() else "_" for c in file.stem.removeprefix("test_"))
+        or "finding",
         "move": f"session.go_to({session.number}, {run.done}, {session.cursor})",
     }  # fmt: skip
     if not is_test:
@@ -134,7 +157,15 @@ def _text(session: Session, file: Path, *, is_test: bool, as_seen: bool) -> str:
         seen = pprint.pformat(facts_of(event), sort_dicts=False, width=96)
         return KEPT.format(**parts, seen=seen)
     assert found is not None
-    return GONE.format(**parts, condition=found.condition, steps=found.event.step)
+    asked_for = {"condition": found.condition, "asked": _quoted(found.condition)}
+    return GONE.format(**parts, **asked_for, steps=found.event.step)
+
+
+def _quoted(text: str) -> str:
+    """Return a text as it stands inside a docstring: no quote ends it, and no backslash means more."""
+    return "".join(
+        c if c.isprintable() and c not in '"\\' else ESCAPES.get(c) or ascii(c)[1:-1] for c in text
+    )
 
 
 def _edit_lines(edit: Any) -> list[str]:

@@ -180,10 +180,10 @@ class Session:
     def _advance(self) -> None:
         """Run one stage more; if it raises, everything is as it was before."""
         where = self.number, self.done, self.cursor
-        if self.run is not None and self.run.done == len(STAGES):
-            self._forget_run(self.number + 1)
-            self._snapshots.keep(self.number)
         try:
+            if self.run is not None and self.run.done == len(STAGES):
+                self._forget_run(self.number + 1)
+                self._snapshots.keep(self.number)
             self._run_stage()
         except BaseException:
             self._go(*where)
@@ -284,14 +284,22 @@ class Session:
             self._go(self.number, run.place_of(cursor) + 1, cursor)
 
     def _go(self, number: int, done: int, cursor: int | None = None) -> None:
-        """Go to a step of which so many stages have run, from its beginning."""
-        self._snapshots.restore(number)
-        self._forget_run(number)
-        while self.done < done:
-            self._run_stage()
+        """Go to a step of which so many stages have run, from its beginning; there it stays if one raises."""
+        self._stand_before(number)
+        try:
+            while self.done < done:
+                self._run_stage()
+        except BaseException:  # a stage that raised cannot be gone on with
+            self._stand_before(number)
+            raise
         if self.run is not None:
             end = len(self.run.moments) - 1
             self.cursor = end if cursor is None else min(max(cursor, self.run.first), end)
+
+    def _stand_before(self, number: int) -> None:
+        """Put the state back in which a step began."""
+        self._snapshots.restore(number)
+        self._forget_run(number)
 
     def _forget_run(self, number: int) -> None:
         """Stand before the first stage of a step."""
@@ -333,10 +341,10 @@ class Session:
         here = self.number == number
         where = (number, self.done if here else len(STAGES), self.cursor if here else None)
         known, prints = self.edits, dict(self._prints)
-        before = self._outcome(number)
-        self.edits = edits
-        self._prints = {key: text for key, text in prints.items() if key[0] < number}
         try:
+            before = self._outcome(number)
+            self.edits = edits
+            self._prints = {key: text for key, text in prints.items() if key[0] < number}
             after = self._outcome(number)
             self._go(*where)
         except BaseException:

@@ -105,12 +105,13 @@ def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = 
     file = Path(path)
     if not file.is_file():
         raise DataError(f"{file}: no such script", op="step")
-    before, folder = sys.argv, str(file.resolve().parent)
+    before, folder = (sys.argv, sys.path[:]), str(file.resolve().parent)
     sys.argv = [str(file), *arguments]
     sys.path.insert(0, folder)
     try:
         with watch(_Catcher()):
             found = runpy.run_path(str(file), run_name="__main__")
+        return _declared(file, arguments, found, shadow)
     except _Caught as caught:
         return _session(file, arguments, caught.step, [caught.batch], shadow)
     except SystemExit as fault:
@@ -123,9 +124,7 @@ def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = 
             help="MINIMP_TRACEBACK=1 shows where",
         ) from fault  # fmt: skip
     finally:
-        sys.argv = before
-        sys.path.remove(folder)
-    return _declared(file, arguments, found, shadow)
+        sys.argv, sys.path[:] = before
 
 
 def _declared(file: Path, arguments: Sequence[str], found: dict[str, Any], shadow: bool) -> Session:

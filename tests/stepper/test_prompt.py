@@ -249,14 +249,14 @@ def test_the_exit_code_says_how_it_went(tmp_path: Path, capsys: pytest.CaptureFi
 def test_at_a_terminal_mistakes_are_told_and_it_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Oracle: the words by hand: a slip, Ctrl-C in a long run, a loss that raises; then the end of input."""
-    said = iter(["stpe", "run op == softmax", "step", "where"])
+    """Oracle: the words by hand: a slip, Ctrl-C in a long run and at the prompt; then the end of input."""
+    said = iter(["stpe", "run op == softmax", "step", KeyboardInterrupt, "where", EOFError])
 
     def answer(_: str) -> str:
-        try:
-            return next(said)
-        except StopIteration:
-            raise EOFError from None
+        each = next(said)
+        if isinstance(each, str):
+            return each
+        raise each
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -269,6 +269,7 @@ def test_at_a_terminal_mistakes_are_told_and_it_goes_on(
     assert "`help` lists the commands" in told
     assert "error: unknown command 'stpe'; did you mean 'step'" in told
     assert "stopped: step 1, before the first stage" in told
+    assert "`quit` ends the session" in told.partition("w16 = round16(w32)")[2]
     assert told.rstrip().endswith("step 1, stage 1/10 cast_weights, end, 6 ops")
 
 

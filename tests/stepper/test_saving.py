@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,35 @@ def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:
             prompt.do(f"save {tmp_path}/x.py")
 
 
+HOSTILE = ['a"""b', "a'b\"", "line\nbreak", "\\N{b", "back\\", "{x}", "²"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_that_are_no_words_of_python_stay_text(tmp_path: Path, name: str) -> None:
+    """Oracle: Python's own parser on what was saved; and the path and the condition that it reads there."""
+    script = tmp_path / f"{name}.py"
+    script.write_text(SCRIPT.format(scale="2.0**40", rest=TRAINS))
+    condition = 'op == relu or module == \'a"""b\''
+    with stepper.open_script(script) as session:
+        assert session.search(condition)
+        for file, as_seen in (("out.py", False), (f"test_{name}.py", False), ("test_seen.py", True)):
+            saved = stepper.save_finding(session, tmp_path / file, as_seen=as_seen)
+            held = [node.value for node in ast.walk(ast.parse(saved.read_text()))
+                    if isinstance(node, ast.Constant)]  # fmt: skip
+            assert str(script) in held
+            assert any(isinstance(text, str) and text.startswith(script.name) for text in held)
+            assert file != f"test_{name}.py" or condition in held
+
+
+def test_a_condition_that_is_a_function_is_not_saved_as_one(tmp_path: Path) -> None:
+    """Oracle: the words, and that no file is there."""
+    with stepper.digits(batch=8) as session:
+        assert session.search(lambda event: event.op == "relu")
+        with pytest.raises(SettingError, match="is a function"):
+            stepper.save_finding(session, tmp_path / "test_x.py")
+        assert not list(tmp_path.iterdir())
+
+
 # ---- where sessions come from ---------------------------------------------------------------------------
 
 
@@ -162,3 +192,22 @@ def test_arguments_reach_the_script(tmp_path: Path) -> None:
     with stepper.open_script(script, ["64"]) as session:
         assert session.step.scaler.get_scale() == 64.0
         assert "['64']" in session.source
+
+
+def test_a_session_function_is_part_of_the_script(tmp_path: Path) -> None:
+    """Oracle: the arguments and the neighbour file that it reads; what it raises is an error of ours."""
+    (tmp_path / "beside_the_script.py").write_text("SCALE = 2.0")
+    script = tmp_path / "mine.py"
+    reads = (
+        "def session():\n    from beside_the_script import SCALE\n"
+        "    step.scaler.load_state_dict({**step.scaler.state_dict(), 'scale': SCALE * float(sys.argv[1])})\n"
+        "    return step, inputs, targets"
+    )
+    script.write_text(SCRIPT.format(scale="512.0", rest=reads))
+    argv, path = list(sys.argv), list(sys.path)
+    with stepper.open_script(script, ["64"]) as session:
+        assert session.step.scaler.get_scale() == 128.0
+    script.write_text("def session():\n    raise ValueError('no data')")
+    with pytest.raises(DataError, match="raised ValueError: no data"):
+        stepper.open_script(script)
+    assert (sys.argv, sys.path) == (argv, path)

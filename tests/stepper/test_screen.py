@@ -263,13 +263,19 @@ def test_a_failed_check_and_quitting_give_the_exit_code() -> None:
 def test_the_screen_needs_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Oracle: one clear error each: no terminal, no textual."""
+    """Oracle: one clear error each: no terminal, one that cannot place text, no textual."""
     from minimp.cli import main
 
     assert main(["step"]) == 2
     assert "minimp step --plain" in capsys.readouterr().err
     assert main(["step", "--do", "where"]) == 2
     assert "add --plain" in capsys.readouterr().err
+    with monkeypatch.context() as terminal:
+        for stream in ("sys.stdin", "sys.stdout"):
+            terminal.setattr(f"{stream}.isatty", lambda: True, raising=False)
+        terminal.setenv("TERM", "dumb")
+        assert main(["step"]) == 2
+    assert "(dumb)" in capsys.readouterr().err
     monkeypatch.setattr("minimp.cli.step.find_spec", lambda _: None)
     assert main(["step"]) == 2
     assert 'pip install "minimp[tui]"' in capsys.readouterr().err

@@ -14,7 +14,7 @@ import minimp as mp
 from minimp import stepper
 from minimp.errors import DataError, SettingError
 from minimp.step import STAGES, TrainStep
-from minimp.stepper.edits import parse_edit
+from minimp.stepper.edits import Edit, parse_edit
 from minimp.stepper.session import Session
 from tests.trace.cases import batch, grown, make_step
 
@@ -288,6 +288,46 @@ def test_what_raises_in_a_stage_leaves_everything_as_it_was() -> None:
             session.next_stage()
         assert (session.number, session.done, session.fingerprint()) == (1, 2, before)
         assert session.next_stage().name == "loss"
+
+
+def test_a_change_to_a_step_that_raises_later_leaves_the_session_where_it_was() -> None:
+    """Oracle: the place and the hash before; and that the same stage still raises the same."""
+
+    def loss(y: Any, targets: Any) -> Any:
+        raise DataError("no such label")
+
+    with Session(make_step(loss=loss), [batch()]) as session:
+        session.next_stage()
+        session.next_stage()
+        here = session.number, session.done, session.cursor, session.fingerprint()
+        for act in (lambda: session.change(Edit("scale", ("8",))), session.next_stage, session.finish):
+            with pytest.raises(DataError, match="no such label"):
+                act()
+            assert (session.number, session.done, session.cursor, session.fingerprint()) == here
+        assert not session.edits
+
+
+def test_going_back_that_is_broken_off_ends_at_the_beginning_of_the_step() -> None:
+    """Oracle: the hash of the beginning; from there the stages go on to the hash of the first time."""
+    calls = iter(range(1, 100))
+
+    def loss(y: Any, targets: Any) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return mp.functional.cross_entropy(y, targets)
+
+    with Session(make_step(loss=loss), [batch()]) as session:
+        begun = session.fingerprint()
+        for _ in range(5):
+            session.next_stage()
+        there = session.fingerprint()
+        with pytest.raises(KeyboardInterrupt):
+            session.back()
+        assert (session.done, session.cursor, session.moment) == (0, -1, None)
+        assert session.fingerprint() == begun
+        for _ in range(5):
+            session.next_stage()
+        assert session.fingerprint() == there
 
 
 def test_beginnings_of_steps_are_kept_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
