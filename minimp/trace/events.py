@@ -54,7 +54,8 @@ class Error:
     """How far numbers are from those that they stand for; elements that are not finite are left out.
 
     Attributes:
-        max_ulp: the largest error of an element, in units in the last place of the output's format.
+        max_ulp: the largest error of an element, in units in the last place of the output's format at that
+            element; what was inherited can be any number of them where it should be 0 or nearly so.
         mean_ulp: the mean of all elements' errors, in the same units.
         relative: the norm of the errors divided by the norm of the exact numbers (0 / 0 is 0).
     """
@@ -73,7 +74,8 @@ class OpError:
         inherited: that against the same op in float64 on the shadow's inputs, in which nothing was ever
             rounded.
         total: the result against the latter; at most the sum of the two.
-        entering: the largest relative error among the inputs.
+        entering: the largest relative error among the inputs; of a gradient, those of the forward that it was
+            made from count too.
         unrounded: statistics of the shadow's result.
     """
 

@@ -67,6 +67,7 @@ class Folder:
         self._gathered: dict[int, Kept] = {}
         self._bytes, self._chunks = 0, 0
         self._where: dict[int, int] = {}
+        self._read: tuple[int, Kept] = (-1, {})  # the values that were read last: questions go in order
 
     def add(self, event: TraceEvent, values: Kept) -> None:
         """Write an event down."""
@@ -119,7 +120,10 @@ class Folder:
         """Return the values kept of an event."""
         if number in self._gathered or number not in self._where:
             return self._gathered.get(number, {})
-        arrays, _ = read_arrays(self.path / f"values-{self._where[number]}.safetensors", "trace")
+        if self._read[0] != self._where[number]:
+            chunk = self._where[number]
+            self._read = (chunk, read_arrays(self.path / f"values-{chunk}.safetensors", "trace")[0])
+        arrays = self._read[1]
         lead = f"{number}/"
         return {name[len(lead) :]: array for name, array in arrays.items() if name.startswith(lead)}
 

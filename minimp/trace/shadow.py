@@ -66,7 +66,7 @@ class Shadow:
         self.inherits = True
         self.notes: dict[str, str] = {}
         self._arrays: ByIdentity[Twin] = ByIdentity()
-        self._nodes: ByIdentity[tuple[Node, Node]] = ByIdentity()
+        self._nodes: ByIdentity[tuple[Node, Node, float]] = ByIdentity()
         self._arriving: ByIdentity[Array] = ByIdentity()
         self._parts: ByIdentity[tuple[Array, OpError]] = ByIdentity()
         self._measured: ByIdentity[Stats] = ByIdentity()
@@ -113,9 +113,9 @@ class Shadow:
         if any(twins):
             inputs = [x if t is None else t.array for x, t in zip(same, twins, strict=True)]
             second, pure = _run(node, inputs, result)
-        if node.recording:
-            self._nodes.put(node, (first, second))
         entering = max((t.relative for t in twins if t is not None), default=0.0)
+        if node.recording:  # a gradient depends on the forward's inputs by what was saved alone
+            self._nodes.put(node, (first, second, entering if second.saved else 0.0))
         widened = _is_widened(node, event.inputs[0], result)
         found = distances(node.backend.wide(result), exact, pure, form, unrounded=widened)
         self._arrays.put(result, Twin(pure, found.total.relative))
@@ -138,6 +138,7 @@ class Shadow:
             held = self._parts.get(grad)  # where one op made it, that is known
             known = held is not None and held[0] is arrived
             entering = held[1].total.relative if held is not None and known else relative(given, arrived)
+        entering = max(entering, pair[2])
         return tuple(
             self._judged_part(node, i, (grad, part), exacts[i], pures[i], entering)
             for i, part in enumerate(event.outputs)

@@ -43,6 +43,21 @@ def test_a_saved_trace_comes_back_whole(made: trace.Trace, tmp_path: Path) -> No
         assert (tmp_path / "t" / name).read_bytes() == (tmp_path / "u" / name).read_bytes()
 
 
+def test_values_read_in_order_read_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the number of files, which hold many events each."""
+    from minimp.trace import folders
+
+    monkeypatch.setattr(folders, "CHUNK", 4096)
+    with trace.record(values="all", spill=tmp_path / "t") as spilled:
+        make_step()(*batch())
+    files, read = list((tmp_path / "t").glob("*.safetensors")), []
+    reading = folders.read_arrays
+    monkeypatch.setattr(folders, "read_arrays", lambda path, op: read.append(path) or reading(path, op))
+    kept = [event for event in spilled.events if spilled.values(event)]
+    assert 2 <= len(files) < len(kept)
+    assert sorted(read) == sorted(files)
+
+
 def test_spilling_writes_what_memory_would_hold(tmp_path: Path) -> None:
     """Oracle: a second recording of the same block, in memory."""
     step = make_step(change=grown(2, 1.5e5))

@@ -162,6 +162,31 @@ def test_a_sum_of_terms_that_cancel_is_the_amplifier() -> None:
     assert all(len(line) <= 100 for line in str(made.errors("place")).splitlines())
 
 
+def test_what_is_inherited_near_zero_is_told_at_the_size_of_the_array() -> None:
+    """Oracle: by hand: a rounded 1.0011 is below 1.001, so that relu gives 0 in place of 1e-4."""
+    x = mp.tensor(np.float32([1.0, 2.0, 1.0011]), dtype=mp.float32)
+    with trace.record(shadow=True) as made:
+        (x.half().float() - mp.tensor(np.float32([0.0, 0.0, 1.001]))).relu()
+    (row,) = (row for row in made.errors() if row["op"] == "relu")
+    (event,) = made.select(op="relu")
+    missing = float(np.float32(1.0011)) - float(np.float32(1.001))
+    assert event.errors[0].inherited.max_ulp > 1e38  # of the least float32 number
+    assert_close(row["inh. ulp"], missing / np.sqrt(5 + missing**2) * 2.0**23, "fp64_same_maths")
+
+
+def test_what_a_gradient_saved_counts_as_its_input() -> None:
+    """Oracle: by hand: the gradient of x x is 2 x: it has the relative error of x, and times is 1."""
+    x = mp.tensor(1.0 + np.random.default_rng(0).random(64), dtype=mp.float32, requires_grad=True)
+    with trace.record(shadow=True) as made:
+        low = x.half()
+        (low * low).float().sum().backward()
+    rows = [row for row in made.amplifiers() if row["op"] == "mul backward"]
+    assert len(rows) == 2  # one for each factor
+    for row in rows:
+        assert row["entering"] > 0
+        assert_close(row["times"], 1.0, "fp64_same_maths")
+
+
 def test_distances_equal_numpys() -> None:
     """Oracle: NumPy in one go, of 40,000 numbers in three blocks, some not finite."""
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from minimp import formats
 from minimp.errors import SettingError
 from minimp.trace.events import OpError, TraceEvent
 from minimp.trace.questions.ranges import BY, HEADS, check_grouping
@@ -19,16 +20,18 @@ def errors_table(events: Sequence[TraceEvent], by: str) -> Table:
     """Return the largest errors of each group: made there, inherited, and both together."""
     check_grouping(by)
     found: dict[tuple[str, ...], list[float]] = {}
-    for event, error in _errors(events):
+    for event, error, ulp in _errors(events):
         held = found.setdefault(BY[by](event), [0.0] * 6)
-        now = (error.made.max_ulp, error.made.mean_ulp, error.made.relative, error.inherited.max_ulp,
-               error.inherited.relative, error.total.relative)  # fmt: skip
+        came = error.inherited.relative
+        now = (error.made.max_ulp, error.made.mean_ulp, error.made.relative, came / ulp, came,
+               error.total.relative)  # fmt: skip
         found[BY[by](event)] = [max(pair) for pair in zip(held, now, strict=True)]
     rows = [(*names, *found[names]) for names in sorted(found, key=lambda names: -found[names][-1])]
-    columns = (*HEADS[by], "made ulp", "mean ulp", "made rel", "inherited ulp", "inh. rel", "total rel")
+    columns = (*HEADS[by], "made ulp", "mean ulp", "made rel", "inh. ulp", "inh. rel", "total rel")
     return Table(
         f"errors against float64 by {by}, the largest of each", columns, tuple(rows),
-        ("made: same inputs; inherited: from inputs never rounded; rel: norm of errors / norm of values",),
+        ("made: same inputs; inherited: from inputs never rounded; rel: norm of errors / norm of values",
+         "made ulp: the worst element, at its own size; inh. ulp: inh. rel by 2^-m, m the format's digits"),
     )  # fmt: skip
 
 
@@ -37,29 +40,30 @@ def amplifiers_table(events: Sequence[TraceEvent]) -> Table:
     rows = [
         (event.number, event.title, event.where, error.amplification, error.entering, error.made.relative,
          error.total.relative)
-        for event, error in _errors(events)
+        for event, error, _ in _errors(events)
         if event.phase != "stage" and error.entering > SMALLEST
     ]  # fmt: skip
     rows.sort(key=lambda row: -float(row[3]))
     columns = ("event", "op", "where", "times", "entering", "made", "leaving")
     return Table(
         "ops that multiply relative error", columns, tuple(rows),
-        ("times: inherited error of the result by the largest of its inputs; all as norms, relative",),
+        ("times: inherited error of the result by the largest of its inputs; all as norms, relative",
+         "where an op jumps, as relu's gradient at 0, an input on the other side counts in full"),
     )  # fmt: skip
 
 
-def _errors(events: Iterable[TraceEvent]) -> Iterator[tuple[TraceEvent, OpError]]:
-    """Yield (event, error) of each output that has a shadow.
+def _errors(events: Iterable[TraceEvent]) -> Iterator[tuple[TraceEvent, OpError, float]]:
+    """Yield (event, error, one ulp of 1 in its format) of each output that has a shadow.
 
     Raises:
         SettingError: none has.
     """
     none = True
     for event in events:
-        for error in event.errors:
-            if error is not None:
+        for side, error in zip(event.outputs, event.errors, strict=False):
+            if error is not None and side is not None:
                 none = False
-                yield event, error
+                yield event, error, formats.get(side.format).eps
     if none:
         raise SettingError(
             "this trace has no shadow", op="trace", help="record it with trace.record(shadow=True)"
