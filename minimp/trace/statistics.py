@@ -103,7 +103,7 @@ def measure(stored: Array, fmt: Format | None, wide: Array, targets: tuple[Forma
         targets: the formats whose range gradients may be moved to; their cuts are counted.
     """
     size, nbytes = stored.size, stored.nbytes
-    if fmt is None or not size:
+    if fmt is None or not size or wide.dtype not in LAYOUTS:  # codes of int8 are integers, too
         return _of_integers(stored)
     flat = np.asarray(wide).reshape(-1)
     if flat.dtype == FLOAT64 and size >= LONG:

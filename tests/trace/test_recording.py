@@ -301,3 +301,20 @@ def test_the_recorders_own_work_is_not_in_the_times() -> None:
         x + x
         x + x
     assert made.events[-1].end < 200_000_000
+
+
+def test_layers_on_codes_are_recorded_and_said_to_have_no_shadow(tmp_path: Path) -> None:
+    """Oracle: the same layers unrecorded, and NumPy on the codes of the weights."""
+    model, _ = mp.quant.quantize_dynamic(make_model())
+    x, _ = batch()
+    alone = model(mp.tensor(x)).array.tobytes()
+    with trace.record(shadow=True, values="all") as made:
+        assert model(mp.tensor(x)).array.tobytes() == alone
+    event = made.events[0]
+    codes = made.values(event)["in1"]
+    assert codes.dtype == np.int8
+    assert event.inputs[1].stats.max == codes.max()
+    assert event.inputs[1].stats.zeros == np.count_nonzero(codes == 0)
+    assert event.op in made.info["notes"]
+    assert trace.load(made.save(tmp_path / "t")) == made
+    made.report(tmp_path / "t.html")
