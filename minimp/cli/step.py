@@ -144,7 +144,7 @@ def _told(prompt: Prompt, line: str, *, asking: bool) -> str:
         if not asking:
             raise
         return f"error: {fault}"
-    except Exception as fault:  # a model or loss may raise anything; the session is as it was before
+    except Exception as fault:  # a model or loss may raise anything; the session stands before it
         told = f"the stage raised {type(fault).__name__}: {fault}"
         if not asking:
             raise SettingError(told, op="step") from fault

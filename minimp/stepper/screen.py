@@ -277,13 +277,15 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         self.call_after_refresh(self._carry_out, line)
 
     def _carry_out(self, line: str) -> None:
+        session = self.session
+        where = session.number, session.done, session.cursor
         try:
             told = self.prompt.do(line)
-        except MinimpError as fault:
-            self.say(f"error: {fault}", wrong=True)
-            return
-        except Exception as fault:  # noqa: BLE001 - a model or loss may raise anything; the session is as it was
-            self.say(f"error: the stage raised {type(fault).__name__}: {fault}", wrong=True)
+        except Exception as fault:  # noqa: BLE001 - a model or loss may raise anything
+            raised = "" if isinstance(fault, MinimpError) else f"the stage raised {type(fault).__name__}: "
+            if (session.number, session.done, session.cursor) != where:  # of several moves, some were made
+                self._fill()
+            self.say(f"error: {raised}{fault}", wrong=True)
             return
         if self.prompt.closed:
             self.exit(int(self.prompt.failed))

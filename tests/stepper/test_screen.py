@@ -194,6 +194,22 @@ def test_every_command_has_its_key() -> None:
     assert {key for key, _ in KEYS} <= known
 
 
+def test_a_stage_that_raises_is_said_and_the_screen_stands_where_the_session_does() -> None:
+    """Oracle: by hand: of five stages two run, as the loss raises."""
+
+    def loss(y: Any, targets: Any) -> Any:
+        raise KeyError("label")
+
+    async def play(user: Driver) -> None:
+        user.app.session.step.loss_fn = loss
+        await user.say("step 5")
+        assert "error: the stage raised KeyError: 'label'" in user.text("said")
+        assert "step 1, stage 2/10 forward, end" in user.text("place")
+        assert "forward" in user.text("look")
+
+    drive((80, 24), play)
+
+
 @pytest.mark.slow
 def test_mistakes_are_said_and_nothing_else_happens() -> None:
     """Oracle: the words of the prompt, and the hash before."""
