@@ -212,11 +212,24 @@ def _changed(array: Any, backend: Any, place: str, number: str) -> Any:
     at, form = parse_index(place, array.shape), format_of(array.dtype)
     made = array.copy()
     if form is None:
-        made[at] = int(parse_number(number))
+        made[at] = _whole(number, np.dtype(array.dtype))
     else:
         with np.errstate(all="ignore"):  # what is too large becomes infinite, as asked
             made[at] = tensor(parse_number(number), dtype=form, backend=backend.name).array
     return made
+
+
+def _whole(text: str, kind: np.dtype[Any]) -> int:
+    """Read a whole number that an integer array can hold.
+
+    Raises:
+        SettingError: it is none.
+    """
+    value = parse_number(text)
+    low, high = (0, 1) if kind == np.bool_ else (np.iinfo(kind).min, np.iinfo(kind).max)
+    if not (low <= value <= high and value == int(value)):
+        raise SettingError(f"expected a whole number from {low} to {high}, got {text}", op="set value")
+    return int(value)
 
 
 EDITS: dict[str, Kind] = {

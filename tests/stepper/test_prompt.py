@@ -100,6 +100,25 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(line: str, said: str) -
     assert (told.session.fingerprint(), told.do("where"), told.session.edits) == before
 
 
+def test_whole_numbers_stay_whole() -> None:
+    """Oracle: the range of uint8; the ids that the model reads after the change."""
+    mp.manual_seed(0)
+    model = mp.nn.Sequential(mp.nn.Embedding(5, 4), mp.nn.Linear(4, 3))
+    step = mp.TrainStep(
+        model, mp.functional.cross_entropy, mp.optim.SGD(model.parameters(), lr=0.1), "mixed-fp16"
+    )
+    ids = np.array([0, 1, 2], np.uint8)
+    with Session(step, [(ids, np.array([0, 1, 2]))]) as session:
+        prompt = Prompt(session)
+        for text in ("nan", "inf", "1.5", "256", "-1"):
+            with pytest.raises(SettingError, match="whole number from 0 to 255"):
+                prompt.do(f"set value input[1] {text}")
+        prompt.do("set value input[1] 4")
+        prompt.do("run op == embedding")
+        assert [4 in array for array in session.moment.arrays.values() if array.dtype.kind in "iu"] == [True]
+    assert ids.tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("recipe", "line", "said"),
     [
