@@ -13,11 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import frexp, log2
+from typing import Any
 
 from minimp import formats
 from minimp.errors import SettingError
 from minimp.formats import Format
 from minimp.trace.events import TraceEvent
+from minimp.trace.questions.scale_plot import plot_fates
 from minimp.trace.questions.tables import share
 from minimp.trace.scales import carried, scales_by_step
 from minimp.trace.statistics import Cuts, Stats, cuts_of
@@ -126,6 +128,21 @@ class GradientScales:
         """Return (power, what it does) for each power between losing everything on either side."""
         low, high = self.total.span
         return [(power, self.at(power)) for power in range(low, high + 1)]
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the table: a bar for each power of two, in shares of all gradients; return the Axes.
+
+        Args:
+            ax: the matplotlib Axes to draw on; None makes a figure of pyplot's.
+
+        Raises:
+            SettingError: there is no gradient to draw; or matplotlib is not installed.
+        """
+        whole, form = self.total.nonzero, self.total.format.name
+        if not whole:
+            raise SettingError("all gradients were 0 or not finite", op="trace.gradients_at_scales")
+        title = f"{whole:,} gradients in {form} at each loss scale ({self.source})"
+        return plot_fates(self.table(), whole, title, used=self.used, good=self.powers(), ax=ax)
 
     def __str__(self) -> str:
         total = self.total
