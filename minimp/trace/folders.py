@@ -36,6 +36,8 @@ __all__ = ["SCHEMA", "Folder", "read_folder"]
 
 SCHEMA, KIND = 1, "minimp.trace"
 META, EVENTS, SPANS = "meta.json", "events.jsonl", "spans.jsonl"
+PARTS = {"info": dict, "dropped": int, "files": dict}
+"""What the meta file must tell, and as what."""
 CHUNK = 16 * 2**20
 """So many bytes of values are gathered for one file."""
 
@@ -175,9 +177,9 @@ def read_folder(path: AnyPath) -> tuple[Memory, dict[str, Any]]:
                 for key, array in read_arrays(folder / name, "trace.load")[0].items():
                     number, _, which = key.partition("/")
                     values.setdefault(int(number), {})[which] = array
+        ordered = {e.number: {n: values[e.number][n] for n in e.values} for e in events if e.number in values}
     except (*UNFIT, CheckpointError) as fault:
         raise _spoilt(folder, "its parts do not belong together") from fault
-    ordered = {e.number: {n: values[e.number][n] for n in e.values} for e in events if e.number in values}
     return Memory.holding(events, spans, ordered, meta["dropped"]), meta["info"]
 
 
@@ -197,6 +199,10 @@ def _meta(folder: Path) -> dict[str, Any]:
     seal = meta.pop("seal", None)
     if seal != _seal(meta):
         raise _spoilt(folder, f"{META} does not say what was written")
+    if any(type(meta.get(name)) is not kind for name, kind in PARTS.items()) or not meta["files"].keys() >= {
+        EVENTS, SPANS
+    }:  # fmt: skip
+        raise _spoilt(folder, f"{META} lacks some of {', '.join(PARTS)}")
     return dict(meta)
 
 

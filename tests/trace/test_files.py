@@ -154,3 +154,36 @@ def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="no space"):
         made.save(tmp_path / "t")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [("files", None), ("files", [1]), ("files", {}), ("info", None), ("info", "x"), ("dropped", "x")],
+)
+def test_a_sealed_folder_of_another_shape_is_refused(
+    made: trace.Trace, tmp_path: Path, part: str, found: object
+) -> None:
+    """Oracle: the layout in the docstring of `folders`; the seal is right, as another program's would be."""
+    from minimp.trace.folders import _seal
+
+    path = made.save(tmp_path / "t") / "meta.json"
+    meta = {**json.loads(path.read_text()), part: found}
+    del meta["seal"]
+    path.write_text(json.dumps({**meta, "seal": _seal(meta)}))
+    with pytest.raises(DataError, match=f"lacks some of .*{part}"):
+        trace.load(tmp_path / "t")
+
+
+def test_values_that_an_event_names_and_no_file_holds(made: trace.Trace, tmp_path: Path) -> None:
+    """Oracle: the name that was written by hand."""
+    from minimp.trace.folders import _facts, _seal
+
+    folder = made.save(tmp_path / "t")
+    events = folder / "events.jsonl"
+    events.write_text(events.read_text().replace('"values":["', '"values":["out9","', 1))
+    meta = json.loads((folder / "meta.json").read_text())
+    del meta["seal"]
+    meta["files"]["events.jsonl"] = _facts(events)
+    (folder / "meta.json").write_text(json.dumps({**meta, "seal": _seal(meta)}))
+    with pytest.raises(DataError, match="do not belong together"):
+        trace.load(folder)
