@@ -66,7 +66,7 @@ class Session:
         finding: what the last search found, or None.
 
     Raises:
-        DataError: there is no batch.
+        DataError: there is no batch, or one is no pair.
     """
 
     def __init__(
@@ -75,6 +75,12 @@ class Session:
     ) -> None:  # fmt: skip
         if not len(batches):
             raise DataError("expected at least one batch, got none", op="step")
+        given: Sequence[Any] = batches
+        for i, each in enumerate(given):
+            many = f" of {len(each)}" if isinstance(each, tuple | list) else ""
+            if many != " of 2":
+                got = f"{type(each).__name__}{many}"
+                raise DataError(f"expected batches of (inputs, targets), got {got} as batch {i}", op="step")
         self.step, self.batches, self.shadow = step, batches, shadow
         self.title, self.source = title, source
         self.number, self.cursor = 1, -1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from minimp.stepper.session import Session
 __all__ = ["digits", "open_script"]
 
 BATCHES = 20
+MOST_BATCHES = 1000
 PROTOCOL = (
     "let it run a TrainStep; or define step (a TrainStep), inputs and targets; or a function session() that "
     "returns a Session or (step, inputs, targets)"
@@ -91,7 +93,7 @@ def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = 
     The first training step (a call of a TrainStep, by itself or by a Trainer) is caught before its first
     stage, and the script ends there: its batch is that of all steps of the session. A script that runs none
     says what to do by what it defines: `session()`, which returns a Session or (step, inputs, targets); or
-    `step`, with `inputs` and `targets`, or `batches`, a list of pairs.
+    `step`, with `inputs` and `targets`, or `batches`, pairs of which the first 1,000 are taken.
 
     Args:
         path: the script.
@@ -141,8 +143,9 @@ def _declared(file: Path, arguments: Sequence[str], found: dict[str, Any], shado
             help="let it return a Session or (step, inputs, targets)",
         )  # fmt: skip
     step = found.get("step")
-    if isinstance(step, TrainStep) and "batches" in found:
-        return _session(file, arguments, step, list(found["batches"]), shadow)
+    if isinstance(step, TrainStep) and isinstance(found.get("batches"), Iterable):
+        batches = [*islice(found["batches"], MOST_BATCHES)]  # a loader may go on for ever
+        return _session(file, arguments, step, batches, shadow)
     if isinstance(step, TrainStep) and "inputs" in found and "targets" in found:
         return _session(file, arguments, step, [(found["inputs"], found["targets"])], shadow)
     raise SettingError(f"{file}: there is no training step in it", op="step", help=PROTOCOL)

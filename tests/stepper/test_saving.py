@@ -151,6 +151,7 @@ def test_a_condition_that_is_a_function_is_not_saved_as_one(tmp_path: Path) -> N
         (TRAINS, 1),
         ("", 1),
         ("batches = [(inputs, targets), (inputs * 2, targets)]", 2),
+        ("from itertools import repeat\nbatches = repeat((inputs, targets))", 1000),
         ("def session():\n    return step, inputs, targets", 1),
         (OWN_SESSION, 3),
         (TRAINER, 1),

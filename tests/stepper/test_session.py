@@ -375,7 +375,11 @@ def test_a_session_that_nobody_closes_leaves_no_hooks() -> None:
     assert make_step()(*batch()).skipped is False
 
 
-def test_no_batches_are_refused() -> None:
-    """Oracle: the error."""
+def test_what_are_no_batches_is_refused() -> None:
+    """Oracle: the errors."""
     with pytest.raises(DataError, match="at least one batch"):
         Session(make_step(), [])
+    with pytest.raises(DataError, match="got int as batch 1"):
+        Session(make_step(), [batch(), 3])  # type: ignore[list-item]
+    with pytest.raises(DataError, match="got tuple of 1 as batch 0"):
+        Session(make_step(), [batch()[:1]])
