@@ -162,7 +162,7 @@ def make_step(policy: Any = "torch-cuda") -> tuple[Net, Any, Any]:
     mp.manual_seed(1)
     model, rng = Net(), np.random.default_rng(2)
     recipe = mp.recipes["mixed-fp16"].with_(policy=policy)
-    step = TrainStep(model, mp.functional.cross_entropy, mp.optim.Adam(model.parameters(), lr=0.01), recipe)
+    step = TrainStep(model, mp.functional.cross_entropy, mp.optim.Adam(model.parameters(), lr=1e-3), recipe)
     return model, step, (rng.standard_normal((16, 6)).astype(np.float32), rng.integers(0, 3, 16))
 
 
@@ -274,7 +274,10 @@ def test_an_op_of_ones_own_is_named_with_the_op() -> None:
     """Oracle: a policy takes ops that it does not know as objects."""
     double = mp.op(cast=mp.policy.CastClass.LOWER)(_doubled)
     x = mp.tensor(np.float32([40000.0]))
-    blame = bisect(lambda: double(x))
+    try:
+        blame = bisect(lambda: double(x))
+    finally:
+        del mp.OPS["_doubled"]
     assert blame.ops == ("_doubled",)
     assert 'with_({_doubled: "fp32"})' in blame.code
     assert blame.policy.rules["_doubled"] is mp.policy.CastClass.FP32
