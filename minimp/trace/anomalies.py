@@ -29,6 +29,8 @@ __all__ = ["detect_anomaly"]
 
 KEPT = 4096
 """So many events are kept, to say what came before."""
+MOST_MEANT = 2**16
+"""So many events with infinities that were meant are remembered: loops without a TrainStep never forget."""
 
 
 @dataclass
@@ -42,6 +44,12 @@ class _Explained:
 
     scaled: set[int] = field(default_factory=set)
     meant: dict[int, frozenset[int]] = field(default_factory=dict)
+
+    def mean(self, number: int, signs: Iterable[int]) -> None:
+        """Take an event in whose infinities were meant; the oldest goes where there are too many."""
+        self.meant[number] = frozenset(signs)
+        if len(self.meant) > MOST_MEANT:
+            del self.meant[next(iter(self.meant))]
 
 
 class detect_anomaly(record):  # noqa: N801 - torch's name
@@ -128,10 +136,10 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         signs |= {-1} if masked else set()
         made = infinities(event, heard)
         if made is not None and made <= signs and (masked or came_in(event) is None):
-            known[event.number] = frozenset(made)
+            self._explained.mean(event.number, made)
             return None
         if came_in(event) is None and _skips(scaler_scaling()):
-            known[event.number] = frozenset({-1, 1})
+            self._explained.mean(event.number, (-1, 1))
             return None
         if signs:
             return f"{counted(event)} made of infinities that were asked for"

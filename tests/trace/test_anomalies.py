@@ -220,3 +220,17 @@ def test_scales_that_differ_from_layer_to_layer_are_known() -> None:
         assert step(*batch()).skipped
     step.loss_fn = lambda y, _: (y - y).float().sqrt().sum()
     assert caught(lambda: step(*batch())).event.title == "sqrt backward"
+
+
+def test_masks_in_a_long_loop_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the limit; and no mask of the loop is taken for a fault."""
+    from minimp.trace import anomalies
+
+    monkeypatch.setattr(anomalies, "MOST_MEANT", 5)
+    mask = mp.tensor([[0.0, -np.inf], [0.0, 0.0]])
+    x = mp.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    watching = mp.detect_anomaly()
+    with watching:
+        for _ in range(8):
+            mp.functional.softmax(x + mask, dim=-1).sum().backward()
+    assert len(watching._explained.meant) == 5
