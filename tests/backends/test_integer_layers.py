@@ -264,7 +264,11 @@ SUM = ((1.0, 1.0, 1.0), (0, 0, 0), -128, 127)
         (lambda: integer_add(CODES, CODES[:, :2], *SUM), ShapeError, "do not broadcast"),
         (lambda: integer_add(CODES, CODES, *SUM, "floor"), SettingError, "did you mean 'float'"),
         (lambda: integer_add(CODES, CODES, (1, 0, 1), *SUM[1:]), SettingError, "positive and finite"),
-        (lambda: integer_add(CODES, CODES, (1, 1e9, 0.1), *SUM[1:]), SettingError, "expected scales of a and b below"),
+        (
+            lambda: integer_add(CODES, CODES, (1, 1e9, 0.1), *SUM[1:]),
+            SettingError,
+            "expected scales of a and b",
+        ),
         (lambda: integer_add(CODES, CODES, SUM[0], (200, 0, 0), -128, 127), SettingError, "a code of int8"),
         (lambda: integer_add(CODES, CODES, SUM[0], (0, 0, 200), -128, 127), SettingError, "zero_point must"),
         (lambda: integer_max_pool2d(IMAGE.astype("f4"), 2), FormatError, "expected int8 or uint8 codes"),
