@@ -317,4 +317,3 @@ def test_layers_on_codes_are_recorded_and_said_to_have_no_shadow(tmp_path: Path)
     assert event.inputs[1].stats.zeros == np.count_nonzero(codes == 0)
     assert event.op in made.info["notes"]
     assert trace.load(made.save(tmp_path / "t")) == made
-    made.report(tmp_path / "t.html")

@@ -31,7 +31,7 @@ pytest.importorskip("jinja2", reason="needs Jinja2")
 
 from minimp.trace.reporting.page import MOST_BYTES, report_html
 from tests.test_pages import Reader
-from tests.trace.cases import batch, grown, make_step
+from tests.trace.cases import batch, grown, make_model, make_step
 
 OUTSIDE = r"https?:|//[a-z]|@import|url\(|<link|src="
 
@@ -104,6 +104,15 @@ def test_a_page_asks_nothing_of_the_network(tmp_path: Path) -> None:
     assert len(text) < 1_000_000
     for heading in ("Error budget", "Memory, by cause", "Stages of a training step", "holds"):
         assert heading in text
+
+
+def test_layers_on_codes_have_a_page(tmp_path: Path) -> None:
+    """Oracle: the name of its op on the page; weights in int8 have no binades to draw."""
+    model, _ = mp.quant.quantize_dynamic(make_model())
+    with trace.record(shadow=True, values="all") as made:
+        model(mp.tensor(batch()[0]))
+    text = made.report(tmp_path / "t.html").read_text("utf-8")
+    assert made.events[0].op in text
 
 
 def test_the_page_tells_what_the_trace_answers() -> None:
