@@ -27,6 +27,8 @@ from tests.cli.processes import START, environment, on_a_terminal
 from tests.cli.quantized import bits, make_runs, told, trained
 
 Capture = pytest.CaptureFixture[str]
+HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+"""A suite in the background ignores Ctrl-C, and its children with it."""
 IMAGES = {"mlp": "100", "cnn": "100", "resnet": "80", "autoencoder": "80"}
 """Models of images, and how wide the screen is."""
 
@@ -299,11 +301,15 @@ def test_stopping_leaves_nothing_half_made(runs: Path, tmp_path: Path) -> None:
     out.write_bytes(b"before")
     words = ("quantize", str(runs / "cnn"), "--mode", "qat", "--epochs", "4000", "--out", str(out))
     process = subprocess.Popen(
-        [sys.executable, "-c", START, *words], env=environment(), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", HEEDING + START, *words], env=environment(), stderr=subprocess.PIPE, text=True
     )
     time.sleep(6)
     process.send_signal(signal.SIGINT)
-    assert "interrupted" in process.communicate(timeout=60)[1]
+    try:
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert "interrupted" in said
     assert process.returncode == 130
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("q.safetensors", b"before")]
 
