@@ -18,7 +18,7 @@ from minimp.cli.quantize_view import calibrating, show
 from minimp.cli.sources import CHECKPOINT, WEIGHTS, Source, find_source
 from minimp.cli.train_view import progress
 from minimp.data import AnyParts
-from minimp.errors import CheckpointError, DataError, SettingError, unknown_name
+from minimp.errors import CheckpointError, DataError, SettingError, plain, unknown_name
 from minimp.files import check_writable, write_whole
 from minimp.quant.layer_reports import bytes_of
 from minimp.quant.modules.layers import MODES as REQUANTISING
@@ -263,7 +263,7 @@ def _data(args: argparse.Namespace, source: Source, mode: Mode) -> AnyParts:
     except DataError as fault:
         if mode.needs_data or args.data is not None:
             raise
-        text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
+        text = plain(fault)
         raise DataError(text, op=OP, help="name it with --data, or do not judge: --size-only") from fault
 
 

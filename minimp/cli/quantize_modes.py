@@ -14,7 +14,7 @@ from minimp.cli.quantize_layers import Layer, layers_of_report, layers_on_codes
 from minimp.cli.quantize_training import RATE, Training, train
 from minimp.cli.sources import Source
 from minimp.data import AnyParts, DataLoader
-from minimp.errors import SettingError, unknown_name
+from minimp.errors import SettingError, plain, unknown_name
 from minimp.named import Named
 from minimp.nn import Module
 from minimp.quant import equalize, fuse, quantize_dynamic, weight_only
@@ -234,7 +234,7 @@ def _dynamic(job: Job) -> Made:
         made, report = quantize_dynamic(job.model, granularity=job.options["granularity"])
     except SettingError as fault:
         raise SettingError(
-            str(fault).partition("\n")[0].removeprefix(f"{fault.op}: "), op="quantize",
+            plain(fault), op="quantize",
             help="--mode static takes convolutions, --mode weight-only stores any weights narrow",
         ) from fault  # fmt: skip
     layers, left = layers_of_report(report)
@@ -337,7 +337,7 @@ def _telling(name: str) -> Iterator[None]:
     except SettingError as fault:
         if fault.op not in ("convert", "prepare_qat"):
             raise
-        text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
+        text = plain(fault)
         raise SettingError(
             f"the model {name!r} has no integer form throughout: {text}", op="quantize",
             help="take --mode dynamic or --mode weight-only, which leave in floats what has no integer form; "

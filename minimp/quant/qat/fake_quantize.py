@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp import functional
-from minimp.errors import DataError, MinimpError, SettingError, ShapeError
+from minimp.errors import DataError, MinimpError, SettingError, ShapeError, plain
 from minimp.modes import MODES
 from minimp.nn.making import lifted, whole
 from minimp.nn.module import Module
@@ -132,7 +132,7 @@ class FakeQuantize(Module):
         try:
             watch.observe(x)
         except MinimpError as fault:
-            text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
+            text = plain(fault)
             raise DataError(f"{self.where or 'input'}: {text}", op="FakeQuantize", help=fault.help) from fault
         chosen = watch.affine()
         _put(self.min_val, watch.min_val)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.errors import MinimpError, SettingError, unknown_name
+from minimp.errors import MinimpError, SettingError, plain, unknown_name
 from minimp.models.resnet import Mean
 from minimp.nn import AdaptiveAvgPool1d, AdaptiveAvgPool2d, AvgPool1d, AvgPool2d, Identity
 from minimp.nn.making import lifted, whole
@@ -135,12 +135,12 @@ def _rehearsed(
     apart: dict[str, str] = {}
     try:
         fusing = [row for row in LAYERS if len(row) > 1]
-        plain, report = fuse(copy.deepcopy(model).eval(), *inputs, patterns=fusing)
+        fused, report = fuse(copy.deepcopy(model).eval(), *inputs, patterns=fusing)
         apart = {row.modules[0]: row.why for row in report.refused}
-        seen = calibrate(plain, [inputs], activation=MinMaxObserver, inputs_of=lambda batch: batch)
-        walk = walked(plain, seen, keep_float=keep_float)
+        seen = calibrate(fused, [inputs], activation=MinMaxObserver, inputs_of=lambda batch: batch)
+        walk = walked(fused, seen, keep_float=keep_float)
     except MinimpError as fault:
-        text = str(fault).partition("\n")[0].removeprefix(f"{fault.op}: ")
+        text = plain(fault)
         why = next((why for path, why in apart.items() if text.startswith(f"'{path}' is a ")), "")
         advice = f"{fault.help}; here it was not: {why}" if why else fault.help
         raise type(fault)(text, op=OP, help=advice) from fault
