@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from minimp.errors import DataError, FormatError, SettingError
+from minimp.errors import DataError, FormatError, SettingError, plain
 from minimp.nn.module import Module
 from minimp.quant.affine import floats_of
 from minimp.quant.fusion.flow import hooked
@@ -205,7 +205,8 @@ def _converted(path: str, module: Module, way: Exchange) -> Narrowed:
     try:
         return way.table[type(module)](module)
     except (DataError, FormatError) as fault:
-        raise type(fault)(f"{path or 'the model'!r}: {fault}") from fault
+        said = f"{path or 'the model'!r}: {plain(fault)}"
+        raise type(fault)(said, op=fault.op, formats=fault.formats, help=fault.help) from fault
 
 
 def _row(path: str, old: Module, new: Narrowed, shared: Mapping[int, list[str]]) -> LayerRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minimp.errors import MinimpError
+from minimp.errors import MinimpError, plain
 from minimp.nn import BatchNorm1d, BatchNorm2d, BatchNorm3d, Linear
 from minimp.nn.module import Module
 from minimp.quant.fusion.channels import LAYERS, channel_axis
@@ -46,7 +46,7 @@ def _numbers(layer: Any, bn: Any) -> str:
     try:
         fold_batch_norm(layer, bn)
     except MinimpError as fault:
-        return str(fault).removeprefix("fold_batch_norm: ").partition("\n")[0]
+        return plain(fault)
     return ""
 
 

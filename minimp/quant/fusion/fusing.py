@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from minimp.errors import MinimpError, SettingError
+from minimp.errors import MinimpError, SettingError, plain
 from minimp.nn import ReLU
 from minimp.nn.module import Module
 from minimp.quant.fusion.checks import NORMS, group_fault
@@ -292,7 +292,8 @@ def _built(model: Module, groups: Iterable[Group]) -> dict[str, Module]:
         try:
             built = group.pattern.build(modules)
         except MinimpError as fault:
-            raise SettingError(f"{' + '.join(group.paths)} cannot be fused: {fault}") from fault
+            said = f"{' + '.join(group.paths)} cannot be fused: {plain(fault)}"
+            raise SettingError(said, help=fault.help) from fault
         made.update(zip(group.paths, built, strict=True))
     return made
 

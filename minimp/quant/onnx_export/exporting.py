@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.errors import MinimpError, SettingError, unknown_name
+from minimp.errors import MinimpError, SettingError, plain, unknown_name
 from minimp.files import AnyPath, check_writable, write_whole
 from minimp.modes import no_grad
 from minimp.nn.module import Module
@@ -204,8 +204,8 @@ def _shapes(model: Module, seen: Record) -> tuple[Shapes, Shapes]:
             results = [array_of(each) for _, each in values_in(model(*map(tensor, longer)))]
     except MinimpError as fault:
         raise SettingError(
-            f"the model takes {batch} in the first axis, and not {batch + 1}: "
-            f"{str(fault).partition(chr(10))[0]}", op=OP, help="give an example with a batch axis",
+            f"the model takes {batch} in the first axis, and not {batch + 1}: {plain(fault)}",
+            op=OP, help="give an example with a batch axis",
         ) from fault  # fmt: skip
     names = _names("input", len(arrays)), seen.names
     pairs = zip(arrays, longer, strict=True), zip(map(array_of, seen.outputs), results, strict=True)

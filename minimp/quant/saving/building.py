@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minimp.backend import default_backend
-from minimp.errors import CheckpointError, MinimpError, unknown_name
+from minimp.errors import CheckpointError, MinimpError, plain, unknown_name
 from minimp.files.sealed import OTHER_COPY, UNFIT
 from minimp.nn.module import Module
 from minimp.nn.parameter import Parameter
@@ -50,7 +50,7 @@ class Building:
         except CheckpointError:
             raise
         except (MinimpError, *UNFIT) as fault:
-            raise self._unfit(f"its parts do not belong together: {_first_line(fault)}") from fault
+            raise self._unfit(f"its parts do not belong together: {_said(fault)}") from fault
         left = sorted(set(arrays) - set(self._leaves))
         if left:
             raise self._unfit(f"no module has its tensor '{left[0]}'")
@@ -80,7 +80,7 @@ class Building:
             row.check(made)
             repr(made)  # reads settings and shapes
         except (MinimpError, *UNFIT) as fault:
-            said = f"'{path}' is no {row.kind.__name__} that can be: {_first_line(fault)}"
+            said = f"'{path}' is no {row.kind.__name__} that can be: {_said(fault)}"
             raise self._unfit(said) from fault
         return made
 
@@ -132,6 +132,7 @@ class Building:
         return Tensor(backend.from_host(np.array(array)), backend)
 
 
-def _first_line(fault: BaseException) -> str:
-    text = str(fault).partition("\n")[0]
-    return text if isinstance(fault, MinimpError) else f"{type(fault).__name__}: {text}"
+def _said(fault: BaseException) -> str:
+    if isinstance(fault, MinimpError):
+        return plain(fault)
+    return f"{type(fault).__name__}: {str(fault).partition(chr(10))[0]}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minimp.checkpoint.tree import is_unicode
-from minimp.errors import CheckpointError, SettingError
+from minimp.errors import CheckpointError, SettingError, plain
 from minimp.files import AnyPath
 from minimp.files.sealed import OTHER_COPY, OURS, STATE, UNFIT, arrays_of, read_sealed, write_sealed
 from minimp.nn.module import Module
@@ -104,9 +104,8 @@ def _check_rebuilt(made: Description, rows: Mapping[str, Row]) -> None:
     try:
         again = Description(Building(stored, made.arrays, rows, "save").model, rows)
     except CheckpointError as fault:
-        text = str(fault).partition("\n")[0].removeprefix("save: ")
         raise SettingError(
-            f"the model cannot be rebuilt: {text}", op="save", help="save it as convert returned it"
+            f"the model cannot be rebuilt: {plain(fault)}", op="save", help="save it as convert returned it"
         ) from fault
     if json.loads(json.dumps(again.tree)) != stored or not _same(made.arrays, again.arrays):
         raise SettingError(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minimp import functional, nn
-from minimp.errors import DataError, SettingError
+from minimp.errors import DataError, MinimpError, SettingError
 from minimp.modes import no_grad
 from minimp.nn.module import Module
 from minimp.optim import SGD
@@ -300,8 +300,13 @@ def test_lengths_that_follow_the_batch(tmp_path: Path) -> None:
     assert verify(tmp_path / "m.onnx", quantized(linear, x), x).same
     with pytest.raises(
         SettingError, match=r"the model takes 4 in the first axis, and not 5(?s:.*)a batch axis"
-    ):
+    ) as fault:
         export_onnx(quantized(nn.Linear(4, 3).eval(), x), tmp_path / "n.onnx", x[0, 0])
+    quoted = fault.value.__cause__
+    assert isinstance(quoted, MinimpError)
+    assert quoted.op
+    assert f"{quoted.op}: " not in str(fault.value)
+    assert str(fault.value).count("help: ") == 1
     assert not (tmp_path / "n.onnx").exists()
 
 

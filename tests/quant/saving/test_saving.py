@@ -225,8 +225,9 @@ def test_what_cannot_be_described(tmp_path: Path) -> None:
 
 def test_a_rounded_scale_is_not_saved(tmp_path: Path) -> None:
     """Oracle: the module's own refusal: .half() rounded its scales."""
-    with pytest.raises(SettingError, match=r"cannot be rebuilt: .*its scales are float16"):
+    with pytest.raises(SettingError, match=r"cannot be rebuilt: .*its scales are float16") as fault:
         saving.save(tmp_path / "q", case("static")[0].half())
+    assert str(fault.value).count("save: ") == str(fault.value).count("help: ") == 1
     assert not list(tmp_path.iterdir())
 
 

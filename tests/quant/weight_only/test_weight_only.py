@@ -262,3 +262,13 @@ def test_refusals() -> None:
     model[0].weight.array = np.full((2, 3), np.inf, np.float32)
     with pytest.raises(DataError, match=r"'0': .*6 of 6 numbers of weight of a Linear"):
         weight_only(model)
+
+
+def test_an_error_of_a_layer_is_quoted_without_its_op_and_help() -> None:
+    """Oracle: the op and the help line, each once, also as attributes of the error."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    model[0].weight.array = np.full((2, 3), np.inf, np.float32)
+    with pytest.raises(DataError) as fault:
+        weight_only(model)
+    assert str(fault.value).count("weight_only: ") == str(fault.value).count("help: ") == 1
+    assert (fault.value.op, fault.value.help is None) == ("weight_only", False)
