@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from minimp.errors import FormatError, ShapeError
 
 __all__ = [
-    "Windows", "avg_pool2d_backward", "avg_pool2d_forward", "counts_over", "max_pool2d_backward",
-    "max_pool2d_forward", "windows_over",
+    "Windows", "avg_pool2d_backward", "avg_pool2d_forward", "check_windows", "counts_over",
+    "max_pool2d_backward", "max_pool2d_forward", "windows_over",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -141,7 +142,8 @@ def _check(op: str, array: Array) -> None:
         )
 
 
-def _check_gradient(op: str, grad: Array, windows: Windows, shape: tuple[int, ...]) -> None:
+def check_windows(op: str, grad: Array, windows: Windows, shape: tuple[int, ...]) -> None:
+    """Refuse a gradient that is not wide, or has not the shape of what the windows made of `shape`."""
     _check(op, grad)
     expected = (*shape[:2], *windows.out_size)
     if grad.shape != expected:
@@ -240,8 +242,8 @@ def max_pool2d_backward(
     """
     op = "max_pool2d_backward"
     windows = windows_over(op, tuple(input_shape), kernel, stride, padding, dilation, ceil_mode)
-    _check_gradient(op, grad, windows, input_shape)
-    _check_gradient(op, np.empty(index.shape, grad.dtype), windows, input_shape)
+    check_windows(op, grad, windows, input_shape)
+    check_windows(op, np.empty(index.shape, grad.dtype), windows, input_shape)
     words = WORDS[grad.dtype]
     if add is not None and windows.overlap:
         taps = range(windows.taps)
@@ -317,7 +319,7 @@ def _scattered(seen: Callable[[slice], list[Array]], grad: Array, windows: Windo
     return np.concatenate(parts)
 
 
-def counts_over(windows: Windows, count_include_pad: bool, dtype: np.dtype[Any]) -> Array:
+def counts_over(windows: Windows, count_include_pad: bool, dtype: npt.DTypeLike) -> Array:
     """The elements of each window that count, (OH, OW)."""
     sides = []
     for axis in (0, 1):
@@ -344,7 +346,7 @@ def avg_pool2d_backward(
     """Give each element its share of every window it is in: the adjoint of :func:`avg_pool2d_forward`."""
     op = "avg_pool2d_backward"
     windows = windows_over(op, tuple(input_shape), kernel, stride, padding, (1, 1), ceil_mode)
-    _check_gradient(op, grad, windows, input_shape)
+    check_windows(op, grad, windows, input_shape)
     share = grad / counts_over(windows, count_include_pad, grad.dtype)
     if add is not None and windows.overlap:
         return _scattered(lambda n: [share[n]] * windows.taps, grad, windows, add)
