@@ -97,15 +97,16 @@ class Blame:
         >>> print(blame.code)
         policy = mp.policies["torch-cuda"].with_(matmul="fp32")
         """
-        if not self.ops:
-            return ""
+        return self._code(WIDTH - 4) if self.ops else ""
+
+    def _code(self, width: int) -> str:
         known = self.original.name in policies and policies[self.original.name] == self.original
         start = f'policy = mp.policies["{self.original.name}"].with_(' if known else "policy = policy.with_("
         edits = [f'{op}="fp32"' if op.isidentifier() else f'**{{"{op}": "fp32"}}' for op in self._named]
         own = ", ".join(f'{op}: "fp32"' for op in self.ops if op not in self.original)
         edits = [f"{{{own}}}", *edits] if own else edits
         line = f"{start}{', '.join(edits)})"
-        return line if len(line) <= WIDTH - 4 else "\n".join([start, *(f"    {x}," for x in edits), ")"])
+        return line if len(line) <= width else "\n".join([start, *(f"    {x}," for x in edits), ")"])
 
     @property
     def _named(self) -> list[str]:
@@ -127,18 +128,24 @@ class Blame:
 
     def __str__(self) -> str:
         """Say what was found, within 100 columns."""
-        lines = _wrapped(f"{self.dtype} by the rules of {self.original.name}, beside FP32: {self.before}.")
+        return self.text()
+
+    def text(self, width: int = WIDTH) -> str:
+        """Say what was found, in lines of so many columns; code stays one edit to a line."""
+        lines = [f"{self.dtype} by the rules of {self.original.name}, beside FP32: {self.before}."]
         if not self.ops:
-            lines += _wrapped(self._agreeing())
+            lines += [self._agreeing()]
         else:
-            lines += [*_wrapped(self._found()), "", *(f"    {x}" for x in self.code.split("\n")), ""]
             given = f'mp.autocast("{self.dtype}", policy=policy), or as the policy of a Recipe'
-            lines += [*_wrapped(f"With it, given to {given}: {self.after}."), *self._calls()]
+            code = [f"    {each}" for each in self._code(width - 4).split("\n")]
+            lines += [self._found(), "", *code, ""]
+            lines += [f"With it, given to {given}: {self.after}.", *self._calls()]
         if self.noise:
-            lines += _wrapped(f"Two runs in FP32 differ as well, by {self.noise:.2g}.")
-        lines += _wrapped(self.note) if self.note else []
-        ended = "" if self.minimal else " The budget ended before the search did: less may be enough."
-        return "\n".join([*lines, *_wrapped(f"{self._effort()}.{ended}")])
+            lines += [f"Two runs in FP32 differ as well, by {self.noise:.2g}."]
+        lines += [self.note] if self.note else []
+        ended = "" if self.minimal else " The search was ended early: less may be enough."
+        lines += [f"{self._effort()}.{ended}"]
+        return "\n".join(each for line in lines for each in _wrapped(line, width))
 
     def _agreeing(self) -> str:
         if not self.candidates:
@@ -173,7 +180,7 @@ class Blame:
         for each in self.instances:
             places.setdefault((each.op, each.place), []).append(each)
         shown = [_line(group) for group in places.values()]
-        lines = ["", *_wrapped(head), *(f"  {line}"[:WIDTH] for line in shown[:MOST_SHOWN])]
+        lines = ["", head, *(f"  {line}" for line in shown[:MOST_SHOWN])]
         rest = sum(map(len, [*places.values()][MOST_SHOWN:]))
         return [*lines, *([f"  and {rest} more"] if rest > 0 else [])]
 
@@ -200,5 +207,9 @@ def _plain(found: Agreement) -> dict[str, Any]:
     return {name: getattr(found, name) for name in Agreement.__slots__}
 
 
-def _wrapped(text: str) -> list[str]:
-    return wrap(text, WIDTH, break_on_hyphens=False)
+def _wrapped(line: str, width: int) -> list[str]:
+    """Return a line in lines that fit: code as it is, a call with the rest of it further in."""
+    if line.startswith("    ") or not line:
+        return [line]
+    further = "      " if line.startswith("  ") else ""
+    return wrap(line, width, break_on_hyphens=False, subsequent_indent=further)

@@ -83,6 +83,7 @@ def bisect(
         progress: called with a :class:`Progress` after each run.
 
     Raises:
+        KeyboardInterrupt: as it came; its attribute `blame` is what was found so far, or None.
         SettingError: `run` raises in FP32, or returns nothing comparable; two runs in FP32 differ; the runs
             disagree with every op in FP32 too; or the budget ends before there is an answer.
     """
@@ -108,6 +109,9 @@ def bisect(
                 search.find_calls()
     except OutOfBudget:
         search.refuse_without_answer()
+    except KeyboardInterrupt as stop:
+        stop.blame = search.blame(low_format().name) if search.best is not None else None  # type: ignore[attr-defined]
+        raise
     finally:
         trials.memento.restore()
     return search.blame(low_format().name)
@@ -283,8 +287,9 @@ def _unsteady(found: Agreement) -> SettingError:
         )  # fmt: skip
     return SettingError(
         f"two runs in FP32 do not agree: {found}", op="bisect",
-        help="make run() deterministic: take random numbers from minimp, NumPy or Python's random, and no "
-        "data from an iterator that goes on; name objects that it changes in state=",
+        help="make it deterministic: take random numbers from minimp, NumPy or Python's random, "
+        "with a seed where a generator is made, and no data "
+        "from an iterator that goes on; name in state= what it changes",
     )  # fmt: skip
 
 

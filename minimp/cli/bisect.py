@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minimp.bisecting import Blame, Progress, bisect
-from minimp.cli.base import console, examples, json_text, progress_console
+from minimp.cli.base import console, examples, json_text, print_wrapped, progress_console
 from minimp.cli.scripts import execute, function_of, leaving_refused, running_as
 from minimp.errors import SettingError
 from minimp.files import check_writable, write_whole
@@ -21,6 +21,10 @@ __all__ = ["add_parser", "run"]
 
 EXAMPLE = "bisect_example.py"
 RULES_OF_EXAMPLE = {"policy": "torch-cpu", "dtype": "float16"}
+ABOUT_EXAMPLE = (
+    "The example: attention over rows of digits, its softmax written out as exp and sum.",
+    "`minimp bisect --example` prints its source; name a script of your own to search that.",
+)
 PHASES = {
     "FP32": "in FP32, twice",
     "mixed": "mixed",
@@ -34,14 +38,17 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "bisect",
         help="find the ops that must run in FP32 for a mixed run to agree with its FP32 self",
-        description="SCRIPT is a Python file that defines run(), which computes (forward, loss, gradients, a "
-        "step) and returns numbers: a tensor, an array, a number, or a dict or list of them. It is run in "
-        "FP32 and mixed; if these differ, a minimal set of ops is searched that must run in FP32, then the "
-        "calls of them. State and random numbers are put back before each run. What stands after -- is for "
-        "the script. Without SCRIPT, an example is run. The exit code is 1 if the budget ended before the "
-        "search did.",
+        description="SCRIPT is a Python file. If it defines run(), which computes (forward, loss, gradients, "
+        "a step) and returns numbers (a tensor, an array, a number, or a dict or list of them), that is "
+        "searched; else its first training step, by a TrainStep or Trainer or in a loop of your own: loss "
+        "and gradients. For the last the script is run again and again up to there. It is run in FP32 and "
+        "mixed; if these differ, a minimal set of ops is searched that must run in FP32, then the calls of "
+        "them. State and random numbers are put back before each run. What stands after -- is for the "
+        "script. Without SCRIPT, an example is run. The exit code is 1 if the budget ended before the search "
+        "did; Ctrl-C shows what was found so far.",
         epilog=examples(
             "minimp bisect",
+            "minimp bisect train.py -- --epochs 1",
             "minimp bisect --example > mine.py",
             "minimp bisect mine.py --dtype float16 --policy torch-cpu",
             "minimp bisect package.module:function --tolerance 0.001 -- --steps 3",
@@ -83,11 +90,20 @@ def run(args: argparse.Namespace) -> int:
             code: Callable[[], Any] = execute(source, EXAMPLE).run
         else:
             code = function_of(script)
-        with leaving_refused(script):
-            found = _search(args, code)
+        found: Blame | None
+        stop: KeyboardInterrupt | None = None
+        try:
+            with leaving_refused(script):
+                found = _search(args, code)
+        except KeyboardInterrupt as fault:
+            found, stop = getattr(fault, "blame", None), fault
+            if found is None:
+                raise
     _show(found, args.script is None)
     if args.json is not None:
         write_whole(args.json, json_text({"script": script, **found.as_dict()}))
+    if stop is not None:
+        raise stop
     return 0 if found.minimal else 1
 
 
@@ -117,9 +133,7 @@ def _line(now: Progress) -> str:
 def _show(found: Blame, example: bool) -> None:
     out = console()
     if example:
-        out.print(
-            "The example: attention over rows of digits, its softmax written out as exp and sum.\n"
-            "`minimp bisect --example` prints its source; name a script of your own to search that.\n",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
-    out.print(str(found), markup=False, highlight=False, soft_wrap=True)
+        for line in ABOUT_EXAMPLE:
+            print_wrapped(out, line)
+        out.print()
+    out.print(found.text(out.width), markup=False, highlight=False, soft_wrap=True)

@@ -6,11 +6,13 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dis import get_instructions
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from minimp.cli.script_steps import first_step
 from minimp.errors import DataError, MinimpError, SettingError
 from minimp.files import read_whole
 
@@ -18,6 +20,10 @@ __all__ = ["function_of", "leaving_refused", "running_as"]
 
 NAME = "__bisect__"
 """What `__name__` is in a script: not "__main__", so that what only runs by itself does not run."""
+
+
+STORES = frozenset({"STORE_NAME", "STORE_GLOBAL"})
+"""Instructions that give a module's variable a value."""
 
 
 @contextmanager
@@ -55,6 +61,9 @@ def leaving_refused(script: str) -> Iterator[None]:
 def function_of(script: str, *, usual: str = "run") -> Callable[[], Any]:
     """Return the function that a script names: "FILE.py", "FILE.py:FUNCTION" or "MODULE:FUNCTION".
 
+    Of a file that names none and does not define the usual one it is the first training step that it takes
+    when it is run (:mod:`minimp.cli.script_steps`).
+
     Args:
         script: the name.
         usual: the function, where none is named.
@@ -65,6 +74,8 @@ def function_of(script: str, *, usual: str = "run") -> Callable[[], Any]:
     """
     file, name = _parts(script)
     with leaving_refused(script):
+        if file is not None and not name and not _defines(_text(file), str(file), usual):
+            return _first_step(file)
         if file is not None:
             module = execute(_text(file), str(file))
         else:
@@ -88,6 +99,25 @@ def execute(text: str, file: str) -> ModuleType:
     except Exception as fault:
         raise _raised(fault, file) from fault
     return module
+
+
+def _first_step(file: Path) -> Callable[[], Any]:
+    try:
+        return first_step(file)
+    except MinimpError:
+        raise
+    except Exception as fault:
+        raise _raised(fault, str(file)) from fault
+
+
+def _defines(text: str, file: str, name: str) -> bool:
+    """Tell whether a source makes a name at its outermost level."""
+    try:
+        found = compile(text, file, "exec", dont_inherit=True)
+    except SyntaxError as fault:
+        raise SettingError(f"{file}, line {fault.lineno}: {fault.msg}") from fault
+    made = {each.argval for each in get_instructions(found) if each.opname in STORES}
+    return name in made
 
 
 def _parts(script: str) -> tuple[Path | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import minimp as mp
 from minimp.cli import main
 from minimp.cli.entry import COMMANDS
 from minimp.modes import MODES
-from tests.cli.processes import on_a_terminal
+from tests.cli.processes import on_a_terminal, process
 
 SCRIPT = """
 import sys
@@ -127,7 +128,7 @@ def test_a_search_that_the_budget_ends_says_so(script: Path, capsys: pytest.Capt
     rules = ["--policy", "torch-cpu", "--dtype", "float16", "--budget", "5"]
     assert main(["bisect", "planted.py", *rules, "--", "12", "13", "1", "14"]) == 1
     printed = capsys.readouterr().out
-    assert "The budget ended before the search did" in printed
+    assert "The search was ended early" in printed
     assert 'with_(exp="fp32")' in printed
 
 
@@ -211,3 +212,181 @@ def test_progress_is_shown_on_a_terminal() -> None:
     code, written = on_a_terminal("bisect", "--quiet", TERM="xterm", COLUMNS="100")
     assert code == 0
     assert "runs, " not in written
+
+
+# ---- scripts that define no run() --------------------------------------------------------------------------
+
+LAYERS = """
+from minimp import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(64, 8), nn.LayerNorm(8)
+        self.drop, self.head = nn.Dropout(0.5), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.drop(self.norm(self.first(x).float() * FACTOR)))
+
+FACTOR = 1e5
+"""
+BEGIN = """
+import argparse
+import minimp as mp
+from minimp import functional as F
+from layers import Net
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--steps", type=int, default=3)
+parser.add_argument("--scale", type=float, default=1024.0)
+parser.add_argument("--policy", default="own")
+
+def rules():
+    named = parser.parse_args().policy
+    return mp.policies["torch-cuda"].with_(layer_norm="lower") if named == "own" else mp.policies[named]
+
+def main():
+    args = parser.parse_args()
+    digits, model = mp.data.digits("train"), Net()
+    optimizer = mp.optim.Adam(model.parameters())
+    scaler = mp.GradScaler(init_scale=args.scale)
+    batches = mp.data.DataLoader(digits, 16, shuffle=True)
+"""
+FORMS = {
+    "TrainStep": """
+    step = mp.TrainStep(model, F.cross_entropy, optimizer,
+                        mp.recipes["mixed-fp16"].with_(policy=rules()), scaler=scaler)
+    for _, (x, y) in zip(range(args.steps), batches):
+        print(step(x, y))
+""",
+    "a loop": """
+    for _, (x, y) in zip(range(args.steps), batches):
+        optimizer.zero_grad()
+        with mp.autocast("float16", policy=rules()):
+            loss = F.cross_entropy(model(mp.tensor(x)), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        print(loss.item())
+""",
+}
+MAIN = 'if __name__ == "__main__":\n    main()\n'
+
+
+@pytest.fixture(params=FORMS)
+def training(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A script that trains, in another folder than the working one, without a seed."""
+    tmp_path.joinpath("layers.py").write_text(LAYERS)
+    path = tmp_path / "train.py"
+    path.write_text(BEGIN + FORMS[request.param] + MAIN)
+    return path
+
+
+def test_the_first_step_of_a_script_is_searched(
+    training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the layer whose sums overflow; and the edit, pasted into the script, ends the disagreement."""
+    before = (sys.argv, [*sys.path], MODES.get(), {*sys.modules} - {"layers"})
+    assert main(["bisect", str(training), "--", "--steps", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "layer_norm, call 1 of 1: module norm, " in printed.out
+    assert "layers.py:11" in printed.out
+    assert (sys.argv, [*sys.path], MODES.get(), {*sys.modules}) == before
+    edit = next(line.strip() for line in printed.out.splitlines() if line.startswith("    policy = "))
+    own = edit.replace("policy = policy.", "policy = rules_before().")
+    pasted = training.read_text().replace("def rules():", "def rules_before():")
+    pasted = pasted.replace("def main", f"def rules():\n    {own}\n    return policy\n\ndef main", 1)
+    training.write_text(pasted)
+    assert main(["bisect", str(training)]) == 0
+    assert "They agree: none of the" in capsys.readouterr().out
+
+
+def test_a_loss_scale_that_is_too_large_is_no_fault_of_an_op(
+    training: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: a scale of 2^30, which some steps halve: a TrainStep takes the batch again, a loop cannot."""
+    code = main(
+        ["bisect", str(training), "--", "--scale", "1073741824", "--steps", "40", "--policy", "torch-cuda"]
+    )
+    printed = capsys.readouterr()
+    if "scaler.step" in training.read_text():
+        assert code == 2
+        (scale,) = re.findall(r"GradScaler\(init_scale=([\d.]+)\)", printed.err)
+        assert "skips its first" in printed.err
+        again = ["bisect", str(training), "--", "--scale", scale, "--policy", "torch-cuda"]
+        assert main(again) == 0
+        assert "They agree" in capsys.readouterr().out
+    else:
+        assert code == 0
+        assert "They agree" in printed.out
+
+
+def test_ops_that_a_script_defines_may_be_defined_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: a loop that defines an op is run several times; it is the op that overflows."""
+    path = tmp_path / "own.py"
+    path.write_text("""
+import minimp as mp
+w = mp.nn.Parameter(mp.tensor([300.0]))
+
+@mp.op(cast=mp.policy.CastClass.LOWER)
+def triple_of_test(ctx, x):
+    ctx.save(x)
+    return ctx.round(ctx.wide(x) * 300)
+
+@triple_of_test.gradient
+def _(ctx, grad):
+    return (ctx.round(ctx.wide(grad) * 300),)
+
+optimizer = mp.optim.SGD([w], lr=0.1)
+with mp.autocast("float16"):
+    y = triple_of_test(w)
+((y.float() / 1e5).square()).sum().backward()
+optimizer.step()
+""")
+    try:
+        code = main(["bisect", str(path)])
+        printed = capsys.readouterr()
+        assert (code, printed.err) == (0, "")
+        assert 'with_({triple_of_test: "fp32"})' in printed.out
+    finally:
+        mp.OPS.pop("triple_of_test", None)
+
+
+def test_lines_fit_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: 50 columns, but for code, which is one edit to a line and can be run."""
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["bisect"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines if "policies[" not in line) <= 50
+    start = next(i for i, line in enumerate(lines) if line.startswith("    policy = "))
+    names: dict[str, object] = {"mp": mp}
+    exec("\n".join(line[4:] for line in lines[start : start + 3]), names)
+    assert names["policy"] == mp.policies["torch-cpu"].with_(exp="fp32")
+
+
+@pytest.mark.slow
+def test_ctrl_c_shows_what_was_found_so_far(tmp_path: Path) -> None:
+    """Oracle: the exit code 130; the ops found before it, and the words that less may be enough."""
+    path = tmp_path / "slow.py"
+    path.write_text("""
+import os, signal
+import minimp as mp
+xs = [mp.tensor([[300.0 if i % 5 < 2 else 1.0]]) for i in range(12)]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Ticks:
+    count = 0
+def run():
+    Ticks.count += 1
+    if Ticks.count == 9:
+        os.kill(os.getpid(), signal.SIGINT)
+    return [x @ x for x in xs]
+""")
+    made = process("bisect", str(path))
+    assert made.returncode == 130
+    assert 'with_(matmul="fp32")' in made.stdout
+    assert "ended early: less may be enough" in made.stdout
+    assert made.stderr == "minimp: interrupted\n"
