@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,11 +19,13 @@ from minimp.recipe import recipes
 from minimp.stepper.commands import Prompt
 from minimp.stepper.session import Session
 from minimp.stepper.sources import digits, open_script
+from minimp.stepper.views import refitted
 
 __all__ = ["add_parser", "run"]
 
 ON_DIGITS = ("recipe", "model", "seed", "batch", "lr")
 """Options that make the built-in example; a script has settings of its own."""
+COMMENT = re.compile(r"#(?!\d)")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -143,18 +146,18 @@ def _told(prompt: Prompt, line: str, *, asking: bool) -> str:
     except MinimpError as fault:
         if not asking:
             raise
-        return f"error: {fault}"
+        return "\n".join(refitted(f"error: {fault}", prompt.width))
     except Exception as fault:  # a model or loss may raise anything; the session stands before it
         told = f"the stage raised {type(fault).__name__}: {fault}"
         if not asking:
             raise SettingError(told, op="step") from fault
-        return f"error: {told}"
+        return "\n".join(refitted(f"error: {told}", prompt.width))
 
 
 def _lines(commands: str | None, *, asking: bool) -> Iterator[str]:
-    """Yield commands; what follows a # in a line is no part of it."""
+    """Yield commands; what follows a # in a line is no part of it, unless it is the number of a moment."""
     if commands is not None:
-        yield from (each.strip() for each in commands.split(";"))
+        yield from (COMMENT.split(each)[0].strip() for each in commands.split(";"))
         return
     if asking:
         with suppress(ImportError):  # lines can be edited, and are remembered, where Python has it
@@ -171,4 +174,4 @@ def _lines(commands: str | None, *, asking: bool) -> Iterator[str]:
             console().print("\n`quit` ends the session", markup=False, highlight=False)
         if not line and not asking:
             return
-        yield line.partition("#")[0].strip()
+        yield COMMENT.split(line)[0].strip()

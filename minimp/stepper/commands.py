@@ -5,27 +5,26 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minimp.errors import SettingError, unknown_name
+from minimp.errors import SettingError
 from minimp.stepper import views
+from minimp.stepper.asking import BITS, MANY, MORE, OPEN, WIDTH, Asking, Command, count_of, number_of
 from minimp.stepper.edits import EDITS, parse_edit
-from minimp.stepper.elements import ORDERS, Walk, open_walk
 from minimp.stepper.goals import GOALS
 from minimp.stepper.saving import save_finding
 from minimp.stepper.session import Session
 from minimp.trace.conditions import COUNTS, NAMES, NUMBERS
 
+if TYPE_CHECKING:
+    from minimp.tape import Array
+
 __all__ = ["COMMANDS", "Command", "Prompt"]
 
-WIDTH = 100
 
-
-class Prompt:
+class Prompt(Asking):
     """A session that is told what to do in words.
 
     >>> from minimp import stepper
@@ -41,67 +40,58 @@ class Prompt:
         width: the most columns of an answer, at least 60.
 
     Attributes:
+        looked: which moment of the step `show`, `open` and `check` are about; None: the session's.
         failed: whether a check has failed.
         closed: whether `quit` was said.
     """
 
     def __init__(self, session: Session, *, width: int = WIDTH) -> None:
-        self.session, self.width = session, max(width, 60)
-        self.failed = self.closed = False
-        self._walk: Walk | None = None
+        super().__init__(width)
+        self.session, self.failed = session, False
+        self.looked: int | None = None
 
-    def do(self, line: str) -> str:
-        """Carry a command out, and return what it has to say.
+    @property
+    def commands(self) -> Mapping[str, Command]:
+        """The table, :data:`COMMANDS`."""
+        return COMMANDS
 
-        Raises:
-            SettingError: an unknown command, or words that do not fit it.
-            MinimpError: it cannot be done.
-        """
-        try:
-            words = shlex.split(line)
-        except ValueError as fault:
-            raise SettingError(f"cannot read {line!r}: {fault}", op="step") from fault
-        if not words:
-            return ""
-        name, rest = words[0], words[1:]
-        found = BY_WORD.get(name)
-        if found is None:
-            raise SettingError(unknown_name("command", name, COMMANDS), help="`help` lists them")
-        if not found.least <= len(rest) <= found.most:
-            raise SettingError(f"expected {found.usage!r}, got {line!r}")
-        return "\n".join(found.act(self, rest))
+    def arrays(self) -> tuple[dict[str, Array], Any]:
+        """Return the arrays of the moment; before the first stage, the weights."""
+        run, at = self.session.run, self.session.cursor if self.looked is None else self.looked
+        if run is not None and at >= 0:
+            return run.moments[at].arrays, run.moments[at].backend
+        holders = dict(self.session.step.model.named_parameters())
+        return {name: p.array for name, p in holders.items()}, next(iter(holders.values())).backend
 
     # ---- the commands -----------------------------------------------------------------------------------
 
     def step(self, rest: list[str]) -> list[str]:
         """Go on by stages."""
-        for _ in range(_count(rest)):
+        for _ in range(count_of(rest)):
             self.session.next_stage()
         return self.brief()
 
     def op(self, rest: list[str]) -> list[str]:
         """Go on by ops."""
-        for _ in range(_count(rest)):
+        for _ in range(count_of(rest)):
             self.session.next_op()
         return self.show([])
 
     def back(self, rest: list[str]) -> list[str]:
         """Undo stages."""
-        for _ in range(_count(rest)):
+        for _ in range(count_of(rest)):
             self.session.back()
         return self.brief()
 
     def prev(self, rest: list[str]) -> list[str]:
         """Go back by ops."""
-        for _ in range(_count(rest)):
+        for _ in range(count_of(rest)):
             self.session.previous_op()
         return self.show([])
 
     def go(self, rest: list[str]) -> list[str]:
         """Go to a moment by its number."""
-        if not rest[0].removeprefix("#").isdigit():
-            raise SettingError(f"expected the number of an op, gradient or stage, got {rest[0]!r}")
-        self.session.visit(int(rest[0].removeprefix("#")))
+        self.session.visit(number_of(rest[0]))
         return self.show([])
 
     def finish(self, rest: list[str]) -> list[str]:
@@ -114,7 +104,7 @@ class Prompt:
         """Go on until a condition holds."""
         words, steps = rest, 20
         if len(rest) > 2 and rest[-2] == "within":
-            words, steps = rest[:-2], _count(rest[-1:])
+            words, steps = rest[:-2], count_of(rest[-1:])
         goal = " ".join(words)
         found = self.session.search(goal, steps=steps)
         here = views.place(self.session)
@@ -140,13 +130,14 @@ class Prompt:
     def show(self, rest: list[str]) -> list[str]:
         """Show what is looked at."""
         del rest
-        return [views.place(self.session), *views.moment_lines(self.session, self.width)]
+        return [views.place(self.session), *views.moment_lines(self.session, self.width, self.looked)]
 
     def brief(self) -> list[str]:
         """Return the place and, of a stage, its equation and facts."""
         stage, lines = self.session.stage, [views.place(self.session)]
         if stage is not None:
-            lines += [views.cut(f"  {stage.equation}", self.width), *views.stage_facts(stage, self.width)]
+            lines.append(views.cut(f"  {stage.equation}", self.width))
+            lines += views.fact_lines(stage.facts, self.width)
         said = self.session.run.said[-1] if self.session.run is not None and self.session.run.said else ()
         return [*lines, *(line for text in said for line in views.wrapped(f"warning: {text}", self.width))]
 
@@ -156,38 +147,12 @@ class Prompt:
         rows = views.listing(self.session)
         return [views.cut(("> " if row.here else "  ") + row.text, self.width) for row in rows]
 
-    def open(self, rest: list[str]) -> list[str]:
-        """Open a tensor."""
-        moment = self.session.moment
-        if moment is None:
-            holders = dict(self.session.step.model.named_parameters())
-            arrays = {name: p.array for name, p in holders.items()}
-            backend = next(iter(holders.values())).backend
-        else:
-            arrays, backend = moment.arrays, moment.backend
-        if rest[0] not in arrays:
-            raise SettingError(unknown_name("tensor here,", rest[0], arrays), help="`show` lists them")
-        self._walk = open_walk(rest[0], arrays[rest[0]], backend, "".join(rest[1:]))
-        return self._walk.page()
-
-    def more(self, rest: list[str]) -> list[str]:
-        """Show further elements."""
-        return self._opened().page(_count(rest, 16))
-
-    def bits(self, rest: list[str]) -> list[str]:
-        """Take one element apart."""
-        return self._opened().bits("".join(rest)).split("\n")
-
-    def _opened(self) -> Walk:
-        if self._walk is None:
-            raise SettingError("no tensor is open", help="open NAME; `show` lists the names")
-        return self._walk
-
     def set(self, rest: list[str]) -> list[str]:
         """Change something, and show what that makes of the step."""
         edit = parse_edit(rest, self.session.number, self.session.done)
         before, after = self.session.change(edit)
-        return [*views.comparison(before, after, self.width), views.place(self.session)]
+        same = [] if before != after else ["nothing of this differs: the change shows later, or nowhere"]
+        return [*views.comparison(before, after, self.width), *same, views.place(self.session)]
 
     def undo(self, rest: list[str]) -> list[str]:
         """Take the last change back."""
@@ -203,12 +168,15 @@ class Prompt:
         return made or ["nothing has been changed"]
 
     def check(self, rest: list[str]) -> list[str]:
-        """Prove the stage."""
+        """Prove the op, gradient or stage."""
         del rest
-        found = self.session.check()
+        found = self.session.check(self.looked)
         self.failed |= not found
-        assert self.session.stage is not None
-        return [f"{self.session.stage.name}:", *views.refitted(str(found), self.width)]
+        run, at = self.session.run, self.session.cursor if self.looked is None else self.looked
+        assert run is not None
+        event = run.moments[at].event
+        name = event.op if event.phase == "stage" else views.headline(event)
+        return [f"{name}:", *views.found_lines(found, event, self.width)]
 
     def why(self, rest: list[str]) -> list[str]:
         """Tell how a value became non-finite."""
@@ -224,54 +192,11 @@ class Prompt:
             raise SettingError(f"expected 'as-seen', got {rest[1]!r}")
         return [f"written: {save_finding(self.session, rest[0], as_seen=len(rest) == 2)}"]
 
-    def help(self, rest: list[str]) -> list[str]:
-        """Explain commands."""
-        if rest:
-            if rest[0] not in BY_WORD:
-                raise SettingError(unknown_name("command", rest[0], COMMANDS))
-            found = BY_WORD[rest[0]]
-            more = [line for each in found.more for line in views.refitted(each, self.width)]
-            return [f"{found.usage}   ({found.key})", *views.wrapped(found.help, self.width, "  "), *more]
-        rows = [(each.key, each.usage, each.help) for each in COMMANDS.values()]
-        return [views.cut(line, self.width) for line in views.table(("key", "command", "what it does"), rows)]
-
     def quit(self, rest: list[str]) -> list[str]:
         """End."""
         del rest
         self.closed = True
         return []
-
-
-def _count(rest: list[str], default: int = 1) -> int:
-    """Read how often, or how many."""
-    if not rest:
-        return default
-    if not rest[0].isdigit() or not 1 <= int(rest[0]) <= 100_000:
-        raise SettingError(f"expected a whole number above 0, got {rest[0]!r}")
-    return int(rest[0])
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command.
-
-    Attributes:
-        name, key: how it is called, in full and by a key of the screen (the prompt takes both).
-        usage: how it is written.
-        help: what it does.
-        act: carries it out.
-        least, most: how many words it takes.
-        more: lines for `help NAME`.
-    """
-
-    name: str
-    key: str
-    usage: str
-    help: str
-    act: Callable[[Prompt, list[str]], list[str]]
-    least: int = 0
-    most: int = 0
-    more: tuple[str, ...] = ()
 
 
 _GOAL_LINES = tuple(f"  {word:10} {meaning}" for word, meaning in GOALS.items())
@@ -280,7 +205,6 @@ _CONDITION_LINES = (
     f"  counts   {', '.join(COUNTS)}", f"  numbers  {', '.join(NUMBERS)}", f"  names    {', '.join(NAMES)}",
     "  joined by and, or, not, ( )",
 )  # fmt: skip
-_MANY = 1000
 COMMANDS: Mapping[str, Command] = MappingProxyType({each.name: each for each in (
     Command("step", "n", "step [N]", "run to the end of the next stage", Prompt.step, most=1),
     Command("op", "o", "op [N]", "go to the next op or gradient, and show it", Prompt.op, most=1),
@@ -290,20 +214,18 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({each.name: each for each in 
             1, 1),
     Command("finish", "f", "finish", "run the rest of this training step", Prompt.finish),
     Command("run", "r", "run GOAL [within N]", "go on to a stage, op, cast, or condition",
-            Prompt.run, 1, _MANY, (*_GOAL_LINES, *_CONDITION_LINES)),
+            Prompt.run, 1, MANY, (*_GOAL_LINES, *_CONDITION_LINES)),
     Command("show", "h", "show", "equation, tensors, statistics, histogram", Prompt.show),
     Command("list", "l", "list", "the stages and ops of this step", Prompt.listing),
     Command("where", ".", "where", "the place in one line", Prompt.where),
-    Command("open", "t", "open NAME [WHICH]", "walk a tensor's elements and their bits", Prompt.open,
-            1, _MANY, tuple(f"  {word:10} {meaning}" for word, meaning in
-                            {**ORDERS, "3,4": "all from that place on, in C order"}.items())),
-    Command("more", "m", "more [N]", "further elements of the open tensor", Prompt.more, most=1),
-    Command("bits", "x", "bits I,J", "one element of it: fields, ulp, neighbours", Prompt.bits, 1, _MANY),
+    OPEN,
+    MORE,
+    BITS,
     Command("set", "s", "set WHAT ...", "what if: change something, compare the step", Prompt.set,
-            1, _MANY, tuple(f"  {kind.usage:26} {kind.summary}" for kind in EDITS.values())),
+            1, MANY, tuple(f"  {kind.usage:26} {kind.summary}" for kind in EDITS.values())),
     Command("undo", "u", "undo", "take the last change back", Prompt.undo),
     Command("edits", "e", "edits", "the changes so far", Prompt.edits),
-    Command("check", "c", "check", "prove the stage that ran last", Prompt.check),
+    Command("check", "c", "check", "prove the op, gradient or stage looked at", Prompt.check),
     Command("why", "w", "why", "the first infinity or NaN, and what led to it", Prompt.why),
     Command("save", "v", "save FILE.py [as-seen]", "write the finding as a script or a test", Prompt.save,
             1, 2,
@@ -315,7 +237,6 @@ COMMANDS: Mapping[str, Command] = MappingProxyType({each.name: each for each in 
     Command("quit", "q", "quit", "end the session", Prompt.quit),
 )})  # fmt: skip
 """Name -> command, in the order of the help."""
-BY_WORD: dict[str, Command] = {word: each for each in COMMANDS.values() for word in (each.name, each.key)}
 
 
 def _documented() -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
+from minimp.checks.operations import check_event
 from minimp.modes import listen, watch
 from minimp.trace import record
 from minimp.trace.events import TraceEvent
@@ -16,6 +17,7 @@ from minimp.trace.sites import user_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minimp.checks import Findings
     from minimp.step import Stage, TrainStep
     from minimp.tape import Array, Event
 
@@ -141,6 +143,16 @@ class Run:
         self.ends.append(len(self.moments))
         self.said.append(tuple(str(each.message) for each in said))
         return stage
+
+    def check(self, cursor: int) -> Findings:
+        """Prove an op or gradient by its bounds against float64, or a stage by its contract."""
+        place = self.place_of(cursor)
+        stage, first = self.stages[place], self.ends[place - 1] if place else 0
+        if cursor == self.ends[place] - 1:
+            return stage.check()
+        event = stage.events[cursor - first]
+        before = (e for each in self.stages for e in each.events if e.phase == "forward")
+        return check_event(event, next((e for e in before if e.node is event.node), None))
 
     def events(self, cursor: int) -> list[TraceEvent]:
         """Return the events up to a moment, it included."""

@@ -367,17 +367,21 @@ class Session:
 
     # ---- questions ----------------------------------------------------------------------------------------
 
-    def check(self) -> Findings:
-        """Prove the stage that ran last, by its contract; the session stays as it is.
+    def check(self, cursor: int | None = None) -> Findings:
+        """Prove an op or gradient against float64, or a stage by its contract; the session stays as it is.
+
+        Args:
+            cursor: which moment of this step; None: the one that is looked at.
 
         Raises:
             SettingError: no stage has run.
         """
-        if self.stage is None:
+        at = self.cursor if cursor is None else cursor
+        if self.run is None or at < 0:
             raise SettingError("no stage has run yet", op="check", help="step runs the first")
         state = rng.get_rng_state()
         try:
-            return self.stage.check()
+            return self.run.check(at)
         finally:
             rng.set_rng_state(state)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minimp import formats
 from minimp.errors import FormatError
@@ -16,7 +17,7 @@ from minimp.stepper.running import OURSELVES
 from minimp.trace.questions.tables import number
 
 if TYPE_CHECKING:
-    from minimp.step import Stage
+    from minimp.checks import Findings
     from minimp.stepper.running import Moment
     from minimp.stepper.session import Session
     from minimp.trace.events import Side, TraceEvent
@@ -30,10 +31,15 @@ __all__ = [
     "listing",
     "moment_lines",
     "place",
+    "seen",
     "table",
     "tensors",
 ]
 
+WRAPPED = 100
+"""The columns at which checks and traces wrap what they say."""
+BULLETS = ("<-", "-", "note:")
+"""What begins a line that is no rest of the one before."""
 MOST_BINADES = 14
 MOST_TENSORS = 12
 
@@ -81,12 +87,26 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def refitted(text: str, width: int) -> list[str]:
-    """Return a text that has lines, those too long for so many columns wrapped."""
+    """Return a text that has lines; those too long for so many columns are wrapped."""
     lines = []
-    for line in text.split("\n"):
+    for line in _unwrapped(text.split("\n")):
         indent = line[: len(line) - len(line.lstrip())]
         lines += wrapped(line.strip(), width, indent) if len(line) > width else [line]
     return lines
+
+
+def _unwrapped(lines: Iterable[str]) -> list[str]:
+    """Put together what was wrapped: lines whose first word had no room in the one before."""
+    made: list[str] = []
+    room = 0
+    for line in lines:
+        first, *_ = line.split() or [""]
+        if room and first not in BULLETS and len(first) + 1 > room:
+            made[-1] += " " + line.strip()
+        else:
+            made.append(line)
+        room = 0 if not line.strip() or line.endswith("...") else max(WRAPPED + 1 - len(line), 0)
+    return made
 
 
 # ---- where ------------------------------------------------------------------------------------------------
@@ -122,20 +142,19 @@ def listing(session: Session) -> list[Row]:
         first = run.ends[i - 1] if i else 0
         for cursor in range(first, end):
             event = run.moments[cursor].event
-            text = f"    {_short(event)}{_marks(event)}"
-            rows.append(Row(text, cursor, session.cursor == cursor))
+            rows.append(Row(f"    {short(event)}", cursor, session.cursor == cursor))
     return rows
 
 
-def _short(event: TraceEvent) -> str:
-    """Return "linear 0", "linear' 0" (its gradient), "cast 0.weight to float16"."""
+def short(event: TraceEvent) -> str:
+    """Return "linear 0", "linear' 0" (its gradient), "cast 0.weight to float16"; and what is wrong."""
     sides = [side for side in event.outputs if side is not None]
     prime = "'" if event.phase == "backward" else ""
     to = f" to {sides[0].format}" if event.op == "cast" and sides else ""
     ends = event.outputs if event.phase == "backward" else event.inputs
     names = [link for side in ends if side is not None for link in side.links if isinstance(link, str)]
     of = names[0] if event.op == "cast" and names else event.module
-    return f"{event.op}{prime}{f' {of}' if of else ''}{to}"
+    return f"{event.op}{prime}{f' {of}' if of else ''}{to}{_marks(event)}"
 
 
 def _marks(event: TraceEvent) -> str:
@@ -172,13 +191,17 @@ def moment_lines(session: Session, width: int, cursor: int | None = None) -> lis
     if run is None or at < 0:
         return _beginning(session, width)
     moment = run.moments[at]
-    event, stage = moment.event, run.stages[run.place_of(at)]
+    return seen(moment, run.stages[run.place_of(at)].facts if moment.event.phase == "stage" else {}, width)
+
+
+def seen(moment: Moment, facts: Mapping[str, Any], width: int) -> list[str]:
+    """Return all that is seen of an op, gradient or stage; `facts` are the numbers of a stage."""
+    event = moment.event
     if event.phase == "stage":
-        lines = [f"{event.op}   {STAGES[event.op]}"]
+        lines = [f"{event.op}   {STAGES.get(event.op, '')}".rstrip(), *fact_lines(facts, width)]
     else:
         lines = [headline(event) + (f"   at {event.source}" if event.source != OURSELVES else "")]
-        lines += _equation(moment, width)
-    lines += _facts(event, stage, width)
+        lines += [*_equation(moment, width), *_losses(event, width)]
     lines += ["", *tensors(event, width)]
     named = _main_side(event)
     if named is not None:
@@ -207,19 +230,17 @@ def _equation(moment: Moment, width: int) -> list[str]:
     return ["  " + line for line in [*lines, *wrap(", ".join(told), width - 2)]]
 
 
-def stage_facts(stage: Stage, width: int) -> list[str]:
+def fact_lines(facts: Mapping[str, Any], width: int) -> list[str]:
     """Return the numbers of a stage that are no tensors."""
     said = [
         f"{name} = {scale_text(value) if name == 'loss_scale' else _value(value)}"
-        for name, value in stage.facts.items()
+        for name, value in facts.items()
     ]
     return ["  " + line for line in wrap("; ".join(said), width - 2)]
 
 
-def _facts(event: TraceEvent, stage: Stage, width: int) -> list[str]:
-    """Return what was lost, and of a stage its numbers."""
-    if event.phase == "stage":
-        return stage_facts(stage, width)
+def _losses(event: TraceEvent, width: int) -> list[str]:
+    """Return what an op lost, and its errors where there is a shadow."""
     said = []
     if event.flushed:
         said.append(f"{event.flushed:,} results flushed to 0")
@@ -254,32 +275,28 @@ def tensors(event: TraceEvent, width: int) -> list[str]:
     sides = sides_of(event)
     if not sides:
         return ["no tensors"]
-    if width < 70:
-        return [line for name, side in sides[:MOST_TENSORS] for line in _told(name, side, width)]
-    wide = width >= 76
-    head = [
-        "name",
-        "format",
-        "shape",
-        "min",
-        "max",
-        *(["mean"] if wide else []),
-        "zeros",
-        "sub",
-        "inf",
-        "nan",
-    ]
+    shown = sides[:MOST_TENSORS]
+    rest = [f"and {len(sides) - MOST_TENSORS} more: `open NAME` shows one"] * (len(sides) > MOST_TENSORS)
+    for numbers in (("min", "max", "mean"), ("min", "max")):
+        lines = _table_of(shown, numbers)
+        if max(map(len, lines)) <= width:
+            return [*lines, *rest]
+    return [*(line for name, side in shown for line in _told(name, side, width)), *rest]
+
+
+def _table_of(sides: Sequence[tuple[str, Side]], numbers: Sequence[str]) -> list[str]:
+    """Return arrays and their statistics, a row each."""
+    counts = {"zeros": "zeros", "sub": "subnormals", "inf": "inf", "nan": "nan"}
+    head = ["name", "format", "shape", *numbers, *counts]
     rows = []
-    for name, side in sides[:MOST_TENSORS]:
-        stats = side.stats
-        shape = "x".join(map(str, side.shape)) or "()"
-        ends = [_tiny(stats, "min"), _tiny(stats, "max"), *([_tiny(stats, "mean")] if wide else [])]
-        counts = [_count(stats, each) for each in ("zeros", "subnormals", "inf", "nan")]
+    for name, side in sides:
         form = side.format if side.given in (None, side.format) else f"{side.format}<{side.given}"
-        rows.append([cut(name, 16), form, shape, *ends, *counts])
-    lines = table(head, rows, right=range(3, len(head)))
-    rest = len(sides) - MOST_TENSORS
-    return [*lines, *([f"and {rest} more: `open NAME` shows one"] if rest > 0 else [])]
+        rows.append([
+            cut(name, 16), form, "x".join(map(str, side.shape)) or "()",
+            *(_tiny(side.stats, each) for each in numbers),
+            *(_count(side.stats, each) for each in counts.values()),
+        ])  # fmt: skip
+    return table(head, rows, right=range(3, len(head)))
 
 
 def _told(name: str, side: Side, width: int) -> list[str]:
@@ -350,6 +367,12 @@ def _lowest(side: Side) -> float:
 
 
 # ---- two outcomes -----------------------------------------------------------------------------------------
+
+
+def found_lines(found: Findings, event: TraceEvent, width: int) -> list[str]:
+    """Return what a check has found; of an op by its name alone, for the tape's numbers are not ours."""
+    text = str(found)
+    return refitted(text if event.phase == "stage" else re.sub(rf"\b{event.op}#\d+", event.op, text), width)
 
 
 def comparison(before: Outcome, after: Outcome, width: int) -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-from minimp.errors import BreakpointError, SettingError, unknown_name
+from minimp.errors import BreakpointError, SettingError, plain, unknown_name
+from minimp.modes import watch
 from minimp.nn import Module
 from minimp.tape import Event
 from minimp.trace.conditions import Condition, as_condition
@@ -14,14 +16,15 @@ from minimp.trace.events import Side, TraceEvent
 from minimp.trace.questions.tables import number
 from minimp.trace.recording import record
 from minimp.trace.sites import user_line
+from minimp.trace.trace import Trace
 from minimp.trace.values import Values
 
 __all__ = ["ACTIONS", "break_when", "described"]
 
 ACTIONS = {
     "raise": "raise BreakpointError",
-    "debug": "call sys.breakpointhook, which starts pdb or what PYTHONBREAKPOINT names; `event` and `trace` "
-    "are there by name",
+    "debug": "ask at the terminal: the ops so far, their statistics, tensors and bits, Python's debugger; "
+    "then go on or raise",
 }
 """Action -> what is done where a condition holds."""
 KEPT = 256
@@ -48,14 +51,14 @@ class break_when(record):  # noqa: N801 - reads as a statement: `with break_when
     Args:
         condition: text, see :mod:`minimp.trace.conditions`: ``"underflow > 1%"``, ``"op == softmax"``,
             ``"amax > 30000"``, ``"nonfinite"``; or a function of a TraceEvent.
-        action: "raise" raises :class:`minimp.errors.BreakpointError`; "debug" starts Python's debugger
-            (`sys.breakpointhook`); a function is called with the event. After the last two the computation
-            goes on when they return.
+        action: "raise" raises :class:`minimp.errors.BreakpointError`; "debug" asks at the terminal
+            (:mod:`minimp.stepper.live`): one looks at the ops so far, and then goes on or raises; a function
+            is called with the event, and the computation goes on when it returns.
         model: a module whose paths and parameter names events are to have, as of :class:`record`.
 
     Raises:
         SettingError: a condition that cannot be read, or an unknown action.
-        BreakpointError: in the block.
+        BreakpointError: in the block; also of "debug", where standard input is no terminal.
     """
 
     def __init__(
@@ -69,32 +72,50 @@ class break_when(record):  # noqa: N801 - reads as a statement: `with break_when
                 op="trace.break_when", help="or give a function that is called with the event",
             )  # fmt: skip
         self.action = action
-        statistics = found.statistics or found.shadow
+        statistics = found.statistics or found.shadow or action == "debug"
         kept = Values("when", condition=found) if statistics else "none"
+        self._finished = False
         super().__init__(statistics=statistics, shadow=found.shadow, values=kept, keep=KEPT, model=model)
+
+    def __enter__(self) -> Trace:
+        """Begin; a block is used once."""
+        trace = super().__enter__()
+        if self.action == "debug":
+            assert self._open is not None
+            self._past = debugger().Past()
+            self._open.enter_context(watch(self._past))
+        return trace
 
     def judge(self, event: TraceEvent, heard: Event | None) -> None:
         """Ask the condition, and act."""
         if heard is None and isinstance(sys.exc_info()[1], BreakpointError):
             return  # the stage that an op has just broken
-        if not self.condition(event):
+        if self.action == "debug":
+            self._past.take(event, heard)
+        if self._finished or not self.condition(event):
             return
         if callable(self.action):
             self.action(event)
             return
         text = "\n".join([f"{self.condition} holds: {headline(event)}", *described(event)])
+        advice = None
         if self.action == "debug":
-            start_debugger(text, event, self._trace)
-            return
-        stop = BreakpointError(text, op="trace.break_when")
+            try:
+                ending = debugger().ask(self._past, text, self._trace)
+            except SettingError as fault:
+                text, advice = f"{text}\n{plain(fault)}", fault.help
+            else:
+                self._finished = ending == "finish"
+                if ending != "abort":
+                    return
+        stop = BreakpointError(text, op="trace.break_when", help=advice)
         stop.event, stop.trace = event, self._trace
         raise stop
 
 
-def start_debugger(text: str, event: TraceEvent, trace: Any) -> None:  # noqa: ARG001 - for who looks around
-    """Say why, and start the debugger that Python is set to; `up` leads to the line that called the op."""
-    sys.stderr.write(text + "\n")
-    sys.breakpointhook()  # noqa: T100 - it was asked for
+def debugger() -> Any:
+    """Return what asks at the terminal: it lies above, and is found by name when it is wanted."""
+    return import_module("minimp.stepper.live")
 
 
 def headline(event: TraceEvent) -> str:

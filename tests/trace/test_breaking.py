@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -81,22 +81,20 @@ def test_a_function_of_the_event_goes_on() -> None:
     assert not kept.values(seen[0].number + 1)
 
 
-def test_the_debugger_is_called_where_the_condition_holds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Oracle: Python's own hook: what it is called for, and the names that it sees there."""
-    seen: list[Any] = []
-
-    def hook() -> None:
-        seen.append(sys._getframe(1).f_locals["event"])
-
-    monkeypatch.setattr(sys, "breakpointhook", hook)
+def test_where_nobody_can_be_asked_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: by hand: standard input is a pipe that never ends; the error has the event, and says why."""
+    ours, theirs = os.pipe()
     x = mp.tensor([1e-5, 2.0], dtype=mp.float16)
-    with trace.break_when("underflow > 10%", "debug"):
-        y = x * x
-        (y + 1.0) * 2.0
-    assert [event.op for event in seen] == ["mul"]
-    assert "underflow > 10% holds: mul" in capsys.readouterr().err
+    with os.fdopen(ours) as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        with pytest.raises(BreakpointError) as stop, trace.break_when("underflow > 10%", "debug"):
+            x * x
+    os.close(theirs)
+    assert stop.value.event.op == "mul"
+    assert "underflow > 10% holds: mul" in str(stop.value)
+    assert "standard input is no terminal" in str(stop.value)
+    assert "pytest: with -s" in str(stop.value)
+    assert stop.value.__context__ is None
 
 
 def test_a_condition_on_errors_has_a_shadow() -> None:
