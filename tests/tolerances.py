@@ -359,6 +359,13 @@ ROWS = (
         0.2,
         "decibels: values are taken as even within a bin, 4096 of which lie below the largest magnitude",
     ),
+    Tolerance(
+        "beside_torch",
+        "ulp",
+        16.0,
+        "ulps at an array's largest element: three layers beside torch's, whose sums run in other orders; 4 "
+        "are seen, and a layer that differs shows by thousands",
+    ),
 )
 
 TOLERANCES = MappingProxyType({row.name: row for row in ROWS})

@@ -40,7 +40,7 @@ QUESTIONS: Mapping[str, Question] = {
     "amplifiers": Question("the ops that multiply the error of their inputs most (with a shadow)"),
     "counts": Question("how often each op ran in each format"),
     "events": Question("the events themselves, those for which --where holds", ("where", "limit")),
-    "diff": Question("where this trace and the trace OTHER part", ("ulps",)),
+    "diff": Question("where this trace and the trace OTHER part", ("ulps", "at")),
 }
 FILES: Mapping[str, tuple[str, Callable[[Trace, Path], Path]]] = {
     "chrome": ("write the file OUT for ui.perfetto.dev and chrome://tracing", lambda t, out: t.chrome(out)),
@@ -49,7 +49,7 @@ FILES: Mapping[str, tuple[str, Callable[[Trace, Path], Path]]] = {
 }
 """Word -> what it writes, and how."""
 NEEDS = {"diff": "OTHER", **dict.fromkeys(FILES, "OUT")}
-OPTIONS = {"by": None, "into": None, "source": None, "where": None, "limit": None, "ulps": None}
+OPTIONS = {"by": None, "into": None, "source": None, "where": None, "limit": None, "ulps": None, "at": None}
 SHOWN = 40
 
 
@@ -90,6 +90,7 @@ def add_parser(subparsers: Any) -> None:
     add("--where", metavar="COND", help="events: a condition, such as 'op == softmax' or 'amax > 30000'")
     add("--limit", type=int, metavar="N", help=f"events: show so many (default: {SHOWN}; all in JSON)")
     add("--ulps", type=float, metavar="X", help="diff: results so far apart count as the same (default: 0)")
+    add("--at", metavar="PLACE", help="diff: an ulp of each element or of the largest (default: element)")
     add("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

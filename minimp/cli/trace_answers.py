@@ -132,7 +132,7 @@ def _fate(fate: Fate) -> dict[str, int]:
 
 def _divergence(found: Divergence) -> dict[str, Any]:
     return {
-        "same": found.same, "ulps": found.ulps,
+        "same": found.same, "ulps": found.ulps, "at": found.at,
         "first": None if found.first is None else _pair(found.first),
         "pairs": [_pair(pair) for pair in found.pairs],
         "only_ours": [event.number for event in found.only_ours],
@@ -144,7 +144,7 @@ def _pair(pair: Difference) -> dict[str, Any]:
     return {
         "ours": pair.ours.number, "theirs": pair.theirs.number, "title": pair.ours.title,
         "where": pair.ours.where, "ulps": pair.ulps, "by": pair.by,
-        "formats": [pair.ours_format, pair.theirs_format],
+        "formats": [pair.ours_format, pair.theirs_format], "name": pair.name,
     }  # fmt: skip
 
 

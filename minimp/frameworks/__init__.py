@@ -5,6 +5,11 @@
 - ``documented/``: the differences that are known, each with its reason and where it was seen.
 - ``cases/``: the calls that ops are compared by.
 - ``ops/``, ``scalers/``, ``cache/``, ``training/``: the sections.
+- ``recording``: :class:`record_torch`, a trace of a PyTorch model, to be compared with one of ours.
 
 Nothing here is needed to train: only `minimp check` and the tests load it.
 """
+
+from minimp.frameworks.recording import record_torch
+
+__all__ = ["record_torch"]

@@ -20,8 +20,8 @@ _inside: dict[str, bool] = {}
 _short: dict[str, str] = {}
 
 
-def user_line() -> str:
-    """Return "file.py:12" of the innermost frame outside of minimp."""
+def user_line(beyond: tuple[str, ...] = ()) -> str:
+    """Return "file.py:12" of the innermost frame outside of minimp, and of the folders `beyond`."""
     frame: FrameType | None = sys._getframe(1)
     known = _inside
     while frame is not None:
@@ -29,7 +29,7 @@ def user_line() -> str:
         inside = known.get(file)
         if inside is None:
             inside = known[file] = file.startswith((HERE, "<frozen")) or file.endswith("contextlib.py")
-        if not inside:
+        if not inside and not file.startswith(beyond):
             return f"{_shortened(file)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

@@ -191,17 +191,23 @@ class Trace:
         """Return how many events there are of each op in each format."""
         return counts_table(self.events)
 
-    def diff(self, other: Trace, *, ulps: float = 0.0) -> Divergence:
+    def diff(self, other: Trace, *, ulps: float = 0.0, at: str = "element") -> Divergence:
         """Put another trace of the same program beside this one; `.first` is where they part.
 
         Events are paired by op, module, shape and order. Where both traces kept values, all elements are
         compared; else extremes and counts, which is less.
 
         Args:
-            other: another recipe, backend or version.
+            other: another recipe, backend, version or framework (:class:`minimp.frameworks.record_torch`).
             ulps: so far apart results may be and count as the same.
+            at: "element": an ulp is that of each element, so that what is left of a cancellation counts in
+                full; "largest": that of the array's largest element, which other orders of summation move by
+                few.
+
+        Raises:
+            SettingError: `at` is neither.
         """
-        return divergence(self.events, other.events, self.values, other.values, ulps)
+        return divergence(self.events, other.events, self.values, other.values, ulps, at)
 
     # ---- files ------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minimp import formats
-from minimp.errors import FormatError
+from minimp.errors import FormatError, SettingError, unknown_name
 from minimp.formats import Format
 from minimp.trace.distances import ulp_of
 from minimp.trace.events import Side, TraceEvent
@@ -22,6 +22,13 @@ __all__ = ["Difference", "Divergence", "divergence"]
 WIDTH, SHOWN = 100, 12
 Read = Callable[[TraceEvent], Kept]
 Factors = tuple[float, float]
+BY = ("nothing", "statistics", "values")
+"""Neither was recorded; extremes and counts of what is not finite, a lower estimate; the elements kept."""
+AT = {
+    "element": "each element's own, so that what is left of a cancellation counts in full",
+    "largest": "the array's largest element's, as the norms do in which two orders of summation agree",
+}
+"""Where a unit in the last place is taken."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,9 @@ class Difference:
         ulps: the largest distance of two elements, in units in the last place of the coarser format;
             infinite where one is finite and the other is not. Gradients that carry different loss scales are
             compared as they would be at the larger one.
-        by: "values" if all elements were compared, "statistics" if only extremes and counts were there.
+        by: what was compared of both, the least of what there is for all outputs, of :data:`BY`.
         ours_format, theirs_format: of the output that differs most.
+        name: of that output of a stage: the parameter's or tensor's name.
     """
 
     ours: TraceEvent
@@ -43,6 +51,7 @@ class Difference:
     by: str
     ours_format: str
     theirs_format: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,12 +62,14 @@ class Divergence:
         pairs: the events of both, in order, with their distance.
         only_ours, only_theirs: events without a partner (casts, where the recipes differ).
         ulps: so far apart two results may be and count as the same.
+        at: where a unit in the last place is taken, a key of :data:`AT`.
     """
 
     pairs: tuple[Difference, ...]
     only_ours: tuple[TraceEvent, ...]
     only_theirs: tuple[TraceEvent, ...]
     ulps: float
+    at: str = "element"
 
     @property
     def first(self) -> Difference | None:
@@ -66,12 +77,17 @@ class Divergence:
         return next((pair for pair in self.pairs if pair.ulps > self.ulps), None)
 
     @property
+    def unknown(self) -> tuple[Difference, ...]:
+        """The pairs of which results were not compared: recorded without statistics, or not chosen."""
+        return tuple(pair for pair in self.pairs if pair.by == "nothing")
+
+    @property
     def same(self) -> bool:
-        """Whether everything has a partner, and none is further apart than `ulps`."""
-        return self.first is None and not self.only_ours and not self.only_theirs
+        """Whether everything has a partner, was compared, and none is further apart than `ulps`."""
+        return not (self.first or self.only_ours or self.only_theirs or self.unknown)
 
     def __str__(self) -> str:
-        head = f"{len(self.pairs):,} events side by side"
+        head = f"{len(self.pairs) - len(self.unknown):,} events side by side"
         first = self.first
         if first is None:
             lines = [f"{head}: none further apart than {self.ulps:g} ulp"]
@@ -81,6 +97,10 @@ class Divergence:
             lines += [_line(pair) for pair in apart[:1]]
             far = sorted(apart, key=lambda pair: -pair.ulps)[:SHOWN]
             lines += ["the farthest:", *(_line(pair) for pair in far)]
+        if self.at == "largest":
+            lines.append("an ulp is that of the array's largest element")
+        if self.unknown:
+            lines.append(f"{len(self.unknown):,} more were not compared: they have no statistics in both")
         for whose, events in (("ours", self.only_ours), ("theirs", self.only_theirs)):
             if events:
                 names = sorted({event.title for event in events})
@@ -91,31 +111,36 @@ class Divergence:
 def _line(pair: Difference) -> str:
     kinds = dict.fromkeys((pair.ours_format, pair.theirs_format))
     about = "" if pair.by == "values" else " by statistics"
-    where = f"#{pair.ours.number} {pair.ours.title} in {pair.ours.where}"
+    where = f"#{pair.ours.number} {pair.ours.title} in {pair.name or pair.ours.where}"
     return f"  {where}: {pair.ulps:.4g} ulp{about} ({' and '.join(kinds)})"
 
 
 def divergence(
-    ours: Sequence[TraceEvent], theirs: Sequence[TraceEvent], read_ours: Read, read_theirs: Read, ulps: float
-) -> Divergence:
+    ours: Sequence[TraceEvent], theirs: Sequence[TraceEvent], read_ours: Read, read_theirs: Read, ulps: float,
+    at: str,
+) -> Divergence:  # fmt: skip
     """Put two traces side by side; see :meth:`minimp.trace.Trace.diff`."""
+    if at not in AT:
+        raise SettingError(unknown_name("place of a unit", at, AT), op="trace.diff")
     pairs, matched = [], (set[int](), set[int]())
     scales = scales_by_step(ours), scales_by_step(theirs)
     for i, j in _aligned([_key(e) for e in ours], [_key(e) for e in theirs]):
         matched[0].add(i)
         matched[1].add(j)
         factors = _factors(_scale(ours[i], scales[0]), _scale(theirs[j], scales[1]))
-        pairs.append(_compared(ours[i], theirs[j], read_ours(ours[i]), read_theirs(theirs[j]), factors))
+        pairs.append(_compared(ours[i], theirs[j], read_ours(ours[i]), read_theirs(theirs[j]), factors, at))
     return Divergence(
         tuple(pairs),
         tuple(event for i, event in enumerate(ours) if i not in matched[0]),
         tuple(event for j, event in enumerate(theirs) if j not in matched[1]),
-        ulps,
-    )
+        ulps, at,
+    )  # fmt: skip
 
 
 def _key(event: TraceEvent) -> tuple[Any, ...]:
-    return event.phase, event.op, event.module, tuple(s and s.shape for s in event.outputs)
+    """Return what pairs events; gradients go by the one that arrives: not all make one for every input."""
+    sides = event.inputs[:1] if event.phase == "backward" else event.outputs
+    return event.phase, event.op, event.module, tuple(s and s.shape for s in sides)
 
 
 def _aligned(ours: Sequence[Any], theirs: Sequence[Any]) -> Iterator[tuple[int, int]]:
@@ -145,19 +170,26 @@ def _factors(ours: float, theirs: float) -> Factors:
     return common / ours, common / theirs
 
 
-def _compared(ours: TraceEvent, theirs: TraceEvent, a: Kept, b: Kept, factors: Factors) -> Difference:
-    worst, by, names = -1.0, "values", ("", "")
+def _compared(
+    ours: TraceEvent, theirs: TraceEvent, a: Kept, b: Kept, factors: Factors, at: str
+) -> Difference:  # fmt: skip
+    found: list[tuple[float, str, Side, Side]] = []
     for i, (mine, other) in enumerate(zip(ours.outputs, theirs.outputs, strict=False)):
         if mine is None or other is None:
             continue
         one, two = a.get(f"out{i}"), b.get(f"out{i}")
         if one is not None and two is not None and one.shape == two.shape:
-            distance = _by_values(one, two, _coarser(mine, other), factors)
+            distance, by = _by_values(one, two, _coarser(mine, other), factors, at), "values"
+        elif mine.stats is None or other.stats is None:
+            distance, by = 0.0, "nothing"
         else:
-            distance, by = _by_statistics(mine, other, factors), "statistics"
-        if distance > worst:
-            worst, names = distance, (mine.format, other.format)
-    return Difference(ours, theirs, max(worst, 0.0), by, *names)
+            distance, by = _by_statistics(mine, other, factors, at), "statistics"
+        found.append((distance, by, mine, other))
+    if not found:
+        return Difference(ours, theirs, 0.0, "values", "", "")
+    worst, _, mine, other = max(found, key=lambda each: each[0])
+    least = min((by for _, by, *_ in found), key=BY.index)
+    return Difference(ours, theirs, worst, least, mine.format, other.format, mine.name)
 
 
 def _coarser(mine: Side, other: Side) -> Format | None:
@@ -168,26 +200,28 @@ def _coarser(mine: Side, other: Side) -> Format | None:
     return min(found, key=lambda fmt: fmt.mantissa_bits)
 
 
-def _by_values(one: Any, two: Any, fmt: Format | None, factors: Factors) -> float:
+def _by_values(one: Any, two: Any, fmt: Format | None, factors: Factors, at: str) -> float:
     x, y = one.astype(np.float64) * factors[0], two.astype(np.float64) * factors[1]
     same = (x == y) | (np.isnan(x) & np.isnan(y))
     if same.all():
         return 0.0
-    x, y = x[~same], y[~same]
-    if fmt is None or not (np.isfinite(x) & np.isfinite(y)).all():
+    if fmt is None or not (np.isfinite(x) & np.isfinite(y))[~same].all():
         return float("inf")
-    return float((np.abs(x - y) / ulp_of(np.maximum(np.abs(x), np.abs(y)), fmt)).max())
+    sizes = np.maximum(np.abs(x), np.abs(y))
+    if at == "largest":  # what is not finite is the same in both
+        sizes = np.full_like(sizes, sizes[np.isfinite(sizes)].max())
+    return float((np.abs(x - y)[~same] / ulp_of(sizes[~same], fmt)).max())
 
 
-def _by_statistics(mine: Side, other: Side, factors: Factors) -> float:
+def _by_statistics(mine: Side, other: Side, factors: Factors, at: str) -> float:
     """Return a lower estimate: how far extremes and means are apart."""
     a, b = mine.stats, other.stats
-    if a is None or b is None:
-        return 0.0
+    assert a is not None
+    assert b is not None
     if (a.nan, a.inf) != (b.nan, b.inf):
         return float("inf")
     ends = [(x, y) for x, y in ((a.min, b.min), (a.max, b.max)) if x is not None and y is not None]
     if not ends:
         return 0.0
     x, y = np.array(ends).T
-    return _by_values(x, y, _coarser(mine, other), factors)
+    return _by_values(x, y, _coarser(mine, other), factors, at)
