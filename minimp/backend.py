@@ -24,8 +24,9 @@ __all__ = ["available_backends", "default_backend", "get_backend", "use_backend"
 BACKENDS = {
     "numpy": "minimp_backends.numpy_backend:NumpyBackend",
     "shapes": "minimp_backends.shapes_backend:ShapesBackend",
+    "strict": "minimp_backends.strict_backend:StrictBackend",
 }
-"""Built-in backends: name -> where the class is."""
+"""Built-in backends: name -> where the class is. "shapes" and "strict" are for planning and for tests."""
 
 PLANNED = {"cupy": "the CuPy backend is not part of this version; use --backend numpy"}
 """Names that are reserved, each with the reason why it cannot be used."""
