@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import frexp, isfinite
+from math import frexp, fsum, isfinite
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,10 @@ Cuts = Mapping[int, Mapping[int, int]]
 
 LONG, COMPARED = 32768, 11
 """From so many elements on, comparing with so many exponents is faster than counting element by element."""
+SHORT, FEW = 16, 48
+"""Up to so many elements, and near cuts, looking at each is quicker than asking NumPy one thing of all."""
+HALF = 0x7FFF_FFFF
+"""The highest 32 bits of a float without its sign."""
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 FIRST_DIGITS = np.uint64(0xFFFF_FFFF_E000_0000)
 """The bits of a float64 that a float32 has too."""
@@ -106,6 +110,8 @@ def measure(stored: Array, fmt: Format | None, wide: Array, targets: tuple[Forma
     if fmt is None or not size or wide.dtype not in LAYOUTS:  # codes of int8 are integers, too
         return _of_integers(stored)
     flat = np.asarray(wide).reshape(-1)
+    if size <= SHORT:
+        return _one_by_one(flat.tolist(), fmt, nbytes, targets)
     if flat.dtype == FLOAT64 and size >= LONG:
         known = _in_short(flat, fmt, nbytes, targets)
         if known is not None:
@@ -132,6 +138,37 @@ def measure(stored: Array, fmt: Format | None, wide: Array, targets: tuple[Forma
         mean=mean, binades=binades,
         cuts=_count_cuts(flat, heads, powers, targets, tiny, fmt.mantissa_bits, low) if targets else {},
     )  # fmt: skip
+
+
+def _one_by_one(values: list[float], fmt: Format, nbytes: int, targets: tuple[Format, ...]) -> Stats:
+    """Return the statistics of a short array."""
+    known = [x for x in values if isfinite(x)]
+    binades: dict[int, int] = {}
+    cuts: dict[int, dict[int, int]] = {n: {} for n in _wanted(targets)}
+    for x in known:
+        if not x:
+            continue
+        part, place = frexp(abs(x))
+        binades[place - 1] = binades.get(place - 1, 0) + 1
+        for n, by in cuts.items():
+            if n <= fmt.mantissa_bits and (2 * part >= 2 - 2.0**-n if n else part == 0.5):
+                by[place - 1] = by.get(place - 1, 0) + 1
+    lowest, nan = lowest_exponent(fmt), sum(x != x for x in values)  # noqa: PLR0124 - NaN alone is not itself
+    least, most = (min(known), max(known)) if known else (None, None)
+    return Stats(
+        len(values), nbytes, known.count(0.0),
+        subnormals=sum(count for exponent, count in binades.items() if exponent < lowest),
+        nan=nan, inf=len(values) - len(known) - nan, min=least, max=most,
+        amax=None if least is None or most is None else max(-least, most), mean=_mean(known),
+        binades=dict(sorted(binades.items())), cuts={n: dict(sorted(by.items())) for n, by in cuts.items()},
+    )  # fmt: skip
+
+
+def _mean(known: list[float]) -> float | None:
+    try:
+        return fsum(known) / len(known) if known else None
+    except OverflowError:
+        return None
 
 
 def _in_short(flat: Array, fmt: Format, nbytes: int, targets: tuple[Format, ...]) -> Stats | None:
@@ -255,6 +292,12 @@ def cuts_of(fmt: Format) -> tuple[int, ...]:
     return 0, fmt.mantissa_bits, fmt.mantissa_bits + 1
 
 
+@cache
+def _wanted(targets: tuple[Format, ...]) -> tuple[int, ...]:
+    """Return the cuts of several formats, the smallest first."""
+    return tuple(sorted({n for fmt in targets for n in cuts_of(fmt)}))
+
+
 def _count_cuts(
     flat: Array, heads: Array, powers: Array, targets: tuple[Format, ...], tiny: Array, digits: int, low: int
 ) -> Cuts:
@@ -262,10 +305,12 @@ def _count_cuts(
 
     Numbers of so many binary digits after the point never lie at or above 2 - 2^-n for n > digits.
     """
-    wanted = sorted({n for fmt in targets for n in cuts_of(fmt)})
+    wanted = _wanted(targets)
     layout = LAYOUTS[FLOAT32] if powers.dtype == np.uint8 else LAYOUTS[FLOAT64]
     one = 1 << layout.shift
-    chosen = _near_powers(heads, powers, one, min(n for n in wanted if n), low)
+    chosen = _near_powers(heads, powers, one, wanted[1], low)
+    if not tiny.size and chosen.size <= FEW:
+        return _cuts_of_few(flat, heads[chosen].tolist(), chosen, layout, wanted, digits)
     fractions, near = heads[chosen] & np.uint32(one - 1), powers[chosen]
     part, place = np.frexp(np.abs(tiny)) if tiny.size else (tiny, tiny)
     found: dict[int, dict[int, int]] = {}
@@ -286,6 +331,29 @@ def _count_cuts(
                 by[exponent - 1] = by.get(exponent - 1, 0) + 1
             by = dict(sorted(by.items()))
         found[n] = by
+    return found
+
+
+def _cuts_of_few(
+    flat: Array, heads: list[int], places: Array, layout: _Layout, wanted: tuple[int, ...], digits: int
+) -> Cuts:
+    """Count one by one, which is quicker where few numbers lie near a cut."""
+    one = 1 << layout.shift
+    found: dict[int, dict[int, int]] = {n: {} for n in wanted}
+    for head, place in sorted(zip(heads, places.tolist(), strict=True), key=lambda pair: pair[0] & HALF):
+        power, fraction = (head & HALF) >> layout.shift, head & (one - 1)
+        if not 0 < power < layout.bins - 1:
+            continue
+        for n in wanted:
+            if n > digits:
+                continue
+            if n:
+                counts = fraction >= one - (one >> n)
+            else:
+                counts = not fraction and (flat.dtype == FLOAT32 or frexp(flat[place])[0] in (0.5, -0.5))
+            if counts:
+                by = found[n]
+                by[power - layout.bias] = by.get(power - layout.bias, 0) + 1
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import minimp as mp
 from minimp import trace
+from minimp.trace import statistics
 from minimp.trace.questions.gradient_scales import ScaledGradients
 from minimp.trace.statistics import Stats, cuts_of, measure, moved, targets_of
 from tests.tolerances import assert_close
@@ -89,6 +91,24 @@ def test_statistics_equal_those_of_the_elements(name: str, data: st.DataObject) 
         assert found.mean is None
     elif peak < 2.0**1000:
         assert_close([found.mean, peak], [math.fsum(finite) / len(finite), peak], "fp64_sums")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_short_arrays_are_counted_the_same_way(name: str, data: st.DataObject) -> None:
+    """Oracle: the route that long arrays take, by NumPy on all elements; only means are summed otherwise."""
+    array = data.draw(arrays(name))
+    fmt, targets = mp.formats.get(name), (mp.float16, mp.bfloat16)
+    with np.errstate(all="ignore"), pytest.MonkeyPatch.context() as patch:
+        short = measure(array, fmt, wide(array), targets)
+        patch.setattr(statistics, "SHORT", -1)
+        few = measure(array, fmt, wide(array), targets)
+        patch.setattr(statistics, "FEW", -1)
+        long = measure(array, fmt, wide(array), targets)
+    assert few == long
+    assert replace(short, mean=None) == replace(long, mean=None)
+    assert list(short.binades) == list(long.binades)
+    assert short.cuts.keys() == long.cuts.keys()
 
 
 @pytest.mark.parametrize("name", FORMATS)
