@@ -17,13 +17,13 @@ from minimp.nn import Module
 from minimp.policy import format_of
 from minimp.scaler import LayerwiseScaler
 from minimp.tape import Event, Node
-from minimp.tape.scales import mark_shown
+from minimp.tape.scales import Mark, mark_shown
 from minimp.trace.breaking import described, headline
 from minimp.trace.events import Side, TraceEvent
-from minimp.trace.loops import scaler_scaling
+from minimp.trace.loops import factor_of, mark_of_running, scaler_scaling
 from minimp.trace.questions.chains import came_in, cause_of, counted, met
 from minimp.trace.recording import record
-from minimp.trace.shadow import FAULTS, in_float64, wide64
+from minimp.trace.shadow import in_float64, wide64
 
 __all__ = ["detect_anomaly"]
 
@@ -123,9 +123,35 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
             return
         if heard is None or not (event.nonfinite or came_in(event)):
             return
-        why = self._forward(event, heard) if event.phase != "backward" else self._backward(event, heard)
+        if event.phase == "backward":
+            why = self._backward(event, heard)
+        else:
+            mark = None if heard.modes.recomputing else mark_of_running()
+            why = None if self._of_a_gradient(event, mark) else self._forward(event, heard)
         if why:
             raise self._anomaly(event, why)
+
+    def _of_a_gradient(self, event: TraceEvent, mark: Mark | None) -> bool:
+        """Tell whether a loss scale explains what an op has made of gradients, or as part of one.
+
+        Args:
+            event: the op.
+            mark: what the gradient carries that it is a part of, or None.
+        """
+        known, step = self._explained.scaled, self._recorder.step_running()
+        explained = bool(_linked(event) & known)
+        if not explained and mark is not None and self._scaler_skips(mark):
+            by_layer = step is not None and isinstance(step.scaler, LayerwiseScaler)
+            scale = factor_of(mark) or 1.0
+            explained = (by_layer or scale != 1.0) and all(
+                side.reach is not None
+                and _finite_in(np.float64(side.reach / scale), None if by_layer else formats.get(side.format))
+                for side in event.outputs
+                if side is not None and side.stats is not None and side.stats.nonfinite
+            )
+        if explained:
+            known.add(event.number)
+        return explained
 
     def _forward(self, event: TraceEvent, heard: Event) -> str | None:
         known = self._explained.meant
@@ -146,23 +172,24 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         return came_in(event) or cause_of(event)
 
     def _backward(self, event: TraceEvent, heard: Event) -> str | None:
-        known = self._explained.scaled
+        known, forward = self._explained.scaled, self._recorder.info_of(heard.node)
         if not event.nonfinite:
             return None if _linked(event) & known else came_in(event)
-        if _linked(event) & known:
+        hooked = self._recorder.maker_of(heard.inputs[0]) in known
+        if hooked or _linked(event) & known or (forward is not None and forward.number in known):
             known.add(event.number)
             return None
         scale = event.facts.get("loss_scale", 1.0)
-        fits, skips = self._fits_without(event, heard, scale), self._scaler_skips(heard)
+        fits, skips = self._fits_without(event, heard, scale), self._scaler_skips(mark_shown(heard.node))
         if fits and skips:
             known.add(event.number)
             return None
         return came_in(event) or cause_of(event) + _at_scale(scale, fits)
 
-    def _scaler_skips(self, heard: Event) -> bool:
+    def _scaler_skips(self, mark: Mark) -> bool:
         """Tell whether an enabled scaler will look at these gradients."""
         step = self._recorder.step_running()
-        return _skips(mark_shown(heard.node).scaler()) or (step is not None and _skips(step.scaler))
+        return _skips(mark.scaler()) or (step is not None and _skips(step.scaler))
 
     def _fits_without(self, event: TraceEvent, heard: Event, scale: float) -> bool | None:
         """Tell whether a gradient would be finite without the loss scale that it carries; None: no scale."""
@@ -280,9 +307,10 @@ def gradients_in_float64(heard: Event, scale: float) -> tuple[Any, ...] | None:
     twin = Node(node.op, node.inputs, in_float64(node.options), node.backend, float64, "float64", True)
     twin.saved = tuple(wide64(each, node.backend) for each in node.saved)
     twin.shape = node.shape
-    if hasattr(node, "memo"):
-        twin.memo = node.memo
+    for name in ("memo", "ids"):  # a Function finds its saved tensors by them
+        if hasattr(node, name):
+            setattr(twin, name, getattr(node, name))
     try:
         return tuple(node.op.differentiate(twin, wide64(grad, node.backend) / scale))
-    except FAULTS:
+    except Exception:  # noqa: BLE001 - the backward of a Function may raise anything in another format
         return None

@@ -17,7 +17,7 @@ from minimp.errors import MinimpError
 from minimp.scaler.naming import named_parameters
 from minimp.scaler.outputs import times_scale
 from minimp.tape import Event, Node, Value
-from minimp.tape.scales import SOURCES, mark_shown
+from minimp.tape.scales import SOURCES, Mark, mark_shown
 from minimp.trace.events import TraceEvent
 from minimp.trace.sites import Modules, user_line
 from minimp.trace.updates import Updates
@@ -25,8 +25,12 @@ from minimp.trace.updates import Updates
 if TYPE_CHECKING:
     from minimp.trace.places import Here
 
-__all__ = ["Loops", "carried_scale", "scale_of_loss", "scaler_scaling"]
+__all__ = ["Loops", "carried_scale", "factor_of", "mark_of_running", "scale_of_loss", "scaler_scaling"]
 
+GRADIENTS = frozenset({"differentiate", "_differentiate"})
+"""What is called to run the gradient of a `node`."""
+HOOK = "show"
+"""What is called to show the gradient of an `edge` to a hook."""
 NEAR = 12
 """So many frames at most lie between a listener's helper and the scaler that called the op."""
 
@@ -36,8 +40,17 @@ def carried_scale(node: Node) -> float | None:
 
     Where parts that carry several scales were added up, there is none to name.
     """
+    return factor_of(_behind(node))
+
+
+def _behind(node: Node) -> Mark:
+    """Return the mark of the gradients of a node's inputs."""
     source = SOURCES.get(node)
-    mark = mark_shown(node) if source is None else mark_shown(node).times(source)
+    return mark_shown(node) if source is None else mark_shown(node).times(source)
+
+
+def factor_of(mark: Mark) -> float | None:
+    """Return the scale of a mark; None if it is 1, or if there are several."""
     if len(mark.factors) != 1:
         return None
     (factor,) = mark.factors
@@ -52,6 +65,22 @@ def scaler_scaling() -> Any:
             return None
         if frame.f_code is times_scale.__code__:
             return frame.f_locals["scaler"]
+        frame = frame.f_back
+    return None
+
+
+def mark_of_running() -> Mark | None:
+    """Return what the gradient carries that is made of ops which run just now, in a listener, or None.
+
+    A gradient is made of ops where it is recorded (`create_graph`), in the backward of a
+    :class:`minimp.Function`, and in a hook on a tensor.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in GRADIENTS and isinstance(node := frame.f_locals.get("node"), Node):
+            return _behind(node)
+        if frame.f_code.co_name == HOOK and isinstance(edge := frame.f_locals.get("edge"), Node | Value):
+            return mark_shown(edge)
         frame = frame.f_back
     return None
 

@@ -103,6 +103,11 @@ class Recorder(Loops):
             with self._lock:
                 self.here().modules.pop(module)
 
+    def maker_of(self, array: Array) -> int | None:
+        """Return the number of the event that made an array, or None."""
+        origin = self._origins.get(array)
+        return None if origin is None else origin.number
+
     def info_of(self, node: Node) -> OpInfo | None:
         """Return what is known of the op that left a node."""
         return self._ops.get(node)
@@ -170,9 +175,9 @@ class Recorder(Loops):
         if not hasattr(array, "dtype"):
             return None
         form, given, links = format_of(array.dtype), None, NONE
-        origin = self._origins.get(array)
-        if origin is not None and origin.number is not None:
-            links = (origin.number,)
+        maker = self.maker_of(array)
+        if maker is not None:
+            links = (maker,)
         if event.phase == "backward":
             links = self._given.pop(node) or links
         else:
