@@ -5,17 +5,17 @@ Running a step is running its stages to the end: one code path trains, teaches a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from minimp.checks import stages as proofs
-from minimp.displays.steps import report_html, stage_html
+from minimp.control import CONTROLS, StepReport, StepState, control_of
+from minimp.displays.steps import stage_html
 from minimp.door import cast_in_region
-from minimp.errors import DataError, SettingError
+from minimp.errors import DataError, SettingError, unknown_name
 from minimp.formats import Format
-from minimp.fp8 import DelayedScaling, Fp8Region, advance, linears
+from minimp.fp8 import DelayedScaling, advance, linears
 from minimp.fp8.region import region_of
 from minimp.fp8.states import Filter, drop_staged, scales_of
 from minimp.modes import MODES, listen, setting
@@ -24,13 +24,12 @@ from minimp.policy import Region, policies
 from minimp.quiet import hush, speak
 from minimp.recipe import Recipe, recipes
 from minimp.scaler import GradScaler, LayerwiseScaler
-from minimp.tape import Array, Event
+from minimp.tape import Event
 from minimp.tensors import Tensor
 
 if TYPE_CHECKING:
     from minimp.checks import Findings
-    from minimp.nn import Linear, Module, Parameter
-    from minimp_backends.array_backend import ArrayBackend as Backend
+    from minimp.nn import Linear, Module
 
 __all__ = ["STAGES", "Stage", "StepReport", "StepState", "TrainStep"]
 
@@ -47,28 +46,6 @@ STAGES = {
     "update_scale": "S <- 2 S, S / 2 or S",
 }
 """The stages in order: name -> equation (Micikevicius et al. 2018, arXiv 1710.03740, section 3)."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did.
-
-    Attributes:
-        loss: the loss, unscaled and of the whole batch.
-        loss_scale: the scale S that the step used.
-        skipped: whether the update was skipped.
-        nonfinite: names of the parameters whose gradient was not finite.
-        grad_norm: the norm of all unscaled gradients, before clipping.
-    """
-
-    loss: float
-    loss_scale: float
-    skipped: bool
-    nonfinite: tuple[str, ...]
-    grad_norm: float
-
-    def _repr_html_(self) -> str:
-        return report_html(self)
 
 
 @dataclass(frozen=True)
@@ -102,27 +79,6 @@ class Stage:
         return f"{self.name:13} {self.equation:32} {facts}".rstrip()
 
 
-@dataclass
-class StepState:
-    """What the stages of one step hand on to each other."""
-
-    parameters: dict[str, Parameter]
-    backend: Backend
-    inputs: Tensor
-    targets: Any
-    scale: float
-    region: Region | None
-    fp8: Fp8Region | None = None
-    output: Any = None
-    loss: Tensor | None = None
-    scaled: Tensor | None = None
-    gradients: dict[str, Array] = field(default_factory=dict)
-    nonfinite: tuple[str, ...] = ()
-    norm: float = 0.0
-    skipped: bool = False
-    events: list[Event] = field(default_factory=list)
-
-
 class TrainStep:
     """One training step of a model by a recipe, run whole or stage by stage.
 
@@ -144,6 +100,9 @@ class TrainStep:
             micro-batches. One is computed and stands for all: its unscaled gradient is multiplied by n.
         fp8_filter_fn: `fp8_filter_fn(module, path)` tells which `nn.Linear` layers compute in FP8, where the
             recipe has it (torchao's `module_filter_fn`; :func:`minimp.fp8.aligned` is one); None: all.
+        control: who decides whether to skip (:mod:`minimp.control`): ``"host"``, or ``"device"``, which never
+            makes the host wait. None leaves it to the backend: the device where there is one and nothing
+            needs the host. Stages, traces and the debugger always go by the host.
 
     Attributes:
         fp8_layers: path -> layer of those that compute in FP8.
@@ -163,6 +122,7 @@ class TrainStep:
         max_norm: float | None = None,
         micro_batches: int = 1,
         fp8_filter_fn: Filter | None = None,
+        control: str | None = None,
     ) -> None:
         # the model first: a deep copy goes in this order, and a scaler names what was copied before it
         self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
@@ -178,6 +138,9 @@ class TrainStep:
         model.to(self.recipe.param_dtype, keep_statistics=low)
         self.scaler.name_parameters(model)
         self.max_norm, self.micro_batches = max_norm, micro_batches
+        if control is not None and control not in CONTROLS:
+            raise SettingError(unknown_name("control", control, CONTROLS), op="TrainStep")
+        self.control = control
 
     def __call__(self, inputs: Any, targets: Any) -> StepReport:
         """Run the whole step.
@@ -193,7 +156,7 @@ class TrainStep:
         state = self._start(inputs, targets)
         for _ in self._unrecorded(state):
             pass
-        return self._report(state)
+        return state.control.report(state)
 
     def walk(self, inputs: Any, targets: Any) -> Iterator[tuple[str, StepState]]:
         """Run the step stage by stage, unrecorded: yield each stage's name, and what the stages hand on.
@@ -216,9 +179,9 @@ class TrainStep:
         What a stage's `tensors` show is what the next stage works on. A generator that is dropped half
         way leaves the weights as they were, up to stage `update`.
         """
-        return self._recorded(self._start(inputs, targets))
+        return self._recorded(self._start(inputs, targets, watched=True))
 
-    def _start(self, inputs: Any, targets: Any) -> StepState:
+    def _start(self, inputs: Any, targets: Any, *, watched: bool = False) -> StepState:
         x = inputs if isinstance(inputs, Tensor) else Tensor.lift(inputs, None)
         count = len(targets) if hasattr(targets, "__len__") else None
         if not x.ndim or x.shape[0] == 0 or (count is not None and count != x.shape[0]):
@@ -235,7 +198,8 @@ class TrainStep:
         backend = next(iter(parameters.values())).backend
         drop_staged(self.fp8_layers.values())  # by a step that was dropped half way
         fp8 = None if recipe.fp8 is None else region_of(recipe.fp8, self.fp8_layers.values())
-        return StepState(parameters, backend, x, targets, self.scaler.get_scale(), region, fp8)
+        control = control_of(self, backend, watched=watched or bool(MODES.get().watchers))
+        return StepState(parameters, backend, x, targets, control, control.scale, region, fp8)
 
     def _recorded(self, state: StepState) -> Iterator[Stage]:
         for name, equation in STAGES.items():
@@ -303,7 +267,8 @@ class TrainStep:
         return {"loss": state.loss}, {"micro_batches": self.micro_batches}
 
     def _scale_loss(self, state: StepState) -> _Result:
-        state.scaled = self.scaler.scale(state.loss)
+        assert state.loss is not None
+        state.scaled = state.control.scaled(state.loss)
         return {"scaled_loss": state.scaled}, {"loss_scale": state.scale}
 
     def _backward(self, state: StepState) -> _Result:
@@ -312,37 +277,25 @@ class TrainStep:
         return {name: p.grad for name, p in state.parameters.items() if p.grad is not None}, {}
 
     def _unscale(self, state: StepState) -> _Result:
-        # by a scale that has backed off to zero: every gradient becomes NaN, and every step is skipped
-        factor = self.micro_batches / state.scale if state.scale else math.inf
-        for name, p in state.parameters.items():
-            if p.grad is not None:
-                state.gradients[name] = p.backend.times(p.grad.array, factor)
+        state.control.unscale(state)
         return self._unscaled(state), {"loss_scale": state.scale}
 
     def _check_finite(self, state: StepState) -> _Result:
-        squares = {name: state.backend.square_sum(g) for name, g in state.gradients.items()}
-        state.nonfinite = tuple(name for name, total in squares.items() if total is None)
-        state.norm = float("nan") if state.nonfinite else float(sum(s for s in squares.values() if s)) ** 0.5
-        return self._unscaled(state), {"found_inf": bool(state.nonfinite), "nonfinite": state.nonfinite}
+        facts = state.control.check_finite(state)
+        return self._unscaled(state), facts
 
     def _clip(self, state: StepState) -> _Result:
-        if self.max_norm is not None and state.norm > self.max_norm:  # never true of a NaN norm
-            factor = self.max_norm / (state.norm + 1e-6)  # as torch.nn.utils.clip_grad_norm_ 2.13
-            state.gradients = {name: state.backend.times(g, factor) for name, g in state.gradients.items()}
+        if self.max_norm is not None:
+            state.control.clip(state, self.max_norm)
         return self._unscaled(state), {"grad_norm": state.norm, "max_norm": self.max_norm}
 
     def _update(self, state: StepState) -> _Result:
-        state.skipped = bool(state.nonfinite) and self.scaler.is_enabled()
-        if state.skipped:
-            self.optimizer.skip_step()
-        else:
-            gradients = {state.parameters[name]: g for name, g in state.gradients.items()}
-            self.optimizer.step(gradients=gradients)
+        gradients = {state.parameters[name]: g for name, g in state.gradients.items()}
+        state.control.update(state, gradients)
         return {name: p.detach() for name, p in state.parameters.items()}, {"skipped": state.skipped}
 
     def _update_scale(self, state: StepState) -> _Result:
-        self.scaler.advance(bool(state.nonfinite), state.nonfinite)
-        facts: dict[str, Any] = {"loss_scale": self.scaler.get_scale()}
+        facts = state.control.update_scale(state)
         if isinstance(self.recipe.fp8, DelayedScaling):
             advance(self.fp8_layers.values(), self.recipe.fp8)
             facts["fp8_scales"] = scales_of(self.fp8_layers)
@@ -350,11 +303,6 @@ class TrainStep:
 
     def _unscaled(self, state: StepState) -> dict[str, Tensor]:
         return {name: Tensor(g, state.backend) for name, g in state.gradients.items()}
-
-    def _report(self, state: StepState) -> StepReport:
-        assert state.loss is not None
-        loss = state.loss.item() * self.micro_batches
-        return StepReport(loss, state.scale, state.skipped, state.nonfinite, state.norm)
 
 
 _Result = tuple[dict[str, Tensor], dict[str, Any]]

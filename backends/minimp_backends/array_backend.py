@@ -267,6 +267,30 @@ class ArrayBackend(
         inverse = np.float32(np.float64(1.0) / scale)
         return self.times(grad, float(inverse)), not self.is_finite(grad)
 
+    decides_on_device = False
+    """Whether a training step had better not make the host wait, see :mod:`minimp.control`."""
+
+    def times_on_device(self, array: Array, factor: Array) -> Array:
+        """Return the elements times a float64 array without axes, rounded as in :meth:`times`."""
+        wide = self.wide(array)
+        single = factor.astype(np.float32)
+        return wide * (single.astype(FLOAT64) if wide.dtype == FLOAT64 else single)
+
+    def unscale_all(self, grads: list[Array], factor: Array) -> tuple[list[Array], Array]:
+        """Return (each gradient as :meth:`times_on_device`; for each, whether the product is not finite).
+
+        Args:
+            grads: storage arrays.
+            factor: n / S, a float64 array without axes.
+        """
+        products = [self.times_on_device(grad, factor) for grad in grads]
+        bad = [~self.xp.isfinite(each).all() for each in products]
+        return products, self.xp.stack(bad) if bad else self.xp.zeros(0, bool)
+
+    def square_total(self, array: Array) -> Array:
+        """Return the sum of the squares of a wide array, a float64 array without axes."""
+        return self.xp.sum(self.xp.square(array, dtype=FLOAT64))
+
     def is_finite(self, array: Array) -> bool:
         """Tell whether every element is finite."""
         return self.square_sum(array) is not None

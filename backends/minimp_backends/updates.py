@@ -40,7 +40,7 @@ class Updates(Blocks):
 
     def sgd(
         self, room: Room, weight: Array, grad: Array, buffer: Array | None, *, lr: float, momentum: float,
-        dampening: float, weight_decay: float, nesterov: bool, maximize: bool, first: bool,
+        dampening: float, weight_decay: float, nesterov: bool, maximize: bool, first: Any,
     ) -> None:  # fmt: skip
         """Fill `room`; :func:`plain_sgd` says how it is computed.
 
@@ -49,15 +49,17 @@ class Updates(Blocks):
             weight, grad: arrays of one shape and dtype; left as they are.
             buffer: the running sum of gradients, contiguous, changed in place; None without momentum.
             lr, momentum, dampening, weight_decay, nesterov, maximize: as torch.optim.SGD.
-            first: whether the buffer has not been filled yet.
+            first: whether the buffer has not been filled yet: a bool, or an array without axes.
         """
         xp = self.xp
         for part, w, given, b, t, s in self.blocks(room, weight, grad, buffer):
             g = self._gradient(w, given, t, s, weight_decay, maximize)
-            if momentum and first:
+            if momentum and first is True:
                 b[...] = g
             elif momentum:
                 self._mix(b, g, s, momentum, 1 - dampening)
+                if first is not False:
+                    b[...] = xp.where(first, g, b)
             if momentum and nesterov:
                 xp.multiply(b, momentum, out=s)
                 xp.add(g, s, out=t)
@@ -68,7 +70,7 @@ class Updates(Blocks):
     def adam(
         self, room: Room, weight: Array, grad: Array, mean: Array, square: Array, peak: Array | None, *,
         lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, decoupled: bool,
-        maximize: bool, step: int,
+        maximize: bool, step: Any,
     ) -> None:  # fmt: skip
         """Fill `room`; :func:`plain_adam` says how it is computed.
 
@@ -79,10 +81,11 @@ class Updates(Blocks):
             peak: the largest `square` so far, changed in place; None without AMSGrad.
             lr, beta1, beta2, eps, weight_decay, maximize: as torch.optim.Adam.
             decoupled: whether the decay shrinks the weight (AdamW) or joins the gradient.
-            step: the number of this step, from 1.
+            step: the number of this step, from 1: an int, or an array without axes.
         """
         xp, shrink = self.xp, lr * weight_decay if decoupled else 0.0
-        size, correction = -lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        size = self._factor(-lr / (1 - beta1**step), weight)
+        correction = self._factor((1 - beta2**step) ** 0.5, weight)
         for part, w, given, m, v, p, t, s in self.blocks(room, weight, grad, mean, square, peak):
             g = self._gradient(w, given, t, s, 0.0 if decoupled else weight_decay, maximize)
             self._moments(m, v, g, s, beta1, beta2)
@@ -131,7 +134,7 @@ class Updates(Blocks):
 
     def adagrad(
         self, room: Room, weight: Array, grad: Array, total: Array, *, lr: float, lr_decay: float,
-        eps: float, weight_decay: float, maximize: bool, step: int,
+        eps: float, weight_decay: float, maximize: bool, step: Any,
     ) -> None:  # fmt: skip
         """Fill `room`; :func:`plain_adagrad` says how it is computed.
 
@@ -140,9 +143,9 @@ class Updates(Blocks):
             weight, grad: arrays of one shape and dtype; left as they are.
             total: the sum of all g^2, contiguous, changed in place.
             lr, lr_decay, eps, weight_decay, maximize: as torch.optim.Adagrad.
-            step: the number of this step, from 1.
+            step: the number of this step, from 1: an int, or an array without axes.
         """
-        xp, size = self.xp, -lr / (1 + (step - 1) * lr_decay)
+        xp, size = self.xp, self._factor(-lr / (1 + (step - 1) * lr_decay), weight)
         for part, w, given, total_part, t, s in self.blocks(room, weight, grad, total):
             g = self._gradient(w, given, t, s, weight_decay, maximize)
             xp.multiply(g, g, out=s)
@@ -178,7 +181,7 @@ class Updates(Blocks):
 
     def lamb(
         self, room: Room, weight: Array, grad: Array, mean: Array, square: Array, *, lr: float,
-        beta1: float, beta2: float, eps: float, weight_decay: float, maximize: bool, step: int,
+        beta1: float, beta2: float, eps: float, weight_decay: float, maximize: bool, step: Any,
     ) -> None:  # fmt: skip
         """Fill `room`; :func:`plain_lamb` says how it is computed.
 
@@ -189,9 +192,10 @@ class Updates(Blocks):
             weight, grad: arrays of one tensor; left as they are.
             mean, square: the running means of g and g^2, contiguous, changed in place.
             lr, beta1, beta2, eps, weight_decay, maximize: see the rule.
-            step: the number of this step, from 1.
+            step: the number of this step, from 1: an int, or an array without axes.
         """
-        xp, size, correction = self.xp, 1 / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        xp, size = self.xp, self._factor(1 / (1 - beta1**step), weight)
+        correction = self._factor((1 - beta2**step) ** 0.5, weight)
         for part, w, given, m, v, t, s in self.blocks(room, weight, grad, mean, square):
             g = xp.negative(given, out=t) if maximize else given
             self._moments(m, v, g, s, beta1, beta2)
@@ -201,12 +205,16 @@ class Updates(Blocks):
             if weight_decay:
                 xp.multiply(w, weight_decay, out=s)
                 xp.add(part.new, s, out=part.new)
-        factor = -lr * trust_ratio(xp, weight, room.new)
+        factor = self._factor(-lr * trust_ratio(xp, weight, room.new), weight)
         for part, w, t, s in self.blocks(room, weight):
             xp.multiply(part.new, factor, out=s)
             self._add(part, w, s, t)
 
     # ---- what several rules do --------------------------------------------------------------------------
+
+    def _factor(self, number: Any, like: Array) -> Any:
+        """Return a number that elements are multiplied by: one on the device is rounded to their dtype."""
+        return number.astype(like.dtype) if hasattr(number, "astype") else number
 
     def _gradient(
         self, w: Array, given: Array, t: Array, s: Array, weight_decay: float, maximize: bool

@@ -30,6 +30,8 @@ class Room:
         grid: the values of `low`, wide; it may be `new`. None if nobody asks.
         compensation: Kahan's, of the format of `low`, read and carried on. With it `low` is the rounding of
             w + delta - compensation, and `grid` must be given.
+        unless: an array without axes: where it is true, a rule of the backend's `guarded_rules` carries over
+            what was there in the place of its results. None: nobody asks.
     """
 
     new: Array
@@ -37,6 +39,7 @@ class Room:
     low: Array | None = None
     grid: Array | None = None
     compensation: Array | None = None
+    unless: Array | None = None
 
     def flat(self) -> Room:
         """Return views without shape."""
@@ -48,7 +51,9 @@ class Room:
 
     def _each(self, view: Callable[[Array], Array]) -> Room:
         arrays = (self.new, self.change, self.low, self.grid, self.compensation)
-        return Room(*(None if each is None else view(each) for each in arrays))
+        made = Room(*(None if each is None else view(each) for each in arrays))
+        made.unless = self.unless
+        return made
 
     @property
     def asks_for_change(self) -> bool:
@@ -63,6 +68,8 @@ class Blocks:
     from_host: Callable[[np.ndarray[Any, Any]], Array]
     cast: Callable[..., Array]
     room = Room
+    guarded_rules: frozenset[str] = frozenset()
+    """Rules whose kernels obey `Room.unless`, names of :attr:`Optimizer.rule`."""
 
     def blocks(self, room: Room, *arrays: Array | None) -> Iterator[tuple[Any, ...]]:
         """Yield (part of the room, parts of the arrays, two blocks of scratch); all flat, None stays None."""

@@ -10,7 +10,6 @@ returns the new weight and the change first, then what it keeps.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from minimp import formats
@@ -155,14 +154,14 @@ def plain_lamb(
     aim = mean * (1 / (1 - beta1**step)) / (xp.sqrt(square) / (1 - beta2**step) ** 0.5 + eps)
     if weight_decay:
         aim = aim + weight * weight_decay
-    change = aim * (-lr * trust_ratio(xp, weight, aim))
+    change = aim * (-lr * trust_ratio(xp, weight, aim)).astype(aim.dtype)
     return weight + change, change, mean, square
 
 
-def trust_ratio(xp: Any, weight: Array, aim: Array) -> float:
-    """Return |w| / |u|, the norms in float64, or 1 if one of them is 0."""
+def trust_ratio(xp: Any, weight: Array, aim: Array) -> Array:
+    """Return |w| / |u| in float64, an array without axes, or 1 if one of the norms is 0."""
     size, length = _norm(xp, weight), _norm(xp, aim)
-    return size / length if size and length else 1.0
+    return xp.where((size != 0) & (length != 0), size / xp.where(length == 0, 1.0, length), 1.0)
 
 
 def plain_kahan(
@@ -212,8 +211,9 @@ def _lerp(mean: Array, grad: Array, beta: float) -> Array:
     return mean + gap * (1 - beta) if beta > 0.5 else grad - gap * beta
 
 
-def _norm(xp: Any, array: Array) -> float:
+def _norm(xp: Any, array: Array) -> Array:
     """Return the square root of the sum of squares, in float64; the order of the sum is the same always."""
     flat = array.reshape(-1)
     parts = (flat[start : start + TERMS] for start in range(0, flat.size, TERMS))
-    return math.sqrt(sum(float(xp.sum(xp.square(part, dtype=xp.float64))) for part in parts))
+    zero = xp.zeros((), xp.float64)
+    return xp.sqrt(sum((xp.sum(xp.square(part, dtype=xp.float64)) for part in parts), zero))

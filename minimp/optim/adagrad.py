@@ -55,13 +55,18 @@ class Adagrad(Optimizer):
         """Return what a state must have beside what it has: the sum and the count go together."""
         return [name for name in ("step", "sum") if name not in state]
 
+    def begin(self, group: Group, state: State, backend: Any, weight: Array) -> None:
+        """Make what a parameter's state lacks."""
+        if "sum" not in state:
+            start = group["initial_accumulator_value"]
+            state["sum"] = backend.xp.full(weight.shape, start, weight.dtype)
+        state.setdefault("step", 0)
+
     def advance(
         self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
     ) -> None:
         """Fill `room`; the kernel is the backend's."""
-        if "sum" not in state:
-            begin = group["initial_accumulator_value"]
-            state["sum"] = backend.xp.full(weight.shape, begin, weight.dtype)
-        state["step"] = state.get("step", 0) + 1
+        self.begin(group, state, backend, weight)
+        state["step"] = state["step"] + 1
         options = {name: group[name] for name in self.defaults if name != "initial_accumulator_value"}
         backend.adagrad(room, weight, grad, state["sum"], step=state["step"], **options)

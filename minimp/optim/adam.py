@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minimp.optim.groups import Group, number, pair_of_betas
-from minimp.optim.optimizer import Optimizer, State, make_missing
+from minimp.optim.optimizer import Optimizer, State
+from minimp.optim.work import make_missing
 from minimp.tape import Array
 
 if TYPE_CHECKING:
@@ -57,14 +58,19 @@ class Adam(Optimizer):
         together = ("step", "exp_avg", "exp_avg_sq")
         return [name for name in together if name not in state]
 
+    def begin(self, group: Group, state: State, backend: Any, weight: Array) -> None:
+        """Make what a parameter's state lacks."""
+        make_missing(state, backend, weight, "exp_avg", "exp_avg_sq")
+        if group["amsgrad"]:
+            make_missing(state, backend, weight, "max_exp_avg_sq")
+        state.setdefault("step", 0)
+
     def advance(
         self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
     ) -> None:
         """Fill `room`; the kernels are the backend's."""
-        make_missing(state, backend, weight, "exp_avg", "exp_avg_sq")
-        if group["amsgrad"]:
-            make_missing(state, backend, weight, "max_exp_avg_sq")
-        state["step"] = state.get("step", 0) + 1
+        self.begin(group, state, backend, weight)
+        state["step"] = state["step"] + 1
         beta1, beta2 = group["betas"]
         backend.adam(
             room, weight, grad, state["exp_avg"], state["exp_avg_sq"],

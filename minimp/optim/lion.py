@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minimp.optim.groups import Group, number, pair_of_betas
-from minimp.optim.optimizer import Optimizer, State, make_missing
+from minimp.optim.optimizer import Optimizer, State
+from minimp.optim.work import make_missing
 from minimp.tape import Array
 
 if TYPE_CHECKING:
@@ -54,11 +55,16 @@ class Lion(Optimizer):
         """Return what a state must have beside what it has."""
         return [] if "exp_avg" in state else ["exp_avg"]
 
+    def begin(self, group: Group, state: State, backend: Any, weight: Array) -> None:
+        """Make what a parameter's state lacks."""
+        del group
+        make_missing(state, backend, weight, "exp_avg")
+
     def advance(
         self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
     ) -> None:
         """Fill `room`; the kernel is the backend's."""
-        make_missing(state, backend, weight, "exp_avg")
+        self.begin(group, state, backend, weight)
         beta1, beta2 = group["betas"]
         backend.lion(
             room, weight, grad, state["exp_avg"], lr=group["lr"], beta1=beta1, beta2=beta2,

@@ -18,12 +18,14 @@ from minimp.tape import Array
 if TYPE_CHECKING:
     from minimp.optim.optimizer import Optimizer
 
-__all__ = ["bundles", "update", "update_one"]
+__all__ = ["bundles", "update", "update_all", "update_one"]
 
 SMALL = 16 * 1024
 """A parameter of fewer elements is bundled."""
 MOST = 64 * 1024
 """Elements of a bundle: what a kernel takes through the cache in one block."""
+NUMBERS = ("step", "first")
+"""What a state keeps as one number; on a device, as an array without axes."""
 
 
 def bundles(jobs: Iterable[Job], *, together: bool) -> Iterator[list[Job]]:
@@ -56,22 +58,35 @@ def bundles(jobs: Iterable[Job], *, together: bool) -> Iterator[list[Job]]:
 def _kind(job: Job) -> Any:
     """Return what jobs of one bundle have in common; the state's numbers are the count of steps."""
     param, state = job.param, job.state
-    return id(job.group), param.array.dtype, id(param.backend), tuple(state), state.get("step")
+    numbers = (_number(state.get(name)) for name in NUMBERS)
+    return id(job.group), param.array.dtype, id(param.backend), tuple(state), *numbers
 
 
-def update(optimizer: Optimizer, jobs: list[Job]) -> None:
-    """Carry a bundle one step on."""
+def _number(value: Any) -> Any:
+    """Return a number, or what tells an array of one from others without reading it."""
+    return id(value) if hasattr(value, "dtype") else value
+
+
+def update_all(optimizer: Optimizer, jobs: list[Job]) -> None:
+    """Carry all parameters one step on."""
+    for bundle in bundles(jobs, together=optimizer.together):
+        update(optimizer, bundle)
+
+
+def update(optimizer: Optimizer, jobs: list[Job], unless: Any = None) -> None:
+    """Carry a bundle one step on; `unless` is a flag on the device: see `Room`."""
     if len(jobs) == 1:
-        update_one(optimizer, jobs[0])
+        update_one(optimizer, jobs[0], unless=unless)
     else:
-        _update_several(optimizer, jobs)
+        _update_several(optimizer, jobs, unless)
 
 
-def update_one(optimizer: Optimizer, job: Job, *, measured: bool = False) -> Any:
+def update_one(optimizer: Optimizer, job: Job, *, measured: bool = False, unless: Any = None) -> Any:
     """Update one parameter through its own arrays; return the change if it is to be measured."""
     storage, state, param = job.storage, job.state, job.param
     weight = storage.weight(param, state)
     room = storage.room(param, weight, state)
+    room.unless = unless
     if measured:
         room.change = param.backend.xp.empty(weight.shape, weight.dtype)
     optimizer.advance(job.group, state, param.backend, room, weight, job.grad)
@@ -80,7 +95,7 @@ def update_one(optimizer: Optimizer, job: Job, *, measured: bool = False) -> Any
     return room.change
 
 
-def _update_several(optimizer: Optimizer, jobs: list[Job]) -> None:
+def _update_several(optimizer: Optimizer, jobs: list[Job], unless: Any) -> None:
     """Lay arrays end to end, update them as one, and give each parameter its piece."""
     first = jobs[0]
     storage, backend = first.storage, first.param.backend
@@ -88,11 +103,12 @@ def _update_several(optimizer: Optimizer, jobs: list[Job]) -> None:
     weight = join([storage.weight(job.param, job.state).reshape(-1) for job in jobs])
     grad = join([job.grad.reshape(-1) for job in jobs])
     kept: State = {
-        name: join([job.state[name].reshape(-1) for job in jobs]) if hasattr(value, "reshape") else value
+        name: value if name in NUMBERS else join([job.state[name].reshape(-1) for job in jobs])
         for name, value in first.state.items()
         if name != "master"
     }
     room = storage.room(first.param, weight, kept)
+    room.unless = unless
     optimizer.advance(first.group, kept, backend, room, weight, grad)
     storage.finish(first.param, room, [job.grad.size for job in jobs])
     for name in STORED & kept.keys():
@@ -101,7 +117,7 @@ def _update_several(optimizer: Optimizer, jobs: list[Job]) -> None:
     for job in jobs:
         shape, stop = job.param.array.shape, start + job.grad.size
         for name, value in kept.items():
-            job.state[name] = value[start:stop].reshape(shape) if hasattr(value, "reshape") else value
+            job.state[name] = value if name in NUMBERS else value[start:stop].reshape(shape)
         storage.put(job.param, job.state, room, _cutter(start, stop, shape))
         start = stop
 

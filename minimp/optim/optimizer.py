@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from minimp.errors import SettingError, unknown_name
 from minimp.modes import enable_grad
 from minimp.optim.groups import Group, as_groups, make_group
-from minimp.optim.onepass import bundles, update, update_one
+from minimp.optim.measuring import update_measured
+from minimp.optim.onepass import update_all
+from minimp.optim.predicated import settle, update_all_unless
 from minimp.optim.report import ParameterUpdate, UpdateReport
 from minimp.optim.states import pack_state, unpack_state
 from minimp.optim.storage import UPDATES
@@ -25,7 +27,7 @@ from minimp.tape import Array, Value
 if TYPE_CHECKING:
     from minimp_backends.updates import Room
 
-__all__ = ["Optimizer", "State", "make_missing"]
+__all__ = ["Optimizer", "State"]
 
 
 class Optimizer(ABC):
@@ -213,6 +215,10 @@ class Optimizer(ABC):
         """Return the names without which a loaded state of a parameter is not whole."""
 
     @abstractmethod
+    def begin(self, group: Group, state: State, backend: Any, weight: Array) -> None:
+        """Make what a state lacks, of the shape and dtype of `weight`, as it is before the first step."""
+
+    @abstractmethod
     def advance(
         self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
     ) -> None:
@@ -230,7 +236,7 @@ class Optimizer(ABC):
 
     def step(
         self, closure: Callable[[], Any] | None = None, *, gradients: Mapping[Any, Any] | None = None,
-        allow_scaled: bool = False,
+        allow_scaled: bool = False, found_inf: Array | None = None,
     ) -> Any:  # fmt: skip
         """Update every parameter that has a gradient; others stay as they are, their state too.
 
@@ -242,13 +248,15 @@ class Optimizer(ABC):
             gradients: parameter -> array or tensor to use in the place of every `.grad`: unscaled, float32
                 (float64 for float64 parameters); 16-bit ones are widened exactly.
             allow_scaled: take gradients as they are, whatever loss scale they carry.
+            found_inf: an array without axes on the device: where it is true, nothing changes, and the host
+                does not learn of it (:mod:`minimp.optim.predicated`). None: always update.
 
         Returns:
             What the closure returned, or None.
 
         Raises:
-            SettingError: `update` cannot act on these parameters; a gradient for an unknown parameter; or a
-                master that no longer belongs to its parameter.
+            SettingError: `update` cannot act on these parameters; a gradient for an unknown parameter; a
+                master that no longer belongs to its parameter; or `measure_updates` beside `found_inf`.
             ShapeError, FormatError, DeviceError: a gradient that does not fit its parameter.
             ScalerError: a gradient still carries a loss scale, was unscaled twice, or was added up under
                 several scales (not where the optimizer unscales by itself: `_step_supports_amp_scaling`).
@@ -259,11 +267,12 @@ class Optimizer(ABC):
                 loss = closure()
         if not (allow_scaled or getattr(self, "_step_supports_amp_scaling", False)):
             self._refuse_scaled(gradients)
+        self._settle_unless(found_inf)
         jobs = jobs_of(self, gradients)
         with telling_of(self):
             token = hush()
             try:
-                rows = self._carry_out(jobs)
+                rows = self._carry_out(jobs, found_inf)
             finally:
                 speak(token)
             self.last_update = UpdateReport(tuple(rows)) if self.measure_updates else None
@@ -282,30 +291,35 @@ class Optimizer(ABC):
             "before; where scaled gradients are meant, pass allow_scaled=True",
         )  # fmt: skip
 
+    def _settle_unless(self, found_inf: Array | None) -> None:
+        """Bring back what steps on the device left there, before one that the host decides on."""
+        if found_inf is None:
+            settle(self)
+        elif self.measure_updates:
+            raise SettingError(
+                "measure_updates counts on the host, which does not learn whether this step was skipped",
+                op=f"{self._name()}.step", help="let the host decide: TrainStep(..., control='host')",
+            )  # fmt: skip
+
     def skip_step(self) -> None:
         """Take note that a step was left out, its gradients not being finite; schedulers ask for it."""
         self.steps_skipped += 1
 
-    def _carry_out(self, jobs: list[Job]) -> list[ParameterUpdate]:
+    def _carry_out(self, jobs: list[Job], found_inf: Array | None) -> list[ParameterUpdate]:
         """Update the parameters; return what became of their updates, if that is measured."""
         for job in jobs:
             drop_idle(job)
             self.state[job.param] = job.state
         rows = []
         if self.measure_updates:
-            rows = [self._measured(job) for job in jobs]
+            rows = [update_measured(self, job) for job in jobs]
+        elif found_inf is None:
+            update_all(self, jobs)
         else:
-            for bundle in bundles(jobs, together=self.together):
-                update(self, bundle)
+            update_all_unless(self, jobs, found_inf)
         for job in jobs:
             self.written[job.param] = job.param.array
         return rows
-
-    def _measured(self, job: Job) -> ParameterUpdate:
-        """Update one parameter, and count the updates that were swallowed."""
-        before = job.storage.parts(job.param, job.state)
-        change = update_one(self, job, measured=True)
-        return _compare(job, before, change)
 
     # ---- what is kept -----------------------------------------------------------------------------------
 
@@ -378,22 +392,3 @@ class Optimizer(ABC):
             lines.append(f"Parameter Group {i}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
         return "\n".join([*lines, ")"])
-
-
-def make_missing(state: State, backend: Any, like: Array, *names: str) -> None:
-    """Give a state zeros of the shape and dtype of `like` under each of `names` that it lacks."""
-    for name in names:
-        if name not in state:
-            state[name] = backend.xp.zeros(like.shape, like.dtype)
-
-
-def _compare(job: Job, before: tuple[Array, ...], change: Array) -> ParameterUpdate:
-    """Count the updates that were not zero, and those of them that left everything as it was."""
-    param = job.param
-    xp, wide = param.backend.xp, param.backend.wide
-    moved = change != 0
-    same = moved
-    for old, new in zip(before, job.storage.parts(param, job.state), strict=True):
-        same = same & (wide(old) == wide(new))
-    size = int(param.array.size)
-    return ParameterUpdate(param, size, int(xp.count_nonzero(moved)), int(xp.count_nonzero(same)))

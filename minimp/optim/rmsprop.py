@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from minimp.optim.groups import Group, number
-from minimp.optim.optimizer import Optimizer, State, make_missing
+from minimp.optim.optimizer import Optimizer, State
+from minimp.optim.work import make_missing
 from minimp.tape import Array
 
 if TYPE_CHECKING:
@@ -57,13 +58,23 @@ class RMSprop(Optimizer):
         """Return what a state must have beside what it has: the running mean and the count."""
         return [name for name in ("step", "square_avg") if name not in state]
 
+    def begin(self, group: Group, state: State, backend: Any, weight: Array) -> None:
+        """Make what a parameter's state lacks."""
+        make_missing(state, backend, weight, *self._kept(group))
+        state.setdefault("step", 0)
+
+    def _kept(self, group: Group) -> list[str]:
+        """Return the names of the arrays that these options keep."""
+        wanted = {"square_avg": True, "momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
+        return [name for name, used in wanted.items() if used]
+
     def advance(
         self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
     ) -> None:
         """Fill `room`; the kernel is the backend's."""
-        wanted = {"square_avg": True, "momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
-        make_missing(state, backend, weight, *(name for name, used in wanted.items() if used))
-        state["step"] = state.get("step", 0) + 1
-        kept = [state[name] if used else None for name, used in wanted.items()]
+        self.begin(group, state, backend, weight)
+        state["step"] = state["step"] + 1
+        used, names = self._kept(group), ("square_avg", "momentum_buffer", "grad_avg")
+        kept = [state[name] if name in used else None for name in names]
         options = {name: group[name] for name in self.defaults if name != "centered"}
         backend.rmsprop(room, weight, grad, *kept, **options)

@@ -62,13 +62,20 @@ class SGD(Optimizer):
         del state
         return []
 
+    def begin(self, group: Group, state: State, backend: Any, weight: Array) -> None:
+        """Make what a parameter's state lacks."""
+        if group["momentum"] and "momentum_buffer" not in state:
+            state["momentum_buffer"] = backend.xp.zeros(weight.shape, weight.dtype)
+            state["first"] = True  # until the buffer has been filled
+
     def advance(
         self, group: Group, state: State, backend: Any, room: Room, weight: Array, grad: Array
     ) -> None:
         """Fill `room`; the kernel is the backend's."""
-        first = "momentum_buffer" not in state
-        if group["momentum"] and first:
-            state["momentum_buffer"] = backend.xp.empty(weight.shape, weight.dtype)
+        self.begin(group, state, backend, weight)
+        first = state.pop("first", False)
+        if hasattr(first, "dtype"):  # on the device, where nobody has read it
+            state["first"] = first & False
         options = {name: group[name] for name in self.defaults}
         buffer = state.get("momentum_buffer") if group["momentum"] else None
         backend.sgd(room, weight, grad, buffer, first=first, **options)

@@ -9,6 +9,7 @@ import numpy as np
 
 from minimp.errors import FormatError, SettingError, ShapeError, unknown_name
 from minimp.optim.groups import OTHERS
+from minimp.optim.predicated import settle
 from minimp.optim.storage import STORED
 from minimp.optim.torch_states import from_torch, is_torchs
 
@@ -24,6 +25,7 @@ HELP = "load it into an optimizer made with the same model, class and options"
 
 def pack_state(optimizer: Optimizer) -> dict[str, Any]:
     """Return the optimizer's whole state; :meth:`Optimizer.state_dict` says how it looks."""
+    settle(optimizer)
     groups, start = [], 0
     for group in optimizer.param_groups:
         count = len(group["params"])

@@ -54,6 +54,9 @@ class Storage(ABC):
             written: the array that the optimizer gave it last, or None.
         """
 
+    def begin(self, param: Value, state: State) -> None:  # noqa: B027 - most keep nothing
+        """Make what the state lacks, as it is before the first step."""
+
     @abstractmethod
     def weight(self, param: Value, state: State) -> Array:
         """Return the weight that the update is added to, wide; it may be read only."""
@@ -126,6 +129,9 @@ class _Master(Storage):
                 help="load the optimizer's state that belongs to these weights, or call reset_masters()",
             )
 
+    def begin(self, param: Value, state: State) -> None:
+        state["master"] = self.weight(param, state)
+
     def weight(self, param: Value, state: State) -> Array:
         master = state.get("master")
         return param.backend.wide(param.array) if master is None else master
@@ -177,6 +183,10 @@ class _Kahan(_Nearest):
     """y = delta - c;  s = round(w + y);  c <- round((s - w) - y);  w <- s."""
 
     state_names = frozenset({"compensation"})
+
+    def begin(self, param: Value, state: State) -> None:
+        if "compensation" not in state:
+            state["compensation"] = param.backend.xp.zeros_like(param.array)
 
     def room(self, param: Value, like: Array, kept: State) -> Room:
         room = super().room(param, like, kept)

@@ -14,7 +14,7 @@ from minimp.tape import Array, Value
 if TYPE_CHECKING:
     from minimp.optim.optimizer import Optimizer
 
-__all__ = ["Job", "State", "drop_idle", "jobs_of"]
+__all__ = ["Job", "State", "drop_idle", "jobs_of", "make_missing"]
 
 State = dict[str, Any]
 
@@ -119,3 +119,10 @@ def drop_idle(job: Job) -> None:
     """Forget what another storage kept: the parameter was given another format meanwhile."""
     for idle in STORED - job.storage.state_names:
         job.state.pop(idle, None)
+
+
+def make_missing(state: State, backend: Any, like: Array, *names: str) -> None:
+    """Give a state zeros of the shape and dtype of `like` under each of `names` that it lacks."""
+    for name in names:
+        if name not in state:
+            state[name] = backend.xp.zeros(like.shape, like.dtype)

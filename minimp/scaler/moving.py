@@ -11,6 +11,7 @@ from minimp.errors import ScalerError, ScaleWarning
 from minimp.scaler.health import ScaleHealth, Watch, alarm, health_of, watched
 from minimp.scaler.machine import ScaleRule, ScaleState, next_state
 from minimp.scaler.naming import listing
+from minimp.scaler.on_device import DeviceScale
 from minimp.scaler.saving import from_state_dict, to_state_dict
 from minimp.scaler.telling import tell_move
 
@@ -31,9 +32,35 @@ class MovingScale:
     def _begin(self, rule: ScaleRule, label: str = "GradScaler") -> None:
         self.rule = rule
         self._label = label
+        self._device: DeviceScale | None = None
         self._state = ScaleState(rule.init_scale)
         self._watch = Watch()
         self._started = False
+
+    @property
+    def _state(self) -> ScaleState:
+        """The state, read back from the device if it moved there."""
+        if self._device is not None:
+            self._held, self._device = self._device.read(), None
+        return self._held
+
+    @_state.setter
+    def _state(self, state: ScaleState) -> None:
+        self._held, self._device = state, None
+
+    def on_device(self, backend: Any) -> DeviceScale:
+        """Return the state as arrays of a backend, which from now on are the state.
+
+        Whatever reads it on the host (:meth:`get_scale`, :meth:`state_dict`, ...) brings it back, once.
+        Warnings, and those who watch, are not told of moves that only the device made.
+
+        Raises:
+            SettingError: max_consecutive_skips is set, which the host has to count.
+        """
+        if self._device is None or self._device.backend is not backend or self._device.rule != self.rule:
+            self._start()
+            self._device = DeviceScale(self.rule, self._state, backend)
+        return self._device
 
     def _start(self) -> float:
         """Round S to the precision it is kept in, on first use, and return it."""
@@ -144,6 +171,7 @@ class MovingScale:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy (copy.deepcopy); the copy rounds its scale anew, as PyTorch's does."""
+        self._held = self._state  # read back, if it is on a device
         return self.__dict__ | {"_started": False}
 
 
