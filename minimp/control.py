@@ -197,8 +197,9 @@ class DeviceControl:
 
     def __init__(self, step: TrainStep, backend: Backend) -> None:
         self.step, self.backend = step, backend
-        enabled = step.scaler.is_enabled()
-        self._moving = step.scaler.on_device(backend) if enabled else None  # type: ignore[union-attr]
+        scaler = step.scaler
+        assert isinstance(scaler, GradScaler)  # `_why_not` has seen to it
+        self._moving = scaler.on_device(backend) if scaler.is_enabled() else None
         self.scale = backend.from_host(np.asarray(1.0)) if self._moving is None else self._moving.scale
 
     def scaled(self, loss: Tensor) -> Tensor:
