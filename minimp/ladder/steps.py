@@ -10,6 +10,7 @@ from minimp.errors import MinimpError
 from minimp.ladder.lines import nonfinite
 from minimp.scaler import LayerwiseScaler, ScaleState
 from minimp.scaler.naming import named_parameters
+from minimp.tape.scales import shown
 
 __all__ = ["of_layers", "of_scale", "of_scaler", "of_train_step"]
 
@@ -19,7 +20,7 @@ MOST_NAMES = 8
 
 def of_train_step(number: int, step: Any, state: Any) -> Iterator[str]:
     """Yield the lines of a step of a TrainStep, after its update."""
-    scale = f"loss scale {state.scale:g}" if step.scaler.is_enabled() else "no loss scale"
+    scale = f"loss scale {shown(state.scale)}" if step.scaler.is_enabled() else "no loss scale"
     if isinstance(step.scaler, LayerwiseScaler):
         scale = "a scale by layer"
     loss = float(state.loss.detach().float().item()) * step.micro_batches
@@ -40,13 +41,13 @@ def _reason(state: Any) -> str:
     if not isfinite(loss):
         return f"the loss itself is {loss:g}: the loss scale is not the cause"
     if not isfinite(scaled):
-        return f"the loss {loss:.5g} times the loss scale {state.scale:g} is not finite"
-    return f"the loss {loss:.5g} is finite, also times {state.scale:g}: made in backward"
+        return f"the loss {loss:.5g} times the loss scale {shown(state.scale)} is not finite"
+    return f"the loss {loss:.5g} is finite, also times {shown(state.scale)}: made in backward"
 
 
 def of_scaler(number: int, scaler: Any, optimizer: Any, report: Any) -> Iterator[str]:
     """Yield the lines of one `scaler.step(optimizer)`."""
-    scale = f"loss scale {report.scale:g}" if scaler.is_enabled() else "no loss scale"
+    scale = f"loss scale {shown(report.scale)}" if scaler.is_enabled() else "no loss scale"
     bad = report.nonfinite
     ending = f"SKIPPED, {len(bad)} of {report.checked} gradients not finite" if report.skipped else "updated"
     yield f"minimp 1 step  {number:<5} {report.optimizer}, {scale}: {ending}"
@@ -89,7 +90,7 @@ def of_scale(scale: Any, before: ScaleState, after: ScaleState) -> Iterator[str]
     else:
         why = f"{before.growth_tracker + 1} good steps in a row"
     label = "" if scale._label == "GradScaler" else f" {scale._label}"
-    yield f"minimp 1 scale{label} {before.scale:g} -> {after.scale:g}, after {why}"
+    yield f"minimp 1 scale{label} {shown(before.scale)} -> {shown(after.scale)}, after {why}"
 
 
 def of_layers(scaler: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ from minimp.nn import Module
 from minimp.policy import format_of
 from minimp.scaler import LayerwiseScaler
 from minimp.tape import Event, Node
-from minimp.tape.scales import Mark, mark_shown
+from minimp.tape.scales import Mark, mark_shown, shown
 from minimp.trace.breaking import described, headline
 from minimp.trace.events import Side, TraceEvent
 from minimp.trace.loops import factor_of, mark_of_running, scaler_scaling
@@ -239,8 +239,9 @@ def _at_scale(scale: float, fits: bool | None) -> str:
     if fits is None or scale == 1.0:
         return ""
     if fits:
-        return f"; without the loss scale of {scale:g} it would be finite, but no enabled scaler looks at it"
-    return f"; at a loss scale of 1, in the place of {scale:g}, it would not be finite either"
+        said = f"; without the loss scale of {shown(scale)} it would be finite"
+        return f"{said}, but no enabled scaler looks at it"
+    return f"; at a loss scale of 1, in the place of {shown(scale)}, it would not be finite either"
 
 
 def _linked(event: TraceEvent) -> set[int]:
