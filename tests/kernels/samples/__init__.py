@@ -1,10 +1,23 @@
-"""Arguments for every kernel, and faults to plant: one file a family, each with SAMPLES and BUGS."""
+"""Arguments for every kernel, and faults to plant: one file a family, each with SAMPLES and BUGS.
+
+A family whose kernels are not all bit exact has JUDGES too: kernel name -> what compares its results with the
+reference's, by a row of `tests/tolerances.py`.
+"""
 
 from tests.kernels.samples import checking
-from tests.kernels.samples.base import Arguments, Bug, arrays, is_small
+from tests.kernels.samples.base import Arguments, Bug, Judge, arrays, is_small
 
 FILES = (checking,)
 SAMPLES = {name: make for file in FILES for name, make in file.SAMPLES.items()}
 BUGS = tuple(bug for file in FILES for bug in file.BUGS)
+JUDGES: dict[str, Judge] = {
+    name: judge for file in FILES for name, judge in getattr(file, "JUDGES", {}).items()
+}
 
-__all__ = ["BUGS", "SAMPLES", "Arguments", "Bug", "arrays", "is_small"]
+
+def differences(kernel: str) -> Judge | None:
+    """Return what compares a kernel's results with the reference's; None where the bits must be equal."""
+    return JUDGES.get(kernel)
+
+
+__all__ = ["BUGS", "JUDGES", "SAMPLES", "Arguments", "Bug", "Judge", "arrays", "differences", "is_small"]

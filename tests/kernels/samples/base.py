@@ -10,6 +10,9 @@ import numpy as np
 
 Arguments = dict[str, Any]
 Samples = Mapping[str, Callable[[], Iterable[Arguments]]]
+Judge = Callable[[Arguments, str, np.ndarray, np.ndarray], str]
+"""(arguments, name of the parameter, result, reference) -> what is wrong with it, "" if nothing is."""
+
 SMALL = 256  # elements of all arrays of a sample at most: what the PTX interpreter takes
 
 
