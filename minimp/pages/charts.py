@@ -29,6 +29,8 @@ __all__ = [
 BOX = 1000.0
 POINTS = 240
 """A longer curve is drawn by the extremes of so many pieces."""
+MOST_WIDTH = 3.0
+"""The widest of several curves is so many pixels wider than the thinnest, at most."""
 PALETTE = 7
 """So many colours there are; curves beyond begin anew with another dash."""
 Point = tuple[float, float | None]
@@ -135,10 +137,10 @@ def curves(
     heights = [y for _, y in known if y is not None]
     y = y_axis(min(heights), max(heights))
     drawn = [_line(i, line, x_axis, y, positive) for i, line in enumerate(lines)]
-    for i, each in enumerate(
-        drawn
-    ):  # the first are the widest, so that those drawn over them do not hide them
-        each["width"] = f"{1.75 + 1.1 * (len(drawn) - 1 - i):g}" if len(drawn) <= PALETTE else "1.75"
+    # the first are the widest, so that those drawn over them do not hide them
+    more = min(1.1, MOST_WIDTH / max(len(drawn) - 1, 1)) if len(drawn) <= PALETTE else 0.0
+    for i, each in enumerate(drawn):
+        each["width"] = f"{1.75 + more * (len(drawn) - 1 - i):.3g}"
     return {
         "label": label, "y_label": y_label, "x_label": x_label,
         "x_ticks": x_axis.labels(), "y_ticks": _from_top(y), "lines": drawn,
@@ -199,7 +201,9 @@ def power_text(exponent: int) -> str:
 
 
 def _line(i: int, line: Curve, x_axis: Axis, y_axis: Axis, positive: bool) -> dict[str, Any]:
-    parts, gaps, pen = [], [], False
+    parts: list[str] = []
+    gaps: list[float] = []
+    pen = False
     for x, y in thinned(line.points):
         if y is None or not _shown(y, positive):
             gaps += [] if _finite(y) else [x]
@@ -209,9 +213,15 @@ def _line(i: int, line: Curve, x_axis: Axis, y_axis: Axis, positive: bool) -> di
         parts.append(f"L{place}" if pen else f"M{place}h0")
         pen = True
     return {
+        "lone": "".join(run for run in _runs(parts) if "L" not in run),
         "name": line.name, "colour": i % PALETTE, "dash": i // PALETTE % 3 + (i % 2), "path": "".join(parts),
         "gaps": _dots(x_axis, gaps, 14.0), "missing": sum(not _finite(y) for _, y in line.points),
     }  # fmt: skip
+
+
+def _runs(parts: Sequence[str]) -> list[str]:
+    """Return the pieces of a path between gaps; a piece of one point would hardly be seen as a line."""
+    return [f"M{run}" for run in "".join(parts).split("M")[1:]]
 
 
 def _dots(axis: Axis, places: Sequence[float], y: float) -> str:

@@ -7,12 +7,15 @@ from math import isfinite, log10
 from typing import Any
 
 from minimp.errors import SettingError
+from minimp.pages.charts import power_text
 from minimp.trace.questions.tables import Table
 from minimp.trace.reporting.texts import printable, relative
 
 __all__ = ["error_budget"]
 
 PARTS = ("made rel", "inh. rel", "total rel")
+WIDEST, WHOLE = 12, 1.0
+"""The axis spans so many powers of ten at most, and ends at the power where all digits are wrong."""
 
 
 def error_budget(ask: Callable[[str], Table], *, rows: int) -> list[dict[str, Any]]:
@@ -31,7 +34,9 @@ def error_budget(ask: Callable[[str], Table], *, rows: int) -> list[dict[str, An
 def _budget(found: Table, by: str, most: int) -> dict[str, Any]:
     values = [row[part] for row in found for part in PARTS if row[part] > 0 and isfinite(row[part])]
     low, high = (log10(min(values)) // 1, log10(max(values)) // 1 + 1) if values else (0.0, 1.0)
-    low = max(low, high - 12)  # float64's own error is not worth the width
+    beyond = high > WHOLE  # relative to results near 0: they would press all others to the left
+    high = min(high, WHOLE)
+    low = min(max(low, high - WIDEST), high - 1)
 
     def place(value: float) -> str | None:
         if not value > 0 or not isfinite(value):
@@ -49,6 +54,6 @@ def _budget(found: Table, by: str, most: int) -> dict[str, Any]:
         "by": by,
         "rows": rows,
         "more": max(len(found) - most, 0),
-        "low": f"{10.0**low:.0e}",
-        "high": f"{10.0**high:.0e}",
+        "low": f"10{power_text(int(low))}",
+        "high": f"10{power_text(int(high))}{' and more' if beyond else ''}",
     }

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minimp.trace.events import TraceEvent
-from minimp.trace.reporting.texts import count, percent, printable
+from minimp.trace.reporting.texts import count, counted, percent, printable
 
-__all__ = ["LEVELS", "heat_maps"]
+__all__ = ["LEVELS", "heat_maps", "place_of"]
 
 LEVELS = ((0.001, "below 0.1 %"), (0.01, "to 1 %"), (0.1, "to 10 %"), (0.5, "to 50 %"), (1.1, "above 50 %"))
 """Shares below each of these have a shade; 0 has none."""
@@ -27,13 +27,19 @@ def heat_maps(events: Sequence[TraceEvent], *, rows: int, columns: int) -> list[
     for event in events:
         if event.phase == "stage":
             continue
-        place = f"{event.module or event.source or '(no module)'} {event.phase}"
+        place = place_of(event)
         order.setdefault(place)
-        held = found.setdefault((place, bucket[event.step]), [0, 0, 0])
+        held = found.setdefault((place, bucket[event.step]), [0, 0, 0, 0])
         held[0] += event.flushed
         held[1] += event.overflowed
         held[2] += sum(side.stats.nonzero + side.flushed for side in event.outputs if side and side.stats)
+        held[3] += sum(side.stats.size for side in event.outputs if side and side.stats)
     return [_map(kind, i, found, list(order), groups, rows) for i, kind in enumerate(KINDS)]
+
+
+def place_of(event: TraceEvent) -> str:
+    """Return the module of an event, or the line that called it, and the direction."""
+    return f"{event.module or event.source or '(no module)'} {event.phase}"
 
 
 def _grouped_steps(steps: Sequence[int], most: int) -> list[Sequence[int]]:
@@ -48,6 +54,8 @@ def _map(
     for (place, _), held in found.items():
         totals[place] = totals.get(place, 0) + held[i]
     losing = [place for place in order if totals[place]]
+    counted_in = {place for (place, _), held in found.items() if held[3]}
+    empty = counted_in - {place for (place, _), held in found.items() if held[2]}
     kept = set(sorted(losing, key=lambda place: -totals[place])[:most])
     every = max(1, -(-len(groups) // 6))
     return {
@@ -58,9 +66,17 @@ def _map(
              [_cell(kind, found.get((place, j)), i, group, place) for j, group in enumerate(groups)])
             for place in losing if place in kept
         ],
-        "more": len(losing) - len(kept), "quiet": len(order) - len(losing),
+        "more": len(losing) - len(kept), "quiet": _quiet(len(order) - len(losing), len(empty)),
         "levels": [(level, text) for level, (_, text) in enumerate(LEVELS, 1)],
     }  # fmt: skip
+
+
+def _quiet(places: int, empty: int) -> str:
+    """Say how many places lost nothing, and how many of those had nothing to lose."""
+    if not places:
+        return ""
+    told = f"{counted(places, 'place')} lost nothing and {'is' if places == 1 else 'are'} not shown"
+    return f"{told}; {count(empty)} of them gave nothing but 0." if empty else f"{told}."
 
 
 def _cell(kind: str, held: list[int] | None, i: int, group: Sequence[int], place: str) -> tuple[int, str]:

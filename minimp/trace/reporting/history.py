@@ -41,6 +41,11 @@ class History:
             return power(found[0])
         return " to ".join(power(end).split(" = ", maxsplit=1)[0] for end in (found[0], found[-1]))
 
+    @property
+    def last_scale(self) -> float | None:
+        """The loss scale of the last step; None where no step told one."""
+        return self.scales[max(self.scales)] if self.scales else None
+
     def charts(self) -> list[dict[str, Any]]:
         """Return the charts of loss and loss scale, where there is something to draw."""
         skipped = {"update skipped": self.skipped}

@@ -14,13 +14,14 @@ from minimp.trace.reporting.history import history_of
 from minimp.trace.reporting.stages import memory_rows, stage_rows
 from minimp.trace.reporting.tensors import Limits, tensors_of
 from minimp.trace.reporting.texts import count, grid, printable, size, table
-from minimp.trace.reporting.words import figures, lead, sentences, verdict
+from minimp.trace.reporting.words import figures, has_statistics, lead, sentences, verdict
 
 if TYPE_CHECKING:
     from minimp.trace.trace import Trace
 
 __all__ = ["MOST_BYTES", "report_html"]
 
+NO_STATISTICS = "no statistics were taken"
 MOST_BYTES = 3_000_000
 """A report is smaller than this."""
 
@@ -62,7 +63,8 @@ def _page(
     events, spans = trace.events, trace.spans
     history = history_of(events)
     underflow, overflow, swallowed = trace.underflow(), trace.overflow(), trace.swallowed()
-    gradients, reason = gradients_or_reason(trace, rows=bounds.rows)
+    known = has_statistics(events)
+    gradients, reason = gradients_or_reason(trace, rows=bounds.rows, last=history.last_scale)
     columns, causes = memory_rows(memory)
     budget = error_budget(trace.errors, rows=bounds.rows)
     return render(
@@ -70,13 +72,13 @@ def _page(
         title=printable(title, 200),
         notes=[printable(line, 600) for line in notes.splitlines()[:40] if line.strip()],
         lead=lead(events, history, trace.dropped),
-        verdict=verdict(events, trace.first_nonfinite(), underflow),
+        verdict=verdict(events, trace.first_nonfinite(), underflow, trace.dropped),
         figures=figures(events, history, overflow),
         said=sentences(events, history, overflow, swallowed, (gradients or {}).get("range", "")),
         charts=history.charts(),
         history=grid("Loss and loss scale, step by step", ("step", "loss", "loss scale", "update"),
                      history.rows(), most=bounds.rows * 4),
-        gradients=gradients, no_gradients=reason,
+        gradients=gradients, no_gradients=reason if known or not events else NO_STATISTICS, known=known,
         maps=heat_maps(events, rows=bounds.places, columns=bounds.steps),
         underflow=table(trace.underflow("place"), most=bounds.rows),
         overflow=table(trace.overflow("place"), most=bounds.rows),
@@ -100,12 +102,13 @@ def _pairs(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _memory(columns: list[str], causes: list[tuple[str, list[int]]], most: int) -> dict[str, Any] | None:
     if not causes:
         return None
-    largest = max((value for _, values in causes for value in values), default=0) or 1
+    largest = [max(values) or 1 for values in zip(*(values for _, values in causes), strict=True)]
     return {
         "columns": columns,
         "rows": [
             (printable(name.replace("_", " ")),
-             [(size(value), f"{100 * value / largest:.1f}") for value in values])
+             [(size(value), f"{100 * value / most_of:.1f}" if value else "")
+              for value, most_of in zip(values, largest, strict=True)])
             for name, values in causes[:most]
         ],
         "totals": [size(sum(values[i] for _, values in causes)) for i in range(len(columns))],

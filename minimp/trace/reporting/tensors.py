@@ -79,9 +79,11 @@ def _tensor(
         codes = [code & ((1 << form.bits) - 1) for code in codes]
     digits = -(-form.bits // 4)
     what = side.name or ("result" if name.startswith("out") else "input")
-    part = f"{name.lstrip('inout')}" if not side.name else ""
+    many = len(event.outputs if name.startswith("out") else event.inputs) > 1
+    part = f" {name.lstrip('inout')}" if not side.name and many else ""
     where = f" in {event.module}" if event.module else ""
-    title = f"#{event.number} {event.title}{where}: {what} {part}".rstrip()
+    step = f", step {event.step:,}" if event.step else ""
+    title = f"#{event.number} {event.title}{where}{step}: {what}{part}"
     return {
         "number": event.number, "title": printable(title), "format": form.name, "shape": list(side.shape),
         "count": len(codes), "size": int(np.prod(side.shape, dtype=np.int64)), "kept": int(flat.size),

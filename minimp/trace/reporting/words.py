@@ -9,10 +9,11 @@ from typing import Any
 from minimp.trace.events import TraceEvent
 from minimp.trace.questions.chains import NonFinite
 from minimp.trace.questions.tables import Table
+from minimp.trace.reporting.heat import place_of
 from minimp.trace.reporting.history import History
 from minimp.trace.reporting.texts import count, counted, percent, printable
 
-__all__ = ["figures", "lead", "sentences", "verdict"]
+__all__ = ["figures", "has_statistics", "lead", "sentences", "vanished", "verdict"]
 
 PHASES = {
     "forward": "ops and casts",
@@ -41,17 +42,43 @@ def lead(events: Sequence[TraceEvent], history: History, dropped: int) -> str:
     return f"{text} {counted(dropped, 'older event')} had been let go." if dropped else text
 
 
-def verdict(events: Sequence[TraceEvent], first: NonFinite | None, underflow: Table) -> dict[str, Any]:
-    """Return what went wrong first and why: a heading, sentences, and the events that led to it."""
-    if not any(
+def has_statistics(events: Sequence[TraceEvent]) -> bool:
+    """Return whether the numbers of any array were looked at."""
+    return any(
         side is not None and side.stats is not None
         for event in events
         for side in (*event.inputs, *event.outputs)
-    ):
-        return {"kind": "care", "head": "No statistics were taken",
-                "said": ["Whether anything went wrong is not known."], "chain": []}  # fmt: skip
+    )
+
+
+def vanished(events: Sequence[TraceEvent]) -> tuple[list[str], int]:
+    """Return the places of the backward pass that gave nothing but 0, in order, and how many there are."""
+    alive: dict[str, bool] = {}
+    for event in events:
+        stats = [side.stats for side in event.outputs if side is not None and side.stats is not None]
+        if event.phase == "backward" and any(each.size for each in stats):
+            place = place_of(event).removesuffix(" backward")
+            alive[place] = alive.get(place, False) or event.flushed > 0 or any(each.nonzero for each in stats)
+    return [place for place, is_alive in alive.items() if not is_alive], len(alive)
+
+
+def verdict(
+    events: Sequence[TraceEvent], first: NonFinite | None, underflow: Table, dropped: int
+) -> dict[str, Any]:
+    """Return what went wrong first and why: a heading, sentences, and the events that led to it.
+
+    Args:
+        events: of the recording.
+        first: the first value that is not finite.
+        underflow: by op.
+        dropped: how many older events were let go.
+    """
+    if not has_statistics(events):
+        head = "No statistics were taken" if events else "There is nothing to judge"
+        said = ["Whether anything went wrong is not known."] if events else []
+        return {"kind": "care", "head": head, "said": said, "chain": []}
     if first is None:
-        return _all_finite(events, underflow)
+        return _all_finite(events, underflow, dropped)
     event = first.event
     where = f" in module {printable(event.module)}" if event.module else ""
     step = f", step {event.step:,}" if event.step else ""
@@ -73,25 +100,35 @@ def verdict(events: Sequence[TraceEvent], first: NonFinite | None, underflow: Ta
     }  # fmt: skip
 
 
-def _all_finite(events: Sequence[TraceEvent], underflow: Table) -> dict[str, Any]:
+def _all_finite(events: Sequence[TraceEvent], underflow: Table, dropped: int) -> dict[str, Any]:
     """Return the verdict on a recording without infinities and NaN."""
-    lost, of = _flushed(events)
-    if not lost:
+    (lost, of), (empty, places) = _flushed(events), vanished(events)
+    zeros = _vanished_words(empty, places)
+    left = " in what is left of the recording" if dropped else ""
+    if not lost and not empty:
         return {
             "kind": "",
-            "head": "Nothing went wrong: all values are finite, and none was flushed to 0",
+            "head": f"Nothing went wrong{left}: all values are finite, and none was flushed to 0",
             "said": [],
             "chain": [],
         }
-    worst = next(iter(underflow))
-    share = f"{percent(lost, of)} of the results that were not 0 became 0 ({count(lost)})"
-    told = [f"{share}, most of them in {printable(worst['op'])}."]
+    told = []
+    if lost:
+        share = f"{percent(lost, of)} of the results that were not 0 became 0 ({count(lost)})"
+        told.append(f"{share}, most of them in {printable(next(iter(underflow))['op'])}.")
     return {
-        "kind": "" if lost < 0.01 * of else "care",
-        "head": "All values are finite",
-        "said": told,
+        "kind": "care" if empty or lost >= 0.01 * of else "",
+        "head": f"All values are finite{left}",
+        "said": told + zeros,
         "chain": [],
     }
+
+
+def _vanished_words(empty: Sequence[str], places: int) -> list[str]:
+    if not empty:
+        return []
+    told = f"No gradient was left in {count(len(empty))} of {counted(places, 'place')} of the backward pass"
+    return [f"{told}: nothing but 0 came out, first in {printable(empty[0])}."]
 
 
 def figures(events: Sequence[TraceEvent], history: History, overflow: Table) -> list[tuple[str, str]]:
@@ -105,10 +142,11 @@ def figures(events: Sequence[TraceEvent], history: History, overflow: Table) -> 
         ]
     if history.scales:
         made.append(("loss scale", history.scale_words))
+    known = has_statistics(events)
     return [
         *made,
-        ("flushed to 0", percent(lost, of)),
-        ("overflows", count(sum(overflow.column("overflowed")))),
+        ("flushed to 0", percent(lost, of) if known else "not counted"),
+        ("overflows", count(sum(overflow.column("overflowed"))) if known else "not counted"),
     ]
 
 
