@@ -141,7 +141,8 @@ class Ladder:
             if rounded is not None and rounded.array.size == stats.size:
                 flushed += max(stats.zeros - rounded.zeros, 0)
                 burst += max(stats.inf - rounded.infinite, 0)
-        bad = nonfinite(sum(each.inf for each in known), sum(each.nan for each in known))
+        infinite, nan = sum(each.inf for each in known), sum(each.nan for each in known)
+        bad = nonfinite(infinite, nan) if nan or infinite > burst else ""
         counts = f"made {flushed:,} zeros {burst:,} infs" if flushed or burst else ""
         return [counts, f"holds {bad}" if bad else ""]
 

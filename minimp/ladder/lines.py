@@ -71,7 +71,8 @@ def op_line(
     head = f"minimp 3 {phase} {op:11} {formats:16}"
     if "->" in shapes and len(f"{head} {shapes} {tail.rstrip()}  {where}") > WIDTH:
         shapes = f"..->{shapes.rpartition('->')[2]}"
-    return fitted(f"{head} {shapes:26} {tail}", where)
+    line = fitted(f"{head} {shapes:26} {tail}", where)
+    return line if line.endswith(where) else fitted(f"{head} {tail}", where)
 
 
 def values_line(phase: str, op: str, label: str, values: npt.NDArray[Any], source: str) -> str:
@@ -96,7 +97,8 @@ def largest(amax: float | None) -> str:
 def fitted(head: str, where: str) -> str:
     """Return a line with a name at its end.
 
-    Where there is not room for all, columns go first, then the beginning of the name, then all of it.
+    Where there is not room for all, columns go first, then the beginning of the name, then all of it. (Of an
+    op, shapes go before the name does: whose it is matters more.)
     """
     line = f"{head}  {where}".rstrip()
     if len(line) <= WIDTH:

@@ -524,3 +524,26 @@ def test_a_program_without_stderr_goes_on(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("sys.stderr", gone)
     with mp.debug(4):
         assert (x + x).item() == 2.0
+
+
+def test_a_name_is_worth_more_than_shapes() -> None:
+    """Oracle: by hand: there is not room for shapes and the name of a module that overflowed."""
+    shapes, where = "[8,5,8][8,8][8]->[8,5,8]", "in attention.value"
+    line = lines.op_line(
+        "fwd", "linear", "float16", shapes, 65340.0, ["made 7 zeros 224 infs", "holds 3 nan"], where
+    )
+    assert line == f"minimp 3 fwd linear float16 |max| 6.534e+04 made 7 zeros 224 infs, holds 3 nan {where}"
+    roomy = lines.op_line("fwd", "linear", "float16", shapes, 1.0, [], where)
+    assert "[8,5,8]" in roomy
+    assert roomy.endswith(where)
+
+
+def test_infinities_that_rounding_made_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: by hand: 300 x 300 is beyond 65504; infinity x 1 was infinite before."""
+    big = mp.tensor([300.0, 1.0], dtype="float16")
+    with mp.debug(3):
+        worse = big * big
+        worse * 1.0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.rstrip().endswith("made 0 zeros 1 infs")
+    assert second.rstrip().endswith("holds 1 inf")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from minimp.trace.stores import Kept
 
 __all__ = ["Difference", "Divergence", "divergence"]
 
-WIDTH, SHOWN = 100, 12
+WIDTH, SHOWN, MOST_LINES = 100, 12, 3
 Read = Callable[[TraceEvent], Kept]
 Factors = tuple[float, float]
 BY = ("nothing", "statistics", "values")
@@ -103,9 +104,14 @@ class Divergence:
             lines.append(f"{len(self.unknown):,} more were not compared: they have no statistics in both")
         for whose, events in (("ours", self.only_ours), ("theirs", self.only_theirs)):
             if events:
-                names = sorted({event.title for event in events})
-                lines.append(f"only in {whose}: {len(events):,} events ({', '.join(names)})")
+                names = dict.fromkeys(_titled(event) for event in events)
+                lines += wrap(f"only in {whose}: {len(events):,} events: {', '.join(names)}", WIDTH,
+                              subsequent_indent="  ", max_lines=MOST_LINES, placeholder=" ...")  # fmt: skip
         return "\n".join(line if len(line) <= WIDTH else line[: WIDTH - 3] + "..." for line in lines)
+
+
+def _titled(event: TraceEvent) -> str:
+    return f"{event.title} in {event.module}" if event.module else event.title
 
 
 def _line(pair: Difference) -> str:
