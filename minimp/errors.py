@@ -6,6 +6,7 @@ The tree (the built-in parent in brackets, so that ``except ValueError`` keeps w
     ├── ShapeError          [ValueError]    shapes that do not fit together
     ├── FormatError         [TypeError]     a number format that is unknown, or not allowed here
     ├── DeviceError         [RuntimeError]  a backend that is missing, or arrays of two backends mixed
+    │   └── OutOfMemoryError                a device has no room for an array
     ├── GradientError       [RuntimeError]  backward asked for where there is nothing to differentiate
     ├── ScalerError         [RuntimeError]  loss scaling called out of order
     ├── DataError           [ValueError]    input data that cannot be used
@@ -36,6 +37,7 @@ __all__ = [
     "FrameworkWarning",
     "GradientError",
     "MinimpError",
+    "OutOfMemoryError",
     "ScaleWarning",
     "ScalerError",
     "SettingError",
@@ -80,6 +82,24 @@ class FormatError(MinimpError, TypeError):
 
 class DeviceError(MinimpError, RuntimeError):
     """A backend that is missing or cannot run, or arrays of two backends in one operation."""
+
+
+class OutOfMemoryError(DeviceError):
+    """A device has no room for an array.
+
+    Attributes:
+        asked: the bytes that were asked for.
+        used: the bytes that arrays hold.
+        total: the bytes that the memory pool holds, of which the rest is free, in pieces too small.
+        limit: the most that the pool may hold, None for all that there is.
+    """
+
+    def __init__(
+        self, message: str, *, asked: int = 0, used: int = 0, total: int = 0, limit: int | None = None,
+        **told: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(message, **told)
+        self.asked, self.used, self.total, self.limit = asked, used, total, limit
 
 
 class FrameworkWarning(UserWarning):
