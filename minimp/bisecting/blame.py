@@ -157,7 +157,8 @@ class Blame:
         total = len(self.candidates)
         if total == 1:
             return f"The only op that computes in 16 bits must run in FP32: {self.ops[0]}."
-        what = f"{count} of the {total} ops that compute in 16 bits must run in FP32"
+        which = {total: "Both" if total == 2 else f"All {total}"}.get(count, f"{count} of the {total}")
+        what = f"{which} ops that compute in 16 bits must run in FP32"
         proved = ""
         if count > 1 and self.minimal:
             proved = " Without any one of them the runs disagree again"

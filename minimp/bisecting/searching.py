@@ -90,8 +90,7 @@ def bisect(
     low = None if dtype is None else formats.get(dtype)
     if low is not None and low not in (formats.float16, formats.bfloat16):
         raise FormatError(f"dtype must be float16 or bfloat16, got {low.name}", op="bisect")
-    if budget is not None and budget < LEAST_RUNS:
-        raise SettingError(f"budget must be at least {LEAST_RUNS} runs, got {budget}", op="bisect")
+    _check_settings(run, budget, seconds, state, progress)
     given = policies[policy] if isinstance(policy, str) else policy
     trials: Trials
 
@@ -115,6 +114,26 @@ def bisect(
     finally:
         trials.memento.restore()
     return search.blame(low_format().name)
+
+
+def _check_settings(run: Any, budget: Any, seconds: Any, state: Any, progress: Any) -> None:
+    """Raise a SettingError for what cannot be."""
+    whole = hasattr(budget, "__index__") and not isinstance(budget, bool)
+    number = isinstance(seconds, float | int) and not isinstance(seconds, bool)
+    for name, given, fits, expected in (
+        ("run", run, callable(run), "a function without arguments"),
+        (
+            "budget",
+            budget,
+            budget is None or (whole and budget >= LEAST_RUNS),
+            f"a whole number of at least {LEAST_RUNS} runs",
+        ),
+        ("seconds", seconds, seconds is None or (number and seconds >= 0), "a number of at least 0, or None"),
+        ("state", state, isinstance(state, Iterable), "a list of objects"),
+        ("progress", progress, progress is None or callable(progress), "a function of a Progress"),
+    ):
+        if not fits:
+            raise SettingError(f"{name}: expected {expected}, got {given!r}", op="bisect")
 
 
 def _usual(policy: Policy | None) -> str:
