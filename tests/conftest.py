@@ -28,11 +28,19 @@ import hypothesis  # noqa: E402 - the threads are pinned first
 import numpy as np  # noqa: E402 - the threads are pinned first
 import pytest  # noqa: E402 - the threads are pinned first
 
+from minimp.backend import use_backend  # noqa: E402 - the threads are pinned first
+from minimp.errors import DeviceError  # noqa: E402 - the threads are pinned first
 from minimp.modes import MODES  # noqa: E402 - the threads are pinned first
 from minimp.rng import manual_seed  # noqa: E402 - the threads are pinned first
 
-BACKENDS_THAT_RUN = ("numpy",)
-BACKENDS_PLANNED = ("strict", "cupy")
+BACKENDS = ("numpy", "strict", "cupy")
+ENGINE = frozenset(
+    {"ops", "nn", "optim", "scaler", "step", "policy", "higher", "checks", "fp8", "trainer"}
+    | {"test_tensors.py", "test_recompute.py"}
+)
+"""What in tests/ is about the engine, and runs on every backend; the rest is about NumPy's arrays."""
+WHY_NOT = pytest.StashKey[str]()
+LEFT_OUT = pytest.StashKey[int]()
 TORCH_VERSION = "2.13.0"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -52,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         default="numpy",
         metavar="NAME",
-        help=f"backend under test: {', '.join(BACKENDS_THAT_RUN)} (planned: {', '.join(BACKENDS_PLANNED)})",
+        help=f"backend under test: {', '.join(BACKENDS)}; on another than numpy, the engine's tests alone",
     )
     group.addoption(
         "--installed", action="store_true", help="fail unless minimp is imported from site-packages"
@@ -61,13 +69,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse options that cannot be honoured."""
+    """Refuse options that cannot be honoured; make new tensors on the backend under test."""
+    config.addinivalue_line(
+        "markers", "host(reason): not for backends other than numpy: it is about NumPy's arrays themselves"
+    )
     backend = config.getoption("--backend")
-    if backend not in BACKENDS_THAT_RUN:
-        known = "is planned but cannot run yet" if backend in BACKENDS_PLANNED else "does not exist"
-        raise pytest.UsageError(
-            f"--backend {backend}: it {known}; use one of: {', '.join(BACKENDS_THAT_RUN)}"
-        )
+    if backend not in BACKENDS:
+        raise pytest.UsageError(f"--backend {backend}: it does not exist; use one of: {', '.join(BACKENDS)}")
+    if backend != "numpy":
+        try:
+            use_backend(backend)  # before tests are collected: their modules may make tensors
+        except DeviceError as fault:
+            config.stash[WHY_NOT] = f"the {backend} backend cannot run here: {fault}"
     if config.getoption("--installed"):
         _refuse_unless_installed()
 
@@ -104,11 +117,36 @@ def _version(distribution: str) -> str:
         return "absent"
 
 
+# --- other backends: the engine's tests run on them, the rest is left out -----------------------------------
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what is not about the engine, where another backend than numpy is under test."""
+    here = Path(__file__).parent
+    if config.getoption("--backend") == "numpy" or not collection_path.is_relative_to(here):
+        return None
+    inside = collection_path.relative_to(here).parts
+    return True if inside and inside[0] not in ENGINE else None
+
+
+def _only_what_a_device_runs(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop what is marked `host`, and skip the rest where the backend cannot run."""
+    left_out = [item for item in items if item.get_closest_marker("host")]
+    items[:] = [item for item in items if not item.get_closest_marker("host")]
+    config.hook.pytest_deselected(items=left_out)
+    config.stash[LEFT_OUT] = len(left_out)
+    reason = config.stash.get(WHY_NOT, None)
+    for item in items if reason else ():
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
 # --- torch: parity tests skip where it is missing, and the summary says so ---------------------------------
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is marked `torch` where torch is missing."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked `torch` where torch is missing; on another backend than numpy, leave `host` out."""
+    if config.getoption("--backend") != "numpy":
+        _only_what_a_device_runs(config, items)
     if HAS_TORCH:
         return
     for item in items:
@@ -138,7 +176,14 @@ def _refuse_skip(report: Report, config: pytest.Config) -> Report:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name what was not run for want of torch."""
+    """Name what was not run: for want of torch, or because it is about NumPy alone."""
+    config = terminalreporter.config
+    backend, reason = config.getoption("--backend"), config.stash.get(WHY_NOT, None)
+    if backend != "numpy":
+        about = (
+            f"{config.stash.get(LEFT_OUT, 0)} of the engine's tests, and all others, are about NumPy alone"
+        )
+        terminalreporter.write_line(f"NOT RUN on {backend}: {reason or about}", yellow=True)
     if HAS_TORCH:
         return
     skipped = terminalreporter.stats.get("skipped", [])

@@ -145,8 +145,7 @@ def test_no_skip_turns_skips_into_failures(suite: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--backend", "cupy"], "--backend cupy: it is planned but cannot run yet; use one of: numpy"),
-        (["--backend", "numpi"], "--backend numpi: it does not exist; use one of: numpy"),
+        (["--backend", "numpi"], "--backend numpi: it does not exist; use one of: numpy, strict, cupy"),
         (["--installed"], "--installed: minimp would be imported from"),
     ],
 )
@@ -157,3 +156,37 @@ def test_options_that_cannot_be_honoured_are_refused(suite: Path, options: list[
     done = run_pytest(suite, *options)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert message in done.stderr
+
+
+ENGINE_TEST = """
+import pytest
+import minimp as mp
+
+def test_where_tensors_are():
+    print("TENSORS ON", mp.tensor([1.0]).backend.name)
+
+@pytest.mark.host("planted")
+def test_of_numpys_arrays():
+    assert mp.tensor([1.0]).backend.name == "numpy"
+"""
+
+
+def test_another_backend_runs_the_engines_tests_alone(suite: Path) -> None:
+    """Oracle: a planted test in a folder of the engine, one marked `host`, and the planted ones outside."""
+    (suite / "tests" / "ops").mkdir()
+    (suite / "tests" / "ops" / "test_engine.py").write_text(ENGINE_TEST)
+    out = run_pytest(suite, "-s", "--backend", "strict").stdout
+    assert "TENSORS ON strict" in out
+    assert "1 passed, 1 deselected" in out
+    assert "NOT RUN on strict: 1 of the engine's tests, and all others" in out
+    assert "2 passed" in run_pytest(suite, "tests/ops").stdout
+
+
+def test_a_backend_that_cannot_run_skips_everything_and_says_why(suite: Path) -> None:
+    """Oracle: as before, with a backend whose library is not there."""
+    (suite / "tests" / "ops").mkdir()
+    (suite / "tests" / "ops" / "test_engine.py").write_text(ENGINE_TEST)
+    (suite / "no_torch.py").write_text("import sys; sys.modules['cupy'] = None")
+    out = run_pytest(suite, "-p", "no_torch", "--backend", "cupy").stdout
+    assert "1 skipped, 1 deselected" in out
+    assert "NOT RUN on cupy: the cupy backend cannot run here" in out
