@@ -21,7 +21,7 @@ STEPS = {
     "exp": lambda x: x.exp(),
     "mul": lambda x: x * x,
     "sqrt": lambda x: x.sqrt(),
-    "softplus": mp.functional.softplus,
+    "log": lambda x: x.log(),
     "cumsum": lambda x: x.cumsum(0),
 }
 """An op, and how a net runs it; all of them in 16 bits."""
@@ -34,7 +34,7 @@ def net(branches: list[list[str]], start: float, wide: frozenset[Call] | None = 
     counts: dict[str, int] = {}
     made = []
     for i, branch in enumerate(branches):
-        x: Any = mp.tensor(np.float32([start + i, start / 2, 0.5]))
+        x: Any = mp.tensor(np.float32([start + i, start / 2, 1.5]))
         for name in branch:
             counts[name] = counts.get(name, 0) + 1
             if wide is not None and (name, counts[name]) in wide:
@@ -46,12 +46,12 @@ def net(branches: list[list[str]], start: float, wide: frozenset[Call] | None = 
     return made
 
 
-@settings(max_examples=40)
+@settings(max_examples=80)
 @given(
     branches=st.lists(
-        st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=4), min_size=1, max_size=2
+        st.lists(st.sampled_from(sorted(STEPS)), min_size=2, max_size=4), max_size=2, min_size=1
     ),
-    start=st.floats(1.0, 12.0),
+    start=st.sampled_from([5.0, 12.0, 40.0, 300.0, 60000.0]),
 )
 def test_the_calls_found_are_enough_and_no_part_of_them_is(branches: list[list[str]], start: float) -> None:
     """Oracle: all parts of the calls: in FP32 by hand, in plain autocast, they disagree; the whole agrees."""
