@@ -20,6 +20,7 @@ from minimp.displays.steps import report_html
 from minimp.errors import SettingError
 from minimp.fp8 import Fp8Region
 from minimp.policy import FLOATING, Region
+from minimp.refusals import Doubt, raise_first
 from minimp.scaler import GradScaler
 from minimp.tape import Array, Event
 from minimp.tensors import Tensor
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["CONTROLS", "DeviceControl", "HostControl", "StepReport", "StepState", "control_of"]
 
 CONTROLS = ("host", "device")
+MOST_DOUBTS = 256
+"""Questions that a loop which never reads a report may leave open; then they are asked after all."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,9 @@ def _why_not(step: TrainStep) -> str | None:
 class HostControl:
     """The host reads what was found in the gradients, and updates or skips."""
 
+    doubts = None
+    """Nothing is postponed."""
+
     def __init__(self, step: TrainStep) -> None:
         self.step = step
         self.scale = step.scaler.get_scale()
@@ -199,6 +205,7 @@ class DeviceControl:
         self.step, self.backend = step, backend
         scaler = step.scaler
         assert isinstance(scaler, GradScaler)  # `_why_not` has seen to it
+        self.doubts: list[Doubt] = []
         self._moving = scaler.on_device(backend) if scaler.is_enabled() else None
         self.scale = backend.from_host(np.asarray(1.0)) if self._moving is None else self._moving.scale
 
@@ -237,12 +244,13 @@ class DeviceControl:
         }
 
     def update(self, state: StepState, gradients: Mapping[Any, Array]) -> None:
-        """Compute the new weights; the old ones stay where a gradient was not finite."""
-        if self._moving is None:
-            self.step.optimizer.step(gradients=gradients)
-        else:
+        """Compute the new weights; the old ones stay where a gradient was not finite, or data was refused."""
+        unless = None if self._moving is None else self.found_inf
+        for wrong, _ in self.doubts:
+            unless = wrong if unless is None else unless | wrong
+        if self._moving is not None:
             state.skipped = self.found_inf
-            self.step.optimizer.step(gradients=gradients, found_inf=self.found_inf)
+        self.step.optimizer.step(gradients=gradients, found_inf=unless)
 
     def update_scale(self, state: StepState) -> dict[str, Any]:
         """Move S."""
@@ -257,9 +265,13 @@ class DeviceControl:
         assert state.loss is not None
         xp, names = self.backend.xp, tuple(state.gradients)
         numbers = (state.loss.array, self.scale, state.skipped, state.norm)
-        flags, n = state.nonfinite, self.step.micro_batches
+        flags, n, doubts = state.nonfinite, self.step.micro_batches, self.step.doubts
+        doubts += self.doubts
+        if len(doubts) > MOST_DOUBTS:
+            raise_first(doubts)
 
         def read() -> dict[str, Any]:
+            raise_first(doubts)
             parts = [xp.asarray(each).astype(np.float64).reshape(1) for each in numbers]
             read = self.backend.to_host(xp.concatenate([*parts, flags.astype(np.float64)])).tolist()
             loss, scale, skipped, norm, *bad = read

@@ -23,6 +23,7 @@ from minimp.optim import Optimizer
 from minimp.policy import Region, policies
 from minimp.quiet import hush, speak
 from minimp.recipe import Recipe, recipes
+from minimp.refusals import Doubt, postponed
 from minimp.scaler import GradScaler, LayerwiseScaler
 from minimp.tape import Event
 from minimp.tensors import Tensor
@@ -141,6 +142,7 @@ class TrainStep:
         if control is not None and control not in CONTROLS:
             raise SettingError(unknown_name("control", control, CONTROLS), op="TrainStep")
         self.control = control
+        self.doubts: list[Doubt] = []
 
     def __call__(self, inputs: Any, targets: Any) -> StepReport:
         """Run the whole step.
@@ -232,7 +234,8 @@ class TrainStep:
         region, fp8 = (state.region, state.fp8) if name in _IN_REGION else (None, None)
         with setting(autocast=region, fp8=fp8, accumulate=self.recipe.accumulate):
             if name in _IN_REGION:  # the model is the user's, and may speak
-                return stage(state)
+                with postponed(state.control.doubts):
+                    return stage(state)
             token = hush()
             try:
                 return stage(state)

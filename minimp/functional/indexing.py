@@ -6,11 +6,13 @@ Indices are integer tensors or NumPy arrays and count from 0; one out of range i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from minimp import ops
 from minimp.errors import DataError, SettingError, ShapeError
 from minimp.functional.lifting import lifted_beside
+from minimp.refusals import refuse_if, within
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
@@ -145,7 +147,7 @@ def index_put(input: Any, indices: Sequence[Any], values: Any, accumulate: bool 
     """
     x = input if isinstance(input, Value) else Value.lift(input, None)
     places = tuple(lifted_beside(x, index).array for index in indices)
-    _check_places(x, places)
+    places = _check_places(x, places)
     return ops.index_put(x, lifted_beside(x, values), indices=places, accumulate=accumulate)
 
 
@@ -171,12 +173,15 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
         raise SettingError(f"one_hot: expected num_classes above 0, or -1, got {num_classes}")
     classes = int(array.max()) + 1 if num_classes < 0 else num_classes
     wrong = (array < 0) | (array >= classes)
-    if wrong.any():
+
+    def fault() -> DataError:
         flat = int(wrong.argmax())
         value = int(array.reshape(-1)[flat])
-        raise DataError(
+        return DataError(
             f"expected labels from 0 to {classes - 1}, got {value} (element {flat})", op="one_hot"
         )
+
+    refuse_if(wrong.any(), fault)
     hot = array[..., None] == xp.arange(classes)
     return Value.make(hot.astype("int64"), labels.backend)
 
@@ -204,7 +209,9 @@ def _with_index(name: str, input: Any, index: Any) -> tuple[Value, Value, bool]:
 def _from_the_start(index: Value, length: int) -> Value:
     """Return indices in which what was counted from the end is counted from the start."""
     array = index.array
-    if array.dtype.kind != "i" or not (array < 0).any():
+    if array.dtype.kind != "i":
+        return index
+    if not index.backend.decides_on_device and not (array < 0).any():
         return index
     return Value.make(index.backend.xp.where(array < 0, array + length, array), index.backend)
 
@@ -213,25 +220,30 @@ def _expanded(x: Value, shape: tuple[int, ...]) -> Value:
     return x if x.shape == tuple(shape) else ops.expand(x, shape=tuple(shape))
 
 
-def _check_places(x: Value, places: tuple[Any, ...]) -> None:
-    """Refuse indices that are no places of x, naming the first."""
-    axis = 0
+def _check_places(x: Value, places: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the indices; refuse those that are no places of x, naming the first."""
+    axis, kept = 0, []
     for place in places:
         if place.dtype.kind not in "iub":
             raise DataError(f"expected integer or boolean indices, got {place.dtype}", op="index_put")
         if place.dtype.kind == "b":
             axis += place.ndim
+            kept.append(place)
             continue
         if axis >= len(x.shape):
             raise ShapeError(f"more indices than the axes of {x.shape}", op="index_put", shapes=[x.shape])
         length = x.shape[axis]
         wrong = (place < -length) | (place >= length)
-        if wrong.any():
-            flat = int(wrong.argmax())
-            value = int(place.reshape(-1)[flat])
-            raise DataError(
-                f"index {value} (element {flat} of the index) is out of range for dim {axis} "
-                f"with length {length}",
-                op="index_put", help=f"use {-length} to {length - 1}",
-            )  # fmt: skip
+        kept.append(within(place, wrong, partial(_no_place, place, wrong, axis, length)))
         axis += 1
+    return tuple(kept)
+
+
+def _no_place(place: Any, wrong: Any, axis: int, length: int) -> DataError:
+    """Say which index is no place on an axis."""
+    flat = int(wrong.argmax())
+    value = int(place.reshape(-1)[flat])
+    return DataError(
+        f"index {value} (element {flat} of the index) is out of range for dim {axis} with length {length}",
+        op="index_put", help=f"use {-length} to {length - 1}",
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from minimp import ops
 from minimp.errors import DataError, SettingError, ShapeError
 from minimp.functional.lifting import lifted_beside, tensors_of
 from minimp.ops.reducing import check_one_shape, check_reduction
+from minimp.refusals import refuse_if
 from minimp.tape import Value
 from minimp.tensors import Tensor
 
@@ -149,12 +150,16 @@ def _reduced(terms: Tensor, reduction: str) -> Tensor:
 
 def _variances(means: Value, var: Value) -> Value:
     """Return the variances in a shape that broadcasts to the means."""
-    if bool((var.array < 0).any()):
-        value = float(var.array[var.array < 0].reshape(-1)[0])
-        raise DataError(
+    wrong = var.array < 0
+
+    def fault() -> DataError:
+        value = float(var.array[wrong].reshape(-1)[0])
+        return DataError(
             f"expected variances of at least 0, got {value:g}", op="gaussian_nll_loss",
             help="make them positive: exp or softplus of what the model gives",
         )  # fmt: skip
+
+    refuse_if(wrong.any(), fault)
     if var.shape == means.shape:
         return var
     if var.shape == means.shape[:-1]:

@@ -8,6 +8,7 @@ from typing import Any
 from minimp.door import op
 from minimp.errors import ShapeError
 from minimp.policy import Mixed
+from minimp.refusals import within
 from minimp.tape import Array, Node
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_avg_pool2d_input", "adaptive_max_pool2d", "max_unpool2d"]
@@ -80,11 +81,14 @@ def max_unpool2d(ctx: Node, x: Array, index: Array, *, size: Pair) -> Array:
             f"{index.shape}",
             op="max_unpool2d", shapes=[x.shape, index.shape],
         )  # fmt: skip
-    if bool(((index < 0) | (index >= math.prod(size))).any()):
-        raise ShapeError(
-            f"places from {int(index.min())} to {int(index.max())} do not fit an image of {size}",
+    places = index
+    index = within(
+        index, (index < 0) | (index >= math.prod(size)),
+        lambda: ShapeError(
+            f"places from {int(places.min())} to {int(places.max())} do not fit an image of {size}",
             op="max_unpool2d", shapes=[index.shape], help="give the output_size that was pooled",
-        )  # fmt: skip
+        ),
+    )  # fmt: skip
     ctx.save(index)
     y = ctx.backend.xp.zeros((*x.shape[:2], *size), x.dtype)
     y[_places(ctx.backend.xp, index, size[1])] = x

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minimp.door import op
 from minimp.errors import DataError, SettingError, ShapeError
 from minimp.policy import Mixed
+from minimp.refusals import within
 from minimp.tape import Array, Node
 
 __all__ = ["embedding"]
@@ -20,7 +21,7 @@ def embedding(
     The gradient of a row is the sum of those of all places that took it, by ctx.accumulate, rounded once;
     scale_grad_by_freq divides it by how many they are. The row at padding_idx takes none.
     """
-    _check(weight, index, padding_idx)
+    index = _check(weight, index, padding_idx)
     ctx.save(index)
     return ctx.backend.xp.take(weight, index, axis=0)
 
@@ -40,8 +41,8 @@ def _(
     return ctx.round(total), None
 
 
-def _check(weight: Array, index: Array, padding_idx: int | None) -> None:
-    """Refuse what is no table, and indices that are no rows of it."""
+def _check(weight: Array, index: Array, padding_idx: int | None) -> Array:
+    """Return the indices; refuse what is no table, and indices that are no rows of it."""
     if weight.ndim != 2:
         raise ShapeError(
             f"expected a table (V, D), got {weight.shape}", op="embedding", shapes=[weight.shape]
@@ -53,13 +54,15 @@ def _check(weight: Array, index: Array, padding_idx: int | None) -> None:
             op="embedding", help="cast them with .astype('int64')",
         )  # fmt: skip
     wrong = (index < 0) | (index >= rows)
-    if bool(wrong.any()):
-        raise DataError(
-            f"expected indices from 0 to {rows - 1}, got {int(index[wrong].reshape(-1)[0])}",
-            op="embedding", help="give the table more rows, or look the data through",
-        )  # fmt: skip
     if padding_idx is not None and not -rows <= padding_idx < rows:
         raise SettingError(
             f"embedding: padding_idx must be a row of the table, from {-rows} to {rows - 1}, "
             f"got {padding_idx}"
         )
+    return within(
+        index, wrong,
+        lambda: DataError(
+            f"expected indices from 0 to {rows - 1}, got {int(index[wrong].reshape(-1)[0])}",
+            op="embedding", help="give the table more rows, or look the data through",
+        ),
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from minimp.door import op
 from minimp.errors import DataError, ShapeError
 from minimp.ops.broadcasting import to_shape_of
 from minimp.policy import CastClass, Mixed
+from minimp.refusals import within
 from minimp.tape import Array, Node
 
 __all__ = ["gather", "index_add", "index_copy", "index_put", "index_select", "scatter", "scatter_add"]
@@ -29,7 +30,7 @@ def gather(ctx: Node, x: Array, index: Array, *, dim: int = 0) -> Array:
 
     index has as many axes as x, and is nowhere longer but along `dim`. Indices count from 0.
     """
-    _check_along("gather", x, index, dim)
+    index = _check_along("gather", x, index, dim)
     ctx.save(index)
     return ctx.backend.view(x, lambda a: a[_along(ctx, index, dim)])
 
@@ -43,7 +44,7 @@ def _(ctx: Node, grad: Array, *, dim: int = 0) -> tuple[Array | None, ...]:
 @op(mixed=Mixed.SAME, bound="exact")
 def index_select(ctx: Node, x: Array, index: Array, *, dim: int = 0) -> Array:
     """The slices index[0], index[1], ... of x along `dim`, in that order; index (K,) or ()."""
-    _check_slices("index_select", x, index, dim)
+    index = _check_slices("index_select", x, index, dim)
     ctx.save(index)
     return ctx.backend.view(x, lambda a: a[_slices(index, dim % a.ndim)])
 
@@ -64,7 +65,7 @@ def scatter(ctx: Node, x: Array, index: Array, src: Array, *, dim: int = 0) -> A
 
     index has as many axes as x and as src, and is nowhere longer, but than x along `dim`.
     """
-    _check_along("scatter", x, index, dim)
+    index = _check_along("scatter", x, index, dim)
     _check_source("scatter", index, src)
     ctx.save(index)
     return _placed(x, _along(ctx, index, dim), src[_lead(index)] if hasattr(src, "shape") else src)
@@ -84,7 +85,7 @@ def scatter_add(ctx: Node, x: Array, index: Array, src: Array, *, dim: int = 0) 
     What meets in one place is summed by ctx.accumulate in the C order of src, then added to x. Shapes as of
     scatter.
     """
-    _check_along("scatter_add", x, index, dim)
+    index = _check_along("scatter_add", x, index, dim)
     _check_source("scatter_add", index, src)
     ctx.save(index)
     return _grown(ctx, x, _along(ctx, index, dim), ctx.wide(src[_lead(index)]))
@@ -102,7 +103,7 @@ def _(ctx: Node, grad: Array, *, dim: int = 0) -> tuple[Array | None, ...]:
 @op(mixed=Mixed.SAME, bound="exact")
 def index_copy(ctx: Node, x: Array, index: Array, source: Array, *, dim: int = 0) -> Array:
     """x with its slice index[k] along `dim` replaced by slice k of source, for every k; index (K,) or ()."""
-    _check_slices("index_copy", x, index, dim)
+    index = _check_slices("index_copy", x, index, dim)
     _check_slice_source("index_copy", x, index, source, dim)
     ctx.save(index)
     return _placed(x, _slices(index, dim % x.ndim), source)
@@ -121,7 +122,7 @@ def index_add(ctx: Node, x: Array, index: Array, source: Array, *, dim: int = 0,
 
     What meets in one place is summed by ctx.accumulate, then added to x.
     """
-    _check_slices("index_add", x, index, dim)
+    index = _check_slices("index_add", x, index, dim)
     _check_slice_source("index_add", x, index, source, dim)
     ctx.save(index)
     wide = ctx.wide(source)
@@ -222,8 +223,8 @@ def _into_lead(ctx: Node, source: int, index: Array, grad: Array | None) -> Arra
     return _added(ctx, ctx.shape_of(source), _lead(index), grad)
 
 
-def _check_along(name: str, x: Array, index: Array, dim: int) -> None:
-    """Refuse an index that does not run beside the other axes of x, or leaves `dim`."""
+def _check_along(name: str, x: Array, index: Array, dim: int) -> Array:
+    """Return the index; refuse an index that does not run beside the other axes of x, or leaves `dim`."""
     _check_dim(name, x, dim)
     others = [i for i in range(x.ndim) if i != dim % x.ndim]
     if index.ndim != x.ndim or any(index.shape[i] > x.shape[i] for i in others):
@@ -232,18 +233,18 @@ def _check_along(name: str, x: Array, index: Array, dim: int) -> None:
             f"got {index.shape}",
             op=name, shapes=[x.shape, index.shape],
         )  # fmt: skip
-    _check_range(name, index, x.shape[dim], dim)
+    return _check_range(name, index, x.shape[dim], dim)
 
 
-def _check_slices(name: str, x: Array, index: Array, dim: int) -> None:
-    """Refuse an index that is not a list of slices of x."""
+def _check_slices(name: str, x: Array, index: Array, dim: int) -> Array:
+    """Return the index; refuse an index that is not a list of slices of x."""
     _check_dim(name, x, dim)
     if index.ndim > 1:
         raise ShapeError(
             f"expected an index (K,) or (), got {index.shape}", op=name, shapes=[x.shape, index.shape],
             help="flatten it, or use gather or x[...] for indices of more axes",
         )  # fmt: skip
-    _check_range(name, index, x.shape[dim], dim)
+    return _check_range(name, index, x.shape[dim], dim)
 
 
 def _check_dim(name: str, x: Array, dim: int) -> None:
@@ -254,18 +255,21 @@ def _check_dim(name: str, x: Array, dim: int) -> None:
         )  # fmt: skip
 
 
-def _check_range(name: str, index: Array, length: int, dim: int) -> None:
-    """Refuse indices that are no places on the axis, naming the first."""
+def _check_range(name: str, index: Array, length: int, dim: int) -> Array:
+    """Return the index; refuse indices that are no places on the axis, naming the first."""
     if index.dtype.kind not in "iu":
         raise DataError(f"expected integer indices, got {index.dtype}", op=name, help="use .astype('int64')")
     wrong = (index < 0) | (index >= length)
-    if wrong.any():
+
+    def fault() -> DataError:
         flat = int(wrong.argmax())
         value = int(index.reshape(-1)[flat])
-        raise DataError(
+        return DataError(
             f"index {value} (element {flat} of the index) is out of range for dim {dim} with length {length}",
             op=name, help=f"indices count from 0 to {length - 1}; negative ones are taken by x[...] only",
         )  # fmt: skip
+
+    return within(index, wrong, fault)
 
 
 def _check_source(name: str, index: Array, src: Any) -> None:

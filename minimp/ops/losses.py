@@ -8,6 +8,7 @@ from minimp.door import op
 from minimp.errors import DataError, ShapeError
 from minimp.ops.reducing import check_reduction
 from minimp.policy import CastClass, Mixed
+from minimp.refusals import within
 from minimp.tape import Array, Node
 
 __all__ = ["mse_loss", "nll_loss"]
@@ -47,7 +48,7 @@ def nll_loss(
     label_smoothing e takes the target distribution (1 - e) onehot + e / C, as torch's cross_entropy.
     """
     check_reduction("nll_loss", reduction)
-    _check_labels(log_p, target, ignore_index)
+    target = _check_labels(log_p, target, ignore_index)
     ctx.save(target, weight)
     if label_smoothing == 0 and ctx.accumulate in ("float32", "float64"):  # one term a row, so no sum
         factor, place = _picked(ctx, target, weight, ignore_index)
@@ -121,8 +122,8 @@ def _reduce(ctx: Node, terms: Array, reduction: str, count: Any) -> Array:
     return ctx.round(total / ctx.backend.xp.asarray(count, total.dtype) if reduction == "mean" else total)
 
 
-def _check_labels(log_p: Array, target: Array, ignore_index: int) -> None:
-    """Refuse labels that are not one class index per row."""
+def _check_labels(log_p: Array, target: Array, ignore_index: int) -> Array:
+    """Return the labels; refuse what is not one class index per row."""
     if log_p.ndim != 2 or target.shape != log_p.shape[:1]:
         raise ShapeError(
             f"expected scores (N, C) and labels (N,), got {log_p.shape} and {target.shape}",
@@ -135,9 +136,12 @@ def _check_labels(log_p: Array, target: Array, ignore_index: int) -> None:
         )  # fmt: skip
     classes = log_p.shape[1]
     wrong = (target != ignore_index) & ((target < 0) | (target >= classes))
-    if wrong.any():
+
+    def fault() -> DataError:
         row = int(wrong.argmax())
-        raise DataError(
+        return DataError(
             f"expected labels from 0 to {classes - 1}, got {int(target[row])} in row {row}", op="nll_loss",
             help="count classes from 0, give the model more outputs, or leave a label out with ignore_index",
         )  # fmt: skip
+
+    return within(target, wrong, fault)

@@ -9,6 +9,7 @@ from minimp.errors import DataError
 from minimp.ops.broadcasting import to_shape_of
 from minimp.ops.reducing import over, reduced, spread_over
 from minimp.policy import CastClass, Mixed
+from minimp.refusals import refuse_if
 from minimp.tape import Array, Node
 
 __all__ = ["hinge_embedding_loss", "margin_ranking_loss", "soft_margin_loss"]
@@ -93,6 +94,9 @@ def _(ctx: Node, grad: Array, *, margin: float = 0.0, reduction: str = "mean") -
 def check_signs(name: str, target: Array) -> None:
     """Refuse targets other than 1 and -1."""
     wrong = abs(target) != 1
-    if wrong.any():
+
+    def fault() -> DataError:
         value = float(target[wrong].reshape(-1)[0])
-        raise DataError(f"expected targets of 1 and -1, got {value:g}", op=name, help="write 2 * labels - 1")
+        return DataError(f"expected targets of 1 and -1, got {value:g}", op=name, help="write 2 * labels - 1")
+
+    refuse_if(wrong.any(), fault)

@@ -9,6 +9,7 @@ from minimp.errors import DataError, ShapeError
 from minimp.ops.broadcasting import to_shape_of
 from minimp.ops.reducing import check_one_shape, count_of, over, reduced, spread_over, times_slope
 from minimp.policy import CastClass
+from minimp.refusals import refuse_if
 from minimp.tape import Array, Node
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div"]
@@ -168,12 +169,15 @@ def _(
 def _check_unit(what: str, p: Array) -> None:
     """Refuse what is no probability; NaN is let through, so that a scaler can find it."""
     wrong = (p < 0) | (p > 1)
-    if wrong.any():
+
+    def fault() -> DataError:
         value = float(p[wrong].reshape(-1)[0])
-        raise DataError(
+        return DataError(
             f"expected {what} from 0 to 1, got {value:g}",
             op="binary_cross_entropy", help="take the sigmoid first, or use binary_cross_entropy_with_logits",
         )  # fmt: skip
+
+    refuse_if(wrong.any(), fault)
 
 
 def _check_weight(ctx: Node, x: Array, index: int, weight: Array | None) -> None:
