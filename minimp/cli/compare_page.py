@@ -9,6 +9,7 @@ from typing import Any
 from minimp.experiments import Experiment, Outcome
 from minimp.pages import render
 from minimp.pages.charts import Curve, curves, linear, logarithmic, powers_of_two
+from minimp.trace.reporting.texts import size
 from minimp.verdicts import METRICS, as_good
 
 __all__ = ["page"]
@@ -105,13 +106,9 @@ def _memory(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     totals = {o.recipe: sum(o.bytes[cause] for cause in CAUSES) for o in outcomes}
     largest = max(totals.values(), default=0) or 1
     rows = [
-        {"recipe": o.recipe, "total": _size(totals[o.recipe]),
-         "parts": [(i, word, _size(o.bytes[cause]), f"{100 * o.bytes[cause] / largest:.2f}")
+        {"recipe": o.recipe, "total": size(totals[o.recipe]),
+         "parts": [(i, word, size(o.bytes[cause]), f"{100 * o.bytes[cause] / largest:.2f}")
                    for i, (cause, word) in enumerate(CAUSES.items()) if o.bytes[cause]]}
         for o in outcomes
     ]  # fmt: skip
     return {"rows": rows, "causes": list(enumerate(CAUSES.values()))}
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**20:,.2f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"

@@ -37,7 +37,7 @@ def _fields(fmt: Any) -> Html:
             "div",
             f"flex:{bits} 1 auto;background:{FIELDS[name]};color:#fff;padding:0 6px;text-align:center;"
             "white-space:nowrap;overflow:hidden",
-            f"{bits} {name}",
+            f"{bits} {'digits' if fmt.is_integer and name == 'mantissa' else name}",
         )
         for name, bits in _widths(fmt).items()
         if bits
@@ -47,15 +47,18 @@ def _fields(fmt: Any) -> Html:
 
 
 def _limits(fmt: Any) -> Iterator[tuple[Any, ...]]:
+    if fmt.is_integer:
+        yield tag("span", FAINT, "largest"), f"{fmt.max:.9g}", ""
+        yield tag("span", FAINT, "lowest"), f"{fmt.lowest:.9g}", "" if not fmt.signed else "two's complement"
+        return
     sizes = [("largest", fmt.max), ("smallest normal", fmt.smallest_normal)]
     if fmt.is_gradual:
         sizes.append(("smallest", fmt.smallest_subnormal))
     for name, size in [*sizes, ("eps", fmt.eps)]:
         part, exponent = frexp(size)
         power = f"2^{exponent - 1}" if part == 0.5 else f"{part * 2:.6g} x 2^{exponent - 1}"
-        yield tag("span", FAINT, name), f"{size:.9g}", "" if fmt.is_integer else power
-    if not fmt.is_integer:
-        yield tag("span", FAINT, "bias"), fmt.bias, ""
+        yield tag("span", FAINT, name), f"{size:.9g}", power
+    yield tag("span", FAINT, "bias"), fmt.bias, ""
     yield tag("span", FAINT, "digits"), fmt.precision, "bits of precision"
 
 

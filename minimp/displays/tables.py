@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minimp.displays.elements import MONO, Html, box, clipped, head, paragraph, rows, tag
+from minimp.displays.elements import MONO, Html, box, clipped, counted, head, paragraph, rows, tag
 
 __all__ = ["table_html", "trace_html"]
 
@@ -31,7 +31,7 @@ def table_html(
         if all(row[i] is None or isinstance(row[i], int | float) for row in cells)
     ]
     shown = [[clipped(text(value), 60) for value in row] for row in cells[:MOST_ROWS]]
-    parts = [head(title, f"{len(cells):,} rows" if cells else "nothing")]
+    parts = [head(title, counted(len(cells), "row") if cells else "nothing")]
     if cells:
         parts.append(rows([clipped(each, 40) for each in columns], shown, right=numeric))
     if len(cells) > MOST_ROWS:
@@ -43,6 +43,10 @@ def trace_html(trace: Any) -> Html:
     """Return a trace: what it says of itself, and how many events there are of each op in each format."""
     first, *rest = str(trace).splitlines()
     counts = trace.counts()
+    if not counts:
+        return box(
+            first, head("trace", first.removeprefix("trace of ")), paragraph("no op ran while it was open")
+        )
     table = rows(counts.columns, [[clipped(v, 40) for v in row] for row in counts.rows[:MOST_ROWS]], (3,))
     told = [tag("div", f"white-space:pre-wrap;font-size:13px;{MONO}", clipped(line, 200)) for line in rest]
     more = len(counts.rows) - MOST_ROWS

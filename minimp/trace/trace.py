@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from minimp.displays.elements import counted
 from minimp.displays.tables import trace_html
 from minimp.errors import DataError
 from minimp.files import AnyPath, write_whole
@@ -26,7 +27,7 @@ from minimp.trace.questions.errors import amplifiers_table, errors_table
 from minimp.trace.questions.gradient_scales import GradientScales, gradients_at_scales
 from minimp.trace.questions.ranges import overflow_table, underflow_table
 from minimp.trace.questions.tables import Table
-from minimp.trace.reporting import report_html
+from minimp.trace.reporting import has_statistics, report_html
 from minimp.trace.stores import Kept, Store
 from minimp.trace.tensorboard import write_tensorboard
 
@@ -109,14 +110,18 @@ class Trace:
         counts = {phase: sum(event.phase == phase for event in events)
                   for phase in ("forward", "recompute", "backward", "stage")}  # fmt: skip
         told = ", ".join(f"{count:,} {phase}" for phase, count in counts.items() if count)
-        lines = [f"trace of {len(events):,} events ({told or 'none'}), {self.info.get('steps', 0)} steps"]
+        steps = counted(self.info.get("steps", 0), "step")
+        lines = [f"trace of {counted(len(events), 'event')} ({told or 'none'}), {steps}"]
         if self.dropped:
-            lines.append(f"  {self.dropped:,} older events were let go")
-        flushed = sum(event.flushed for event in events)
-        burst = sum(event.overflowed for event in events)
-        lines.append(f"  {flushed:,} results flushed to 0, {burst:,} overflowed")
-        first = first_nonfinite(events)
-        lines.append("  all values are finite" if first is None else f"  {str(first).splitlines()[0]}")
+            lines.append(f"  {counted(self.dropped, 'older event')} let go")
+        if has_statistics(events):
+            flushed = sum(event.flushed for event in events)
+            burst = sum(event.overflowed for event in events)
+            lines.append(f"  {counted(flushed, 'result')} flushed to 0, {burst:,} overflowed")
+            first = first_nonfinite(events)
+            lines.append("  all values are finite" if first is None else f"  {str(first).splitlines()[0]}")
+        elif events:
+            lines.append("  no statistics were taken: whether anything went wrong is not known")
         return "\n".join(line if len(line) <= 100 else line[:97] + "..." for line in lines)
 
     # ---- questions --------------------------------------------------------------------------------------

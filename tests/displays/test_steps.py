@@ -132,5 +132,20 @@ def test_a_trace_sums_itself_up() -> None:
     with trace.record() as seen:
         (x * x).sum().backward()
     made = read(seen)
-    assert "1 results flushed to 0, 1 overflowed" in made.text
+    assert "1 result flushed to 0, 1 overflowed" in made.text
     assert {"mul", "sum", "mul backward", "sum backward"} <= set(made.words)
+
+
+def test_a_trace_that_looked_at_nothing_claims_nothing() -> None:
+    """Oracle: recordings without statistics and without events: no word of what was not counted."""
+    step = make_step(2.0**24)
+    with trace.record(statistics=False) as blind:
+        step(np.ones((2, 8), np.float32), np.array([0, 1]))
+    with trace.record() as nothing:
+        pass
+    for seen, told in ((blind, "no statistics were taken"), (nothing, "no op ran while it was open")):
+        made = read(seen)
+        assert told in made.text
+        assert "finite" not in made.text.replace("first_nonfinite", "")
+        assert "flushed" not in made.text
+    assert "cast" in read(blind).words

@@ -188,6 +188,9 @@ def test_a_format_shows_its_limits_and_their_codes(name: str) -> None:
     assert f"{fmt.bits} bits" in text
     assert f"{fmt.max:.9g}" in text
     if fmt.is_integer:
+        assert f"lowest{fmt.lowest:.9g}" in "".join(made.words)
+        assert "smallest normal" not in text
+        assert "mantissa" not in text
         return
     bits = "".join(made.words).replace(" ", "")
     for value in {1.0, fmt.max, fmt.smallest_normal, fmt.smallest_subnormal}:

@@ -5,5 +5,6 @@ of its pieces, each name by its length, values by a budget of bytes. What was le
 """
 
 from minimp.trace.reporting.page import report_html
+from minimp.trace.reporting.words import has_statistics
 
-__all__ = ["report_html"]
+__all__ = ["has_statistics", "report_html"]

@@ -38,8 +38,8 @@ def heat_maps(events: Sequence[TraceEvent], *, rows: int, columns: int) -> list[
 
 
 def place_of(event: TraceEvent) -> str:
-    """Return the module of an event, or the line that called it, and the direction."""
-    return f"{event.module or event.source or '(no module)'} {event.phase}"
+    """Return where an event was, its module if it had one, and the direction."""
+    return f"{event.where or '(no module)'} {event.phase}"
 
 
 def _grouped_steps(steps: Sequence[int], most: int) -> list[Sequence[int]]:

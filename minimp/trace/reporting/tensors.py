@@ -81,7 +81,8 @@ def _tensor(
     what = side.name or ("result" if name.startswith("out") else "input")
     many = len(event.outputs if name.startswith("out") else event.inputs) > 1
     part = f" {name.lstrip('inout')}" if not side.name and many else ""
-    where = f" in {event.module}" if event.module else ""
+    known = event.phase != "stage" and event.where not in (event.source, "")
+    where = f" in {event.where}" if known else ""
     step = f", step {event.step:,}" if event.step else ""
     title = f"#{event.number} {event.title}{where}{step}: {what}{part}"
     return {

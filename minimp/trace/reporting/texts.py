@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any
 
+from minimp.displays.elements import counted
 from minimp.pages.charts import power_text
 from minimp.trace.questions.tables import Table
 
@@ -34,11 +35,6 @@ def printable(text: object, most: int = NAME) -> str:
 def count(number: float) -> str:
     """Return a count with commas."""
     return f"{number:,}"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return "1 step", "2 steps"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(part: float, whole: float) -> str:

@@ -92,10 +92,11 @@ def verdict(
         said.append(
             f"At a loss scale of 1 it would {'be finite' if first.finite_at_one else 'not be finite either'}."
         )
+    called = f"Called at {printable(event.source)}; e" if event.source else "E"
     return {
         "kind": "care" if first.by_scaling and first.finite_at_one else "faulty",
         "head": f"First value that is not finite: {printable(event.title)}{where}{step}",
-        "said": [*said, f"Called at {printable(event.source)}; event {event.number:,} of the recording."],
+        "said": [*said, f"{called}vent {event.number:,} of the recording."],
         "chain": [printable(str(each), 200) for each in first.chain],
     }  # fmt: skip
 
