@@ -157,8 +157,21 @@ class TraceEvent:
 
     @property
     def where(self) -> str:
-        """The module, or the source line outside of modules."""
-        return self.module or self.source
+        """The module; outside of modules the parameter of a cast, else the source line, or the stage."""
+        return self.module or self._leaf or self.source or (f"({self.stage})" if self.stage else "(minimp)")
+
+    @property
+    def _leaf(self) -> str:
+        """The name of the parameter that a cast reads, or whose gradient it makes."""
+        sides = self.outputs if self.phase == "backward" else self.inputs
+        if self.op != "cast" or not sides or sides[0] is None:
+            return ""
+        return next((link for link in sides[0].links if isinstance(link, str)), "")
+
+    @property
+    def at(self) -> str:
+        """Its place for a sentence: " at train.py:12"; "" where no code but minimp's own called it."""
+        return f" at {self.source}" if self.source else ""
 
     @property
     def flushed(self) -> int:
@@ -184,8 +197,8 @@ class TraceEvent:
         came = ", ".join(_short(side) for side in self.inputs if side is not None)
         made = ", ".join(_short(side) for side in self.outputs if side is not None)
         flow = made if self.phase == "stage" else f"{came} -> {made}"
-        where = f" in {self.module}" if self.module else ""
-        line = f"#{self.number} {self.title}{where} at {self.source}: {flow}"
+        where = f" in {self.module}" if self.module else f" of {self._leaf}" if self._leaf else ""
+        line = f"#{self.number} {self.title}{where}{self.at}: {flow}"
         return line if len(line) <= 100 else line[:97] + "..."
 
 

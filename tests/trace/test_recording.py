@@ -317,3 +317,28 @@ def test_layers_on_codes_are_recorded_and_said_to_have_no_shadow(tmp_path: Path)
     assert event.inputs[1].stats.zeros == np.count_nonzero(codes == 0)
     assert event.op in made.info["notes"]
     assert trace.load(made.save(tmp_path / "t")) == made
+
+
+def test_casts_of_parameters_are_called_by_their_names() -> None:
+    """Oracle: the parameters of the model, each of which is cast once, and its gradient back."""
+    step = make_step()
+    names = [name for name, _ in step.model.named_parameters()]
+    with trace.record() as made:
+        step(*batch())
+    casts = made.select(op="cast", stage="cast_weights")
+    assert [event.where for event in casts] == names
+    assert str(casts[0]).startswith(f"#0 cast of {names[0]} at {casts[0].source}: ")
+    back = [event for event in made.select(op="cast", phase="backward") if event.outputs[0].links]
+    assert sorted(event.where for event in back) == sorted(names)
+    placed = [row["where"] for row in made.underflow("place") if row["op"] == "cast"]
+    assert set(placed) <= {*names, "0", casts[0].source}
+    assert len(placed) == len(set(placed))
+
+
+def test_what_no_line_called_is_placed_by_its_stage() -> None:
+    """Oracle: by hand: an event of minimp's own, as `minimp train --trace` records them."""
+    side = trace.Side("float32", (2,))
+    own = trace.TraceEvent(3, "forward", "mul", "", "", "scale_loss", 1, (side,), (side,))
+    assert (own.where, str(own)) == ("(scale_loss)", "#3 mul: float32[2] -> float32[2]")
+    assert replace(own, stage="").where == "(minimp)"
+    assert replace(own, module="0", source="a.py:1").where == "0"

@@ -160,7 +160,7 @@ class GradientScales:
             lines.append(f"{power:5} {cells}  {_bar(fate, total.nonzero)}".rstrip())
         lines.append("  .: flushed to 0   -: subnormal   #: kept whole   !: overflow")
         lines.append(f"  {_range_text('nothing is lost', self.powers())}; "
-                     f"{_range_text('nor subnormal', self.powers(normal=True))}")  # fmt: skip
+                     f"{_range_text('all stay normal', self.powers(normal=True))}")  # fmt: skip
         if self.used:
             lines.append(f"  recorded at {', '.join(f'{scale:g}' for scale in self.used[:8])}")
         if total.lost:
@@ -231,7 +231,7 @@ def _gradients(
                 stats = None if error is None else error.unrounded
             if side is None or stats is None or not stats.cuts:
                 continue
-            name = side.name or f"{event.module or event.source} {event.op}, by {_by(side, i)}"
+            name = side.name or f"{event.where} {event.op}, by {_by(side, i)}"
             yield event, name, stats, formats.get(side.format), side.flushed + stats.nonfinite
 
 

@@ -17,7 +17,7 @@ BY: dict[str, Callable[[TraceEvent], tuple[str, ...]]] = {
     "module": lambda event: (event.module or "(no module)", event.phase),
     "stage": lambda event: (event.stage or "(no stage)",),
     "step": lambda event: (str(event.step),),
-    "place": lambda event: (event.module or event.source, event.title),
+    "place": lambda event: (event.where, event.title),
 }
 """What events are put together by -> the names of a group."""
 HEADS = {"op": ("op",), "module": ("module", "phase"), "stage": ("stage",), "step": ("step",),
