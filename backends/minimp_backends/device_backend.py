@@ -22,6 +22,7 @@ from minimp.formats import Format
 from minimp.formats.dice import Source
 from minimp_backends import accumulating, device_convolution, device_pooling
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
+from minimp_backends.device_codes import DeviceCodes
 from minimp_backends.device_rounding import round_on_device, to_odd_float32
 from minimp_backends.updates_blocks import Room
 
@@ -31,7 +32,7 @@ PLAIN = frozenset({"float32", "float64"})
 """The accumulations that are the device's own."""
 
 
-class DeviceBackend(ArrayBackend):
+class DeviceBackend(DeviceCodes, ArrayBackend):
     """A backend whose arrays are not NumPy's; abstract over `xp`."""
 
     # ---- storage ----------------------------------------------------------------------------------------

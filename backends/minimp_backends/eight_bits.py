@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 from minimp import formats
 from minimp.formats import Format
 
-__all__ = ["EightBits", "power_scales"]
+__all__ = ["E8M0", "EightBits", "power_scales"]
 
 Array = Any
+E8M0 = np.dtype(ml_dtypes.float8_e8m0fnu)
 LEAST, MOST = -127, 127
 """Exponents of the scales that E8M0 has (OCP MX 1.0, 5.4.1)."""
 
@@ -51,6 +53,10 @@ class EightBits:
     def power_scales(self, amax: Array, format: Format) -> Array:
         """Return a power of two for each amax, see :func:`power_scales`."""
         return self._taken(amax, power_scales(self.to_host(amax), format))
+
+    def to_scale_codes(self, scales: Array) -> Array:
+        """Return powers of two from 2^-127 to 2^127, and NaN, in one byte each: E8M0."""
+        return scales.astype(E8M0)
 
     def _taken(self, like: Array, made: NDArray[Any]) -> Array:
         """Return an array of the host as one of the device."""

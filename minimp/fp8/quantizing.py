@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
 from minimp.fp8.recipes import Block, FixedScaling, Float8CurrentScaling, Fp8Recipe, MXFP8BlockScaling
@@ -18,7 +17,6 @@ __all__ = ["Copy", "Operand", "copy_of", "operand_of", "scale_for"]
 
 Array = Any
 FLOAT32 = np.dtype(np.float32)
-E8M0 = np.dtype(ml_dtypes.float8_e8m0fnu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def copy_of(
     view = _in_blocks(backend, x, block)
     scales = backend.power_scales(backend.xp.abs(view).max(axis=(1, 3)), fmt)
     scaled = _cropped(backend, view * (1 / scales)[:, None, :, None], x.shape)
-    kept = scales.astype(E8M0) if isinstance(recipe, MXFP8BlockScaling) else scales
+    kept = backend.to_scale_codes(scales) if isinstance(recipe, MXFP8BlockScaling) else scales
     return Copy(backend.to_eight_bits(scaled, fmt), kept, block, 1.0)
 
 
@@ -96,7 +94,9 @@ def operand_of(backend: Backend, copy: Copy, dtype: Any = FLOAT32) -> Operand:
     if copy.scales is None or copy.block is None:
         return Operand(values, copy.factor)
     view = _in_blocks(backend, values, copy.block)
-    spread = copy.scales.astype(values.dtype)[:, None, :, None]
+    coded = copy.scales.dtype.itemsize == 1
+    scales = backend.from_eight_bits(copy.scales, dtype) if coded else copy.scales.astype(dtype)
+    spread = scales[:, None, :, None]
     return Operand(_cropped(backend, view * spread, values.shape), 1.0)
 
 
