@@ -8,9 +8,8 @@ into the exponent by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -64,11 +63,6 @@ class Codes:
 
 class DeviceCodes(EightBits):
     """The kernels of FP8 on a device."""
-
-    if TYPE_CHECKING:
-        xp: Any
-        from_host: Callable[[np.ndarray[Any, Any]], Array]
-        to_host: Callable[[Array], np.ndarray[Any, Any]]
 
     def to_eight_bits(self, wide: Array, format: Format) -> Codes:
         """Round float32 numbers once to an FP8 format: to nearest even, saturating; NaN stays NaN."""
