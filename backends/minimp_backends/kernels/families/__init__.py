@@ -1,7 +1,7 @@
 """The kernels' declarations, one file a family, each with a tuple KERNELS."""
 
-from minimp_backends.kernels.families import checking
+from minimp_backends.kernels.families import casts, checking, unscaling, updates
 
-FAMILIES = (checking,)
+FAMILIES = (checking, casts, unscaling, updates)
 
 __all__ = ["FAMILIES"]

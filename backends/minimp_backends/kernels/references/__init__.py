@@ -1,0 +1,1 @@
+"""What the kernels must give, in NumPy: where the engine has the function already, that function."""

@@ -1,0 +1,288 @@
+"""Samples of updates.cu and advancing.cu: each setting of each rule, all that may be asked for beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minimp_backends.kernels.declaring import KINDS
+from minimp_backends.kernels.families.unscaling import CHUNK
+from minimp_backends.kernels.families.updates import PAIRS
+from minimp_backends.kernels.references.updates import FIRST, MAXIMIZES, NESTEROV, ON_GRID
+from tests.kernels.samples.base import Arguments, Bug
+
+FEW, MANY = (9, 4), (1, 3, 0, 4, 70, CHUNK, CHUNK + 6)
+SGD = {"lr": 0.1, "momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "options": 0}
+BETA1, BETA2, STEP, LR = 0.9, 0.999, 3, 1e-3
+ADAM = {
+    "size": -LR / (1 - BETA1**STEP), "correction": (1 - BETA2**STEP) ** 0.5, "beta1": BETA1, "beta2": BETA2,
+    "eps": 1e-8, "weight_decay": 0.0, "shrink": 0.0, "options": 0,
+}  # fmt: skip
+SGD_SETTINGS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"weight_decay": 0.01, "options": MAXIMIZES},
+    {"momentum": 0.9, "options": FIRST},
+    {"momentum": 0.9, "dampening": 0.3},
+    {"momentum": 0.9, "options": NESTEROV, "weight_decay": 1e-4},
+    {"momentum": 0.7, "options": NESTEROV | MAXIMIZES | FIRST},
+    {"weight_decay": 1e-60},  # 0 in float32, and there all the same: -0 + 0 is 0
+)
+ADAM_SETTINGS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"weight_decay": 0.01, "options": MAXIMIZES},
+    {"shrink": LR * 0.01},
+    {"beta1": 0.5, "beta2": 0.7, "eps": 1e-3},
+    {"beta1": 0.3, "shrink": 0.1, "options": MAXIMIZES},
+    {"size": -0.01, "correction": 1.0, "eps": 0.0},
+)
+
+
+def weights(rng: np.random.Generator, sizes: tuple[int, ...], low: str | None) -> list[np.ndarray]:
+    """Return weights, on the grid of the low format where one is named."""
+    drawn = [(rng.standard_normal(size) * 4).astype(np.float32) for size in sizes]
+    for each in drawn:
+        each[: each.size // 8] *= np.float32(1e-30)
+    return drawn if low is None else [each.astype(KINDS[low].dtype).astype(np.float32) for each in drawn]
+
+
+def gradients(rng: np.random.Generator, sizes: tuple[int, ...], grad: str) -> list[np.ndarray]:
+    """Return gradients over many binades, zeros of both signs among them."""
+    drawn = [rng.standard_normal(size) * 10.0 ** rng.integers(-7, 3, size) for size in sizes]
+    for each in drawn:
+        each[1:3] = [0.0, -0.0][: max(0, each.size - 1)]
+    with np.errstate(over="ignore"):
+        return [each.astype(KINDS[grad].dtype) for each in drawn]
+
+
+def common(grad: str, low: str, sizes: tuple[int, ...], seed: int, asked: str) -> Arguments:
+    """Return the tables that both rules have; `asked` names what is wanted beside the new weight."""
+    rng = np.random.default_rng(seed)
+    dtype = KINDS[low].dtype
+    kahan, masters = "compensation" in asked, "low" in asked
+    compensations = [(rng.standard_normal(size) * 1e-3).astype(dtype) for size in sizes]
+    return {
+        "weights": weights(rng, sizes, low if kahan or "grid" in asked else None),
+        "grads": gradients(rng, sizes, grad),
+        "news": [np.zeros(size, np.float32) for size in sizes],
+        "changes": [np.ones(size, np.float32) for size in sizes] if "change" in asked else [],
+        "lows": [np.zeros(size, dtype) for size in sizes] if masters or kahan or "grid" in asked else [],
+        "compensations": compensations if kahan else [],
+        "counts": list(sizes),
+        "inverse": [np.array([2.0**-8], np.float32)] if "scaled" in asked else [],
+        "found": [np.array(["found" in asked], np.int32)] if "verdict" in asked else [],
+    }
+
+
+ASKED = (
+    "low", "", "low scaled verdict", "low verdict found", "change low", "change verdict found",
+    "grid low", "compensation grid", "compensation change", "compensation verdict found grid",
+)  # fmt: skip
+
+
+def options_of(setting: Mapping[str, Any], asked: str) -> int:
+    """Return a setting's options, with what was asked for."""
+    return setting.get("options", 0) | (ON_GRID if "grid" in asked else 0)
+
+
+def sgd_samples(grad: str, low: str) -> Iterator[Arguments]:
+    """Yield each setting on few elements and on many; each thing asked for with each setting."""
+    for place, setting in enumerate(SGD_SETTINGS):
+        for asked in ASKED:
+            yield sgd(grad, low, FEW, place, asked, setting)
+        yield sgd(grad, low, MANY, place, ASKED[place], setting)
+    yield sgd(grad, low, (40,), 1, "low", {"momentum": 0.9, "dampening": 0.5}, done=0)
+    yield sgd(grad, low, (40,), 1, "low verdict", {"momentum": 0.9, "dampening": 0.5}, done=7)
+    odd = sgd(grad, low, (40,), 2, "low", {"momentum": 0.9})
+    odd["grads"][0][:4], odd["weights"][0][4:6] = [np.inf, -np.inf, np.nan, 6e4], [np.inf, np.nan]
+    yield odd
+    part = sgd(grad, low, (40, 24), 3, "low change", {"momentum": 0.9})
+    yield {**part, "counts": [33, 24]}
+
+
+def sgd(
+    grad: str, low: str, sizes: tuple[int, ...], seed: int, asked: str, setting: Mapping[str, Any],
+    done: int | None = None,
+) -> Arguments:  # fmt: skip
+    """Return one step of SGD."""
+    rng = np.random.default_rng(seed + 100)
+    buffers = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+    return {
+        **common(grad, low, sizes, seed, asked), **SGD, **setting, "options": options_of(setting, asked),
+        "buffers": buffers if setting.get("momentum") else [],
+        "done": [] if done is None else [np.array([done], np.int64)],
+    }  # fmt: skip
+
+
+def adam_samples(grad: str, low: str) -> Iterator[Arguments]:
+    """Yield each setting on few elements and on many, with and without AMSGrad."""
+    for place, setting in enumerate(ADAM_SETTINGS):
+        for asked in ASKED:
+            yield adam(grad, low, FEW, place, asked, setting, peaks=place % 2 == 1)
+            yield adam(grad, low, (5,), place, asked, setting, peaks=place % 2 == 0)
+        yield adam(grad, low, MANY, place, ASKED[place], setting, peaks=place % 2 == 0)
+    given = [np.array([-2e-3, 0.125], np.float32)]
+    yield adam(grad, low, (40,), 1, "low verdict", {}, peaks=False, advanced=given)
+    odd = adam(grad, low, (40,), 2, "low", {"shrink": 0.01}, peaks=True)
+    odd["grads"][0][:4], odd["weights"][0][4:6] = [np.inf, -np.inf, np.nan, 6e4], [np.inf, np.nan]
+    odd["peaks"][0][6:8], odd["squares"][0][8:10] = np.nan, [np.nan, 1e-45]
+    yield odd
+    part = adam(grad, low, (40, 24), 3, "low change", {}, peaks=True)
+    yield {**part, "counts": [33, 24]}
+
+
+def adam(
+    grad: str, low: str, sizes: tuple[int, ...], seed: int, asked: str, setting: Mapping[str, Any], *,
+    peaks: bool, advanced: list[np.ndarray] | None = None,
+) -> Arguments:  # fmt: skip
+    """Return one step of Adam."""
+    rng = np.random.default_rng(seed + 200)
+    drawn = [rng.standard_normal(size).astype(np.float32) for size in sizes]
+    squares = [(each * each * np.float32(1e-3)) for each in drawn]
+    return {
+        **common(grad, low, sizes, seed, asked), **ADAM, **setting, "options": options_of(setting, asked),
+        "means": drawn, "squares": squares,
+        "peaks": [each[::-1].copy() for each in squares] if peaks else [],
+        "advanced": advanced or [],
+    }  # fmt: skip
+
+
+def advance_samples() -> Iterator[Arguments]:
+    """Yield the first steps, late ones, odd numbers of steps, a skipped one."""
+    for step in (0, 1, 2, 6, 9, 99, 1000, 12345, 2**20, 2**40 + 1):
+        for beta1, beta2 in ((0.9, 0.999), (0.0, 0.5), (0.95, 0.99999), (0.3, 1 - 2.0**-40)):
+            for found in (0, 1):
+                yield {
+                    "step": np.array([step]), "advanced": np.full(2, 7, np.float32),
+                    "found": np.array([found], np.int32), "lr": 3e-4, "beta1": beta1, "beta2": beta2,
+                }  # fmt: skip
+
+
+def count_samples() -> Iterator[Arguments]:
+    """Yield a step that counts and one that does not."""
+    for found in (0, 1):
+        yield {"step": np.array([2**33]), "found": np.array([found], np.int32)}
+
+
+SAMPLES = {
+    **{f"sgd_{grad}_{low}": partial(sgd_samples, grad, low) for grad, low in PAIRS},
+    **{f"adam_{grad}_{low}": partial(adam_samples, grad, low) for grad, low in PAIRS},
+    "adam_advance": advance_samples,
+    "count_step": count_samples,
+}
+
+BUGS = (
+    Bug("found_inf is ignored", "adam_float_half", "skips(found && *found)", "skips(false)"),
+    Bug(
+        "a skipped step leaves nothing in the new weight",
+        "sgd_float_half",
+        "store(to.fresh, lane, weight);",
+        "",
+    ),
+    Bug(
+        "a skipped step leaves nothing in the low copy",
+        "adam_float_bfloat16",
+        "low.at[k] = narrow(weight.at[k], Low());",
+        "low.at[k] = narrow(0.0f, Low());",
+    ),
+    Bug(
+        "beta2 for beta1",
+        "adam_float_half",
+        "single(beta1), single(__dsub_rn(1.0, beta1))",
+        "single(beta2), single(__dsub_rn(1.0, beta1))",
+    ),
+    Bug(
+        "1 - beta in float32",
+        "adam_float_half",
+        "single(__dsub_rn(1.0, beta2))",
+        "__fsub_rn(1.0f, single(beta2))",
+    ),
+    Bug(
+        "a fused multiply and add",
+        "adam_float_half",
+        "__fadd_rn(__fmul_rn(v, beta2), __fmul_rn(__fmul_rn(g, rest2), g))",
+        "__fmaf_rn(v, beta2, __fmul_rn(__fmul_rn(g, rest2), g))",
+    ),
+    Bug(
+        "left to contract",
+        "sgd_half_half",
+        "__fadd_rn(__fmul_rn(b.at[k], momentum), __fmul_rn(g, take))",
+        "b.at[k] * momentum + g * take",
+    ),
+    Bug(
+        "eps under the root",
+        "adam_bfloat16_bfloat16",
+        "__fadd_rn(__fdiv_rn(__fsqrt_rn(root), correction), eps)",
+        "__fdiv_rn(__fsqrt_rn(__fadd_rn(root, eps)), correction)",
+    ),
+    Bug(
+        "g^2 in another order",
+        "adam_half_half",
+        "__fmul_rn(__fmul_rn(g, rest2), g)",
+        "__fmul_rn(__fmul_rn(g, g), rest2)",
+    ),
+    Bug("a NaN of the peak is lost", "adam_float_half", "|| is_nan(p.at[k])", ""),
+    Bug("the mean always from the old one", "adam_float_bfloat16", "beta1 > 0.5", "true"),
+    Bug(
+        "the decay joins twice",
+        "adam_float_half",
+        "__fadd_rn(step.shrinks ?",
+        "__fadd_rn(step.decays ? __fmul_rn(w, step.kept) : step.shrinks ?",
+    ),
+    Bug("the tail is left out", "adam_float_half", "work.template run<1>(i);", ""),
+    Bug(
+        "one lane too many",
+        "sgd_float_half",
+        "work.is_aligned() ? chunk.end / 4 : 0",
+        "work.is_aligned() ? (chunk.end + 3) / 4 : 0",
+    ),
+    Bug("the table is one off", "sgd_float_bfloat16", "grad = grads.at[t];", "grad = grads.at[t + 1];"),
+    Bug(
+        "dampening at the first step too",
+        "sgd_float_half",
+        "b.at[k] = first ? g :",
+        "b.at[k] = first ? __fmul_rn(g, take) :",
+    ),
+    Bug("the count of steps is not asked", "sgd_float_bfloat16", "|| (done.at[0] && *done.at[0] == 0)", ""),
+    Bug(
+        "Nesterov from the gradient",
+        "sgd_half_half",
+        "__fadd_rn(g, __fmul_rn(b.at[k], momentum))",
+        "__fadd_rn(g, __fmul_rn(g, momentum))",
+    ),
+    Bug("1/S is forgotten", "adam_half_half", "inverse(inverse ? *inverse : 1.0f)", "inverse(1.0f)"),
+    Bug(
+        "the low copy of the old weight",
+        "sgd_bfloat16_bfloat16",
+        "low.at[k] = narrow(fresh.at[k], Low());",
+        "low.at[k] = narrow(w, Low());",
+    ),
+    Bug(
+        "the compensation is added",
+        "adam_float_bfloat16",
+        "__fsub_rn(change.at[k], widen(compensation.at[k]))",
+        "__fadd_rn(change.at[k], widen(compensation.at[k]))",
+    ),
+    Bug(
+        "Kahan keeps what was due",
+        "sgd_float_half",
+        "__fsub_rn(__fsub_rn(grid, w), due)",
+        "__fsub_rn(due, __fsub_rn(grid, w))",
+    ),
+    Bug("a skipped step counts", "adam_advance", "threadIdx.x != 0 || *found", "threadIdx.x != 0"),
+    Bug("a skipped step counts twice", "count_step", "&& !*found", "|| *found"),
+    Bug(
+        "the power of the step before",
+        "adam_advance",
+        "const long long t = *step + 1;\n    *step = t;",
+        "const long long t = *step;\n    *step = t + 1;",
+    ),
+    Bug(
+        "a power of float64",
+        "adam_advance",
+        "return {sum, __dsub_rn(error, __dsub_rn(sum, product))};",
+        "return {sum, 0.0};",
+    ),
+)
