@@ -25,6 +25,7 @@ from minimp.errors import SettingError
 from minimp.modes import listen, watch
 from minimp.nn import Module
 from minimp.nn.hooks import register_module_forward_pre_hook
+from minimp.recipe import Recipe
 from minimp.step import TrainStep
 from minimp.tape import Event, Node
 from minimp.trace.sites import Modules
@@ -138,6 +139,7 @@ def first_step(file: Path) -> Callable[[], dict[str, Any]]:
     """
     found = _left(file, patient=True)
     if found.step is not None:
+        _refuse_without_region(file, found.step.recipe)
         return partial(_take_step, found.step, found.batch)
     if found.gradients is None:
         raise SettingError(f"{file} defines no function run(), and takes no training step", help=PROTOCOL)
@@ -148,6 +150,17 @@ def first_step(file: Path) -> Callable[[], dict[str, Any]]:
             help=f"let it begin there: GradScaler(init_scale={found.scale!r})",
         )
     return partial(_take_loop, file)
+
+
+def _refuse_without_region(file: Path, recipe: Recipe) -> None:
+    """Raise where the rules of autocast are not what makes a step mixed."""
+    if recipe.policy is None or Recipe.low(recipe.param_dtype):
+        raise SettingError(
+            f"the step of {file} has recipe {recipe.name!r}, with parameters in {recipe.param_dtype} and "
+            f"{'no rules' if recipe.policy is None else 'rules'} of autocast: there is nothing mixed that "
+            "differs from FP32 by the rules alone",
+            help="search it with a recipe of parameters in float32 and rules, mixed-fp16 or mixed-bf16",
+        )
 
 
 def _take_step(step: TrainStep, batch: tuple[Any, Any]) -> dict[str, Any]:

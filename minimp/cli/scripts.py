@@ -170,7 +170,7 @@ def _callable(module: ModuleType, name: str, script: str) -> Callable[[], Any]:
 def _raised(fault: Exception, where: str) -> SettingError:
     text = str(fault) if isinstance(fault, MinimpError) else f"{type(fault).__name__}: {fault}"
     lines = [each.tb_lineno for each in _frames(fault) if each.tb_frame.f_code.co_filename == where]
-    at = f", line {lines[0]}," if lines else ""
+    at = f", line {lines[-1]}," if lines else ""
     return SettingError(f"{where}{at} raises before it can be run: {text}")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minimp import formats
-from minimp.errors import AnomalyError
+from minimp.errors import AnomalyError, SettingError
 from minimp.formats import Format, float64
 from minimp.nn import Module
 from minimp.policy import format_of
@@ -85,10 +85,13 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
         model: a module whose paths and parameter names messages are to have, as of :class:`record`.
 
     Raises:
+        SettingError: a setting that cannot be.
         AnomalyError: in the block.
     """
 
     def __init__(self, check_nan: bool = True, *, model: Module | None = None) -> None:
+        if not isinstance(check_nan, bool):
+            raise SettingError(f"expected check_nan to be a bool, got {check_nan!r}", op="detect_anomaly")
         self.check_nan = check_nan
         self._explained = _Explained()
         super().__init__(statistics=check_nan, keep=KEPT, model=model)

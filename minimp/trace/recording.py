@@ -65,6 +65,10 @@ class record:  # noqa: N801 - reads as a statement: `with record() as trace:`
         model: Module | None = None,
     ) -> None:  # fmt: skip
         self.choice, self.values = choose(ops, modules, stages, steps), chosen(values)
+        if model is not None and not isinstance(model, Module):
+            raise SettingError(
+                f"model: expected a module, got {type(model).__name__}", op=type(self).__name__
+            )
         self.statistics, self.shadow, self.model = statistics, shadow, model
         if not statistics and (shadow or self.values.kind != "none" or not self.choice.everything):
             raise SettingError(

@@ -390,3 +390,35 @@ def run():
     assert 'with_(matmul="fp32")' in made.stdout
     assert "ended early: less may be enough" in made.stdout
     assert made.stderr == "minimp: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"), [("fp32", "no rules of autocast"), ("bf16", "parameters in bfloat16")]
+)
+def test_a_recipe_that_no_rules_make_mixed_is_refused(
+    tmp_path: Path, recipe: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the table of recipes: without rules there are none to edit."""
+    path = tmp_path / "train.py"
+    path.write_text(BEGIN.replace("from layers import Net", "Net = lambda: mp.nn.Linear(64, 10)") + f"""
+    step = mp.TrainStep(model, F.cross_entropy, optimizer, "{recipe}")
+    for _, (x, y) in zip(range(args.steps), batches):
+        step(x, y)
+""" + MAIN)  # fmt: skip
+    assert main(["bisect", str(path)]) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "help: search it with a recipe of parameters in float32" in printed.err
+
+
+def test_the_line_that_raises_is_named_not_the_one_that_calls_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: by hand: line 2 raises, line 3 calls."""
+    path = tmp_path / "boom.py"
+    path.write_text("def main():\n    return {}['a']\nmain()\n")
+    assert main(["bisect", str(path)]) == 2
+    assert "boom.py, line 2, raises before it can be run: KeyError: 'a'" in capsys.readouterr().err
+    path.write_text("print('nothing')\n")
+    assert main(["bisect", str(path)]) == 2
+    assert "defines no function run(), and takes no training step" in capsys.readouterr().err

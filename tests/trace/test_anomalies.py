@@ -234,3 +234,13 @@ def test_masks_in_a_long_loop_are_forgotten_in_time(monkeypatch: pytest.MonkeyPa
         for _ in range(8):
             mp.functional.softmax(x + mask, dim=-1).sum().backward()
     assert len(watching._explained.meant) == 5
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    """Oracle: the words; torch 2.13.0 raises a TypeError for a check_nan that is no bool, when it begins."""
+    with pytest.raises(mp.errors.SettingError, match="expected check_nan to be a bool, got 3"):
+        mp.detect_anomaly(3)  # type: ignore[arg-type]
+    with pytest.raises(mp.errors.SettingError, match="detect_anomaly: model: expected a module, got int"):
+        mp.detect_anomaly(model=3)  # type: ignore[arg-type]
+    with pytest.raises(mp.errors.SettingError, match="model: expected a module, got str"):
+        mp.trace.record(model="model")  # type: ignore[arg-type]
