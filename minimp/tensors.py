@@ -14,7 +14,7 @@ import numpy as np
 from minimp import formats, ops
 from minimp.backend import default_backend, get_backend
 from minimp.differentiation import register_hook, retain_grad, run_backward
-from minimp.errors import DataError, FormatError, GradientError, MinimpError, ShapeError
+from minimp.errors import DataError, DeviceError, FormatError, GradientError, MinimpError, ShapeError
 from minimp.handles import RemovableHandle
 from minimp.operators import Operators, einops_backend
 from minimp.policy import FLOATING
@@ -108,20 +108,35 @@ class Tensor(Operators):
         return self._host()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if not isinstance(self.array, np.ndarray | np.generic):
+            raise DeviceError(
+                f"a tensor on the {self.backend.name} backend does not become a NumPy array by itself: "
+                "the host would wait for the device, and copy",
+                help="ask for it: .numpy(), or .detach().numpy() of a tensor that requires a gradient",
+            )
         return np.array(self._host(), dtype=dtype, copy=True if copy is None else copy)
 
     def __dlpack__(self, **options: Any) -> Any:
-        """Export the memory by DLPack; bfloat16 as a tensor of its own type is refused by NumPy 2."""
+        """Export the memory by DLPack, where it is; bfloat16 as a type of its own is refused by NumPy 2."""
+        shared = self.numpy() if isinstance(self.array, np.ndarray | np.generic) else self._shared()
         try:
-            return self.numpy().__dlpack__(**options)
+            return shared.__dlpack__(**options)
         except BufferError as fault:
             raise FormatError(
-                f"NumPy cannot export {self.format} by DLPack: {fault}",
+                f"the {self.backend.name} backend cannot export {self.format} by DLPack: {fault}",
                 help="export .float(), or the bits with .numpy().view('uint16')",
             ) from fault
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return self._host().__dlpack_device__()
+        held: Any = np.asarray(self.array) if isinstance(self.array, np.generic) else self.array
+        return held.__dlpack_device__()  # type: ignore[no-any-return]  # arrays have no type here
+
+    def _shared(self) -> Any:
+        """Return the device's array, as :meth:`numpy` returns the host's."""
+        if self.requires_grad:
+            raise GradientError("__dlpack__ would leave the tape", help="write .detach()")
+        self.array = self.backend.release(self.array)
+        return self.array
 
     def item(self) -> Any:
         """Return the one element as a Python number.

@@ -116,6 +116,10 @@ class ArrayBackend(
         """Return `change(array)`, for a change that only moves or selects elements."""
         return change(array)
 
+    def places(self, index: Any) -> Any:
+        """Return an index with its host arrays as arrays of the device."""
+        return index
+
     def add(self, a: Array, b: Array) -> Array:
         """Return a + b of two storage arrays of one format, rounded to it (how gradients add up)."""
         return self.narrow(self.wide(a) + self.wide(b), self._format(a))
@@ -194,6 +198,15 @@ class ArrayBackend(
         accumulate: str,
     ) -> Array:
         """Sum a storage array over `axis`; the sums are wide and not yet rounded to the format."""
+
+    def largest_along(self, array: Array, axis: int | tuple[int, ...] | None) -> Array:
+        """Return the largest elements of a wide array over `axis`, which stays, of length 1; -inf of none."""
+        if array.size:
+            return self.xp.max(array, axis=axis, keepdims=True)
+        axes = range(array.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        gone = {each % max(1, array.ndim) for each in axes}
+        shape = [1 if i in gone else n for i, n in enumerate(array.shape)]
+        return self.xp.full(shape, -float("inf"), array.dtype)
 
     def cumsum(self, array: Array, axis: int, *, accumulate: str) -> Array:
         """Return the sums of the first 1, 2, 3, ... elements along `axis`, wide and not yet rounded.

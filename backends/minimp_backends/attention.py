@@ -50,6 +50,7 @@ class AttentionKernels:
     matmul: Callable[..., Array]
     narrow: Callable[..., Array]
     wide: Callable[[Array], Array]
+    largest_along: Callable[..., Array]
     _format: Callable[[Array], Any]
 
     def attention(
@@ -67,7 +68,7 @@ class AttentionKernels:
         """
         xp = self.xp
         scores = self._scores(q, k, how, accumulate)
-        top = xp.max(scores, axis=-1, keepdims=True, initial=-math.inf)
+        top = self.largest_along(scores, -1)
         top = xp.where(xp.isneginf(top), xp.zeros_like(top), top)
         e = xp.exp(scores - top)
         total = self.sum(e, axis=-1, keepdims=True, accumulate=accumulate)

@@ -35,6 +35,8 @@ PLAIN = frozenset({"float32", "float64"})
 class DeviceBackend(DeviceCodes, ArrayBackend):
     """A backend whose arrays are not NumPy's; abstract over `xp`."""
 
+    decides_on_device = True
+
     # ---- storage ----------------------------------------------------------------------------------------
 
     def release(self, array: Array) -> Array:
@@ -85,6 +87,20 @@ class DeviceBackend(DeviceCodes, ArrayBackend):
     ) -> Array:
         """Round in any way; arguments as of :meth:`cast`."""
         return round_on_device(self, self.wide(array), format, rounding, overflow, rng).astype(format.dtype)
+
+    # ---- places -----------------------------------------------------------------------------------------
+
+    def places(self, index: Any) -> Any:
+        """Copy the host arrays of an index to the device."""
+        if isinstance(index, tuple):
+            return tuple(self.places(part) for part in index)
+        if isinstance(index, list):
+            index = np.asarray(index, None if index else np.int64)
+        return self.from_host(index) if isinstance(index, np.ndarray) else index
+
+    def scatter_add(self, shape: tuple[int, ...], index: Any, values: Array, *, accumulate: str) -> Array:
+        """As everywhere, once the places are on the device."""
+        return super().scatter_add(shape, self.places(index), values, accumulate=accumulate)
 
     # ---- kernels that sum -------------------------------------------------------------------------------
 

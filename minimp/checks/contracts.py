@@ -15,6 +15,7 @@ import numpy as np
 
 from minimp import formats
 from minimp.checks.findings import Finding, Findings, compare
+from minimp.checks.host import on_host
 from minimp.errors import SettingError
 from minimp.formats import Format
 from minimp.policy import format_of
@@ -37,7 +38,7 @@ def check_cast(low: Any, master: Any, fmt: Any, name: str = "weights") -> Findin
         fmt: the format of the copy, in any spelling of `mp.formats.get`.
         name: what to call it in the findings.
     """
-    low, master, fmt = np.asarray(low), np.asarray(master), formats.get(fmt)
+    low, master, fmt = on_host(low), on_host(master), formats.get(fmt)
     wrong = _of_format(low, fmt, name) + _of_shape(low, master.shape, name)
     if not wrong:
         wanted = formats.round(master, fmt).astype(np.float64)
@@ -55,7 +56,7 @@ def check_loss(value: Any, fmt: Any, expected: float, bound: float, name: str = 
         bound: how far it may be from that (:mod:`minimp.checks.bounds`).
         name: what to call it in the findings.
     """
-    value, fmt = np.asarray(value), formats.get(fmt)
+    value, fmt = on_host(value), formats.get(fmt)
     wrong = _of_format(value, fmt, name)
     wanted, allowed = np.full(value.shape, expected, np.float64), np.full(value.shape, bound, np.float64)
     far = ~within(value, wanted, allowed)
@@ -66,7 +67,7 @@ def check_loss(value: Any, fmt: Any, expected: float, bound: float, name: str = 
 
 def check_scaled(scaled: Any, loss: Any, scale: float, name: str = "scaled loss") -> Findings:
     """Check that L' = S L is exact, or has overflowed (which is noted); S must be a power of two."""
-    scaled, loss = np.asarray(scaled), np.asarray(loss)
+    scaled, loss = on_host(scaled), on_host(loss)
     fmt = format_of(scaled.dtype)
     wrong = _power_of_two(scale, "loss scale") + _of_shape(scaled, loss.shape, name)
     notes: tuple[str, ...] = ()
@@ -94,7 +95,7 @@ def check_unscaled(
         micro_batches: n; with n > 1 a product may need more than 24 bits, and is rounded once.
         name: the parameter.
     """
-    unscaled, scaled = np.asarray(unscaled), np.asarray(scaled)
+    unscaled, scaled = on_host(unscaled), on_host(scaled)
     wrong = _power_of_two(scale, "loss scale") + _of_shape(unscaled, scaled.shape, name)
     wrong += _of_format(unscaled, formats.float64 if scaled.dtype == np.float64 else formats.float32, name)
     notes: tuple[str, ...] = ()
@@ -118,7 +119,7 @@ def check_finite(found: bool | Iterable[str], named_gradients: Mapping[str, Any]
         found: what the step concluded: whether there is any, or the names of the parameters.
         named_gradients: parameter -> gradient.
     """
-    counted = {name: _non_finite(np.asarray(g)) for name, g in named_gradients.items()}
+    counted = {name: _non_finite(on_host(g)) for name, g in named_gradients.items()}
     truly = [name for name, count in counted.items() if count]
     claimed = truly if found is True and truly else [] if isinstance(found, bool) else list(found)
     wrong = [
@@ -132,7 +133,7 @@ def check_finite(found: bool | Iterable[str], named_gradients: Mapping[str, Any]
     if found is True and not truly:
         wrong.append(Finding("found_inf agrees with the bits", "False", "True", "all gradients"))
     notes = tuple(f"{name}: {counted[name]:,} non-finite elements" for name in truly)
-    checked = sum(np.asarray(g).size for g in named_gradients.values())
+    checked = sum(on_host(g).size for g in named_gradients.values())
     return Findings(
         f"non-finite gradients in {len(truly)} of {len(counted)} parameters", tuple(wrong), notes, checked
     )
@@ -150,7 +151,7 @@ def check_clipped(
 
     The factor is known to a few roundings, so an element may be 4 u off and the norm 4 u above c.
     """
-    old, new = [np.asarray(g) for g in before], [np.asarray(g) for g in after]
+    old, new = [on_host(g) for g in before], [on_host(g) for g in after]
     norm = _norm(old)
     checked = sum(g.size for g in old)
     claim = f"gradients of norm {norm:.6g} are clipped to {max_norm}"
@@ -181,7 +182,7 @@ def snapshot(tree: Any) -> Any:
         return {key: snapshot(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return [snapshot(value) for value in tree]
-    return tree.copy() if isinstance(tree, np.ndarray) else tree
+    return tree.copy() if hasattr(tree, "dtype") else tree
 
 
 def check_unchanged(before: Any, after: Any, name: str = "state") -> Findings:
@@ -198,11 +199,11 @@ def check_unchanged(before: Any, after: Any, name: str = "state") -> Findings:
     ]
     wrong += [Finding("is not new", "the same entries", "a new one", key) for key in new if key not in old]
     for key in (key for key in old if key in new):
-        a, b = np.asarray(old[key]), np.asarray(new[key])
+        a, b = on_host(old[key]), on_host(new[key])
         if not same_bits(a, b):
             kept = f"{a.dtype} of shape {a.shape}, every bit kept"
             wrong.append(Finding("a skipped step changes nothing", kept, _difference(a, b), key))
-    checked = sum(np.asarray(value).size for value in old.values())
+    checked = sum(on_host(value).size for value in old.values())
     return Findings(f"{name} is as it was, bit for bit", tuple(wrong), checked=checked)
 
 
@@ -227,7 +228,7 @@ def within(got: Array, wanted: Array, allowed: Array) -> Array:
 
 def same_bits(a: Any, b: Any) -> bool:
     """Tell whether two arrays have one shape, one dtype and the same bytes."""
-    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    a, b = np.ascontiguousarray(on_host(a)), np.ascontiguousarray(on_host(b))
     return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
 
 

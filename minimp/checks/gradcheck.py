@@ -9,6 +9,7 @@ import numpy as np
 
 from minimp import formats, rng
 from minimp.checks.findings import Finding, Findings
+from minimp.checks.host import on_host
 from minimp.errors import FormatError
 from minimp.modes import accumulate
 from minimp.tensors import Tensor, tensor
@@ -49,14 +50,14 @@ def gradcheck(
     output, leaves = _run(fn, points, state)
     u = random.standard_normal(output.shape)
     output.backward(u)
-    scale_y = float(np.abs(u * np.asarray(output.detach())).sum())
+    scale_y = float(np.abs(u * on_host(output)).sum())
     wrong, checked = [], 0
     for i, (leaf, x) in enumerate(zip(leaves, points, strict=True)):
         v = random.standard_normal(x.shape) * (np.abs(x) + 1.0)
         ends = [_run(fn, _replaced(points, i, x + h * v), state)[0] for h in (STEP, -STEP)]
-        above, below = (np.asarray(end.detach(), np.float64) for end in ends)
+        above, below = (on_host(end, np.float64) for end in ends)
         quotient = float((u * (above - below)).sum() / (2 * STEP))
-        gradient = np.zeros_like(x) if leaf.grad is None else np.asarray(leaf.grad)
+        gradient = np.zeros_like(x) if leaf.grad is None else on_host(leaf.grad)
         projected = float((v * gradient).sum())
         allowed = slack * (float(np.abs(v * gradient).sum()) + scale_y)
         checked += x.size
@@ -67,7 +68,7 @@ def gradcheck(
 
 
 def _point(x: Any) -> np.ndarray[Any, Any]:
-    return np.array(x.detach() if isinstance(x, Tensor) else x, np.float64)
+    return np.array(on_host(x), np.float64)
 
 
 def _run(fn: Callable[..., Tensor], points: Sequence[Any], state: Any) -> tuple[Tensor, list[Tensor]]:

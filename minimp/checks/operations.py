@@ -187,8 +187,13 @@ def _check_backward(event: Event, call: Call | None) -> Findings:
     grad = node.backend.to_host(event.inputs[0])
     known = node.op.name in GRADIENTS
     bounds = _gradients_within_bounds(call, parts, grad, name) if known else []
-    rule = Findings(f"{name}: rule", check_rule(node, call.inputs, grad, node.options))
+    rule = Findings(f"{name}: rule", check_rule(node, call.inputs, grad, _asked(call)))
     return merge(f"{name}: formats, bounds and rule", [found, *bounds, rule])
+
+
+def _asked(call: Call) -> dict[str, Any]:
+    """The options that the op was called with, on the host."""
+    return {key: call.options[key] for key in call.node.options}
 
 
 def _own_formats(node: Node, call: Call | None) -> tuple[Format | None, ...]:
@@ -244,10 +249,17 @@ def _call(event: Event) -> Call:
     node = event.node
     inputs = tuple(node.backend.to_host(x) if hasattr(x, "dtype") else x for x in event.inputs)
     output = node.backend.to_host(event.outputs[0])
-    options = dict(node.options)
+    options = {key: _host(value, node) for key, value in node.options.items()}
     if node.op.name == "dropout":
         options["keep"] = _wide(output) != 0
     return Call(node, inputs, output, options)
+
+
+def _host(value: Any, node: Node) -> Any:
+    """Bring the arrays of an option to the host: an index, or parts of one."""
+    if isinstance(value, tuple | list):
+        return type(value)(_host(part, node) for part in value) if type(value) in (tuple, list) else value
+    return node.backend.to_host(value) if isinstance(value, node.backend.xp.ndarray) else value
 
 
 def _wide(x: Any) -> Any:

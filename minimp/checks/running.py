@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from minimp import formats
 from minimp.checks.accumulation import U64, Sum, edge_of, sum_of
+from minimp.checks.host import on_host
 from minimp.formats import Format
 
 __all__ = ["U64", "ULPS", "Arithmetic", "Running", "arithmetic_of", "finite_size"]
@@ -70,7 +71,7 @@ class Arithmetic:
     def number(self, value: Any) -> Running:
         """Return an input: an array as it is; NumPy rounds a Python number to the wide format first."""
         if not isinstance(value, int | float):
-            exact = np.asarray(value).astype(np.float64)
+            exact = on_host(value).astype(np.float64)
             return Running(exact, np.zeros_like(exact), self)
         exact = np.asarray(value, np.float64)
         taken = exact.astype(self.wide.dtype).astype(np.float64)

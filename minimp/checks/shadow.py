@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minimp import formats, rng
+from minimp.checks.host import on_host
 from minimp.modes import accumulate
 from minimp.policy import in_region
 from minimp.tape import Array
@@ -63,7 +64,7 @@ def fate_of(low: Mapping[str, Array], exact: Mapping[str, Array]) -> Fate:
     total = Fate(0, 0, 0)
     for name, truth in exact.items():
         alive = (truth != 0) & np.isfinite(truth)
-        got = np.asarray(low[name], np.float64)
+        got = on_host(low[name], np.float64)
         lost, burst = alive & (got == 0), alive & ~np.isfinite(got)
         total += Fate(int(alive.sum()), int(lost.sum()), int(burst.sum()))
     return total
@@ -91,7 +92,7 @@ def float64_gradients(
             loss = loss_fn(output, _float64_targets(targets))
             loss.backward()
             return {
-                name: np.array(p.grad, np.float64)
+                name: np.array(on_host(p.grad), np.float64)
                 for name, p in model.named_parameters()
                 if p.grad is not None
             }
@@ -100,7 +101,7 @@ def float64_gradients(
 
 
 def _float64_targets(targets: Any) -> Any:
-    host = np.asarray(targets)
+    host = on_host(targets)
     return host.astype(np.float64) if host.dtype.kind in "fV" else targets
 
 

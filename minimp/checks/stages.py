@@ -23,6 +23,7 @@ from minimp.checks.contracts import (
 )
 from minimp.checks.eight_bits import check_fp8_scales
 from minimp.checks.findings import Finding, Findings, merge
+from minimp.checks.host import on_host
 from minimp.checks.operations import check_events
 from minimp.checks.running import Arithmetic, arithmetic_of
 from minimp.checks.shadow import fate_of, float64_gradients
@@ -89,11 +90,11 @@ def _loss(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
 
     def prove(stage: Stage) -> Findings:
         exact = output.detach().to(formats.float64)
-        truth = targets if np.asarray(targets).dtype.kind in "iu" else np.asarray(targets, np.float64)
+        truth = targets if on_host(targets).dtype.kind in "iu" else on_host(targets, np.float64)
         with in_region(None), accumulate("float64"):
             expected = step.loss_fn(exact, truth).item() / step.micro_batches
         at = arithmetic_of(wanted, step.recipe.accumulate)
-        bound = _loss_bound(expected, np.asarray(exact), at, step.micro_batches)
+        bound = _loss_bound(expected, on_host(exact), at, step.micro_batches)
         value = check_loss(_array(loss), wanted, expected, bound)
         return merge("L = loss(y) / n", [value, check_events(stage.events)])
 
@@ -239,7 +240,7 @@ def _clip(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
 
     def prove(stage: Stage) -> Findings:
         new = [_array(t) for t in stage.tensors.values()]
-        return check_clipped([np.asarray(old[name]) for name in stage.tensors], new, limit)
+        return check_clipped([on_host(old[name]) for name in stage.tensors], new, limit)
 
     return prove
 
@@ -264,7 +265,7 @@ def _update(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
             if name not in gradients:
                 parts.append(check_unchanged(old, new, name))
             else:
-                parts.append(_one_update(step, name, options, np.asarray(gradients[name]), old, new))
+                parts.append(_one_update(step, name, options, on_host(gradients[name]), old, new))
         return merge("w32 <- w32 - lr u(g32), as in float64", parts)
 
     return prove
@@ -295,7 +296,7 @@ def _one_update(
         cast = check_cast(stored, after, formats.get(stored.dtype), name)
     elif "compensation" in new:
         # s - c' = (w - c) + delta, and the rule reads w
-        held, kept = (np.asarray(each.get("compensation", 0), np.float64) for each in (old, new))
+        held, kept = (on_host(each.get("compensation", 0), np.float64) for each in (old, new))
         weight = low.astype(np.float32)
         after = (stored.astype(np.float64) - kept + held).astype(np.float32)
         rest = np.abs(kept) * formats.get(low.dtype).eps

@@ -11,6 +11,7 @@ import numpy as np
 from minimp import formats
 from minimp.checks.contracts import within
 from minimp.checks.findings import Finding, Findings, compare
+from minimp.checks.host import on_host
 from minimp.checks.running import U64, Arithmetic, Running
 from minimp.errors import SettingError, unknown_name
 from minimp.policy import format_of
@@ -50,7 +51,7 @@ def check_update(
     """
     if rule not in UPDATES:
         raise SettingError(unknown_name("update rule", rule, UPDATES))
-    weight, after = np.asarray(weight), np.asarray(after)
+    weight, after = on_host(weight), on_host(after)
     fmt = format_of(weight.dtype)
     if fmt is None or after.dtype != weight.dtype or after.shape != weight.shape:
         got = f"{after.dtype} of shape {after.shape}"
@@ -59,13 +60,13 @@ def check_update(
     at = Arithmetic(formats.float64 if fmt is formats.float64 else formats.float32, fmt)
     old = {key: at.number(v) if isinstance(v, np.ndarray) and v.ndim else v for key, v in state.items()}
     with np.errstate(all="ignore"):
-        moved, made = UPDATES[rule](at.number(weight), at.number(np.asarray(gradient)), old, dict(settings))
+        moved, made = UPDATES[rule](at.number(weight), at.number(on_host(gradient)), old, dict(settings))
         wanted = moved.rounded(fmt)
         spare = formats.ulp(wanted.exact, fmt) / 2 if rounding == "stochastic" else 0.0
         wrong_ones = compare_running(name, after, wanted, spare + slack)
         for key, value in made.items():
             if state_after is not None and key in state_after:
-                stored = np.asarray(state_after[key])
+                stored = on_host(state_after[key])
                 kept = value.rounded(format_of(stored.dtype) or formats.float32)
                 wrong_ones += compare_running(f"{name}.{key}", stored, kept, 0.0)
     return Findings(

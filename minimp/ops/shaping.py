@@ -72,7 +72,7 @@ def getitem(ctx: Node, x: Array, *, index: Any) -> Array:
 
     The gradient adds up where an element was taken several times: by ctx.accumulate, rounded once.
     """
-    taken = x[index]
+    taken = x[ctx.backend.places(index)]
     return taken.copy() if getattr(taken, "base", None) is not None else ctx.backend.xp.asarray(taken)
 
 
@@ -115,7 +115,7 @@ def unindex(ctx: Node, values: Array, *, shape: tuple[int, ...], index: Any) -> 
 
 @unindex.gradient
 def _(ctx: Node, grad: Array, *, shape: tuple[int, ...], index: Any) -> Array:
-    return grad[index].reshape(ctx.shape_of(0))
+    return grad[ctx.backend.places(index)].reshape(ctx.shape_of(0))
 
 
 @op(bound="exact")

@@ -58,7 +58,7 @@ def logsumexp(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) ->
     """m + ln sum e^(x - m) over `dim`, m the largest element (0 if that is infinite); dx = g e^(x - y)."""
     check_dims("logsumexp", x, dim)
     xp, wide = ctx.backend.xp, ctx.wide(x)
-    top = xp.max(wide, axis=dim, keepdims=True, initial=-math.inf)
+    top = ctx.backend.largest_along(wide, dim)
     top = xp.where(abs(top) == math.inf, xp.zeros_like(top), top)
     total = ctx.backend.sum(xp.exp(wide - top), axis=dim, keepdims=True, accumulate=ctx.accumulate)
     y = top + xp.log(total)

@@ -137,6 +137,12 @@ class StrictArray:
             options["out"] = out[0] if len(out) == 1 else out
         return methods.call_ufunc(name, ufunc, inputs, options)
 
+    def __dlpack__(self, **_: Any) -> NoReturn:
+        raise BufferError("the strict device shares its memory with nobody")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # CUDA's number, as the real one says
+
     def __cupy_override_elementwise_kernel__(self, kernel: Any, *args: Any, **options: Any) -> Any:
         """Answer a real CuPy function that was given this array."""
         return methods.call_real_ufunc(kernel, args, options)
