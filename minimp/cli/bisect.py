@@ -119,14 +119,15 @@ def _search(args: argparse.Namespace, code: Callable[[], Any]) -> Blame:
         return bisect(
             code, **rules, agree="finite" if args.finite else args.tolerance, budget=args.budget,
             seconds=args.seconds, instances=not args.only_classes,
-            progress=lambda now: status.update(_line(now)),
+            progress=lambda now: status.update(_line(now, args.budget)),
         )  # fmt: skip
 
 
-def _line(now: Progress) -> str:
-    text = f"{now.runs} runs, {PHASES[now.phase]}"
+def _line(now: Progress, budget: int) -> str:
+    text = f"{now.runs} of at most {budget} runs, {PHASES[now.phase]}"
     if now.kept is not None:
-        text += f": {now.kept} are enough, {now.tried} tried: {'yes' if now.agreement else 'no'}"
+        verb = "is" if now.kept == 1 else "are"
+        text += f": {now.kept} {verb} enough, {now.tried} tried: {'yes' if now.agreement else 'no'}"
     return f"{text} ..."
 
 

@@ -61,8 +61,9 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
     - gradients that overflowed because they carry a loss scale S: divided by S they would fit their format
       (the gradient is computed again, in float64, from what came in divided by S), and an enabled scaler
       skips the step. What becomes of them is none either, in the rest of that backward and in ops on them.
-      Ops that a gradient is made of (`create_graph`, a Function, a hook) are judged alike. Of a LayerwiseScaler,
-      whose scales differ from place to place, gradients that are finite in float64 as they are.
+      Ops that a gradient is made of (`create_graph`, a Function, a hook) are judged alike. Of a
+      LayerwiseScaler, whose scales differ from place to place, gradients that are finite in float64 as they
+      are.
     - a loss that overflows when it is multiplied by S;
     - infinities that were asked for: an infinite number in an op's arguments, or -inf in an array from
       outside that is no parameter (a mask), as long as they keep their sign. A NaN that they lead to is an

@@ -208,7 +208,8 @@ def test_progress_is_shown_on_a_terminal() -> None:
     """Oracle: a pseudo-terminal: the phases by name; and nothing of them with --quiet."""
     code, written = on_a_terminal("bisect", TERM="xterm", COLUMNS="100")
     assert code == 0
-    assert "runs, " in written
+    assert " of at most 200 runs, " in written
+    assert "1 are" not in written
     code, written = on_a_terminal("bisect", "--quiet", TERM="xterm", COLUMNS="100")
     assert code == 0
     assert "runs, " not in written
