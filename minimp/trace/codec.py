@@ -85,7 +85,10 @@ def _op_error(found: dict[str, Any] | None) -> OpError | None:
     parts = {name: Error(**_numbers(found.get(name, {}))) for name in ("made", "inherited", "total")}
     unrounded = found.get("unrounded")
     stats = None if unrounded is None else _stats(unrounded)
-    return OpError(**parts, entering=_numbers(found.get("entering", 0.0)), unrounded=stats)
+    smooth, jumped = _numbers(found.get("smooth", 0.0)), found.get("jumped", 0)
+    return OpError(
+        **parts, entering=_numbers(found.get("entering", 0.0)), unrounded=stats, jumped=jumped, smooth=smooth
+    )
 
 
 def _numbers(value: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from minimp.formats import Format
 from minimp.trace.events import Error
 
-__all__ = ["Distances", "distances", "relative", "ulp_of"]
+__all__ = ["Distances", "distances", "jumps", "relative", "ulp_of"]
 
 Array = npt.NDArray[Any]
 BLOCK = 32768
@@ -156,6 +156,21 @@ def ulp_of(exact: Any, form: Format) -> Any:
     found = np.empty(np.shape(exact))
     _powers_of_two(np.asarray(exact, np.float64), form.smallest_normal, found)
     return found * 2.0**-form.mantissa_bits
+
+
+def jumps(exact: Array, pure: Array) -> tuple[int, float]:
+    """Return how many elements lie on two sides of a jump, and the relative error of the others, as a norm.
+
+    Two numbers do that are further apart than half of the larger one: 0 and anything, x and -x.
+    """
+    gap = np.abs(exact - pure)
+    far = gap > np.maximum(np.abs(exact), np.abs(pure)) / 2
+    count = int(np.count_nonzero(far))
+    if not count:
+        return 0, 0.0
+    gap[far] = 0.0
+    gap, whole = gap.reshape(-1), pure.reshape(-1)
+    return count, relative_of(_squares(gap), _squares(whole))
 
 
 def relative(got: Any, exact: Any) -> float:

@@ -77,6 +77,9 @@ class OpError:
         entering: the largest relative error among the inputs; of a gradient, those of the forward that it was
             made from count too.
         unrounded: statistics of the shadow's result.
+        jumped: of ops whose result or gradient jumps (relu's at 0): how many elements lie on the other side
+            of the jump than the shadow's.
+        smooth: the relative error inherited without those, where there are some.
     """
 
     made: Error
@@ -84,11 +87,14 @@ class OpError:
     total: Error
     entering: float = 0.0
     unrounded: Stats | None = None
+    jumped: int = 0
+    smooth: float = 0.0
 
     @property
     def amplification(self) -> float:
-        """By what the op multiplied the relative error of its inputs; 0 where they had none."""
-        return self.inherited.relative / self.entering if self.entering else 0.0
+        """By what the op multiplied the relative error of its inputs, jumps left out; 0 if they had none."""
+        inherited = self.smooth if self.jumped else self.inherited.relative
+        return inherited / self.entering if self.entering else 0.0
 
 
 @dataclass(frozen=True, slots=True)

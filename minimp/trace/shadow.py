@@ -19,7 +19,7 @@ from minimp.errors import MinimpError
 from minimp.formats import Format, float64
 from minimp.policy import format_of
 from minimp.tape import Array, Event, Node
-from minimp.trace.distances import Distances, distances, relative
+from minimp.trace.distances import Distances, distances, jumps, relative
 from minimp.trace.events import Error, OpError
 from minimp.trace.identity import ByIdentity
 from minimp.trace.statistics import Stats, measure, targets_of
@@ -30,6 +30,16 @@ FAULTS = (MinimpError, ValueError, TypeError, IndexError, AttributeError)
 """What an op may complain with that cannot run in float64."""
 WITHOUT = ("fp8", "quant")
 """In the names of ops that round to codes by design: float64 would not be what they stand for."""
+JUMPING = frozenset({"ceil", "floor", "remainder", "round", "sign", "trunc"})
+"""Ops whose result jumps."""
+KINKED = frozenset(
+    {
+        "abs", "adaptive_max_pool2d", "amax", "amin", "clamp", "hardsigmoid", "hardswish", "hardtanh",
+        "hinge_embedding_loss", "l1_loss", "leaky_relu", "margin_ranking_loss", "max_pool2d", "maximum",
+        "minimum", "prelu", "relu",
+    }
+)  # fmt: skip
+"""Ops whose gradient jumps: where a rounding moves an input across the kink, it comes out another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +132,8 @@ class Shadow:
         widened = _is_widened(node, event.inputs[0], result)
         found = distances(node.backend.wide(result), exact, pure, form, unrounded=widened)
         self._arrays.put(result, Twin(pure, found.total.relative))
-        return (_judged(found, entering, None),)
+        apart = jumps(exact, pure) if node.op.name in JUMPING and pure is not exact else (0, 0.0)
+        return (_judged(found, entering, None, apart),)
 
     # ---- backward ---------------------------------------------------------------------------------------
 
@@ -163,7 +174,8 @@ class Shadow:
             return None
         widened = _is_widened(node, grad, part)
         found = distances(node.backend.wide(part), exact, pure, form, unrounded=widened)
-        judged = _judged(found, entering, self._unrounded(pure))
+        apart = jumps(exact, pure) if node.op.name in KINKED and pure is not exact else (0, 0.0)
+        judged = _judged(found, entering, self._unrounded(pure), apart)
         self._parts.put(part, (pure, judged.error))
         return judged
 
@@ -193,8 +205,10 @@ def _differentiated(node: Node, twin: Node, grad: Array) -> Sequence[Array]:
         raise _CannotRunError(str(fault)) from fault
 
 
-def _judged(found: Distances, entering: float, unrounded: Stats | None) -> Judged:
-    error = OpError(found.made, found.inherited, found.total, entering, unrounded)
+def _judged(
+    found: Distances, entering: float, unrounded: Stats | None, apart: tuple[int, float]
+) -> Judged:  # fmt: skip
+    error = OpError(found.made, found.inherited, found.total, entering, unrounded, *apart)
     return Judged(error, found.flushed, found.overflowed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from minimp.checks.running import arithmetic_of
 from minimp.checks.tables import FAMILIES, GRADIENTS, REFERENCE, forward_bound, gradient_bound
 from minimp.modes import listen
 from minimp.tape import Event
+from minimp.trace.codec import event_from, plain
 from minimp.trace.distances import distances, relative, ulp_of
 from tests.tolerances import assert_close
 from tests.trace.cases import batch, make_step
@@ -211,3 +213,37 @@ def test_distances_equal_numpys() -> None:
     same = distances(got, exact, exact, mp.float16)
     assert same.total == same.made
     assert same.inherited == trace.Error()
+
+
+def test_a_kink_that_a_rounding_crossed_is_told_from_an_amplifier() -> None:
+    """Oracle: by hand: of relu's inputs, 2^-30 is rounded to 0 in float16, where the gradient is 0, not 1."""
+    x = mp.tensor([2.0**-30, 1.0, -1.0, 3.0], requires_grad=True)
+    with trace.record(shadow=True) as made:
+        (mp.functional.relu(x.half()) * 3.0).float().sum().backward()
+    (relu,) = made.select(op="relu", phase="backward")
+    (error,) = relu.errors
+    assert error is not None
+    assert (error.jumped, error.smooth, error.amplification) == (1, 0.0, 0.0)
+    assert_close(error.inherited.relative, 1 / np.sqrt(3.0), "fp64_sums")  # one of three gradients of 3
+    row = next(row for row in made.amplifiers() if row["event"] == relu.number)
+    assert (row["times"], row["jumped"]) == (0.0, 1)
+    assert [row["event"] for row in made.amplifiers() if row["jumped"]] == [relu.number]
+    assert event_from(json.loads(json.dumps(plain(relu)))) == relu
+
+
+@pytest.mark.parametrize("op", ["round", "max_pool2d"])
+def test_other_jumps_are_told_too(op: str) -> None:
+    """Oracle: by hand: 0.5 + 2^-20 is rounded to 0.5 before it is rounded to even; 1 + 2^-20 to a tie."""
+    if op == "round":
+        x = mp.tensor([0.5 + 2.0**-20, 4.25], requires_grad=True)
+        with trace.record(shadow=True) as made:
+            x.half().round()
+        (event,) = made.select(op="round")
+    else:
+        x = mp.tensor([[[[1.0, 1.0 + 2.0**-20]]]], requires_grad=True)
+        with trace.record(shadow=True) as made:
+            mp.functional.max_pool2d(x.half(), (1, 2)).float().sum().backward()
+        (event,) = made.select(op="max_pool2d", phase="backward")
+    (error,) = event.errors
+    assert error is not None
+    assert (error.jumped, error.smooth) == ({"round": 1, "max_pool2d": 2}[op], 0.0)

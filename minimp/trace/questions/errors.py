@@ -38,17 +38,17 @@ def errors_table(events: Sequence[TraceEvent], by: str) -> Table:
 def amplifiers_table(events: Sequence[TraceEvent]) -> Table:
     """Return the events that multiply the relative error of their inputs most."""
     rows = [
-        (event.number, event.title, event.where, error.amplification, error.entering, error.made.relative,
-         error.total.relative)
+        (event.number, event.title, event.where, error.amplification, error.jumped, error.entering,
+         error.made.relative, error.total.relative)
         for event, error, _ in _errors(events)
         if event.phase != "stage" and error.entering > SMALLEST
     ]  # fmt: skip
     rows.sort(key=lambda row: -float(row[3]))
-    columns = ("event", "op", "where", "times", "entering", "made", "leaving")
+    columns = ("event", "op", "where", "times", "jumped", "entering", "made", "leaving")
     return Table(
         "ops that multiply relative error", columns, tuple(rows),
         ("times: inherited error of the result by the largest of its inputs; all as norms, relative",
-         "where an op jumps, as relu's gradient at 0, an input on the other side counts in full"),
+         "jumped: elements on the other side of a kink (relu's at 0) than unrounded; not in times"),
     )  # fmt: skip
 
 
