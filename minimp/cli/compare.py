@@ -30,12 +30,15 @@ from minimp.verdicts import METRICS, verdict
 
 __all__ = ["add_parser", "as_json", "run", "show", "show_legend", "table"]
 
-LEGEND = (
-    "weights, masters, optim. (optimizer state) and saved (activations kept for backward): bytes, K = 1024. "
+BYTES = (
+    "weights, masters, optim. (optimizer state) and saved (activations kept for backward): bytes, K = 1024."
+)
+FIGURES = (
     "skipped: steps without an update. flushed: gradients that are not zero in float64 but were zero here. "
     "swallowed: weight updates with w + dw == w. time: per step, relative to the reference. Shares are of "
     "sampled steps."
 )
+OVERFLOWED = "overflowed: gradients that were infinite or NaN."
 HEADS = ("weights", "masters", "optim.", "saved", "skipped", "flushed", "swallowed", "time")
 NARROW_HEADS = ("wts", "mast.", "optim.", "saved", "skip", "flush.", "swall.", "time")
 Results = dict[str, list[tuple[Outcome, str]]]
@@ -109,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         write_whole(args.json, json_text(as_json(_config(args, chosen, data), results)))
     if args.report is not None:
         parts = [(each, _setting(each, data), results[each.name]) for each in chosen]
-        write_whole(args.report, page(parts, LEGEND))
+        write_whole(args.report, page(parts, f"{FIGURES} {OVERFLOWED}"))
     return 0
 
 
@@ -212,7 +215,7 @@ def show(out: Console, experiment: Experiment, rows: Sequence[tuple[Outcome, str
 def show_legend(out: Console) -> None:
     """Say what the columns are."""
     out.print()
-    out.print(_wrapped(LEGEND, out.width), style="dim")
+    out.print(_wrapped(f"{BYTES} {FIGURES}", out.width), style="dim")
 
 
 def _setting(experiment: Experiment, data: AnyParts) -> str:

@@ -248,6 +248,10 @@ results.fate = said("fate");
 results.moved = document.getElementById("moving").getAttribute("transform");
 const cell = document.querySelector("table.heat td[class]");
 cell.focus(); results.heat = said("read-under"); results.told = cell.title;
+press(cell, "ArrowRight"); const right = document.activeElement; right.focus();
+press(cell, "ArrowDown"); const under = document.activeElement;
+results.keys = [right.cellIndex - cell.cellIndex, right.parentNode === cell.parentNode,
+  under.parentNode.rowIndex - cell.parentNode.rowIndex];
 const all = [...document.querySelectorAll("details.tensor")], which = document.getElementById("which");
 const grid = document.getElementById("cells"), seen = [];
 for (let i = 0; i < all.length; i++) {
@@ -276,11 +280,12 @@ out.textContent = JSON.stringify(results); document.body.append(out);
 </script></body>"""
 
 
-def browse(path: Path, width: int = 800) -> tuple[str, str]:
+def browse(path: Path, width: int = 800, *flags: str) -> tuple[str, str]:
     """Open a page in Chromium; return its document afterwards, and what the console said."""
     command = [
         str(CHROMIUM),
         *FLAGS,
+        *flags,
         f"--window-size={width},900",
         f"--user-data-dir={path.parent / 'chromium'}",
         path.as_uri(),
@@ -307,6 +312,8 @@ def test_the_page_works_in_a_browser(tmp_path: Path) -> None:
     assert f"({fate.overflowed:,})" in found["fate"] or not fate.overflowed
     assert found["moved"].startswith("translate(")
     assert found["heat"] == found["told"] != ""
+    assert found["keys"][0] > 0
+    assert found["keys"][1:] == [True, 1]
     assert found["plain"] is True
     assert found["end"].startswith("element ")
     assert len(found["seen"]) > 60
