@@ -51,6 +51,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("script", metavar="SCRIPT", nargs="?", help="a Python script; it is run")
     parser.add_argument("--plain", action="store_true", help="a prompt in lines, in place of the screen")
     parser.add_argument("--do", metavar="COMMANDS", help="with --plain: commands, `;` between them, then end")
+    parser.add_argument("--light", action="store_true", help="the screen has dark letters on light ground")
     parser.add_argument("--shadow", action="store_true", help="compute every op in float64 too: its errors")
     parser.add_argument("--recipe", metavar="NAME", help="of the digits (default mixed-fp16)")
     parser.add_argument(
@@ -66,10 +67,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code: 1 if a check failed."""
     if args.do is not None and not args.plain:
         raise SettingError("--do cannot act on the screen", help="add --plain")
+    if args.light and args.plain:
+        raise SettingError("--light cannot act on the prompt, which has no colours", help="leave one away")
     if not args.plain:
         _require_terminal()
     with _opened(args) as session:
-        return _prompt(session, args.do) if args.plain else _screen(session)
+        return _prompt(session, args.do) if args.plain else _screen(session, light=args.light)
 
 
 def _opened(args: argparse.Namespace) -> Session:
@@ -107,11 +110,11 @@ def _require_terminal() -> None:
         )  # fmt: skip
 
 
-def _screen(session: Session) -> int:
+def _screen(session: Session, *, light: bool) -> int:
     """Open the screen."""
     from minimp.stepper.screen import open_screen
 
-    return open_screen(session)
+    return open_screen(session, light=light)
 
 
 def _prompt(session: Session, commands: str | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from minimp.trace.events import TraceEvent
 from minimp.trace.sites import user_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from minimp.checks import Findings
     from minimp.step import Stage, TrainStep
     from minimp.tape import Array, Event
@@ -50,11 +49,13 @@ class _Kept:
 
     moments: list[tuple[dict[str, Array], Any, str]] = field(default_factory=list)
     state: Any = None
+    heed: Callable[[], object] = bool
 
     def hear(self, event: Event) -> None:
         """Keep the arrays of an op or gradient; nothing is copied, for arrays are never changed in place."""
         named = {f"in{i}": array for i, array in enumerate(event.inputs) if hasattr(array, "dtype")}
         named |= {f"out{i}": array for i, array in enumerate(event.outputs) if hasattr(array, "dtype")}
+        self.heed()
         self.moments.append((named, event.node.backend, event.node.op.__doc__ or ""))
 
     def begin_stage(self, step: Any, name: str, state: Any) -> None:  # noqa: ARG002 - a watcher's signature
@@ -78,6 +79,7 @@ class Run:
         inputs, targets: its batch.
         number: the number of the step in the session.
         shadow: compute every op in float64 too.
+        heed: called after each op.
 
     Attributes:
         stages: the stages that have run.
@@ -86,14 +88,17 @@ class Run:
         said: what was warned of, per stage.
     """
 
-    def __init__(self, step: TrainStep, inputs: Any, targets: Any, *, number: int, shadow: bool) -> None:
+    def __init__(
+        self, step: TrainStep, inputs: Any, targets: Any, *, number: int, shadow: bool,
+        heed: Callable[[], object] = bool,
+    ) -> None:  # fmt: skip
         self.number = number
         self.stages: list[Stage] = []
         self.ends: list[int] = []
         self.moments: list[Moment] = []
         self.said: list[tuple[str, ...]] = []
         self._context = copy_context()
-        self._kept = _Kept()
+        self._kept = _Kept(heed=heed)
         self._record = record(shadow=shadow, model=step.model)
         self._trace = self._inside(self._record.__enter__)
         # also where nobody closes it: what was put in force in a context is put back in that context

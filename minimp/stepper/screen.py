@@ -6,8 +6,12 @@ It needs textual (`pip install "minimp[tui]"`), and does what the prompt does: e
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from threading import Event
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -20,7 +24,9 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from minimp.errors import MinimpError
+from minimp.step import STAGES
 from minimp.stepper import views
+from minimp.stepper.asking import by_word
 from minimp.stepper.commands import COMMANDS, Prompt
 from minimp.stepper.session import Session
 
@@ -28,8 +34,10 @@ __all__ = ["Stepper", "open_screen"]
 
 MOVES = ("step", "op", "back", "prev", "finish", "restart", "go")
 """Commands after which the screen itself says all there is to say."""
+STILL = ("open", "more", "bits", "show", "help", "why", "where", "list", "edits", "check", "save")
+"""Commands after which the session is where it was."""
 ASKING = {
-    "run": "run ", "open": "open out0", "set": "set scale ", "save": "save test_finding.py", "go": "go ",
+    "run": "run ", "set": "set scale ", "save": "save test_finding.py", "go": "go ",
     "bits": "bits ",
 }  # fmt: skip
 """Commands that want words, and what the line begins with."""
@@ -39,6 +47,27 @@ KEYS = (
     ("v", "save"), ("0", "restart"),
 )  # fmt: skip
 """The keys that are named at the bottom, as many as there is room for; `?` has all."""
+OTHER_KEYS = (
+    (":", "any command, in words"),
+    ("Up Down", "look at another row; `open` and `check` are about it"),
+    ("Enter", "go to that row: back to an op, or on to a stage"),
+    ("Tab", "scroll the right side down; Shift+Tab up"),
+    ("Esc", "stop what runs; leave the line; close what lies over the screen"),
+    ("Ctrl+C", "stop what runs"),
+    ("Ctrl+Q", "end the session, whatever runs"),
+)
+"""Keys that are no commands."""
+PAGED = ("open", "more")
+"""Commands of which there may be more."""
+INKS = {
+    False: {"wrong": "bold #ff8a80", "star": "bold #ffb74d", "ok": "#a5d6a7", "bar": "#80deea",
+            "low": "#ffcc80"},
+    True: {"wrong": "bold #9b0000", "star": "bold #7a3e00", "ok": "#1b5e20", "bar": "#004d63",
+           "low": "#7a3e00"},
+}  # fmt: skip
+"""Whether the ground is light -> what for -> style; all can be read on it."""
+TICK = 0.2
+"""So often, in seconds, it is said how far a command has come."""
 
 
 BAR = re.compile(r" *2\^\S+ +[\d,]+ (#+|:+)")
@@ -73,15 +102,14 @@ class Answer(ModalScreen[None]):  # type: ignore[misc]  # mypy looks into no opt
     def __init__(self, prompt: Prompt, title: str, text: str) -> None:
         super().__init__()
         self.prompt, self.heading, self.text = prompt, title, text
+        self.paged = _name_in(title) in PAGED
 
     def compose(self) -> ComposeResult:
         """Lay the answer out."""
         with VerticalScroll() as box:
             box.border_title = Text(self.heading)
-            box.border_subtitle = Text(
-                "m more, Esc closes" if self.heading.startswith("open ") else "Esc closes"
-            )
-            yield Static(_coloured(self.text.split("\n")), id="answer")
+            box.border_subtitle = Text("m more, Esc closes" if self.paged else "Esc closes")
+            yield Static(_coloured(self.text.split("\n"), light=not self.app.current_theme.dark), id="answer")
 
     def action_close(self) -> None:
         """Close it."""
@@ -93,10 +121,12 @@ class Answer(ModalScreen[None]):  # type: ignore[misc]  # mypy looks into no opt
 
     def action_more(self) -> None:
         """Show further elements of the tensor that was opened."""
-        if self.heading.startswith("open "):
+        if self.paged:
             lines = self.prompt.do("more").split("\n")
             self.text = "\n".join([self.text, *lines])
-            self.query_one("#answer", Static).update(_coloured(self.text.split("\n")))
+            self.query_one("#answer", Static).update(
+                _coloured(self.text.split("\n"), light=not self.app.current_theme.dark)
+            )
             self.query_one(VerticalScroll).scroll_end(animate=False)
 
 
@@ -113,6 +143,10 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     Args:
         session: the session.
+        light: dark letters on light ground.
+
+    Attributes:
+        busy: the command that runs, or "".
     """
 
     TITLE = "minimp step"
@@ -120,6 +154,7 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
     CSS = """
     #place { height: 1; background: $accent; color: $text; text-style: bold; padding: 0 1; }
     #left { width: 30; height: 1fr; border: none; padding: 0; scrollbar-size-vertical: 1; }
+    #left > .option-list--option-highlighted { background: #00508f; color: #ffffff; text-style: bold; }
     #right { width: 1fr; height: 1fr; border-left: vkey $accent; padding: 0 1; scrollbar-size-vertical: 1;
              scrollbar-gutter: stable; }
     #look { width: 1fr; }
@@ -140,17 +175,23 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         ),
         Binding("colon", "ask('')", "command"),
         Binding("escape", "leave_line", "back", show=False),
+        Binding("ctrl+c", "stop", "stop", priority=True, show=False),
         Binding("tab", "scroll_look(8)", "scroll", priority=True, show=False),
         Binding("shift+tab", "scroll_look(-8)", "scroll", priority=True, show=False),
     ]
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, light: bool = False) -> None:
         super().__init__()
         self.session = session
         self.prompt = Prompt(session)
-        self.looked: int | None = None
-        self._checked: tuple[tuple[int, int], list[str]] | None = None
+        self.busy = ""
+        self.light_ground = light
+        self._checked: tuple[Any, dict[int, list[str]]] = None, {}
         self._rows: list[views.Row] = []
+        self._stopping = Event()
+        self._hand = ThreadPoolExecutor(max_workers=1)  # one, for a recording tells threads apart
+        self._outside = copy_context()
+        session.heed = self._heed
 
     def compose(self) -> ComposeResult:
         """Lay the screen out."""
@@ -165,6 +206,9 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     def on_mount(self) -> None:
         """Show the beginning."""
+        if self.light_ground:
+            self.theme = "textual-light"
+        self.set_interval(TICK, self._tell_progress)
         self.query_one("#left").focus()
         self._fill()
         self.say("Enter on a stage runs to its end; on an op, goes there. ? has all keys.")
@@ -180,7 +224,9 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     def _fill(self) -> None:
         """Show where the session is."""
-        self.looked = None
+        if self.busy:
+            return
+        self.prompt.looked = None
         place = views.place(self.session)
         title = self.session.title
         fits = len(place) + len(title) + 5 <= self.size.width
@@ -198,12 +244,19 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     def look(self) -> None:
         """Show what is looked at: the session's place, or another row of the list."""
+        if self.busy:
+            return
         right = self.query_one("#right", VerticalScroll)
         width = max(right.scrollable_content_region.width, 30)
-        lines = views.moment_lines(self.session, min(width, 100), self.looked)
-        if self._checked is not None and self._checked[0] == (self.session.number, self.session.done):
-            lines += ["", *(part for line in self._checked[1] for part in views.refitted(line, width))]
-        self.query_one("#look", Static).update(_coloured(lines))
+        session, looked = self.session, self.prompt.looked
+        lines = views.moment_lines(session, min(width, 100), looked)
+        at = session.cursor if looked is None else looked
+        run, checked = self._checked
+        if run is session.run and at in checked:
+            lines += ["", *(part for line in checked[at] for part in views.refitted(line, width))]
+        elif at >= 0:
+            lines += ["", "not checked; c does"]
+        self.query_one("#look", Static).update(_coloured(lines, light=self.is_light))
 
     def _keys(self) -> None:
         text, room = Text(no_wrap=True), self.size.width - 2
@@ -214,9 +267,16 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
             text.append_text(part)
         self.query_one("#keys", Static).update(text)
 
+    @property
+    def is_light(self) -> bool:
+        """Whether the ground is light."""
+        return not self.current_theme.dark
+
     def say(self, text: str, *, wrong: bool = False) -> None:
         """Put a few words above the keys."""
-        self.query_one("#said", Static).update(Text(text, style="bold red" if wrong else ""))
+        self.query_one("#said", Static).update(
+            Text(text, style=INKS[self.is_light]["wrong"] if wrong else "")
+        )
 
     # ---- what is done -----------------------------------------------------------------------------------
 
@@ -224,7 +284,8 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         """Look at the row that the arrows are on; the session stays where it is."""
         row = self._rows[event.option_index]
         here = row.here or (row.cursor is None and self.session.run is None)
-        self.looked = None if here else row.cursor
+        if not self.busy:
+            self.prompt.looked = None if here else row.cursor
         self.look()
         self.query_one("#right").scroll_home(animate=False)
 
@@ -240,7 +301,10 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     def action_press(self, name: str) -> None:
         """Carry out the command of a key, or ask for its words."""
-        if name in ASKING:
+        if name == "open":
+            arrays, _ = self.prompt.arrays()
+            self.action_ask(f"open {'out0' if 'out0' in arrays else next(iter(arrays), '')}")
+        elif name in ASKING:
             self.action_ask(ASKING[name])
         else:
             self.carry_out(name)
@@ -256,7 +320,9 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         line.cursor_position = len(start)
 
     def action_leave_line(self) -> None:
-        """Close the line."""
+        """Close the line; where none is open, stop what runs."""
+        if not self.query_one("#line", Input).display:
+            self.action_stop()
         line = self.query_one("#line", Input)
         line.display = False
         self.query_one("#keys").display = True
@@ -271,76 +337,135 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         self.action_leave_line()
         self.carry_out(event.value.strip())
 
-    def carry_out(self, line: str) -> None:
-        """Carry a command out, and show what it says."""
-        self.say(f"{line} ...")
-        self.call_after_refresh(self._carry_out, line)
+    def action_stop(self) -> None:
+        """Stop what runs, at its next op."""
+        if self.busy:
+            self._stopping.set()
+            self.say(f"{self.busy}: stopping ...")
 
-    def _carry_out(self, line: str) -> None:
+    def carry_out(self, line: str) -> None:
+        """Carry a command out, beside the screen, and show what it says."""
+        if self.busy:
+            self.bell()  # what runs, and how to stop it, stands there already
+            return
+        self.busy = line or " "
+        self._stopping.clear()
+        self.run_worker(self._carry_out(line), exit_on_error=True)
+
+    def _heed(self) -> None:
+        """Stop the session where that was asked for (it calls this)."""
+        if self._stopping.is_set():
+            self._stopping.clear()  # once: what was begun is then taken back
+            raise KeyboardInterrupt
+
+    def _tell_progress(self) -> None:
+        """Say how far a command has come."""
+        if self.busy and not self._stopping.is_set():
+            run, session = self.session.run, self.session
+            stages = 0 if run is None else run.done
+            self.say(f"{self.busy} ... step {session.number}, {stages} of {len(STAGES)} stages; Esc stops")
+
+    async def _carry_out(self, line: str) -> None:
         session = self.session
         where = session.number, session.done, session.cursor
-        try:
-            told = self.prompt.do(line)
-        except Exception as fault:  # noqa: BLE001 - a model or loss may raise anything
-            raised = "" if isinstance(fault, MinimpError) else f"the stage raised {type(fault).__name__}: "
+        loop = asyncio.get_running_loop()
+        told, fault = await loop.run_in_executor(self._hand, self._outside.run, _done, self.prompt, line)
+        self.busy = ""
+        if fault is not None:
             if (session.number, session.done, session.cursor) != where:  # of several moves, some were made
                 self._fill()
-            self.say(f"error: {raised}{fault}", wrong=True)
-            return
-        if self.prompt.closed:
+            self.say(_said_of(fault, session), wrong=not isinstance(fault, KeyboardInterrupt))
+        elif self.prompt.closed:
             self.exit(int(self.prompt.failed))
-            return
-        self._show(line, told)
+        else:
+            self._show(line, told)
+
+    def on_unmount(self) -> None:
+        """End what runs, also where the terminal has gone."""
+        self._stopping.set()
+        self._hand.shutdown(wait=True)
 
     def _show(self, line: str, told: str) -> None:
         """Show what a command has said: nothing more, a line, beside the stage, or over the screen."""
-        name = line.split(maxsplit=1)[0] if line else ""
-        name = next((each.name for each in COMMANDS.values() if name in (each.name, each.key)), name)
+        name = _name_in(line)
         self.say("")
-        if name == "check":
-            self._checked = (self.session.number, self.session.done), told.split("\n")
-            self.look()
-            self.call_after_refresh(self.query_one("#right").scroll_end, animate=False)
-            return
-        self._fill()
         lines = told.split("\n")
+        if name == "check":
+            self._keep_check(lines)
+            return
+        if name == "help" and len(line.split()) == 1:
+            width = lines[0].index("command")
+            lines += [f"{key:{width}}{text}" for key, text in OTHER_KEYS]
+        if name not in STILL:
+            self._fill()
         warned = [each for each in lines if each.startswith("warning:")]
         if name in MOVES:
             self.say("\n".join(warned))
         elif len(lines) == 1 or name == "run":
             self.say(lines[0])
         else:
-            self.push_screen(Answer(self.prompt, line, told))
+            self.push_screen(Answer(self.prompt, line, "\n".join(lines)))
+
+    def _keep_check(self, lines: list[str]) -> None:
+        """Show what a check has found beside what it is about, also when one comes back to it."""
+        run, checked = self._checked
+        at = self.session.cursor if self.prompt.looked is None else self.prompt.looked
+        kept = checked if run is self.session.run else {}
+        self._checked = self.session.run, {**kept, at: lines}
+        self.look()
+        self.call_after_refresh(self.query_one("#right").scroll_end, animate=False)
+
+
+def _done(prompt: Prompt, line: str) -> tuple[str, BaseException | None]:
+    """Carry a command out; what it raises is an answer too: a model or loss may raise anything."""
+    try:
+        return prompt.do(line), None
+    except (Exception, KeyboardInterrupt) as fault:  # noqa: BLE001 - as said
+        return "", fault
+
+
+def _said_of(fault: BaseException, session: Session) -> str:
+    if isinstance(fault, KeyboardInterrupt):
+        return f"stopped: {views.place(session)}"
+    raised = "" if isinstance(fault, MinimpError) else f"the stage raised {type(fault).__name__}: "
+    return f"error: {raised}{fault}"
+
+
+def _name_in(line: str) -> str:
+    """Return the name of the command in a line."""
+    word = line.split(maxsplit=1)[0] if line.strip() else ""
+    found = by_word(COMMANDS).get(word)
+    return word if found is None else found.name
 
 
 def _styled(row: views.Row, width: int) -> Text:
     """Return a row of the list; what is wrong with it stands out, also without colours."""
     text, _, marks = row.text.partition(" !")
     room = width - (len(marks) + 3 if marks else 0)
-    made = Text(views.cut(text, max(room, 12)), style="dim" if row.cursor is None else "", no_wrap=True)
+    made = Text(views.cut(text, max(room, 12)), style="italic" if row.cursor is None else "", no_wrap=True)
     if marks:
-        made.append(" ").append(f"!{marks}", "bold white on #b00020")
+        made.append(" ").append(f"!{marks}", "bold #ffffff on #b00020")
     return made
 
 
-def _coloured(lines: Iterable[str]) -> Text:
+def _coloured(lines: Iterable[str], *, light: bool) -> Text:
     """Return lines as they are, with a little colour where it helps to read."""
-    text = Text()
+    text, ink = Text(), INKS[light]
     for i, line in enumerate(lines):
         style: Any = "bold" if i == 0 else ""
         if line.startswith(("WRONG", "error")):
-            style = "bold red"
+            style = ink["wrong"]
         elif line.startswith("*"):
-            style = "bold yellow"
+            style = ink["star"]
         elif line.startswith("ok:"):
-            style = "green"
+            style = ink["ok"]
         elif BAR.fullmatch(line):
-            style = "yellow" if line.endswith(":") else "cyan"
+            style = ink["low" if line.endswith(":") else "bar"]
         text.append(line + "\n", style)
     text.rstrip()
     return text
 
 
-def open_screen(session: Session) -> int:
+def open_screen(session: Session, *, light: bool = False) -> int:
     """Show a session until it is quit; return the exit code: 1 if a check failed."""
-    return Stepper(session).run() or 0
+    return Stepper(session, light=light).run() or 0

@@ -64,6 +64,8 @@ class Session:
         cursor: which moment of the run is looked at; -1 before the first stage.
         edits: the changes made, in order.
         finding: what the last search found, or None.
+        heed: called before each stage and after each op; what it raises stops the session there: it stands
+            where it stood before that stage.
 
     Raises:
         DataError: there is no batch, or one is no pair.
@@ -87,6 +89,7 @@ class Session:
         self.run: Run | None = None
         self.edits: list[Edit] = []
         self.finding: Found | None = None
+        self.heed: Callable[[], object] = bool
         self._snapshots = Snapshots(step, most=MOST_STEPS, most_bytes=MOST_BYTES)
         self._prints: dict[tuple[int, int], str] = {}
         self._snapshots.keep(1)
@@ -185,6 +188,7 @@ class Session:
 
     def _advance(self) -> None:
         """Run one stage more; if it raises, everything is as it was before."""
+        self.heed()
         where = self.number, self.done, self.cursor
         try:
             if self.run is not None and self.run.done == len(STAGES):
@@ -200,7 +204,7 @@ class Session:
             batch = self.batches[(self.number - 1) % len(self.batches)]
             for edit in self._edits_at(self.number, 0):
                 batch = edit.apply(self.step, None, batch)
-            self.run = Run(self.step, *batch, number=self.number, shadow=self.shadow)
+            self.run = Run(self.step, *batch, number=self.number, shadow=self.shadow, heed=self._heed)
         self.run.advance()
         for edit in self._edits_at(self.number, self.run.done):
             edit.apply(self.step, self.run, (None, None))
@@ -213,6 +217,9 @@ class Session:
             self._prints = {
                 key: text for key, text in self._prints.items() if key[0] > self.number - MOST_STEPS
             }
+
+    def _heed(self) -> None:
+        self.heed()
 
     def _edits_at(self, number: int, stages: int) -> list[Edit]:
         return [each for each in self.edits if (each.step, each.stages) == (number, stages)]

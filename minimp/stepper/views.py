@@ -213,8 +213,7 @@ def _beginning(session: Session, width: int) -> list[str]:
     recipe = session.step.recipe
     lines = [session.title, *wrap(f"recipe {recipe.name}: {recipe.note}", width)]
     lines += [f"loss scale {scale_text(session.step.scaler.get_scale())}; the step begins here", ""]
-    rows = [(str(i + 1), name, equation) for i, (name, equation) in enumerate(STAGES.items())]
-    return [cut(line, width) for line in [*lines, *table(("", "stage", "what it computes"), rows, (0,))]]
+    return [cut(line, width) for line in [*lines, *table(("stage", "what it computes"), STAGES.items())]]
 
 
 def _equation(moment: Moment, width: int) -> list[str]:

@@ -221,6 +221,60 @@ def test_elements_show_their_bits() -> None:
         assert (f"of {count}" in answer) if count else ("none left" in answer)
 
 
+def test_the_prompt_draws_no_boxes() -> None:
+    """Oracle: Unicode: a screen reader would read each box-drawing letter, block and arrow aloud."""
+    told = prompt()
+    for line in ALL:
+        assert not re.search("[\u2190-\u21ff\u2500-\u27bf]", told.do(line)), line
+
+
+def test_a_number_with_its_mark_is_no_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    """Oracle: the line that the same number without it gives."""
+    assert main(["step", "--plain", "--do", "step; go #3; where # here"]) == 0
+    marked = capsys.readouterr().out
+    assert main(["step", "--plain", "--do", "step; go 3; where"]) == 0
+    assert marked.replace("go #3", "go 3") == capsys.readouterr().out
+
+
+def test_a_table_of_tensors_is_never_cut() -> None:
+    """Oracle: the counts by NumPy are on the lines, at each width, casts included."""
+    told = prompt(change=grown(2, 1.5e5))
+    told.do("run nonfinite")
+    infinite = int(np.isinf(told.session.moment.arrays["out0"]).sum())
+    for width in (60, 80, 100):
+        told.width = width
+        answer = told.do("show")
+        assert "..." not in answer.replace("(...", "")
+        assert re.search(rf"^out0.*\b{infinite}\b|\b{infinite} inf", answer, re.MULTILINE)
+
+
+def test_a_change_that_shows_nowhere_is_said_to() -> None:
+    """Oracle: by hand: a weight that is changed after the update changes no figure of this step."""
+    told = prompt()
+    told.do("finish")
+    told.do("back")
+    assert "nothing of this differs" in told.do("set value 0.weight[0,1] 5")
+    assert "nothing of this differs" not in told.do("set scale 2^24")
+
+
+def test_single_ops_and_gradients_are_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: every op of a step is right; a product that is made wrong is told by its own name alone."""
+    told = prompt()
+    told.do("finish")
+    for cursor, moment in enumerate(told.session.run.moments):
+        told.looked = cursor
+        answer = told.do("check")
+        assert "\nok: " in answer, answer
+        assert moment.event.phase == "stage" or moment.event.op in answer.split("\n")[1]
+    backend = get_backend("numpy")
+    honest = type(backend).matmul
+    monkeypatch.setattr(type(backend), "matmul", lambda *given, **more: honest(*given, **more) * 2)
+    wrong = prompt()
+    wrong.do("run op == linear")
+    assert "WRONG" in wrong.do("check")
+    assert wrong.failed
+
+
 # ---- the command ----------------------------------------------------------------------------------------
 
 
@@ -260,6 +314,7 @@ def test_the_exit_code_says_how_it_went(tmp_path: Path, capsys: pytest.CaptureFi
         ["--model", "gpt"],
         ["--batch", "0"],
         [str(script), "--seed", "1"],
+        ["--light"],
     ):
         assert main(["step", "--plain", *wrong, "--do", "where"]) == 2, wrong
         assert capsys.readouterr().out == ""

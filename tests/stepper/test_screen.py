@@ -18,7 +18,7 @@ pytest.importorskip("textual")
 
 from textual.widgets import Input, OptionList, Static
 
-from minimp.stepper.screen import ASKING, KEYS, Answer, Stepper
+from minimp.stepper.screen import ASKING, KEYS, TICK, Answer, Stepper
 
 SIZES = [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)]
 
@@ -33,6 +33,8 @@ class Driver:
         """Press keys, one after the other, and wait for what they do."""
         for key in keys:
             await self.pilot.press({"?": "question_mark", ".": "full_stop"}.get(key, key))
+            await self.pilot.pause()
+            await self.app.workers.wait_for_complete()
             await self.pilot.pause()
             await self.pilot.pause()
 
@@ -59,12 +61,14 @@ class Driver:
         return re.sub(r"<[^>]+>", "", picture).replace("&#160;", " ")
 
 
-def drive(size: tuple[int, int], play: Callable[[Driver], Awaitable[None]], **options: Any) -> Stepper:
+def drive(
+    size: tuple[int, int], play: Callable[[Driver], Awaitable[None]], *, light: bool = False, **options: Any
+) -> Stepper:  # fmt: skip
     """Run the app in a terminal of some size, and hand its keys to `play`."""
 
     async def go() -> Stepper:
         with small(**options) as session:
-            app = Stepper(session)
+            app = Stepper(session, light=light)
             async with app.run_test(size=size) as pilot:
                 await pilot.pause()
                 await play(Driver(app, pilot))
@@ -192,6 +196,118 @@ def test_every_command_has_its_key() -> None:
     drive((80, 24), play)
     known = {each.key for each in COMMANDS.values()} | {":"}
     assert {key for key, _ in KEYS} <= known
+
+
+@pytest.mark.parametrize("key", ["escape", pytest.param("ctrl+c", marks=pytest.mark.slow)])
+def test_a_long_run_tells_how_far_it_is_and_can_be_stopped(key: str) -> None:
+    """Oracle: a plain session at the place where it stopped; other keys wait, and it goes on afterwards."""
+
+    async def play(user: Driver) -> None:
+        session = user.app.session
+        user.app.carry_out("run op == softmax within 5000")
+        while session.number < 3:
+            await user.pilot.pause(0.05)
+        await user.pilot.press("q")  # waits, as every key does
+        await user.pilot.pause(2 * TICK)
+        assert re.search(r"run op == softmax.* step \d+, \d+ of 10 stages; Esc stops", user.text("said"))
+        await user.press(key)
+        assert user.text("said").startswith(f"stopped: step {session.number}, ")
+        assert user.text("place").startswith(f"step {session.number}, ")
+        assert not user.app.busy
+        there = session.number, session.done
+        with small() as other:
+            while (other.number, other.done) < there:
+                other.next_stage()
+            assert other.fingerprint() == session.fingerprint()
+        await user.press("n")
+        assert (session.number, session.done) > there
+
+    drive((80, 24), play)
+
+
+def test_quitting_ends_what_runs() -> None:
+    """Oracle: the session, which goes on no more; it is asked to stop, and the app has ended."""
+
+    async def play(user: Driver) -> None:
+        user.app.carry_out("run op == softmax within 50000")
+        while user.app.session.number < 2:
+            await user.pilot.pause(0.05)
+
+    assert drive((80, 24), play).session.number < 1000
+
+
+@pytest.mark.slow
+def test_the_help_has_every_key() -> None:
+    """Oracle: the bindings of the app itself."""
+    names = {"colon": ":", "question_mark": "?", "full_stop": ".", "escape": "Esc", "ctrl+c": "Ctrl+C",
+             "ctrl+q": "Ctrl+Q", "tab": "Tab", "shift+tab": "Shift+Tab"}  # fmt: skip
+
+    async def play(user: Driver) -> None:
+        await user.press("?")
+        lines = user.answer().split("\n")
+        for key in user.app._bindings.key_to_bindings:
+            assert any(names.get(key, key) in line for line in lines), key
+        for key in ("Up Down", "Enter"):
+            assert any(line.startswith(key) for line in lines)
+        assert all(len(line) <= 76 for line in lines)
+
+    drive((80, 24), play)
+
+
+def test_what_is_looked_at_is_what_is_opened_and_proved() -> None:
+    """Oracle: the session's place, which stays; the name of the row, and what its check says later too."""
+
+    async def play(user: Driver) -> None:
+        await user.press("n", "n")
+        session = user.app.session
+        left = user.app.query_one("#left", OptionList)
+        left.highlighted = 1  # the cast of the first weight
+        await user.pilot.pause()
+        assert "not checked; c does" in user.text("look")
+        await user.press("c")
+        assert "ok: cast: formats and error bound" in " ".join(user.text("look").split())
+        await user.press("t", "enter")
+        assert user.answer().startswith("out0 float16[16x12]")
+        await user.press("escape")
+        assert left.highlighted == 1
+        assert (session.done, session.at_end) == (2, True)
+        await user.press("down")
+        assert "not checked" in user.text("look")
+        await user.press("up")
+        assert "ok: cast" in user.text("look")
+        left.highlighted = 0
+        await user.pilot.pause()
+        left.highlighted = next(i for i, row in enumerate(user.app._rows) if "forward" in row.text)
+        await user.press("t")
+        assert user.app.query_one("#line", Input).value == "open input"
+
+    drive((80, 24), play)
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_both_grounds_can_be_read(light: bool) -> None:
+    """Oracle: WCAG 2.2, 1.4.3: letters and ground differ by 4.5 to 1 at least; of the highlighted row too."""
+
+    async def play(user: Driver) -> None:
+        assert ("light" in user.app.theme) is light
+        await user.say("run nonfinite")
+        for line in user.app.screen._compositor.render_strips():
+            for part in line:
+                style = part.style
+                if any(map(str.isalnum, part.text)) and style is not None and style.color and style.bgcolor:
+                    assert contrast(style) >= 4.5, (part.text, style)
+
+    drive((80, 24), play, change=grown(2, 1.5e5), light=light)
+
+
+def contrast(style: Any) -> float:
+    """The contrast of letters and ground, from 1 to 21."""
+    shades = []
+    for colour in (style.color, style.bgcolor):
+        parts = [c / 255 for c in colour.get_truecolor()]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        shades.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(shades) / min(shades)
 
 
 def test_a_stage_that_raises_is_said_and_the_screen_stands_where_the_session_does() -> None:
