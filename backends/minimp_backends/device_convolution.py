@@ -13,7 +13,7 @@ from typing import Any
 
 from minimp_backends.columns import Geometry, check_gradient, geometry_of
 
-__all__ = ["conv2d_forward", "conv2d_input_gradient", "conv2d_weight_gradient"]
+__all__ = ["columns_on_device", "conv2d_forward", "conv2d_input_gradient", "conv2d_weight_gradient"]
 
 Array = Any
 COLUMN_BYTES = 256 << 20
@@ -25,7 +25,7 @@ def conv2d_forward(backend: Any, x: Array, weight: Array, accumulate: str, **siz
     geometry = geometry_of("conv2d_forward", (), x.shape, weight.shape, **sizes)
     matrix = geometry.matrix(weight)
     parts = []
-    for images, columns in _columns(backend.xp, x, geometry):
+    for images, columns in columns_on_device(backend.xp, x, geometry):
         product = backend.matmul(matrix, columns, accumulate=accumulate)  # (G, O/G, n P)
         count = images.stop - images.start
         product = product.reshape(*product.shape[:2], count, geometry.positions).transpose(2, 0, 1, 3)
@@ -40,7 +40,7 @@ def conv2d_weight_gradient(
     geometry = geometry_of("conv2d_weight_gradient", (), x.shape, shape, **sizes)
     check_gradient("conv2d_weight_gradient", geometry, grad)
     by_group, total = geometry.by_group(grad), None
-    for images, columns in _columns(backend.xp, x, geometry):
+    for images, columns in columns_on_device(backend.xp, x, geometry):
         part = _side_by_side(by_group[images])
         found = backend.matmul(part, columns.swapaxes(-1, -2), accumulate=accumulate)  # (G, O/G, depth)
         total = found if total is None else total + found
@@ -71,8 +71,8 @@ def _images(geometry: Geometry, itemsize: int) -> Iterator[slice]:
         yield slice(first, min(first + step, geometry.images))
 
 
-def _columns(xp: Any, x: Array, geometry: Geometry) -> Iterator[tuple[slice, Array]]:
-    """Yield images and their columns, (G, depth, n P)."""
+def columns_on_device(xp: Any, x: Array, geometry: Geometry) -> Iterator[tuple[slice, Array]]:
+    """Yield images and their columns, (G, depth, n P), in the dtype of x."""
     (kh, kw), (sh, sw), (dh, dw) = geometry.kernel, geometry.stride, geometry.dilation
     span = (dh * (kh - 1) + 1, dw * (kw - 1) + 1)
     for images in _images(geometry, x.dtype.itemsize):

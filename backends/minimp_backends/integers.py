@@ -44,8 +44,8 @@ from minimp_backends.integer_products import (
 from minimp_backends.requantizing import Requantizing
 
 __all__ = [
-    "IntegerKernels", "integer_conv2d", "integer_conv2d_reference", "integer_matmul",
-    "integer_matmul_reference",
+    "IntegerKernels", "as_int32", "conv2d_geometry", "integer_conv2d", "integer_conv2d_reference",
+    "integer_matmul", "integer_matmul_reference", "largest_term",
 ]  # fmt: skip
 
 Zero = npt.ArrayLike
@@ -97,12 +97,12 @@ def _product(op: str, a: Array, b: Array, a_zero: Array, b_zero: Array, accumula
     """Return what :func:`integer_matmul` does; everything is checked but whether the sums fit."""
     left, right = np.atleast_1d(a_zero)[..., np.newaxis], np.atleast_1d(b_zero)[..., np.newaxis, :]
     depth, exact = a.shape[-1], accumulate == EXACT
-    most = _largest_term(a, left) * _largest_term(b, right) + (0 if exact else CUT)
+    most = largest_term(a, left) * largest_term(b, right) + (0 if exact else CUT)
     dtype = np.int32 if depth * most <= MOST else np.int64
     shifts = (shift_of(a), shift_of(b)) if exact else (0, 0)  # what the codes are shifted by on the way
     made = (exact_product if exact else saturating_product)(a, b, dtype)
     _add_zero_terms(made, a, b, (left, right), shifts)
-    return made if dtype is np.int32 else _as_int32(op, made, depth)
+    return made if dtype is np.int32 else as_int32(op, made, depth)
 
 
 def _add_zero_terms(
@@ -122,7 +122,7 @@ def _add_zero_terms(
         made += depth * left * right
 
 
-def _largest_term(codes: Array, zero: Array) -> int:
+def largest_term(codes: Array, zero: Array) -> int:
     """The largest |q - z| that the dtype and the zero points allow."""
     limits = np.iinfo(codes.dtype)
     if not zero.size:
@@ -130,7 +130,7 @@ def _largest_term(codes: Array, zero: Array) -> int:
     return int(max(limits.max - zero.min(), zero.max() - limits.min))
 
 
-def _as_int32(op: str, made: Array, depth: int) -> Array:
+def as_int32(op: str, made: Array, depth: int) -> Array:
     """Narrow int64 sums, and refuse those that int32 has not."""
     low, high = (int(made.min()), int(made.max())) if made.size else (0, 0)
     if low < LEAST or high > MOST:
@@ -170,7 +170,7 @@ def integer_conv2d(
     op = "integer_conv2d"
     check_codes(op, x, w)
     check_accumulate(op, accumulate, x, w)
-    geometry = _geometry(op, x, w, stride, padding, dilation, groups)
+    geometry = conv2d_geometry(op, x, w, stride, padding, dilation, groups)
     zero = zero_points(op, "x_zero", x_zero, x, ())
     by_filter = np.broadcast_to(zero_points(op, "w_zero", w_zero, w, w.shape[:1]), w.shape[:1])
     by_filter = by_filter.reshape(groups, -1)
@@ -194,7 +194,7 @@ def integer_conv2d_reference(
     x_zero: Zero = 0, w_zero: Zero = 0,
 ) -> Array:  # fmt: skip
     """Return what :func:`integer_conv2d` does, in int64: what each tap sees times its weights, added up."""
-    geometry = _geometry("integer_conv2d", x, w, stride, padding, dilation, groups)
+    geometry = conv2d_geometry("integer_conv2d", x, w, stride, padding, dilation, groups)
     padded, inside = _padded(x, geometry, int(np.asarray(x_zero)))
     windows = windows_of(padded.astype(np.int64) - np.asarray(x_zero), inside)  # (N, C, kh, kw, OH, OW)
     weights = w.astype(np.int64) - np.reshape(np.asarray(w_zero, np.int64), (-1, 1, 1, 1))
@@ -204,9 +204,10 @@ def integer_conv2d_reference(
     return sums.reshape(geometry.out_shape)
 
 
-def _geometry(
+def conv2d_geometry(
     op: str, x: Array, w: Array, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
 ) -> Geometry:
+    """Check the sizes of a convolution of codes against each other."""
     named = {"stride": stride, "padding": padding, "dilation": dilation}
     sizes = {name: pair_of(op, name, size) for name, size in named.items()}
     return geometry_of(op, (), x.shape, w.shape, **sizes, groups=groups)
