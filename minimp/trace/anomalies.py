@@ -29,8 +29,8 @@ __all__ = ["detect_anomaly"]
 
 KEPT = 4096
 """So many events are kept, to say what came before."""
-MOST_MEANT = 2**16
-"""So many events with infinities that were meant are remembered: loops without a TrainStep never forget."""
+MOST_EXPLAINED = 2**16
+"""So many events with infinities of each kind are remembered: loops without a TrainStep never forget."""
 
 
 @dataclass
@@ -42,14 +42,20 @@ class _Explained:
         meant: infinities that somebody asked for (a mask of -inf), and what came of them; with their signs.
     """
 
-    scaled: set[int] = field(default_factory=set)
+    scaled: dict[int, None] = field(default_factory=dict)
     meant: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def mean(self, number: int, signs: Iterable[int]) -> None:
         """Take an event in whose infinities were meant; the oldest goes where there are too many."""
         self.meant[number] = frozenset(signs)
-        if len(self.meant) > MOST_MEANT:
+        if len(self.meant) > MOST_EXPLAINED:
             del self.meant[next(iter(self.meant))]
+
+    def blame_scale(self, number: int) -> None:
+        """Take an event in that the loss scale explains; the oldest goes where there are too many."""
+        self.scaled[number] = None
+        if len(self.scaled) > MOST_EXPLAINED:
+            del self.scaled[next(iter(self.scaled))]
 
 
 class detect_anomaly(record):  # noqa: N801 - torch's name
@@ -144,7 +150,7 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
             mark: what the gradient carries that it is a part of, or None.
         """
         known, step = self._explained.scaled, self._recorder.step_running()
-        explained = bool(_linked(event) & known)
+        explained = bool(_linked(event) & known.keys())
         if not explained and mark is not None and self._scaler_skips(mark):
             by_layer = step is not None and isinstance(step.scaler, LayerwiseScaler)
             scale = factor_of(mark) or 1.0
@@ -155,7 +161,7 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
                 if side is not None and side.stats is not None and side.stats.nonfinite
             )
         if explained:
-            known.add(event.number)
+            self._explained.blame_scale(event.number)
         return explained
 
     def _forward(self, event: TraceEvent, heard: Event) -> str | None:
@@ -179,15 +185,15 @@ class detect_anomaly(record):  # noqa: N801 - torch's name
     def _backward(self, event: TraceEvent, heard: Event) -> str | None:
         known, forward = self._explained.scaled, self._recorder.info_of(heard.node)
         if not event.nonfinite:
-            return None if _linked(event) & known else came_in(event)
+            return None if _linked(event) & known.keys() else came_in(event)
         hooked = self._recorder.maker_of(heard.inputs[0]) in known
-        if hooked or _linked(event) & known or (forward is not None and forward.number in known):
-            known.add(event.number)
+        if hooked or _linked(event) & known.keys() or (forward is not None and forward.number in known):
+            self._explained.blame_scale(event.number)
             return None
         scale = event.facts.get("loss_scale", 1.0)
         fits, skips = self._fits_without(event, heard, scale), self._scaler_skips(mark_shown(heard.node))
         if fits and skips:
-            known.add(event.number)
+            self._explained.blame_scale(event.number)
             return None
         return came_in(event) or cause_of(event) + _at_scale(scale, fits)
 

@@ -226,7 +226,7 @@ def test_masks_in_a_long_loop_are_forgotten_in_time(monkeypatch: pytest.MonkeyPa
     """Oracle: the limit; and no mask of the loop is taken for a fault."""
     from minimp.trace import anomalies
 
-    monkeypatch.setattr(anomalies, "MOST_MEANT", 5)
+    monkeypatch.setattr(anomalies, "MOST_EXPLAINED", 5)
     mask = mp.tensor([[0.0, -np.inf], [0.0, 0.0]])
     x = mp.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     watching = mp.detect_anomaly()
@@ -234,6 +234,22 @@ def test_masks_in_a_long_loop_are_forgotten_in_time(monkeypatch: pytest.MonkeyPa
         for _ in range(8):
             mp.functional.softmax(x + mask, dim=-1).sum().backward()
     assert len(watching._explained.meant) == 5
+
+
+def test_overflows_of_the_scale_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the limit; and no gradient of the loop, which overflows at each step, is taken for a fault."""
+    from minimp.trace import anomalies
+
+    monkeypatch.setattr(anomalies, "MOST_EXPLAINED", 3)
+    x = mp.tensor([1.0, 2.0], requires_grad=True)
+    optimizer, scaler = mp.optim.SGD([x], lr=0.1), mp.GradScaler(init_scale=2.0**20)
+    watching = mp.detect_anomaly()
+    with watching:
+        for _ in range(6):
+            optimizer.zero_grad()
+            scaler.scale((x.half() * 8.0).float().sum()).backward()
+            assert not np.isfinite(x.grad.numpy()).any()
+    assert len(watching._explained.scaled) == 3
 
 
 def test_settings_that_cannot_be_are_refused() -> None:
