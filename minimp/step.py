@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minimp.checks import stages as proofs
 from minimp.control import CONTROLS, StepReport, StepState, control_of
 from minimp.displays.steps import stage_html
@@ -314,6 +316,8 @@ _IN_REGION = ("cast_weights", "forward", "loss")
 
 def _in_format(value: Any, form: Format) -> Any:
     """Return floating data as a tensor of `form`; labels and other integers as they are."""
+    if not isinstance(value, Tensor) and np.asarray(value).dtype.kind in "iub":
+        return value
     made = value if isinstance(value, Tensor) else Tensor.lift(value, None)
     return value if made.format is None else made.detach().to(form)
 

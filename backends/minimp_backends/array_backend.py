@@ -174,6 +174,10 @@ class ArrayBackend(
         """Return 1 / (1 + e^-x) of a wide array, elementwise."""
         return logistic(self.xp, x)
 
+    def keep_mask(self, shape: tuple[int, ...], p: float, rng: np.random.Generator) -> Array:
+        """Draw what dropout keeps: booleans, true with probability 1 - p."""
+        return self.from_host(rng.random(shape) >= p)
+
     def _format(self, array: Array) -> Format:
         return formats.get(array.dtype)
 

@@ -23,6 +23,7 @@ from minimp.formats.dice import Source
 from minimp_backends import accumulating, device_convolution, device_pooling
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.device_codes import DeviceCodes
+from minimp_backends.device_dice import keep_mask
 from minimp_backends.device_rounding import round_on_device, to_odd_float32
 from minimp_backends.updates_blocks import Room
 
@@ -103,6 +104,10 @@ class DeviceBackend(DeviceCodes, ArrayBackend):
         return super().scatter_add(shape, self.places(index), values, accumulate=accumulate)
 
     # ---- kernels that sum -------------------------------------------------------------------------------
+
+    def keep_mask(self, shape: tuple[int, ...], p: float, rng: np.random.Generator) -> Array:
+        """Draw a seed on the host, and everything else on the device."""
+        return keep_mask(self.xp, shape, p, int(rng.integers(0, 1 << 64, dtype=np.uint64)))
 
     def matmul(self, a: Array, b: Array, *, accumulate: str) -> Array:
         """One GEMM of wide operands: float32 for the 16-bit formats and float32, float64 for float64."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from minimp.formats import Format
-from minimp.formats.dice import Dice, Source
+from minimp.formats.dice import Counter, Dice, Source
 from minimp.formats.overflows import overflow_named
 from minimp.formats.rounding import dice_for, max_is_odd
 from minimp.formats.roundings import Situation, mode_named
+from minimp_backends.device_dice import roll_on_device
 
 __all__ = ["round_on_device", "to_odd_float32"]
 
@@ -25,7 +26,7 @@ def round_on_device(
     """Round a wide array to values of a signed floating format that has zeros and NaN.
 
     Args:
-        backend: of the array; random numbers are thrown on the host and copied to it.
+        backend: of the array; random numbers that are no Counter's are thrown on the host and copied to it.
         x: float32 or float64.
         fmt: float32, float16, bfloat16, float8_e4m3fn, float8_e5m2 and their like.
         rounding, overflow, rng: as of :func:`minimp.formats.round`.
@@ -34,9 +35,12 @@ def round_on_device(
         float64, of the shape of x.
     """
     xp, mode, rule = backend.xp, mode_named(rounding), overflow_named(overflow, fmt)
-    dice = dice_for(rounding, x.shape, rng, None)
-    if dice is not None:
-        dice = Dice(backend.from_host(dice.throw), dice.bits)
+    if rounding == "stochastic" and isinstance(rng, Counter):
+        dice: Dice | None = roll_on_device(xp, x.shape, rng)
+    else:
+        dice = dice_for(rounding, x.shape, rng, None)
+        if dice is not None:
+            dice = Dice(backend.from_host(dice.throw), dice.bits)
     wide = x.astype("float64", copy=False)
     finite, negative = xp.isfinite(wide), xp.signbit(wide)
     magnitude = xp.where(finite, xp.abs(wide), 0.0)

@@ -67,6 +67,7 @@ class Blocks:
     xp: Any
     from_host: Callable[[np.ndarray[Any, Any]], Array]
     cast: Callable[..., Array]
+    decides_on_device: bool
     room = Room
     guarded_rules: frozenset[str] = frozenset()
     """Rules whose kernels obey `Room.unless`, names of :attr:`Optimizer.rule`."""
@@ -139,8 +140,9 @@ class Blocks:
     ) -> Array:
         """Round a wide array once to storage of `format`, up or down at random, right on average.
 
-        bfloat16 from float32 goes by :func:`plain_stochastic_bfloat16`, drawing 16 bits an element; anything
-        else by :func:`minimp.formats.round`, drawing the seed of a counter. Overflow is to infinity.
+        On the host bfloat16 from float32 goes by :func:`plain_stochastic_bfloat16`, drawing 16 bits an
+        element; anything else, and everything on a device, to which those bits would have to travel, by
+        :func:`minimp.formats.round`, drawing the seed of a counter. Overflow is to infinity.
 
         Args:
             wide: the values.
@@ -149,7 +151,7 @@ class Blocks:
             sizes: the elements of several tensors that lie end to end in `wide`; each of them draws as if it
                 came by itself, in this order. None: `wide` is one tensor.
         """
-        if format.dtype != formats.bfloat16.dtype or wide.dtype != np.float32:
+        if self.decides_on_device or format.dtype != formats.bfloat16.dtype or wide.dtype != np.float32:
             stops = np.cumsum([wide.size] if sizes is None else sizes)[:-1].tolist()
             pieces = [wide] if sizes is None else self.xp.split(wide, stops)
             rounded = [self._round_by_counter(piece, format, rng) for piece in pieces]

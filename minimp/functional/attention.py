@@ -129,4 +129,5 @@ def _keep(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Ten
     """Draw which probabilities dropout leaves, from minimp's generator: (..., L, S)."""
     arrays = [x for x in (q, k, v, mask) if x is not None]
     lead = np.broadcast_shapes(*(x.shape[:-2] for x in arrays))
-    return Value.lift(rng.generator().random((*lead, q.shape[-2], k.shape[-2])) >= p, q.backend)
+    shape = (*lead, q.shape[-2], k.shape[-2])
+    return Value.make(q.backend.keep_mask(shape, p, rng.generator()), q.backend)

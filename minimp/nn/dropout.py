@@ -126,8 +126,7 @@ class AlphaDropout(_Thinning):
         if self.p == 1:
             return x * 0.0
         a = 1 / math.sqrt((self.limit**2 * self.p + 1) * (1 - self.p))
-        keep = rng.generator().random(x.shape) >= self.p
+        keep = x.backend.keep_mask(x.shape, self.p, rng.generator())
         factor, shift = keep * a, (~keep * self.limit - self.limit * self.p) * a
-        host = (x.backend.from_host(each.astype(x.dtype)) for each in (factor, shift))
-        times, plus = (Tensor(each, x.backend) for each in host)
+        times, plus = (Tensor(each.astype(x.dtype), x.backend) for each in (factor, shift))
         return x * times + plus

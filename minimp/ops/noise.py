@@ -14,11 +14,12 @@ __all__ = ["dropout"]
 def dropout(ctx: Node, x: Array, *, p: float = 0.5) -> Array:
     """Zero each element with probability p and divide the rest by 1 - p (Srivastava et al. 2014).
 
-    The mask is drawn from minimp's generator (:func:`minimp.manual_seed`) and saved, one byte an element.
+    The mask is drawn from minimp's generator (:func:`minimp.manual_seed`) and saved, one byte an element; on
+    a device, only the seed of the mask is.
     """
     if not 0.0 <= p <= 1.0:
         raise SettingError(f"dropout: expected a probability from 0 to 1, got {p}")
-    keep = ctx.backend.from_host(rng.generator().random(x.shape) >= p)
+    keep = ctx.backend.keep_mask(x.shape, p, rng.generator())
     ctx.save(keep)
     return _thin(ctx, x, keep, p)
 
