@@ -7,8 +7,6 @@ It needs textual (`pip install "minimp[tui]"`), and does what the prompt does: e
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from threading import Event
@@ -19,15 +17,15 @@ from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from minimp.errors import MinimpError
 from minimp.step import STAGES
 from minimp.stepper import views
-from minimp.stepper.asking import by_word
+from minimp.stepper.answers import Answer, name_in
 from minimp.stepper.commands import COMMANDS, Prompt
+from minimp.stepper.drawing import INKS, coloured, styled
 from minimp.stepper.session import Session
 
 __all__ = ["Stepper", "open_screen"]
@@ -57,77 +55,8 @@ OTHER_KEYS = (
     ("Ctrl+Q", "end the session, whatever runs"),
 )
 """Keys that are no commands."""
-PAGED = ("open", "more")
-"""Commands of which there may be more."""
-INKS = {
-    False: {"wrong": "bold #ff8a80", "star": "bold #ffb74d", "ok": "#a5d6a7", "bar": "#80deea",
-            "low": "#ffcc80"},
-    True: {"wrong": "bold #9b0000", "star": "bold #7a3e00", "ok": "#1b5e20", "bar": "#004d63",
-           "low": "#7a3e00"},
-}  # fmt: skip
-"""Whether the ground is light -> what for -> style; all can be read on it."""
 TICK = 0.2
 """So often, in seconds, it is said how far a command has come."""
-
-
-BAR = re.compile(r" *2\^\S+ +[\d,]+ (#+|:+)")
-"""A line of a histogram; `:` are numbers below the smallest normal one."""
-
-
-class Answer(ModalScreen[None]):  # type: ignore[misc]  # mypy looks into no optional library
-    """What a command has to say, over the screen; any of Escape, Enter, q closes it.
-
-    Args:
-        prompt: goes on where the answer is a page of elements.
-        title: the command.
-        text: the answer.
-    """
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,enter,q", "close", "close"),
-        Binding("m", "more", "more"),
-        Binding("up,k", "scroll(-1)", show=False),
-        Binding("down,j", "scroll(1)", show=False),
-        Binding("pageup", "scroll(-10)", show=False),
-        Binding("pagedown,space", "scroll(10)", show=False),
-    ]
-    CSS = """
-    Answer { align: center middle; overflow: hidden hidden; }
-    Answer > VerticalScroll { width: auto; max-width: 100%; height: auto; max-height: 100%;
-                              border: round $accent; padding: 0 1; background: $surface;
-                              scrollbar-size-vertical: 1; }
-    Answer Static { width: auto; }
-    """
-
-    def __init__(self, prompt: Prompt, title: str, text: str) -> None:
-        super().__init__()
-        self.prompt, self.heading, self.text = prompt, title, text
-        self.paged = _name_in(title) in PAGED
-
-    def compose(self) -> ComposeResult:
-        """Lay the answer out."""
-        with VerticalScroll() as box:
-            box.border_title = Text(self.heading)
-            box.border_subtitle = Text("m more, Esc closes" if self.paged else "Esc closes")
-            yield Static(_coloured(self.text.split("\n"), light=not self.app.current_theme.dark), id="answer")
-
-    def action_close(self) -> None:
-        """Close it."""
-        self.dismiss()
-
-    def action_scroll(self, lines: int) -> None:
-        """Scroll by so many lines."""
-        self.query_one(VerticalScroll).scroll_relative(y=lines, animate=False)
-
-    def action_more(self) -> None:
-        """Show further elements of the tensor that was opened."""
-        if self.paged:
-            lines = self.prompt.do("more").split("\n")
-            self.text = "\n".join([self.text, *lines])
-            self.query_one("#answer", Static).update(
-                _coloured(self.text.split("\n"), light=not self.app.current_theme.dark)
-            )
-            self.query_one(VerticalScroll).scroll_end(animate=False)
 
 
 class _Right(VerticalScroll):  # type: ignore[misc]  # as above
@@ -236,7 +165,7 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         self._rows = views.listing(self.session)
         left.clear_options()
         room = int(left.styles.width.value if left.styles.width else 30) - 2  # the scroll bar, and a gap
-        left.add_options([Option(_styled(row, room)) for row in self._rows])
+        left.add_options([Option(styled(row, room)) for row in self._rows])
         here = next((i for i, row in enumerate(self._rows) if row.here), None)
         left.highlighted = self.session.done if here is None else here
         self._keys()
@@ -256,7 +185,7 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
             lines += ["", *(part for line in checked[at] for part in views.refitted(line, width))]
         elif at >= 0:
             lines += ["", "not checked; c does"]
-        self.query_one("#look", Static).update(_coloured(lines, light=self.is_light))
+        self.query_one("#look", Static).update(coloured(lines, light=self.is_light))
 
     def _keys(self) -> None:
         text, room = Text(no_wrap=True), self.size.width - 2
@@ -387,7 +316,7 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     def _show(self, line: str, told: str) -> None:
         """Show what a command has said: nothing more, a line, beside the stage, or over the screen."""
-        name = _name_in(line)
+        name = name_in(line)
         self.say("")
         lines = told.split("\n")
         if name == "check":
@@ -429,41 +358,6 @@ def _said_of(fault: BaseException, session: Session) -> str:
         return f"stopped: {views.place(session)}"
     raised = "" if isinstance(fault, MinimpError) else f"the stage raised {type(fault).__name__}: "
     return f"error: {raised}{fault}"
-
-
-def _name_in(line: str) -> str:
-    """Return the name of the command in a line."""
-    word = line.split(maxsplit=1)[0] if line.strip() else ""
-    found = by_word(COMMANDS).get(word)
-    return word if found is None else found.name
-
-
-def _styled(row: views.Row, width: int) -> Text:
-    """Return a row of the list; what is wrong with it stands out, also without colours."""
-    text, _, marks = row.text.partition(" !")
-    room = width - (len(marks) + 3 if marks else 0)
-    made = Text(views.cut(text, max(room, 12)), style="italic" if row.cursor is None else "", no_wrap=True)
-    if marks:
-        made.append(" ").append(f"!{marks}", "bold #ffffff on #b00020")
-    return made
-
-
-def _coloured(lines: Iterable[str], *, light: bool) -> Text:
-    """Return lines as they are, with a little colour where it helps to read."""
-    text, ink = Text(), INKS[light]
-    for i, line in enumerate(lines):
-        style: Any = "bold" if i == 0 else ""
-        if line.startswith(("WRONG", "error")):
-            style = ink["wrong"]
-        elif line.startswith("*"):
-            style = ink["star"]
-        elif line.startswith("ok:"):
-            style = ink["ok"]
-        elif BAR.fullmatch(line):
-            style = ink["low" if line.endswith(":") else "bar"]
-        text.append(line + "\n", style)
-    text.rstrip()
-    return text
 
 
 def open_screen(session: Session, *, light: bool = False) -> int:
