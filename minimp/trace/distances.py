@@ -161,16 +161,24 @@ def ulp_of(exact: Any, form: Format) -> Any:
 def jumps(exact: Array, pure: Array) -> tuple[int, float]:
     """Return how many elements lie on two sides of a jump, and the relative error of the others, as a norm.
 
-    Two numbers do that are further apart than half of the larger one: 0 and anything, x and -x.
+    Two numbers do that are further apart than half of the larger one (than a third of the size of their sum,
+    which is the same): 0 and anything, x and -x.
     """
-    gap = np.abs(exact - pure)
-    far = gap > np.maximum(np.abs(exact), np.abs(pure)) / 2
-    count = int(np.count_nonzero(far))
-    if not count:
-        return 0, 0.0
-    gap[far] = 0.0
-    gap, whole = gap.reshape(-1), pure.reshape(-1)
-    return count, relative_of(_squares(gap), _squares(whole))
+    one, two = exact.reshape(-1), pure.reshape(-1)
+    gap, whole = np.empty(min(BLOCK, one.size)), np.empty(min(BLOCK, one.size))
+    count, squares = 0, 0.0
+    for start in range(0, one.size, BLOCK):
+        e, p = one[start : start + BLOCK], two[start : start + BLOCK]
+        d, s = gap[: e.size], whole[: e.size]
+        np.abs(np.subtract(e, p, out=d), out=d)
+        np.abs(np.add(e, p, out=s), out=s)
+        s /= 3.0
+        far = d > s
+        here = int(np.count_nonzero(far))
+        if here:
+            d[far] = 0.0
+        count, squares = count + here, squares + _squares(d)
+    return count, relative_of(squares, _squares(two)) if count else 0.0
 
 
 def relative(got: Any, exact: Any) -> float:

@@ -17,7 +17,7 @@ from minimp.checks.tables import FAMILIES, GRADIENTS, REFERENCE, forward_bound, 
 from minimp.modes import listen
 from minimp.tape import Event
 from minimp.trace.codec import event_from, plain
-from minimp.trace.distances import distances, relative, ulp_of
+from minimp.trace.distances import distances, jumps, relative, ulp_of
 from tests.tolerances import assert_close
 from tests.trace.cases import batch, make_step
 
@@ -247,3 +247,14 @@ def test_other_jumps_are_told_too(op: str) -> None:
     (error,) = event.errors
     assert error is not None
     assert (error.jumped, error.smooth) == ({"round": 1, "max_pool2d": 2}[op], 0.0)
+
+
+def test_jumps_are_counted_as_by_numpy(rng: np.random.Generator) -> None:
+    """Oracle: NumPy on all 40,000 elements in one go: further apart than half of the larger one."""
+    exact = rng.standard_normal((400, 100))
+    pure = exact * np.where(rng.random(exact.shape) < 0.01, rng.uniform(-2, 3, exact.shape), 1.0001)
+    far = np.abs(exact - pure) > np.maximum(np.abs(exact), np.abs(pure)) / 2
+    count, smooth = jumps(exact, pure)
+    assert count == np.count_nonzero(far) > 100
+    assert_close(smooth, np.linalg.norm((exact - pure)[~far]) / np.linalg.norm(pure), "fp64_same_maths")
+    assert jumps(exact, exact.copy()) == (0, 0.0)
