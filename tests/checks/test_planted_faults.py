@@ -17,6 +17,7 @@ from minimp.checks.tables import FAMILIES, forward_bound
 from minimp.modes import listen
 from minimp.ops import OPS
 from minimp.tape import Event
+from tests.arrays import host
 from tests.ops.samples import DIFFERENTIABLE, SAMPLES, Sample, run
 
 ULPS = {"exact": 1, "cast": 8, "rounded": 3, "function": 24}
@@ -31,7 +32,7 @@ def _elementwise(sample: Sample) -> bool:
 def _spoiled(event: Event, change: Callable[[Any], Any], index: int = 0) -> Event:
     """Return the event with one output changed."""
     outputs = list(event.outputs)
-    outputs[index] = change(np.array(outputs[index], order="C"))
+    outputs[index] = change(np.array(host(outputs[index]), order="C"))
     return replace(event, outputs=tuple(outputs))
 
 
@@ -74,7 +75,7 @@ def test_a_gradient_that_is_off_by_a_few_percent_is_caught(sample: Sample, fmt: 
     forward = {e.node.number: e for e in events if e.phase == "forward"}
     for event in (e for e in events if e.phase == "backward"):
         for i, part in enumerate(event.outputs):
-            if part is None or not np.abs(part.astype(np.float64)).max(initial=0.0) > 0:
+            if part is None or not np.abs(host(part).astype(np.float64)).max(initial=0.0) > 0:
                 continue
             bits = mp.formats.get(part.dtype).mantissa_bits - 4
             found = check_event(_spoiled(event, _shift(1 << bits), i), forward[event.node.number])

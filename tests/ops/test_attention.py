@@ -114,6 +114,7 @@ LARGE = {
 }
 
 
+@pytest.mark.host("the blocks are NumPy's alone")
 @pytest.mark.parametrize("block", [1, 300, 1 << 12, 1 << 20])
 @pytest.mark.parametrize("masks", ["bare", "bool", "bias", "dropped"])
 @pytest.mark.parametrize("name", list(LARGE))
@@ -148,6 +149,7 @@ def test_blocks_of_any_size_give_what_the_readable_form_gives(
         assert_close(got, right, "fp64_sums")
 
 
+@pytest.mark.host("the blocks are NumPy's alone")
 def test_heads_that_are_views_stay_views() -> None:
     """Oracle: strides: result and gradients lie in memory as the queries do, so that no copy is made."""
     q, k, v = (np.ones((2, 6, 3, 4), np.float32).transpose(0, 2, 1, 3) for _ in range(3))

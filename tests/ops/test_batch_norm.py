@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import minimp as mp
 from minimp import functional
 from minimp.errors import FormatError, SettingError, ShapeError
+from tests.arrays import host
 from tests.ops.samples import numbers
 from tests.ops.sums import WAYS, sums, to
 from tests.ops.test_convolutions import FORMATS, OWN, twice
@@ -77,7 +78,7 @@ def _beside(name: str, fmt: str, held: str) -> None:
     parts = [(x, fmt, True), (w, held, True), (b, held, True), (m, held, False), (v, held, False)]
     own = [mp.tensor(a, dtype=f, requires_grad=needs) for a, f, needs in parts]
     other = [to_torch(t.detach().numpy(), requires_grad=t.requires_grad) for t in own]
-    before = [(t.array, t.array.copy()) for t in own]
+    before = [(t.array, host(t.array.copy())) for t in own]
     y, z = mine(*own), theirs(*other)
     g = mp.tensor(numbers(random, shape, fmt), dtype=fmt)
     y.backward(g)
@@ -90,7 +91,7 @@ def _beside(name: str, fmt: str, held: str) -> None:
             assert_close(t.grad.numpy(), from_torch(u.grad), OWN[fmt].replace("_op_", "_gradient_"))
         else:
             assert_close(t.numpy(), from_torch(u), OWN[f])
-            np.testing.assert_array_equal(array, copy)  # what others may hold is never written to
+            np.testing.assert_array_equal(host(array), copy)  # what others may hold is never written to
 
 
 @pytest.mark.torch
@@ -207,7 +208,7 @@ def test_statistics_are_summed_by_name(name: str, fmt: str) -> None:
         (leaves[2].grad, sums(name, g, (0, 2))[0, :, 0]),
     ]
     for got, right in wanted:
-        np.testing.assert_array_equal(np.asarray(got.detach()).astype(float), to(fmt, right).astype(float))
+        np.testing.assert_array_equal(host(got.detach()).astype(float), to(fmt, right).astype(float))
 
 
 def test_running_statistics_follow_their_formula() -> None:

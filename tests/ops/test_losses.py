@@ -210,12 +210,12 @@ def test_extreme_logits_cost_nothing() -> None:
     for fmt in ("float32", "float16"):
         x = mp.tensor([-3e4, -1000.0, 0.0, 1000.0, 3e4], dtype=fmt, requires_grad=True)
         loss = f.binary_cross_entropy_with_logits(x, mp.tensor([1, 1, 1, 1, 1], dtype=fmt), reduction="none")
-        np.testing.assert_array_equal(loss.detach().numpy()[[0, 1, 3, 4]], [-x.array[0], 1000, 0, 0])
+        np.testing.assert_array_equal(loss.detach().numpy()[[0, 1, 3, 4]], [3e4, 1000, 0, 0])
         loss.sum().backward()
         np.testing.assert_array_equal(x.grad.numpy(), [-1, -1, -0.5, 0, 0])
         y = mp.tensor([-3e4, 3e4], dtype=fmt)
         np.testing.assert_array_equal(
-            f.soft_margin_loss(y, mp.tensor([1, 1], dtype=fmt), "none").numpy(), [-y.array[0], 0]
+            f.soft_margin_loss(y, mp.tensor([1, 1], dtype=fmt), "none").numpy(), [3e4, 0]
         )
 
 
@@ -247,7 +247,7 @@ def test_what_is_kept_is_the_inputs(name: str, fmt: str) -> None:
     inputs = [mp.tensor(np.ones((5, 3)), dtype=fmt, requires_grad=i < 1) for i in range(BARE[name])]
     saved = getattr(f, name)(*inputs).node.saved
     kept = [array for array in saved if array is not None]
-    assert [array.ctypes.data for array in kept] == [x.array.ctypes.data for x in inputs]
+    assert [id(array) for array in kept] == [id(x.array) for x in inputs]
     assert sum(array.nbytes for array in kept) == BARE[name] * 15 * (4 if fmt == "float32" else 2)
 
 

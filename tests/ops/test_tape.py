@@ -217,6 +217,7 @@ def python_calls(call: Any) -> list[str]:
     return entered[1:]  # the lambda itself
 
 
+@pytest.mark.host("the steps are those of NumPy's backend")
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_plain_op_can_be_stepped_through(dtype: str) -> None:
     """Oracle: the house's limit of Python calls for `a * b` with a tape, counted by sys.setprofile."""
