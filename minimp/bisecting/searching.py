@@ -109,7 +109,7 @@ def bisect(
     except OutOfBudget:
         search.refuse_without_answer()
     except KeyboardInterrupt as stop:
-        stop.blame = search.blame(low_format().name) if search.best is not None else None  # type: ignore[attr-defined]
+        vars(stop)["blame"] = None if search.best is None else search.blame(low_format().name)
         raise
     finally:
         trials.memento.restore()
