@@ -27,7 +27,7 @@ def test_an_overflow_in_one_layer_is_named_and_sized() -> None:
     assert side is not None
     assert side.overflowed == np.count_nonzero(np.abs(exact) >= 65520)
     assert_close(side.reach, np.abs(exact).max(), "layout_fp32")
-    assert "65,504" in first.cause or "6.55e+04" in first.cause
+    assert "65,504" in first.cause
     assert [event.op for event in first.chain] == ["cast"]  # the weight, which is nearest to the limit
     assert first.chain[0].inputs[0].links == ("2.weight",)
     assert made.overflow("module").rows[0][0] == "2"

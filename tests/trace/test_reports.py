@@ -138,7 +138,7 @@ def test_the_first_fault_is_named() -> None:
         make_step(change=grown(2, 1.5e5))(*batch())
     text = " ".join(page(made).text)
     assert "First value that is not finite: linear in module 2" in text
-    assert "65,504" in text or "6.55e+04" in text
+    assert "65,504" in text
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def cause_of(event: TraceEvent) -> str:
     if side.overflowed and side.reach is not None and side.reach < float("inf"):
         return (
             f"{what}{side.overflowed:,} of {_size(side):,} results overflowed {side.format}, whose largest "
-            f"number is {number(_largest(side.format))}: they reached {number(side.reach)} before rounding"
+            f"number is {_plain(_largest(side.format))}: they reached {_plain(side.reach)} before rounding"
         )
     zeros = [i for i, s in enumerate(event.inputs) if s is not None and s.stats is not None and s.stats.zeros]
     hint = (
@@ -113,6 +113,11 @@ def cause_of(event: TraceEvent) -> str:
         else ""
     )
     return f"{what}{_counted(side)} made of finite numbers{hint}"
+
+
+def _plain(size: float) -> str:
+    """Return 65,504 rather than 6.55e+04: it is the number that a reader knows."""
+    return f"{size:,.0f}" if 1000 <= size < 1e9 else number(size)
 
 
 def _counted(side: Side) -> str:

@@ -82,7 +82,7 @@ def _tensor(
     many = len(event.outputs if name.startswith("out") else event.inputs) > 1
     part = f" {name.lstrip('inout')}" if not side.name and many else ""
     known = event.phase != "stage" and event.where not in (event.source, "")
-    where = f" in {event.where}" if known else ""
+    where = f" {'in' if event.module else 'of'} {event.where}" if known else ""
     step = f", step {event.step:,}" if event.step else ""
     title = f"#{event.number} {event.title}{where}{step}: {what}{part}"
     return {
