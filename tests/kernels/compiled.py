@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 
 from minimp_backends.kernels import nvrtc
@@ -20,12 +19,7 @@ PLAIN_CHIP = 90
 def image(source: Source, chip: int, kind: Literal["ptx", "cubin"]) -> bytes:
     """Return the PTX or cubin of a source for a chip; a warning is an error."""
     compiler = nvrtc.compiler()
-    parts = [
-        repr((compiler.version, compiler.toolkit.fingerprint, compiler.options(chip, kind))),
-        source.text,
-        *(f"{name}\0{text}" for name, text in source.headers.items()),
-    ]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    key = compiler.key(source, chip, kind)
     return kept(
         f"{key}.{kind}",
         lambda path: (

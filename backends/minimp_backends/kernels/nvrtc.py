@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -104,6 +105,15 @@ class Compiler:
             )
         # PTX asked of a real chip would run the assembler too, for nothing.
         return (*OPTIONS, f"--gpu-architecture={'sm' if kind == 'cubin' else 'compute'}_{chip}")
+
+    def key(self, source: Source, chip: int, kind: Image) -> str:
+        """Return the hexadecimal SHA-256 of all that the compiled bytes depend on."""
+        parts = [
+            repr((self.version, self.toolkit.fingerprint, self.options(chip, kind))),
+            f"{source.name}\0{source.text}",
+            *(f"{name}\0{text}" for name, text in sorted(source.headers.items())),
+        ]
+        return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
 
     def compile(
         self, source: Source, chip: int, kind: Image = "cubin", *, warnings_are_errors: bool = False
