@@ -33,6 +33,8 @@ from minimp.trace.tensorboard import write_tensorboard
 
 __all__ = ["Trace", "load"]
 
+NOTHING = "no operation ran in the block; layers that work on codes are none, and leave no events"
+
 
 class Trace:
     """Events in the order in which they happened; made by :class:`minimp.trace.record` and :func:`load`.
@@ -119,9 +121,15 @@ class Trace:
             burst = sum(event.overflowed for event in events)
             lines.append(f"  {counted(flushed, 'result')} flushed to 0, {burst:,} overflowed")
             first = first_nonfinite(events)
-            lines.append("  all values are finite" if first is None else f"  {str(first).splitlines()[0]}")
+            looked = [side.stats is not None for e in events for side in e.outputs if side is not None]
+            seen = "" if all(looked) else " that were looked at"
+            lines.append(
+                f"  all values{seen} are finite" if first is None else f"  {str(first).splitlines()[0]}"
+            )
         elif events:
             lines.append("  no statistics were taken: whether anything went wrong is not known")
+        else:
+            lines.append(f"  {NOTHING}")
         return "\n".join(line if len(line) <= 100 else line[:97] + "..." for line in lines)
 
     # ---- questions --------------------------------------------------------------------------------------
@@ -182,7 +190,7 @@ class Trace:
         Raises:
             SettingError: the trace has no shadow.
         """
-        return errors_table(self.events, by)
+        return errors_table(self.events, by, self.info.get("notes", ()))
 
     def amplifiers(self) -> Table:
         """Return the events by what they multiplied the relative error of their inputs with, most first.
@@ -190,7 +198,7 @@ class Trace:
         Raises:
             SettingError: the trace has no shadow.
         """
-        return amplifiers_table(self.events)
+        return amplifiers_table(self.events, self.info.get("notes", ()))
 
     def counts(self) -> Table:
         """Return how many events there are of each op in each format."""

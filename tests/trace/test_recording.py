@@ -342,3 +342,21 @@ def test_what_no_line_called_is_placed_by_its_stage() -> None:
     assert (own.where, str(own)) == ("(scale_loss)", "#3 mul: float32[2] -> float32[2]")
     assert replace(own, stage="").where == "(minimp)"
     assert replace(own, module="0", source="a.py:1").where == "0"
+
+
+def test_what_was_not_looked_at_is_not_called_finite() -> None:
+    """Oracle: the words: an infinity, recorded without statistics, of another op alone, or not at all."""
+    x = mp.tensor([1.0, np.inf])
+    said = {}
+    for name, settings in {"none": {"statistics": False}, "part": {"ops": "exp"}, "all": {}}.items():
+        with trace.record(**settings) as made:
+            (x * 2.0).sum()
+            mp.tensor([1.0]).exp()
+        said[name] = str(made).splitlines()
+    with trace.record() as made:
+        pass
+    assert said["none"][1:] == ["  no statistics were taken: whether anything went wrong is not known"]
+    assert said["part"][-1] == "  all values that were looked at are finite"
+    assert said["all"][-1].startswith("  first non-finite: #0 mul")
+    assert str(made).splitlines()[1].startswith("  no operation ran in the block")
+    assert all(len(line) <= 100 for line in str(made).splitlines())

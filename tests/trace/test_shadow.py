@@ -258,3 +258,26 @@ def test_jumps_are_counted_as_by_numpy(rng: np.random.Generator) -> None:
     assert count == np.count_nonzero(far) > 100
     assert_close(smooth, np.linalg.norm((exact - pure)[~far]) / np.linalg.norm(pure), "fp64_same_maths")
     assert jumps(exact, exact.copy()) == (0, 0.0)
+
+
+def test_a_sum_that_is_0_but_for_rounding_is_no_riddle() -> None:
+    """Oracle: by hand: a bias before a batch norm has no gradient; what is left is rounding alone."""
+    model = mp.nn.Sequential(mp.nn.Linear(6, 4), mp.nn.BatchNorm1d(4))
+    x = np.random.default_rng(0).standard_normal((32, 6)).astype(np.float32)
+    with trace.record(shadow=True) as made:
+        (model(mp.tensor(x)) ** 3).sum().backward()
+    assert max(row["leaving"] for row in made.amplifiers()) > 1
+    assert any("no digit is right" in note for note in made.amplifiers().notes)
+    with trace.record(shadow=True) as plain:
+        (mp.tensor(x).half() * 2.0).sum()
+    assert not any("no digit is right" in note for note in plain.amplifiers().notes)
+
+
+def test_ops_without_a_shadow_are_named_beside_the_errors() -> None:
+    """Oracle: the op that rounds to codes by design."""
+    x = mp.tensor([0.1, 0.2])
+    with trace.record(shadow=True) as made:
+        quantize = mp.quant.FakeQuantize()
+        mp.functional.relu(quantize(x))
+    for answer in (made.errors(), made.amplifiers()):
+        assert answer.notes[-1] == "taken as exact, having no shadow: fake_quantize_per_tensor_affine"

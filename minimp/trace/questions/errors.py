@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from textwrap import wrap
 
 from minimp import formats
 from minimp.errors import SettingError
 from minimp.trace.events import OpError, TraceEvent
 from minimp.trace.questions.ranges import BY, HEADS, check_grouping
-from minimp.trace.questions.tables import Table
+from minimp.trace.questions.tables import WIDTH, Table
 
 __all__ = ["amplifiers_table", "errors_table"]
 
+NO_DIGITS = (
+    "leaving above 1: no digit is right; a sum whose terms cancel to 0, as a bias's before a batch norm",
+)
 SMALLEST = 2.0**-40
 """A relative error of the inputs below this is float64's own, and nothing to multiply."""
 
 
-def errors_table(events: Sequence[TraceEvent], by: str) -> Table:
-    """Return the largest errors of each group: made there, inherited, and both together."""
+def errors_table(events: Sequence[TraceEvent], by: str, without: Iterable[str] = ()) -> Table:
+    """Return the largest errors of each group: made there, inherited, and both together.
+
+    Args:
+        events: of a trace.
+        by: a grouping.
+        without: the ops that have no shadow.
+    """
     check_grouping(by)
     found: dict[tuple[str, ...], list[float]] = {}
     for event, error, ulp in _errors(events):
@@ -31,12 +41,18 @@ def errors_table(events: Sequence[TraceEvent], by: str) -> Table:
     return Table(
         f"errors against float64 by {by}, the largest of each", columns, tuple(rows),
         ("made: same inputs; inherited: from inputs never rounded; rel: norm of errors / norm of values",
-         "made ulp: the worst element, at its own size; inh. ulp: inh. rel by 2^-m, m the format's digits"),
+         "made ulp: the worst element, at its own size; inh. ulp: inh. rel by 2^-m, m the format's digits",
+         *_without(without)),
     )  # fmt: skip
 
 
-def amplifiers_table(events: Sequence[TraceEvent]) -> Table:
-    """Return the events that multiply the relative error of their inputs most."""
+def _without(names: Iterable[str]) -> list[str]:
+    told = ", ".join(names)
+    return wrap(f"taken as exact, having no shadow: {told}", WIDTH, subsequent_indent="  ") if told else []
+
+
+def amplifiers_table(events: Sequence[TraceEvent], without: Iterable[str] = ()) -> Table:
+    """Return the events that multiply the relative error of their inputs most; arguments as of errors."""
     rows = [
         (event.number, event.title, event.where, error.amplification, error.jumped, error.entering,
          error.made.relative, error.total.relative)
@@ -48,7 +64,8 @@ def amplifiers_table(events: Sequence[TraceEvent]) -> Table:
     return Table(
         "ops that multiply relative error", columns, tuple(rows),
         ("times: inherited error of the result by the largest of its inputs; all as norms, relative",
-         "jumped: elements on the other side of a kink (relu's at 0) than unrounded; not in times"),
+         "jumped: elements on the other side of a kink (relu's at 0) than unrounded; not in times",
+         *(NO_DIGITS if any(row[-1] > 1 for row in rows) else ()), *_without(without)),
     )  # fmt: skip
 
 
