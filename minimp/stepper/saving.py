@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pprint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ SCRIPT = '''"""{title}: {what}.
 Run it to see it again.
 """
 
-from minimp import stepper
+{imports}from minimp import stepper
 
 with {source} as session:
 {edits}    {move}
@@ -33,13 +34,13 @@ GONE = '''"""{title}: {what}.
 The test fails while this is so, and passes once it is mended.
 """
 
-from minimp import stepper
+{imports}from minimp import stepper
 
 
 def test_{name}() -> None:
-    """Nothing meets the condition in {steps} steps: {asked}."""
+    """Nothing meets the condition in {steps}: {asked}."""
     with {source} as session:
-{edits}        found = session.search({condition!r}, steps={steps})
+{edits}        found = session.search({condition!r}, steps={count})
         assert found is None, str(found)
 '''
 
@@ -48,7 +49,7 @@ KEPT = '''"""{title}: {what}.
 The test passes while this is so.
 """
 
-from minimp import stepper
+{imports}from minimp import stepper
 
 SEEN = {seen}
 
@@ -142,8 +143,10 @@ def _text(session: Session, file: Path, *, is_test: bool, as_seen: bool) -> str:
     event = moment.event if as_seen or found is None else found.event
     indent = " " * (8 if is_test else 4)
     edits = "".join(f"{indent}{line}\n" for each in session.edits for line in _edit_lines(each))
+    imports, inside = _where(session.folder, file)
     parts = {
-        "title": _quoted(session.title), "source": session.source, "edits": edits,
+        "imports": imports,
+        "title": _quoted(session.title), "source": inside + session.source, "edits": edits,
         "what": _quoted(f"step {event.step}, stage {event.stage}, {event.title}"
                         + (f" in {event.module}" if event.module else "")),
         "name": "".join(c if f"_{c}".isidentifier() else "_" for c in file.stem.removeprefix("test_"))
@@ -157,8 +160,22 @@ def _text(session: Session, file: Path, *, is_test: bool, as_seen: bool) -> str:
         seen = pprint.pformat(facts_of(event), sort_dicts=False, width=96)
         return KEPT.format(**parts, seen=seen)
     assert found is not None
+    count = found.event.step
     asked_for = {"condition": found.condition, "asked": _quoted(found.condition)}
-    return GONE.format(**parts, **asked_for, steps=found.event.step)
+    return GONE.format(**parts, **asked_for, count=count, steps="1 step" if count == 1 else f"{count} steps")
+
+
+def _where(folder: Path | None, file: Path) -> tuple[str, str]:
+    """Return imports and the beginning of a `with`, by which a file goes to the folder of the session."""
+    if folder is None:
+        return "", ""
+    imports = "from contextlib import chdir\nfrom pathlib import Path\n\n"
+    try:
+        way = os.path.relpath(folder, file.resolve().parent)
+    except ValueError:  # another drive
+        return imports, f"chdir({str(folder)!r}), "
+    here = "Path(__file__).resolve().parent"
+    return imports, f"chdir({here if way == '.' else f'{here} / {Path(way).as_posix()!r}'}), "
 
 
 def _quoted(text: str) -> str:

@@ -313,6 +313,8 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         """End what runs, also where the terminal has gone."""
         self._stopping.set()
         self._hand.shutdown(wait=True)
+        self._stopping.clear()
+        self.session.heed = bool
 
     def _show(self, line: str, told: str) -> None:
         """Show what a command has said: nothing more, a line, beside the stage, or over the screen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -62,6 +63,7 @@ class Session:
         number: the step that is under way, from 1.
         run: it, or None before its first stage.
         cursor: which moment of the run is looked at; -1 before the first stage.
+        folder: the working folder in which `source` makes this session; None: any.
         edits: the changes made, in order.
         finding: what the last search found, or None.
         heed: called before each stage and after each op; what it raises stops the session there: it stands
@@ -85,6 +87,7 @@ class Session:
                 raise DataError(f"expected batches of (inputs, targets), got {got} as batch {i}", op="step")
         self.step, self.batches, self.shadow = step, batches, shadow
         self.title, self.source = title, source
+        self.folder: Path | None = None
         self.number, self.cursor = 1, -1
         self.run: Run | None = None
         self.edits: list[Edit] = []
@@ -204,7 +207,7 @@ class Session:
             batch = self.batches[(self.number - 1) % len(self.batches)]
             for edit in self._edits_at(self.number, 0):
                 batch = edit.apply(self.step, None, batch)
-            self.run = Run(self.step, *batch, number=self.number, shadow=self.shadow, heed=self._heed)
+            self.run = Run(self.step, *batch, number=self.number, shadow=self.shadow, heed=self.heed)
         self.run.advance()
         for edit in self._edits_at(self.number, self.run.done):
             edit.apply(self.step, self.run, (None, None))
@@ -217,9 +220,6 @@ class Session:
             self._prints = {
                 key: text for key, text in self._prints.items() if key[0] > self.number - MOST_STEPS
             }
-
-    def _heed(self) -> None:
-        self.heed()
 
     def _edits_at(self, number: int, stages: int) -> list[Edit]:
         return [each for each in self.edits if (each.step, each.stages) == (number, stages)]

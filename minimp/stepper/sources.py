@@ -24,7 +24,8 @@ BATCHES = 20
 MOST_BATCHES = 1000
 PROTOCOL = (
     "let it run a TrainStep; or define step (a TrainStep), inputs and targets; or a function session() that "
-    "returns a Session or (step, inputs, targets)"
+    "returns a Session or (step, inputs, targets). A loop without a TrainStep is stopped in by "
+    "`with mp.trace.break_when(condition, 'debug'):`"
 )
 
 
@@ -117,7 +118,10 @@ def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = 
     except _Caught as caught:
         return _session(file, arguments, caught.step, [caught.batch], shadow)
     except SystemExit as fault:
-        raise SettingError(f"{file} ended before any training step", op="step", help=PROTOCOL) from fault
+        raise SettingError(
+            f"{file} ended before any training step (sys.exit, or a parser of arguments)", op="step",
+            help=f"arguments for the script stand after --; else {PROTOCOL}",
+        ) from fault  # fmt: skip
     except MinimpError:
         raise
     except Exception as fault:
@@ -134,7 +138,8 @@ def _declared(file: Path, arguments: Sequence[str], found: dict[str, Any], shado
     if callable(found.get("session")):
         made = found["session"]()
         if isinstance(made, Session):
-            made.source = made.source or _code(file, arguments, shadow)
+            if not made.source:
+                made.source, made.folder = _code(file, arguments, shadow), Path.cwd()
             return made
         if isinstance(made, tuple) and len(made) == 3 and isinstance(made[0], TrainStep):
             return _session(file, arguments, made[0], [made[1:]], shadow)
@@ -155,7 +160,9 @@ def _session(
     file: Path, arguments: Sequence[str], step: TrainStep, batches: list[tuple[Any, Any]], shadow: bool
 ) -> Session:
     title = f"{file.name}, recipe {step.recipe.name}"
-    return Session(step, batches, shadow=shadow, title=title, source=_code(file, arguments, shadow))
+    made = Session(step, batches, shadow=shadow, title=title, source=_code(file, arguments, shadow))
+    made.folder = Path.cwd()
+    return made
 
 
 def _code(file: Path, arguments: Sequence[str], shadow: bool) -> str:

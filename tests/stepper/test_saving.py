@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minimp import stepper
@@ -89,6 +90,97 @@ def test_a_saved_what_if_and_a_saved_script_make_the_change_again(tmp_path: Path
     assert told[0] in done.stdout
     assert "at a loss scale of 1 it would be finite" in done.stdout
     assert "1 changed" in told[0]
+
+
+SHAPES = {
+    "loop": """
+step = make(float(sys.argv[1]) if sys.argv[1:] else SCALE)
+for _ in range(3):
+    step(x, y)
+""",
+    "main": """
+def main():
+    step = make(SCALE)
+    for i in range(3):
+        print(step(x, y).loss)
+
+if __name__ == "__main__":
+    main()
+""",
+    "class": """
+class Runner:
+    def __init__(self):
+        self.step = make(SCALE)
+
+    def train(self):
+        self.step(x, y)
+
+Runner().train()
+""",
+    "parser": """
+import argparse
+p = argparse.ArgumentParser()
+p.add_argument("--scale", type=float, required=True)
+make(p.parse_args().scale)(x, y)
+""",
+}
+BEGINNING = """
+import sys
+import numpy as np
+import minimp as mp
+from beside import SCALE
+
+x, y = np.loadtxt("data.csv", delimiter=",").astype("float32"), np.arange(8) % 3
+
+def make(scale):
+    mp.manual_seed(1)
+    model = mp.nn.Sequential(mp.nn.Linear(4, 6), mp.nn.ReLU(), mp.nn.Linear(6, 3))
+    return mp.TrainStep(model, mp.functional.cross_entropy, mp.optim.AdamW(model.parameters(), lr=0.01),
+                        "mixed-fp16", scaler=mp.GradScaler(init_scale=scale))
+
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_saved_runs_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    """Oracle: pytest and Python, in another folder than the script's, whose data and neighbour it reads."""
+    np.savetxt(tmp_path / "data.csv", np.random.default_rng(0).standard_normal((8, 4)), delimiter=",")
+    (tmp_path / "beside.py").write_text("SCALE = 2.0**40\n")
+    (tmp_path / "mine.py").write_text(BEGINNING + SHAPES[shape])
+    (tmp_path / "saved").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with stepper.open_script("mine.py", ["--scale", "1e12"] if shape == "parser" else []) as session:
+        prompt = Prompt(session)
+        for line in (
+            "run nonfinite",
+            "save saved/test_it.py",
+            "save saved/test_kept.py as-seen",
+            "save it.py",
+        ):
+            prompt.do(line)
+        place = prompt.do("where")
+    monkeypatch.chdir("/")
+    assert "nonfinite: step 1, stage backward" in pytest_on(tmp_path / "saved" / "test_it.py").stdout
+    assert pytest_on(tmp_path / "saved" / "test_kept.py").returncode == 0
+    again = subprocess.run([sys.executable, str(tmp_path / "it.py")], env=environment(), capture_output=True,
+                           text=True, timeout=60, check=False)  # fmt: skip
+    assert (again.returncode, again.stderr) == (0, "")
+    assert place in again.stdout
+    assert str(tmp_path) not in (tmp_path / "saved" / "test_it.py").read_text()
+
+
+def test_a_loop_of_ones_own_is_told_of_the_breakpoint(tmp_path: Path) -> None:
+    """Oracle: the words; of a parser that ends the script, where its arguments go."""
+    script = tmp_path / "mine.py"
+    script.write_text("import minimp as mp\nmp.tensor([1.0]).sum()\n")
+    with pytest.raises(SettingError, match="break_when"):
+        stepper.open_script(script)
+    script.write_text(f"{SHAPES['parser'].rpartition('make')[0]}p.parse_args()\n")
+    with pytest.raises(SettingError, match="stand after --"):
+        stepper.open_script(script)
 
 
 def test_what_cannot_be_saved_is_refused(tmp_path: Path) -> None:

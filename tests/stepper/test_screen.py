@@ -233,7 +233,9 @@ def test_quitting_ends_what_runs() -> None:
         while user.app.session.number < 2:
             await user.pilot.pause(0.05)
 
-    assert drive((80, 24), play).session.number < 1000
+    session = drive((80, 24), play).session
+    assert session.number < 1000
+    session.finish()  # the session is free again
 
 
 @pytest.mark.slow
