@@ -175,6 +175,12 @@ class TraceEvent:
         return next((link for link in sides[0].links if isinstance(link, str)), "")
 
     @property
+    def within(self) -> str:
+        """Its module or parameter for a sentence: " in layers.0", " of layers.0.weight", or ""."""
+        leaf = f" of {self._leaf}" if self._leaf else ""
+        return f" in {self.module}" if self.module else leaf
+
+    @property
     def at(self) -> str:
         """Its place for a sentence: " at train.py:12"; "" where no code but minimp's own called it."""
         return f" at {self.source}" if self.source else ""
@@ -203,8 +209,7 @@ class TraceEvent:
         came = ", ".join(_short(side) for side in self.inputs if side is not None)
         made = ", ".join(_short(side) for side in self.outputs if side is not None)
         flow = made if self.phase == "stage" else f"{came} -> {made}"
-        where = f" in {self.module}" if self.module else f" of {self._leaf}" if self._leaf else ""
-        line = f"#{self.number} {self.title}{where}{self.at}: {flow}"
+        line = f"#{self.number} {self.title}{self.within}{self.at}: {flow}"
         return line if len(line) <= 100 else line[:97] + "..."
 
 

@@ -179,6 +179,5 @@ def _load(side: Side) -> float:
 def _told(event: TraceEvent) -> str:
     largest = max((s.stats.amax for s in event.outputs if s and s.stats and s.stats.amax is not None),
                   default=None)  # fmt: skip
-    where = f" in {event.where}" if event.where != event.source else ""
     made = "/".join(dict.fromkeys(side.format for side in event.outputs if side is not None))
-    return f"  <- #{event.number} {event.title}{where}{event.at}: {made}, up to {number(largest)}"
+    return f"  <- #{event.number} {event.title}{event.within}{event.at}: {made}, up to {number(largest)}"
