@@ -23,13 +23,11 @@ __all__ = ["available_backends", "default_backend", "get_backend", "use_backend"
 
 BACKENDS = {
     "numpy": "minimp_backends.numpy_backend:NumpyBackend",
+    "cupy": "minimp_backends.cupy_backend:CupyBackend",
     "shapes": "minimp_backends.shapes_backend:ShapesBackend",
     "strict": "minimp_backends.strict_backend:StrictBackend",
 }
 """Built-in backends: name -> where the class is. "shapes" and "strict" are for planning and for tests."""
-
-PLANNED = {"cupy": "the CuPy backend is not part of this version; use --backend numpy"}
-"""Names that are reserved, each with the reason why it cannot be used."""
 
 
 @cache
@@ -50,10 +48,8 @@ def get_backend(name: str) -> Backend:
         DeviceError: it exists but cannot run here; the message says what is missing.
     """
     where = BACKENDS.get(name) or _table().get(name)
-    if where is None and name in PLANNED:
-        raise DeviceError(f"backend {name!r} cannot run here", help=PLANNED[name])
     if where is None:
-        raise SettingError(unknown_name("backend", name, [*_table(), *PLANNED]))
+        raise SettingError(unknown_name("backend", name, _table()))
     module, _, attribute = where.partition(":")
     try:
         backend: Backend = getattr(importlib.import_module(module), attribute)()

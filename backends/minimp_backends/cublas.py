@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from minimp.errors import DeviceError, FormatError
-from minimp_backends.gemm_plan import Call, Layout, Plan, Product, Side, plan
+from minimp.errors import DeviceError
+from minimp_backends.gemm_plan import PRODUCTS, Call, Layout, Plan, Product, Side, plan
 
 __all__ = ["COMPUTE_TYPES", "DATA_TYPES", "Cublas"]
 
@@ -111,9 +111,19 @@ class Cublas:
             self._run(planned, planned.call, first, second, made)
         return made if planned.columns == planned.shape[-1] else made[..., : planned.columns]
 
+    def require(self, name: str) -> None:
+        """Refuse a format whose products with float32 sums this chip has not.
+
+        Raises:
+            DeviceError: saying what it has.
+        """
+        for (inputs, _, compute), product in PRODUCTS.items():
+            if inputs == name and compute == "float32":
+                self._require(product, name)
+
     def _require(self, product: Product, inputs: str) -> None:
         if self.capability < product.since:
-            raise FormatError(
+            raise DeviceError(
                 f"this GPU (compute capability {_dotted(self.capability)}) does not multiply {inputs} with "
                 f"{product.compute}, which needs {_dotted(product.since)}",
                 op="matmul", formats=(inputs,),

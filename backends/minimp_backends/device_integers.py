@@ -62,7 +62,7 @@ class DeviceIntegers(IntegerKernels):
         check_matrices(op, a, b)
         left = zero_points(op, "a_zero", a_zero, a, a.shape[:-1])
         right = zero_points(op, "b_zero", b_zero, b, (*b.shape[:-2], b.shape[-1]))
-        return self._product(op, a, b, left, right)
+        return self._codes_product(op, a, b, left, right)
 
     def integer_conv2d(
         self, x: Array, w: Array, stride: Sizes = 1, padding: Sizes = 0, dilation: Sizes = 1, groups: int = 1,
@@ -79,16 +79,16 @@ class DeviceIntegers(IntegerKernels):
         zero = zero_points(op, "x_zero", x_zero, x, ())
         by_filter = np.broadcast_to(zero_points(op, "w_zero", w_zero, w, w.shape[:1]), w.shape[:1])
         by_filter, matrix = by_filter.reshape(groups, -1), geometry.matrix(w)
-        padded, inside = self._padded(x, geometry, int(zero))
+        padded, inside = self._codes_padded(x, geometry, int(zero))
         parts = []
         for images, columns in columns_on_device(self.xp, padded, inside):
-            product = self._product(op, matrix, columns, by_filter, zero)  # (G, O/G, n P)
+            product = self._codes_product(op, matrix, columns, by_filter, zero)  # (G, O/G, n P)
             count = images.stop - images.start
             product = product.reshape(*product.shape[:2], count, geometry.positions).transpose(2, 0, 1, 3)
             parts.append(product.reshape(count, *geometry.out_shape[1:]))
         return parts[0] if len(parts) == 1 else self.xp.concatenate(parts)
 
-    def _padded(self, x: Array, geometry: Geometry, zero: int) -> tuple[Array, Geometry]:
+    def _codes_padded(self, x: Array, geometry: Geometry, zero: int) -> tuple[Array, Geometry]:
         """Lay images out in a border of their zero; return them, and the geometry that has no padding."""
         (ph, pw), (height, width) = geometry.padding, geometry.size
         if not (ph or pw):
@@ -97,25 +97,25 @@ class DeviceIntegers(IntegerKernels):
         room[:, :, ph : ph + height, pw : pw + width] = x
         return room, replace(geometry, size=geometry.padded, padding=(0, 0))
 
-    def _product(
+    def _codes_product(
         self, op: str, a: Array, b: Array, a_zero: npt.NDArray[Any], b_zero: npt.NDArray[Any]
     ) -> Array:
         depth = a.shape[-1]
         left, right = np.atleast_1d(a_zero)[..., np.newaxis], np.atleast_1d(b_zero)[..., np.newaxis, :]
         fits = depth * largest_term(a, left) * largest_term(b, right) <= MOST
         dtype = np.dtype(np.int32 if fits else np.int64)
-        near, far = self._signed(a), self._signed(b)
+        near, far = self._codes_signed(a), self._codes_signed(b)
         left, right = ((zero - shift_of(x)).astype(dtype) for zero, x in ((left, a), (right, b)))
-        made = self._sums(near, far, dtype)
+        made = self._codes_sums(near, far, dtype)
         if left.any():
-            made = made - self._beside(left) * self._total(far, -2, dtype)
+            made = made - self._zero_beside(left) * self._codes_total(far, -2, dtype)
         if right.any():
-            made = made - self._total(near, -1, dtype) * self._beside(right)
+            made = made - self._codes_total(near, -1, dtype) * self._zero_beside(right)
         if left.any() and right.any():
-            made = made + self._beside((left * dtype.type(depth)) * right)
+            made = made + self._zero_beside((left * dtype.type(depth)) * right)
         return made if fits else as_int32(op, made, depth)
 
-    def _sums(self, a: Array, b: Array, dtype: np.dtype[Any]) -> Array:
+    def _codes_sums(self, a: Array, b: Array, dtype: np.dtype[Any]) -> Array:
         """Multiply as much of K at once as cannot leave int32, if the sum may."""
         depth = a.shape[-1]
         step = depth if dtype == np.int32 else BLOCK
@@ -128,15 +128,15 @@ class DeviceIntegers(IntegerKernels):
             made = made + part
         return made
 
-    def _signed(self, codes: Array) -> Array:
+    def _codes_signed(self, codes: Array) -> Array:
         """Return codes - shift_of(codes), as int8: uint8's first bit turned over."""
         if codes.dtype == np.int8:
             return codes
         return self.xp.bitwise_xor(codes, np.uint8(128)).view("int8")
 
-    def _total(self, codes: Array, axis: int, dtype: np.dtype[Any]) -> Array:
+    def _codes_total(self, codes: Array, axis: int, dtype: np.dtype[Any]) -> Array:
         return self.xp.sum(codes, axis=axis, keepdims=True, dtype=dtype)
 
-    def _beside(self, zero: npt.NDArray[Any]) -> Any:
+    def _zero_beside(self, zero: npt.NDArray[Any]) -> Any:
         """Return zero points to compute with: one number, or an array of the device."""
         return zero.reshape(-1)[0] if zero.size == 1 else self.from_host(zero)

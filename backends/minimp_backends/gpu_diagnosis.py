@@ -144,8 +144,8 @@ RULES = (
         lambda f: _built_major(f) > (f.driver or 0) // 1000 >= min(EXTRAS),
         lambda f: f"{f.packages[0]} is built for {_cuda(f.built_for or 0)}, and the driver here has "
         f"{_cuda(f.driver or 0)}",
-        lambda f: f"pip uninstall {f.packages[0]}, then pip install 'minimp[{f.extra}]'; or update the driver "
-        f"to {DRIVERS[_built_major(f)]} or newer",
+        lambda f: f"pip uninstall {f.packages[0]}, then pip install 'minimp[{f.extra}]'; or update the "
+        f"driver to {DRIVERS[_built_major(f)]} or newer",
     ),
     Rule(
         "an old driver",

@@ -1,4 +1,4 @@
-"""cuBLAS for a machine without a GPU: the calls as CuPy makes them, on real `cupy.ndarray`s in host memory.
+"""cuBLAS for a machine without a GPU: it takes the calls as CuPy makes them, on arrays in host memory.
 
 What is passed is checked as cuBLAS's manual demands (cublasGemmEx, cublasGemmStridedBatchedEx, cuBLAS 12.9):
 operations, sizes, leading dimensions, types that go together, addresses; and what a GPU would not check, that
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import cupy
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["HANDLE", "HostArray", "HostLibrary", "StandIn", "host_view"]
+__all__ = ["HANDLE", "Block", "StandIn", "over"]
 
 HANDLE = 0x5EED
 Array = npt.NDArray[Any]
@@ -39,19 +38,7 @@ EXACT = 16
 """CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, without TF32."""
 
 
-class HostArray(cupy.ndarray):  # type: ignore[misc]  # cupy has no annotations
-    """A `cupy.ndarray` whose memory is the host's: what would launch a kernel fails, but for assignment."""
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        host_view(self)[index] = host_view(value) if isinstance(value, cupy.ndarray) else value
-
-
-def host_view(array: Any) -> Array:
-    """Return a NumPy array over the memory of a :class:`HostArray`."""
-    return _over(array.data.ptr, array.shape, array.strides, array.dtype)
-
-
-def _over(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def over(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an array over any memory, given its first element's address."""
     if 0 in shape:
         return np.empty(shape, dtype)
@@ -70,39 +57,10 @@ class Block:
     owner: Array
 
 
-class HostLibrary:
-    """The functions of an array library that a product needs, over memory of the host that it remembers."""
+class Memory(Protocol):
+    """What remembers the allocations."""
 
-    ndarray = HostArray
-
-    def __init__(self) -> None:
-        self.blocks: list[Block] = []
-
-    def allocate(self, size: int, misaligned: int = 0) -> Block:
-        """Return `size` bytes of NaN, at a multiple of 256 (a GPU's) plus `misaligned`."""
-        owner = np.full(size + 512, 0xFF, np.uint8)
-        start = -(-owner.ctypes.data // 256) * 256 + misaligned
-        self.blocks.append(Block(start, size, owner))
-        return self.blocks[-1]
-
-    def array(
-        self, block: Block, shape: tuple[int, ...], dtype: Any, strides: Any = None, offset: int = 0
-    ) -> HostArray:
-        """Return an array that begins `offset` bytes into a block."""
-        memory = cupy.cuda.UnownedMemory(block.start, max(1, block.size), block.owner, 0)
-        pointer = cupy.cuda.MemoryPointer(memory, offset)
-        return HostArray(shape, dtype, memptr=pointer, strides=strides)
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> HostArray:
-        """Return an array in C order, full of NaN."""
-        dtype = np.dtype(dtype)
-        return self.array(self.allocate(int(np.prod(shape)) * dtype.itemsize), shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: Any) -> HostArray:
-        """Return an array of zeros in C order."""
-        made = self.empty(shape, dtype)
-        made[...] = 0
-        return made
+    blocks: list[Block]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +83,7 @@ class Matrix:
         """Return the matrices as an array (batch, rows, columns) over their memory."""
         size = self.dtype.itemsize
         strides = (self.stride * size, size, self.ld * size)
-        return _over(self.address, (batch, self.rows, self.columns), strides, self.dtype)
+        return over(self.address, (batch, self.rows, self.columns), strides, self.dtype)
 
     def span(self, batch: int) -> tuple[int, int]:
         """Return the first byte and the byte behind the last."""
@@ -136,7 +94,7 @@ class Matrix:
 class StandIn:
     """The functions of `cupy.cuda.cublas`; AssertionError is for what no GPU would check."""
 
-    def __init__(self, memory: HostLibrary, mode: int = 0) -> None:
+    def __init__(self, memory: Memory, mode: int = 0) -> None:
         self.memory, self.mode, self.calls = memory, mode, 0
 
     def getMathMode(self, handle: int) -> int:  # noqa: N802 - cuBLAS's name
@@ -205,7 +163,7 @@ def _refuse(wrong: bool, status: str) -> None:
 
 def _number(address: int, dtype: Any) -> Any:
     """Read alpha or beta from where the pointer says."""
-    return _over(address, (1,), (0,), np.dtype(dtype))[0]
+    return over(address, (1,), (0,), np.dtype(dtype))[0]
 
 
 def _multiply(
@@ -216,5 +174,6 @@ def _multiply(
     a, b = (each.each(batch).astype(wide) for each in (left, right))
     a, b = (x.swapaxes(-1, -2) if turn else x for x, turn in zip((a, b), turned, strict=True))
     target = out.each(batch)
-    product = wide(alpha) * (a @ b)
-    target[...] = product if beta == 0 else product + wide(beta) * target.astype(wide)
+    with np.errstate(all="ignore"):
+        product = wide(alpha) * (a @ b)
+        target[...] = product if beta == 0 else product + wide(beta) * target.astype(wide)

@@ -83,6 +83,11 @@ class StrictArray:
         return self._held.strides
 
     @property
+    def data(self) -> Any:
+        """Where it lies in the memory of the device: an address, as `ptr`."""
+        return SimpleNamespace(ptr=int(self._held.ctypes.data))
+
+    @property
     def flags(self) -> Any:
         """How it lies in memory; there is no flag against writing."""
         flags = self._held.flags

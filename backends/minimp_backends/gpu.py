@@ -1,0 +1,109 @@
+"""The GPU of this machine, ready for use: CuPy, cuBLAS, the memory pool, and what they are for headers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from minimp_backends.cublas import Cublas
+from minimp_backends.gpu_diagnosis import Facts, basic_facts, diagnose, library_facts
+from minimp_backends.kernels import toolkits
+from minimp_backends.kernels.loading import launch
+from minimp_backends.memory_pool import WatchedPool, in_words, watch
+
+__all__ = ["Gpu", "Kernels", "gpu_of", "open_gpu"]
+
+
+class Kernels(Protocol):
+    """What runs our kernels: :data:`minimp_backends.kernels.registry.KERNELS`, by name."""
+
+    def __call__(self, name: str, /, **arguments: Any) -> None:
+        """Run one on arrays of the device, in C order, without waiting for it."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a backend needs of a GPU; in tests, what stands in for it.
+
+    Attributes:
+        xp: the module `cupy`.
+        cublas: matrix products.
+        memory: the memory pool, watched; None where nothing is allocated on a GPU.
+        kernels: runs our kernels; None: the array library does everything.
+        to_host: `cupy.asnumpy`, which waits.
+        synchronize: waits until the GPU has done what it was given.
+        about: name of a fact -> the fact, for the headers of benchmarks.
+    """
+
+    xp: Any
+    cublas: Cublas
+    memory: WatchedPool | None
+    kernels: Kernels | None
+    to_host: Callable[[Any], Any]
+    synchronize: Callable[[], None]
+    about: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def open_gpu() -> Gpu:
+    """Return the current GPU.
+
+    Raises:
+        DeviceError: there is none that can be used; it says what was found and what to do.
+    """
+    facts = basic_facts()
+    if (fault := diagnose(facts)) is not None:
+        raise fault
+    facts = library_facts(facts)
+    if (fault := diagnose(facts)) is not None:
+        raise fault
+    import cupy
+
+    return gpu_of(cupy, facts)
+
+
+def gpu_of(cupy: Any, facts: Facts) -> Gpu:
+    """Return the current GPU of a CuPy that works.
+
+    Raises:
+        DeviceError: the compiler of our kernels is missing; it says what to install.
+    """
+    toolkits.find(cupy.cuda.runtime.runtimeGetVersion() // 1000)  # refuses here, not in the middle of a step
+    device, handle = cupy.cuda.Device(), cupy.cuda.device.get_cublas_handle()
+    return Gpu(
+        xp=cupy,
+        cublas=Cublas(cupy, cupy.cuda.cublas, handle, facts.capability),
+        memory=watch(cupy),
+        kernels=_launch,
+        to_host=cupy.asnumpy,
+        synchronize=device.synchronize,
+        about=MappingProxyType(_about(cupy, facts, device.id, handle)),
+    )
+
+
+def _launch(name: str, /, **arguments: Any) -> None:
+    launch(name, arguments)
+
+
+def _about(cupy: Any, facts: Facts, device: int, handle: int) -> dict[str, str]:
+    runtime = cupy.cuda.runtime
+    told = runtime.getDeviceProperties(device)
+    name = told["name"]
+    chip = f"compute capability {facts.capability // 10}.{facts.capability % 10}"
+    return {
+        "GPU": f"{name.decode() if isinstance(name, bytes) else name}, {chip}, "
+        f"{in_words(int(told['totalGlobalMem']))}",
+        "driver": f"CUDA {_dotted(facts.driver or 0)}",
+        "CUDA runtime": _dotted(runtime.runtimeGetVersion()),
+        "cuBLAS": _cublas_version(cupy.cuda.cublas.getVersion(handle)),
+    }
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _cublas_version(version: int) -> str:
+    """cublasGetVersion says 120905 for 12.9.5 (cuBLAS 12.9, cublas_api.h)."""
+    return f"{version // 10000}.{version // 100 % 100}.{version % 100}"
