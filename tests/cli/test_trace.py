@@ -253,3 +253,14 @@ def test_options_of_recording_that_cannot_act_are_refused(
     assert main([*SMALL, "--steps", "4", "--out", "run", *arguments]) == 2
     assert said in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_a_diff_takes_its_ulps_where_it_is_told(tmp_path: Path, folder: Path, capsys: Capture) -> None:
+    """Oracle: the method's own text."""
+    with trace.record(values="all", spill=tmp_path / "t"):
+        make_step(change=grown(2, 1.5))(*batch())
+    ours, theirs = trace.load(folder), trace.load(tmp_path / "t")
+    printed = asked(capsys, folder, "diff", tmp_path / "t", "--at", "largest")
+    assert printed == f"{ours.diff(theirs, at='largest')}\n"
+    assert main(["trace", str(folder), "counts", "--at", "largest"]) == 2
+    assert "--at cannot act on the question counts" in capsys.readouterr().err

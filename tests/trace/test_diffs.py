@@ -9,7 +9,7 @@ import pytest
 
 import minimp as mp
 from minimp import trace
-from tests.trace.cases import batch, make_step
+from tests.trace.cases import batch, grown, make_step
 from tests.trace.test_loops import run_loop
 
 
@@ -70,3 +70,44 @@ def test_bare_loops_are_compared_at_one_scale_too() -> None:
     pairs = [p for p in one.diff(two).pairs if p.ours.title == "linear backward"]
     assert len(pairs) == 3
     assert max(pair.ulps for pair in pairs) <= 64
+
+
+def test_an_ulp_is_that_of_the_element_or_of_the_largest() -> None:
+    """Oracle: by hand: 2^-10 of 1 and of 2^10, in float32, whose steps at them are 2^-23 and 2^-13."""
+
+    def run(x: float) -> None:
+        mp.tensor([x, 1024.0]) * 1.0
+
+    one, two = recorded(lambda: run(1.0), "all"), recorded(lambda: run(1.0 + 2.0**-10), "all")
+    found = {at: one.diff(two, at=at).first for at in ("element", "largest")}
+    assert found["element"].ulps == 2.0**13
+    assert found["largest"].ulps == 2.0**3
+    assert "largest element" in str(one.diff(two, at="largest"))
+    with pytest.raises(mp.errors.SettingError, match="largest"):
+        one.diff(two, at="larges")
+
+
+def test_what_was_not_recorded_is_not_called_the_same() -> None:
+    """Oracle: by hand: 2 and 3, of which neither values nor statistics were taken."""
+    made = []
+    for x in (2.0, 3.0):
+        with trace.record(statistics=False) as each:
+            mp.tensor([x]) * 1.0
+        made.append(each)
+    found = made[0].diff(made[1])
+    assert found.first is None
+    assert not found.same
+    assert [pair.by for pair in found.unknown] == ["nothing"]
+    assert "1 more were not compared" in str(found)
+
+
+def test_the_parameter_that_differs_is_named() -> None:
+    """Oracle: the parameter that was changed by hand, of all that a stage shows."""
+    traces = []
+    for factor in (1.0, 1.5):
+        step = make_step(change=grown(4, factor))
+        with trace.record(values="all", stages="cast_weights") as made:
+            step(*batch())
+        traces.append(made)
+    (stage,) = [p for p in traces[0].diff(traces[1]).pairs if p.ours.title == "stage cast_weights"]
+    assert stage.name == "4.weight"
