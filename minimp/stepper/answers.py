@@ -62,7 +62,7 @@ class Answer(ModalScreen[None]):  # type: ignore[misc]  # mypy looks into no opt
         """Lay the answer out."""
         with VerticalScroll() as box:
             box.border_title = Text(self.heading)
-            box.border_subtitle = Text("m more, Esc closes" if self.paged else "Esc closes")
+            box.border_subtitle = Text(f"{'m more' if self.paged else 'Up Down scroll'}, Esc closes")
             yield Static(coloured(self.text.split("\n"), light=not self.app.current_theme.dark), id="answer")
 
     def action_close(self) -> None:

@@ -325,8 +325,8 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
             self._keep_check(lines)
             return
         if name == "help" and len(line.split()) == 1:
-            width = lines[0].index("command")
-            lines += [f"{key:{width}}{text}" for key, text in OTHER_KEYS]
+            width = max(len(key) for key, _ in OTHER_KEYS) + 2
+            lines += ["", *(f"{key:{width}}{text}" for key, text in OTHER_KEYS)]
         if name not in STILL:
             self._fill()
         warned = [each for each in lines if each.startswith("warning:")]

@@ -250,7 +250,7 @@ def test_the_help_has_every_key() -> None:
         for key in user.app._bindings.key_to_bindings:
             assert any(names.get(key, key) in line for line in lines), key
         for key in ("Up Down", "Enter"):
-            assert any(line.startswith(key) for line in lines)
+            assert any(line.startswith(f"{key}  ") for line in lines), lines
         assert all(len(line) <= 76 for line in lines)
 
     drive((80, 24), play)
