@@ -1,6 +1,8 @@
 // The count of steps where the verdict is: a step that found an infinity or NaN does not count, and the host
 // need not know. Adam's bias corrections follow from the count; one thread computes them.
 
+#include "many.cuh"
+
 // h + l, where l is less than half of the last place of h: about 104 significant bits.
 struct Pair {
     double h, l;
@@ -40,21 +42,16 @@ __device__ __forceinline__ double power(double base, long long exponent) {
     return result.h;
 }
 
-// One step more, unless it is to be skipped: then nothing changes. `advanced` becomes -lr / (1 - beta1^t) and
-// sqrt(1 - beta2^t), computed in float64 and rounded to float32 once.
-extern "C" __global__ void adam_advance(long long* step, float* advanced, const int* found, double lr,
-                                        double beta1, double beta2) {
-    if (blockIdx.x != 0 || threadIdx.x != 0 || *found) {
+// `by` steps more, unless the step is to be skipped: then nothing changes. `numbers` become -lr / (1 -
+// beta1^t) and sqrt(1 - beta2^t), computed in float64 and rounded to float32 once. `by` is 0 where the count
+// is kept elsewhere.
+extern "C" __global__ void adam_advance(long long* step, float* numbers, Many<const unsigned char*, 1> found,
+                                        long long by, double lr, double beta1, double beta2) {
+    if (blockIdx.x != 0 || threadIdx.x != 0 || (found.at[0] && *found.at[0])) {
         return;
     }
-    const long long t = *step + 1;
+    const long long t = *step + by;
     *step = t;
-    advanced[0] = __double2float_rn(__ddiv_rn(-lr, __dsub_rn(1.0, power(beta1, t))));
-    advanced[1] = __double2float_rn(__dsqrt_rn(__dsub_rn(1.0, power(beta2, t))));
-}
-
-extern "C" __global__ void count_step(long long* step, const int* found) {
-    if (blockIdx.x == 0 && threadIdx.x == 0 && !*found) {
-        *step += 1;
-    }
+    numbers[0] = __double2float_rn(__ddiv_rn(-lr, __dsub_rn(1.0, power(beta1, t))));
+    numbers[1] = __double2float_rn(__dsqrt_rn(__dsub_rn(1.0, power(beta2, t))));
 }

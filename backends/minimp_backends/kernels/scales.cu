@@ -3,17 +3,6 @@
 
 enum ScaleOption { REFILLS = 1, STAYS_FINITE = 2, GROWS_SMOOTHLY = 4, GROWS_EARLY = 8, IN_FLOAT32 = 16 };
 
-// What gradients are multiplied by: float32(1 / S), the quotient in float64.
-__device__ __forceinline__ float inverse_of(double scale) {
-    return __double2float_rn(__ddiv_rn(1.0, scale));
-}
-
-extern "C" __global__ void invert_scale(const double* scale, float* inverse) {
-    if (blockIdx.x == 0 && threadIdx.x == 0) {
-        *inverse = inverse_of(*scale);
-    }
-}
-
 __device__ __forceinline__ double rounded(double scale, int options) {
     return options & IN_FLOAT32 ? static_cast<double>(__double2float_rn(scale)) : scale;
 }
@@ -26,12 +15,15 @@ __device__ __forceinline__ double grown(double scale, double factor, double ceil
 }
 
 // `lowest` is -inf and `highest` inf where the rule has none; `early` acts with GROWS_EARLY. `interval` good
-// steps in a row, counted by `growth_tracker`, let S grow; bad ones in a row are counted by `skips`.
-extern "C" __global__ void update_scale(double* scale, long long* growth_tracker, long long* skips,
-                                        unsigned char* met_bad, float* inverse, const int* found,
-                                        double growth, double backoff, double early, double lowest,
-                                        double highest, long long interval, long long hysteresis,
-                                        int options) {
+// steps in a row, counted by `growth_tracker`, let S grow; bad ones in a row are counted by `skips`. The new
+// state goes to arrays of its own: somebody may still want to read the old one.
+extern "C" __global__ void update_scale(const double* scale, const long long* growth_tracker,
+                                        const long long* skips, const unsigned char* met_bad,
+                                        double* new_scale, long long* new_growth_tracker,
+                                        long long* new_skips, unsigned char* new_met_bad,
+                                        const unsigned char* found, double growth, double backoff,
+                                        double early, double lowest, double highest, long long interval,
+                                        long long hysteresis, int options) {
     if (blockIdx.x != 0 || threadIdx.x != 0) {
         return;
     }
@@ -42,7 +34,6 @@ extern "C" __global__ void update_scale(double* scale, long long* growth_tracker
         const bool due = options & REFILLS ? bad_steps % hysteresis == 0 : bad_steps >= hysteresis;
         const double lower = rounded(__dmul_rn(moved, backoff), options);
         moved = !due ? moved : lowest > lower ? lowest : lower;
-        *met_bad = 1;
     } else if ((options & GROWS_EARLY) && !*met_bad) {
         moved = grown(moved, early, highest, options);
     } else if (options & GROWS_SMOOTHLY) {
@@ -54,8 +45,8 @@ extern "C" __global__ void update_scale(double* scale, long long* growth_tracker
             tracker = 0;
         }
     }
-    *scale = moved;
-    *growth_tracker = tracker;
-    *skips = bad_steps;
-    *inverse = inverse_of(moved);
+    *new_scale = moved;
+    *new_growth_tracker = tracker;
+    *new_skips = bad_steps;
+    *new_met_bad = *found || *met_bad;
 }

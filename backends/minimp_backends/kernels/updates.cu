@@ -2,7 +2,7 @@
 // included.
 //
 // `found`, where it is given, is the verdict of the step: not 0 means that nothing changes, not one bit.
-// `inverse`, where it is given, is 1/S of gradients that are still scaled. A Many that has nothing at a
+// `factor`, where it is given, is 1/S of gradients that are still scaled. A Many that has nothing at a
 // tensor holds null there. Numbers come in float64, as the host has them; each thread rounds them once.
 #include "updates.cuh"
 
@@ -61,19 +61,19 @@ struct Sgd {
     }
 };
 
-// `done`, where it is given, counts the steps that were not skipped so far: 0 means FIRST.
+// `first`, where it is given, says whether the buffers have not been filled yet; or else FIRST does.
 #define SGD(name, Grad, Low)                                                                                 \
     extern "C" __global__ void sgd_##name(                                                                   \
         Many<const float*, TENSORS> weights, Many<const Grad*, TENSORS> grads, Many<float*, TENSORS> buffers,\
         Many<float*, TENSORS> news, Many<float*, TENSORS> changes, Many<Low*, TENSORS> lows,                 \
-        Many<Low*, TENSORS> compensations, Many<long long, TENSORS> counts, Many<const float*, 1> inverse,   \
-        Many<const int*, 1> found, Many<const long long*, 1> done, double lr, double momentum,               \
-        double dampening, double weight_decay, int options) {                                                \
-        const Common step(inverse.at[0], found.at[0], weight_decay, 0.0, options);                           \
-        const bool first = (options & FIRST) || (done.at[0] && *done.at[0] == 0);                            \
+        Many<Low*, TENSORS> compensations, Many<long long, TENSORS> counts, Many<const double*, 1> factor,   \
+        Many<const unsigned char*, 1> found, Many<const unsigned char*, 1> first, double lr,                 \
+        double momentum, double dampening, double weight_decay, int options) {                               \
+        const Common step(factor.at[0], found.at[0], weight_decay, 0.0, options);                            \
+        const bool begins = (options & FIRST) || (first.at[0] && *first.at[0]);                              \
         for_each_chunk(counts, Sgd<Grad, Low>{weights, grads, buffers, news, changes, lows, compensations,   \
                                               step, single(-lr), single(momentum),                           \
-                                              single(__dsub_rn(1.0, dampening)), momentum != 0.0, first});   \
+                                              single(__dsub_rn(1.0, dampening)), momentum != 0.0, begins});  \
     }
 
 SGD(float_half, float, __half)
@@ -155,22 +155,22 @@ struct Adam {
     }
 };
 
-// `advanced`, where it is given, holds size and correction (advancing.cu), and those of the launch are not
-// read.
+// `numbers`, where they are given, are size and correction (advancing.cu); those of the launch are not read
+// then.
 #define ADAM(name, Grad, Low)                                                                                \
     extern "C" __global__ void adam_##name(                                                                  \
         Many<const float*, TENSORS> weights, Many<const Grad*, TENSORS> grads, Many<float*, TENSORS> means,  \
         Many<float*, TENSORS> squares, Many<float*, TENSORS> peaks, Many<float*, TENSORS> news,              \
         Many<float*, TENSORS> changes, Many<Low*, TENSORS> lows, Many<Low*, TENSORS> compensations,          \
-        Many<long long, TENSORS> counts, Many<const float*, 1> inverse, Many<const int*, 1> found,           \
-        Many<const float*, 1> advanced, double size, double correction, double beta1, double beta2,          \
+        Many<long long, TENSORS> counts, Many<const double*, 1> factor, Many<const unsigned char*, 1> found, \
+        Many<const float*, 1> numbers, double size, double correction, double beta1, double beta2,           \
         double eps, double weight_decay, double shrink, int options) {                                       \
-        const Common step(inverse.at[0], found.at[0], weight_decay, shrink, options);                        \
-        const float* numbers = advanced.at[0];                                                               \
+        const Common step(factor.at[0], found.at[0], weight_decay, shrink, options);                         \
+        const float* given = numbers.at[0];                                                                  \
         for_each_chunk(                                                                                      \
             counts,                                                                                          \
             Adam<Grad, Low>{weights, grads, means, squares, peaks, news, changes, lows, compensations, step, \
-                            numbers ? numbers[0] : single(size), numbers ? numbers[1] : single(correction),  \
+                            given ? given[0] : single(size), given ? given[1] : single(correction),          \
                             single(beta1), single(__dsub_rn(1.0, beta1)), single(beta2),                     \
                             single(__dsub_rn(1.0, beta2)), single(eps), beta1 > 0.5});                       \
     }

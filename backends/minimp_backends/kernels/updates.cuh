@@ -31,16 +31,16 @@ struct Results {
 
 // What every rule needs of a step.
 struct Common {
-    float inverse;  // 1/S, or 1
+    float factor;  // of the gradients: 1/S, or 1
     float decay;    // joins the gradient, times the weight
     float shrink;   // lr weight_decay, by which the weight shrinks (decoupled)
     float kept;     // 1 - shrink
     bool decays, shrinks, skips;
     int options;
 
-    __device__ __forceinline__ Common(const float* inverse, const int* found, double weight_decay,
+    __device__ __forceinline__ Common(const double* factor, const unsigned char* found, double weight_decay,
                                       double shrink, int options)
-        : inverse(inverse ? *inverse : 1.0f),
+        : factor(factor ? single(*factor) : 1.0f),
           decay(single(weight_decay)),
           shrink(single(shrink)),
           kept(single(__dsub_rn(1.0, shrink))),
@@ -50,7 +50,7 @@ struct Common {
           options(options) {}
 
     __device__ __forceinline__ float gradient(float weight, float grad) const {
-        float g = __fmul_rn(grad, inverse);
+        float g = __fmul_rn(grad, factor);
         g = options & MAXIMIZES ? -g : g;
         return decays ? __fadd_rn(g, __fmul_rn(weight, decay)) : g;
     }

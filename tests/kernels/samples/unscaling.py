@@ -15,14 +15,16 @@ from tests.kernels.samples.base import Arguments, Bug
 SIZES = (1, 7, 8, 9, 0, 300, CHUNK, CHUNK + 13)
 
 
-def tensors(grad: str, wide: str, sizes: tuple[int, ...], inverse: float, seed: int = 0) -> Arguments:
+def tensors(
+    grad: str, wide: str, sizes: tuple[int, ...], factor: float, seed: int = 0, *, of_products: int = 0
+) -> Arguments:
     """Return gradients of some sizes, all finite."""
     rng = np.random.default_rng(seed)
     dtype = KINDS[grad].dtype
     grads = [(rng.standard_normal(size) * 10.0 ** rng.integers(-6, 4, size)).astype(dtype) for size in sizes]
     return {
         "grads": grads, "outs": [np.zeros(size, KINDS[wide].dtype) for size in sizes], "counts": list(sizes),
-        "inverse": np.array([inverse], np.float32), "found": np.zeros(len(sizes), np.int32),
+        "factor": np.array([factor]), "of_products": of_products, "found": np.zeros(len(sizes), np.int32),
         "found_any": np.zeros(1, np.int32),
     }  # fmt: skip
 
@@ -43,8 +45,9 @@ def unscale_samples(grad: str, wide: str) -> Iterator[Arguments]:
     full = tensors(grad, wide, tuple(range(TENSORS)), 2.0)
     full["grads"][TENSORS - 1][4] = np.nan
     yield full
-    for inverse in (np.inf, 1e38, 1e-45, 0.0):  # a finite gradient stays one, whatever its product is
-        yield tensors(grad, wide, (40, 40), inverse)
+    for factor in (np.inf, np.nan, 1e38, 1e-45, 1e-60, 0.0):  # a finite gradient may have another product
+        for of_products in (0, 1):
+            yield tensors(grad, wide, (40, 40), factor, of_products=of_products)
     part = tensors(grad, wide, (64, 64), 0.5)
     part["grads"][0][40:] = np.nan
     yield {**part, "counts": [40, 64]}
@@ -52,12 +55,6 @@ def unscale_samples(grad: str, wide: str) -> Iterator[Arguments]:
     if KINDS[grad].dtype.itemsize == 2:
         some = tensors(grad, wide, (patterns.size,), 2.0**-3)
         yield {**some, "grads": [patterns.view(KINDS[grad].dtype)]}
-
-
-def invert_samples() -> Iterator[Arguments]:
-    """Yield powers of two, others, and the ends of the range."""
-    for scale in (2.0**16, 3.0, 1e-3, 1.0 + 2.0**-30, 2.0**127, 1e-40, 1e-50, 0.0, -8.0, np.inf):
-        yield {"scale": np.array([scale]), "inverse": np.zeros(1, np.float32)}
 
 
 RULE = {
@@ -86,18 +83,19 @@ def update_samples() -> Iterator[Arguments]:
     for rule, (scale, tracker, skips, met_bad), found in product(RULES, states, (0, 1)):
         yield {
             "scale": np.array([scale]), "growth_tracker": np.array([tracker]), "skips": np.array([skips]),
-            "met_bad": np.array([met_bad], np.uint8), "inverse": np.zeros(1, np.float32),
-            "found": np.array([found], np.int32), **RULE, **rule,
+            "met_bad": np.array([met_bad], np.uint8), "new_scale": np.zeros(1),
+            "new_growth_tracker": np.full(1, 7), "new_skips": np.full(1, 7),
+            "new_met_bad": np.full(1, 7, np.uint8), "found": np.array([found], np.uint8), **RULE, **rule,
         }  # fmt: skip
 
 
 KINDS_OF_GRADIENTS = (("float", "float"), ("half", "float"), ("bfloat16", "float"), ("double", "double"))
 SAMPLES = {
     **{f"unscale_{grad}": partial(unscale_samples, grad, wide) for grad, wide in KINDS_OF_GRADIENTS},
-    "invert_scale": invert_samples,
     "update_scale": update_samples,
 }
 
+FINITE = "!is_finite(given.at[k]);"
 BUGS = (
     Bug("the flag of the tensor is lost", "unscale_half", "atomicOr(found + chunk.tensor, 1);", ""),
     Bug("the flag of all is lost", "unscale_float", "atomicOr(found_any, 1);", ""),
@@ -108,29 +106,17 @@ BUGS = (
         "found + chunk.tensor",
         "found + chunk.tensor + 1",
     ),
+    Bug("-inf is missed", "unscale_half", FINITE, "widen(given.at[k]) > -7e4f && !is_finite(given.at[k]);"),
     Bug(
-        "-inf is missed",
-        "unscale_half",
-        "bad |= !is_finite(given.at[k]);",
-        "bad |= !(widen(given.at[k]) > -70000.0f ? is_finite(given.at[k]) : true);",
+        "NaN is missed", "unscale_float", FINITE, "widen(given.at[k]) > 3e38f || widen(given.at[k]) < -3e38f;"
     ),
-    Bug(
-        "NaN is missed",
-        "unscale_float",
-        "bad |= !is_finite(given.at[k]);",
-        "bad |= widen(given.at[k]) > 3e38f || widen(given.at[k]) < -3e38f;",
-    ),
-    Bug(
-        "the product is judged",
-        "unscale_float",
-        "bad |= !is_finite(given.at[k]);",
-        "bad |= !is_finite(__fmul_rn(widen(given.at[k]), inverse));",
-    ),
+    Bug("the product is judged", "unscale_float", FINITE, "!is_finite(unscaled.at[k]);"),
+    Bug("the gradient is judged", "unscale_float", "!is_finite(unscaled.at[k])", "!is_finite(given.at[k])"),
     Bug("a thread asks alone", "unscale_half", "__syncthreads_or(bad)", "bad"),
     Bug(
-        "elements of the tail are left out",
+        "the tail is left out",
         "unscale_bfloat16",
-        "bad |= unscale_lanes<1>(grad, out, factor, i);",
+        "bad |= unscale_lanes<1>(grad, out, times, of_products, i);",
         "",
     ),
     Bug("a chunk too few", "unscale_float", "(count + CHUNK - 1) / CHUNK", "count / CHUNK"),
@@ -148,19 +134,14 @@ BUGS = (
     ),
     Bug(
         "a quotient in float32",
-        "invert_scale",
-        "__double2float_rn(__ddiv_rn(1.0, scale))",
-        "__fdiv_rn(1.0f, __double2float_rn(scale))",
+        "unscale_half",
+        "__double2float_rn(*factor)",
+        "__fdiv_rn(1.0f, __double2float_rn(1.0 / *factor))",
     ),
     Bug("found_inf is ignored", "update_scale", "if (*found) {", "if (false) {"),
     Bug("S grows one step late", "update_scale", "tracker == interval", "tracker == interval + 1"),
     Bug("hysteresis counts one less", "update_scale", "bad_steps >= hysteresis", "bad_steps > hysteresis"),
     Bug("S leaves float32", "update_scale", "options & IN_FLOAT32 ?", "false ?"),
-    Bug(
-        "the inverse is that of before",
-        "update_scale",
-        "*inverse = inverse_of(moved);",
-        "*inverse = inverse_of(*scale * 2.0);",
-    ),
+    Bug("a bad step is forgotten", "update_scale", "*found || *met_bad", "*found != 0"),
     Bug("S may become infinite", "update_scale", "(options & STAYS_FINITE) && !finite", "false"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,8 @@ def common(grad: str, low: str, sizes: tuple[int, ...], seed: int, asked: str) -
         "lows": [np.zeros(size, dtype) for size in sizes] if masters or kahan or "grid" in asked else [],
         "compensations": compensations if kahan else [],
         "counts": list(sizes),
-        "inverse": [np.array([2.0**-8], np.float32)] if "scaled" in asked else [],
-        "found": [np.array(["found" in asked], np.int32)] if "verdict" in asked else [],
+        "factor": [np.array([2.0**-8 / 3])] if "scaled" in asked else [],
+        "found": [np.array(["found" in asked], np.uint8)] if "verdict" in asked else [],
     }
 
 
@@ -93,8 +94,8 @@ def sgd_samples(grad: str, low: str) -> Iterator[Arguments]:
         for asked in ASKED:
             yield sgd(grad, low, FEW, place, asked, setting)
         yield sgd(grad, low, MANY, place, ASKED[place], setting)
-    yield sgd(grad, low, (40,), 1, "low", {"momentum": 0.9, "dampening": 0.5}, done=0)
-    yield sgd(grad, low, (40,), 1, "low verdict", {"momentum": 0.9, "dampening": 0.5}, done=7)
+    yield sgd(grad, low, (40,), 1, "low", {"momentum": 0.9, "dampening": 0.5}, first=1)
+    yield sgd(grad, low, (40,), 1, "low verdict", {"momentum": 0.9, "dampening": 0.5}, first=0)
     odd = sgd(grad, low, (40,), 2, "low", {"momentum": 0.9})
     odd["grads"][0][:4], odd["weights"][0][4:6] = [np.inf, -np.inf, np.nan, 6e4], [np.inf, np.nan]
     yield odd
@@ -104,7 +105,7 @@ def sgd_samples(grad: str, low: str) -> Iterator[Arguments]:
 
 def sgd(
     grad: str, low: str, sizes: tuple[int, ...], seed: int, asked: str, setting: Mapping[str, Any],
-    done: int | None = None,
+    first: int | None = None,
 ) -> Arguments:  # fmt: skip
     """Return one step of SGD."""
     rng = np.random.default_rng(seed + 100)
@@ -112,7 +113,7 @@ def sgd(
     return {
         **common(grad, low, sizes, seed, asked), **SGD, **setting, "options": options_of(setting, asked),
         "buffers": buffers if setting.get("momentum") else [],
-        "done": [] if done is None else [np.array([done], np.int64)],
+        "first": [] if first is None else [np.array([first], np.uint8)],
     }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def adam_samples(grad: str, low: str) -> Iterator[Arguments]:
             yield adam(grad, low, (5,), place, asked, setting, peaks=place % 2 == 0)
         yield adam(grad, low, MANY, place, ASKED[place], setting, peaks=place % 2 == 0)
     given = [np.array([-2e-3, 0.125], np.float32)]
-    yield adam(grad, low, (40,), 1, "low verdict", {}, peaks=False, advanced=given)
+    yield adam(grad, low, (40,), 1, "low verdict", {}, peaks=False, numbers=given)
     odd = adam(grad, low, (40,), 2, "low", {"shrink": 0.01}, peaks=True)
     odd["grads"][0][:4], odd["weights"][0][4:6] = [np.inf, -np.inf, np.nan, 6e4], [np.inf, np.nan]
     odd["peaks"][0][6:8], odd["squares"][0][8:10] = np.nan, [np.nan, 1e-45]
@@ -135,7 +136,7 @@ def adam_samples(grad: str, low: str) -> Iterator[Arguments]:
 
 def adam(
     grad: str, low: str, sizes: tuple[int, ...], seed: int, asked: str, setting: Mapping[str, Any], *,
-    peaks: bool, advanced: list[np.ndarray] | None = None,
+    peaks: bool, numbers: list[np.ndarray] | None = None,
 ) -> Arguments:  # fmt: skip
     """Return one step of Adam."""
     rng = np.random.default_rng(seed + 200)
@@ -145,32 +146,28 @@ def adam(
         **common(grad, low, sizes, seed, asked), **ADAM, **setting, "options": options_of(setting, asked),
         "means": drawn, "squares": squares,
         "peaks": [each[::-1].copy() for each in squares] if peaks else [],
-        "advanced": advanced or [],
+        "numbers": numbers or [],
     }  # fmt: skip
 
 
 def advance_samples() -> Iterator[Arguments]:
-    """Yield the first steps, late ones, odd numbers of steps, a skipped one."""
-    for step in (0, 1, 2, 6, 9, 99, 1000, 12345, 2**20, 2**33 + 1):
-        for beta1, beta2 in ((0.9, 0.999), (0.0, 0.5), (0.95, 0.99999), (0.3, 1 - 1e-10)):
-            for found in (0, 1):
-                yield {
-                    "step": np.array([step]), "advanced": np.full(2, 7, np.float32),
-                    "found": np.array([found], np.int32), "lr": 3e-4, "beta1": beta1, "beta2": beta2,
-                }  # fmt: skip
-
-
-def count_samples() -> Iterator[Arguments]:
-    """Yield a step that counts and one that does not."""
-    for found in (0, 1):
-        yield {"step": np.array([2**33]), "found": np.array([found], np.int32)}
+    """Yield the first steps, late ones, a count that is kept elsewhere, a skipped step."""
+    betas = ((0.9, 0.999), (0.0, 0.5), (0.95, 0.99999), (0.3, 1 - 1e-10))
+    verdicts: tuple[tuple[list[np.ndarray], int], ...] = (
+        ([], 0), ([np.zeros(1, np.uint8)], 1), ([np.ones(1, np.uint8)], 1),
+    )  # fmt: skip
+    for step in (1, 2, 3, 6, 9, 99, 1000, 12345, 2**20, 2**33 + 1):
+        for (beta1, beta2), (found, by) in product(betas, verdicts):
+            yield {
+                "step": np.array([step]), "numbers": np.full(2, 7, np.float32), "found": found, "by": by,
+                "lr": 3e-4, "beta1": beta1, "beta2": beta2,
+            }  # fmt: skip
 
 
 SAMPLES = {
     **{f"sgd_{grad}_{low}": partial(sgd_samples, grad, low) for grad, low in PAIRS},
     **{f"adam_{grad}_{low}": partial(adam_samples, grad, low) for grad, low in PAIRS},
     "adam_advance": advance_samples,
-    "count_step": count_samples,
 }
 
 BUGS = (
@@ -241,14 +238,14 @@ BUGS = (
         "grad = grads.at[t];",
         "grad = grads.at[t == 1 ? 0 : t];",
     ),
-    Bug("the count of steps is not asked", "sgd_float_bfloat16", "|| (done.at[0] && *done.at[0] == 0)", ""),
+    Bug("the first step is not asked for", "sgd_float_bfloat16", "|| (first.at[0] && *first.at[0])", ""),
     Bug(
         "Nesterov from the gradient",
         "sgd_half_half",
         "__fadd_rn(g, __fmul_rn(b.at[k], momentum))",
         "__fadd_rn(g, __fmul_rn(g, momentum))",
     ),
-    Bug("1/S is forgotten", "adam_half_half", "inverse(inverse ? *inverse : 1.0f)", "inverse(1.0f)"),
+    Bug("1/S is forgotten", "adam_half_half", "factor(factor ? single(*factor) : 1.0f)", "factor(1.0f)"),
     Bug(
         "the low copy of the old weight",
         "sgd_bfloat16_bfloat16",
@@ -267,14 +264,9 @@ BUGS = (
         "__fsub_rn(__fsub_rn(grid, w), due)",
         "__fsub_rn(due, __fsub_rn(grid, w))",
     ),
-    Bug("a skipped step counts", "adam_advance", "threadIdx.x != 0 || *found", "threadIdx.x != 0"),
-    Bug("a skipped step counts as well", "count_step", "&& !*found) {", "&& *found < 2) {"),
-    Bug(
-        "the power of the step before",
-        "adam_advance",
-        "const long long t = *step + 1;\n    *step = t;",
-        "const long long t = *step;\n    *step = t + 1;",
-    ),
+    Bug("a skipped step counts", "adam_advance", "|| (found.at[0] && *found.at[0])", ""),
+    Bug("each step counts twice", "adam_advance", "*step = t;", "*step = t + by;"),
+    Bug("the power of the step before", "adam_advance", "power(beta1, t)", "power(beta1, t - 1)"),
     Bug(
         "a power of float64",
         "adam_advance",

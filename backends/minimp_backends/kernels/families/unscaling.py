@@ -12,7 +12,6 @@ __all__ = ["CHUNK", "KERNELS", "TENSORS", "by_chunks", "one_thread"]
 
 TENSORS, CHUNK = 32, 2048
 """Tensors of one launch at most, and elements of a chunk; as in tensors.cuh."""
-_DOUBLE = {"double": "one thread, a handful of operations: S is kept in float64 as on the host"}
 
 
 def by_chunks(arguments: Mapping[str, Any]) -> Launch:
@@ -34,7 +33,8 @@ def _unscale(grad: str, wide: str) -> Kernel:
             Parameter("grads", grad, "in", TENSORS),
             Parameter("outs", wide, "out", TENSORS),
             Parameter("counts", "int64", "value", TENSORS),
-            Parameter("inverse", "float", "in"),
+            Parameter("factor", "double", "in"),
+            Parameter("of_products", "int32", "value"),
             Parameter("found", "int32", "inout"),
             Parameter("found_any", "int32", "inout"),
         ),
@@ -43,24 +43,15 @@ def _unscale(grad: str, wide: str) -> Kernel:
     )
 
 
-_INVERT = Kernel(
-    name="invert_scale",
-    source="scales.cu",
-    parameters=(Parameter("scale", "double", "in"), Parameter("inverse", "float", "out")),
-    launch=one_thread,
-    reference=unscaling.invert_scale,
-)
+_STATE = (("scale", "double"), ("growth_tracker", "int64"), ("skips", "int64"), ("met_bad", "uint8"))
 
 _UPDATE = Kernel(
     name="update_scale",
     source="scales.cu",
     parameters=(
-        Parameter("scale", "double", "inout"),
-        Parameter("growth_tracker", "int64", "inout"),
-        Parameter("skips", "int64", "inout"),
-        Parameter("met_bad", "uint8", "inout"),
-        Parameter("inverse", "float", "out"),
-        Parameter("found", "int32", "in"),
+        *(Parameter(name, kind, "in") for name, kind in _STATE),
+        *(Parameter(f"new_{name}", kind, "out") for name, kind in _STATE),
+        Parameter("found", "uint8", "in"),
         *(Parameter(name, "double", "value") for name in ("growth", "backoff", "early", "lowest", "highest")),
         Parameter("interval", "int64", "value"),
         Parameter("hysteresis", "int64", "value"),
@@ -75,6 +66,5 @@ KERNELS = (
     _unscale("half", "float"),
     _unscale("bfloat16", "float"),
     _unscale("double", "double"),
-    _INVERT,
     _UPDATE,
 )

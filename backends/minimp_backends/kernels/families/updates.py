@@ -23,8 +23,8 @@ def _arrays(grad: str, low: str, *kept: str) -> tuple[Parameter, ...]:
         Parameter("lows", low, "out", TENSORS),
         Parameter("compensations", low, "inout", TENSORS),
         Parameter("counts", "int64", "value", TENSORS),
-        Parameter("inverse", "float", "in", 1),
-        Parameter("found", "int32", "in", 1),
+        Parameter("factor", "double", "in", 1),
+        Parameter("found", "uint8", "in", 1),
     )
 
 
@@ -38,7 +38,7 @@ def _sgd(grad: str, low: str) -> Kernel:
         source="updates.cu",
         parameters=(
             *_arrays(grad, low, "buffers"),
-            Parameter("done", "int64", "in", 1),
+            Parameter("first", "uint8", "in", 1),
             *_numbers("lr", "momentum", "dampening", "weight_decay"),
             Parameter("options", "int32", "value"),
         ),
@@ -53,7 +53,7 @@ def _adam(grad: str, low: str) -> Kernel:
         source="updates.cu",
         parameters=(
             *_arrays(grad, low, "means", "squares", "peaks"),
-            Parameter("advanced", "float", "in", 1),
+            Parameter("numbers", "float", "in", 1),
             *_numbers("size", "correction", "beta1", "beta2", "eps", "weight_decay", "shrink"),
             Parameter("options", "int32", "value"),
         ),
@@ -67,20 +67,13 @@ _ADVANCE = Kernel(
     source="advancing.cu",
     parameters=(
         Parameter("step", "int64", "inout"),
-        Parameter("advanced", "float", "inout"),
-        Parameter("found", "int32", "in"),
+        Parameter("numbers", "float", "inout"),
+        Parameter("found", "uint8", "in", 1),
+        Parameter("by", "int64", "value"),
         *_numbers("lr", "beta1", "beta2"),
     ),
     launch=one_thread,
     reference=updates.adam_advance,
 )
 
-_COUNT = Kernel(
-    name="count_step",
-    source="advancing.cu",
-    parameters=(Parameter("step", "int64", "inout"), Parameter("found", "int32", "in")),
-    launch=one_thread,
-    reference=updates.count_step,
-)
-
-KERNELS = (*(_sgd(*pair) for pair in PAIRS), *(_adam(*pair) for pair in PAIRS), _ADVANCE, _COUNT)
+KERNELS = (*(_sgd(*pair) for pair in PAIRS), *(_adam(*pair) for pair in PAIRS), _ADVANCE)

@@ -8,39 +8,38 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["invert_scale", "unscale", "update_scale"]
+__all__ = ["unscale", "update_scale"]
 
 
 @np.errstate(all="ignore")
 def unscale(
-    grads: Sequence[Any], outs: Sequence[Any], counts: Sequence[int], inverse: Any, found: Any, found_any: Any
-) -> None:
-    """Write each gradient times ``inverse[0]``, wide; flag each that has an infinity or NaN, and any at all.
+    grads: Sequence[Any], outs: Sequence[Any], counts: Sequence[int], factor: Any, of_products: int,
+    found: Any, found_any: Any,
+) -> None:  # fmt: skip
+    """Write each gradient times float32(factor), wide; flag each that is not finite, and whether any is not.
 
-    The product is that of ``ArrayBackend.times``: in float32, and in float64 for a float64 gradient.
+    The product is that of ``ArrayBackend.times``: in float32, and in float64 for a float64 gradient. With
+    ``of_products`` finiteness is asked of it, as ``ArrayBackend.unscale_all`` does, or else of the gradient,
+    as ``ArrayBackend.unscale`` does.
     """
+    times = np.float32(factor[0])
     for at, (grad, out, count) in enumerate(zip(grads, outs, counts, strict=True)):
         wide = grad[:count].astype(out.dtype)
-        out[:count] = wide * out.dtype.type(inverse[0])
-        if not np.isfinite(wide).all():
+        out[:count] = wide * out.dtype.type(times)
+        if not np.isfinite(out[:count] if of_products else wide).all():
             found[at] = found_any[0] = 1
 
 
-@np.errstate(all="ignore")
-def invert_scale(scale: Any, inverse: Any) -> None:
-    """Write float32(1 / S), as ``ArrayBackend.unscale`` takes it."""
-    inverse[0] = np.float32(np.float64(1.0) / scale[0])
-
-
 def update_scale(
-    scale: Any, growth_tracker: Any, skips: Any, met_bad: Any, inverse: Any, found: Any, growth: float,
-    backoff: float, early: float, lowest: float, highest: float, interval: int, hysteresis: int, options: int,
+    scale: Any, growth_tracker: Any, skips: Any, met_bad: Any, new_scale: Any, new_growth_tracker: Any,
+    new_skips: Any, new_met_bad: Any, found: Any, growth: float, backoff: float, early: float, lowest: float,
+    highest: float, interval: int, hysteresis: int, options: int,
 ) -> None:  # fmt: skip
-    """Move the loss scale on by ``found[0]``; the rule is ``minimp.scaler.machine.next_state``.
+    """Write the state of the loss scale after a step; the rule is ``minimp.scaler.machine.next_state``.
 
     Args:
         scale, growth_tracker, skips, met_bad: the state, one element each.
-        inverse: becomes float32(1 / S) of the new scale.
+        new_scale, new_growth_tracker, new_skips, new_met_bad: the next one.
         found: not 0 where a gradient of this step was infinite or NaN.
         growth: what S is multiplied by when it grows. backoff: when it backs off.
         early: when it grows before the first bad step.
@@ -64,7 +63,6 @@ def update_scale(
         bad_steps = int(skips[0]) + 1
         if bad_steps % hysteresis == 0 if refills else bad_steps >= hysteresis:
             after = max(rounded(before * backoff), lowest)
-        met_bad[0] = 1
     elif grows_early and not met_bad[0]:
         after = grown(early)
     elif smooth:
@@ -73,5 +71,5 @@ def update_scale(
         tracker = int(growth_tracker[0]) + 1
         if tracker == interval:
             after, tracker = grown(growth), 0
-    scale[0], growth_tracker[0], skips[0] = after, tracker, bad_steps
-    invert_scale(scale, inverse)
+    new_scale[0], new_growth_tracker[0], new_skips[0] = after, tracker, bad_steps
+    new_met_bad[0] = bool(found[0] or met_bad[0])

@@ -14,7 +14,7 @@ import numpy as np
 
 from minimp_backends.updates import Room, Updates
 
-__all__ = ["FIRST", "MAXIMIZES", "NESTEROV", "ON_GRID", "adam", "adam_advance", "count_step", "power", "sgd"]
+__all__ = ["FIRST", "MAXIMIZES", "NESTEROV", "ON_GRID", "adam", "adam_advance", "power", "sgd"]
 
 Array = Any
 Arrays = Sequence[Any]
@@ -48,7 +48,7 @@ Tensor = tuple[int, int, Room, Array, Array]
 
 
 def _tensors(
-    weights: Arrays, grads: Arrays, results: Sequence[Arrays], counts: Sequence[int], inverse: Arrays,
+    weights: Arrays, grads: Arrays, results: Sequence[Arrays], counts: Sequence[int], factor: Arrays,
     found: Arrays, options: int,
 ) -> Iterator[Tensor]:  # fmt: skip
     """Yield (place, count, room for the results, weight, unscaled gradient) of each tensor not skipped."""
@@ -60,7 +60,7 @@ def _tensors(
             continue
         grid = new if options & ON_GRID else None if compensation is None else np.empty_like(new)
         room = Room(new, change, low, grid, compensation)
-        yield at, count, room, weight, grad * inverse[0][0] if inverse else grad
+        yield at, count, room, weight, grad * np.float32(factor[0][0]) if factor else grad
 
 
 def _leave(weight: Array, new: Array, change: Array | None, low: Array | None) -> None:
@@ -73,31 +73,31 @@ def _leave(weight: Array, new: Array, change: Array | None, low: Array | None) -
 
 def sgd(
     weights: Arrays, grads: Arrays, buffers: Arrays, news: Arrays, changes: Arrays, lows: Arrays,
-    compensations: Arrays, counts: Sequence[int], inverse: Arrays, found: Arrays, done: Arrays, lr: float,
+    compensations: Arrays, counts: Sequence[int], factor: Arrays, found: Arrays, first: Arrays, lr: float,
     momentum: float, dampening: float, weight_decay: float, options: int,
 ) -> None:  # fmt: skip
-    """Take one step of ``Updates.sgd`` with each tensor; where ``done[0]`` is [0], it is the first."""
-    first = bool(options & FIRST) or bool(done and done[0][0] == 0)
+    """Take one step of ``Updates.sgd`` with each tensor; ``first`` or FIRST says whether it is the first."""
+    begins = bool(options & FIRST) or bool(first and first[0][0])
     results = (news, changes, lows, compensations)
-    for at, count, room, weight, grad in _tensors(weights, grads, results, counts, inverse, found, options):
+    for at, count, room, weight, grad in _tensors(weights, grads, results, counts, factor, found, options):
         _PLAIN.sgd(
             room, weight, grad, buffers[at][:count] if buffers else None, lr=lr, momentum=momentum,
             dampening=dampening, weight_decay=weight_decay, nesterov=bool(options & NESTEROV),
-            maximize=bool(options & MAXIMIZES), first=first,
+            maximize=bool(options & MAXIMIZES), first=begins,
         )  # fmt: skip
 
 
 def adam(
     weights: Arrays, grads: Arrays, means: Arrays, squares: Arrays, peaks: Arrays, news: Arrays,
-    changes: Arrays, lows: Arrays, compensations: Arrays, counts: Sequence[int], inverse: Arrays,
-    found: Arrays, advanced: Arrays, size: float, correction: float, beta1: float, beta2: float, eps: float,
+    changes: Arrays, lows: Arrays, compensations: Arrays, counts: Sequence[int], factor: Arrays,
+    found: Arrays, numbers: Arrays, size: float, correction: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, shrink: float, options: int,
 ) -> None:  # fmt: skip
-    """Take one step of ``Updates.adam`` with each tensor; ``advanced`` may hold (size, correction)."""
-    if advanced:
-        size, correction = advanced[0].tolist()
+    """Take one step of ``Updates.adam`` with each tensor; ``numbers`` may hold (size, correction)."""
+    if numbers:
+        size, correction = numbers[0].tolist()
     results = (news, changes, lows, compensations)
-    for at, count, room, weight, grad in _tensors(weights, grads, results, counts, inverse, found, options):
+    for at, count, room, weight, grad in _tensors(weights, grads, results, counts, factor, found, options):
         kept = [each[at][:count] if each else None for each in (means, squares, peaks)]
         _PLAIN.adam_by_numbers(
             room, weight, grad, kept, size=size, correction=correction, beta1=beta1, beta2=beta2, eps=eps,
@@ -105,20 +105,15 @@ def adam(
         )  # fmt: skip
 
 
-def adam_advance(step: Array, advanced: Array, found: Array, lr: float, beta1: float, beta2: float) -> None:
-    """Count a step unless ``found[0]``, and write -lr / (1 - beta1^t) and sqrt(1 - beta2^t)."""
-    if found[0]:
+def adam_advance(
+    step: Array, numbers: Array, found: Arrays, by: int, lr: float, beta1: float, beta2: float
+) -> None:
+    """Add ``by`` to the count unless ``found[0]``; write -lr / (1 - beta1^t) and sqrt(1 - beta2^t)."""
+    if found and found[0][0]:
         return
-    step[0] += 1
+    step[0] += by
     t = int(step[0])
-    advanced[0] = -lr / (1 - power(beta1, t))
-    advanced[1] = math.sqrt(1 - power(beta2, t))
-
-
-def count_step(step: Array, found: Array) -> None:
-    """Count a step unless ``found[0]``."""
-    if not found[0]:
-        step[0] += 1
+    numbers[:] = -lr / (1 - power(beta1, t)), math.sqrt(1 - power(beta2, t))
 
 
 def power(base: float, exponent: int) -> float:
