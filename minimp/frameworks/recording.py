@@ -41,7 +41,7 @@ REFLECTED = {
     "radd": "add", "rsub": "sub", "rmul": "mul", "rtruediv": "div", "rpow": "pow", "rmatmul": "matmul",
 }  # fmt: skip
 IN_PLACE = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div", "ipow": "pow"}
-SILENT = {"detach", "requires_grad", "get", "contiguous", "zero", "copy", "item", "backward", "retain_grad"}
+SILENT = {"detach", "requires_grad", "get", "contiguous", "zero", "copy", "item", "backward", "grad"}
 """What computes nothing, or no part of a model."""
 
 NEAR = 8
@@ -56,7 +56,7 @@ class record_torch:  # noqa: N801 - reads as a statement: `with record_torch(mod
 
     - an event is a call of a function (torch 2.13.0, `torch.overrides.TorchFunctionMode`): what autocast
       casts inside of it is no event, and the inputs are as they were given;
-    - what an op flushed is not known, and there is no shadow;
+    - what an op flushed is not known, nor what one in place was given, and there is no shadow;
     - gradients are recorded where autograd's node of the call hands on one for each input; those of
       parameters, as they are after `loss.backward()`, are the stage "backward", under their names;
     - what optimizers and scalers compute is left out, but for the loss that is scaled. A step ends with
@@ -184,15 +184,20 @@ class record_torch:  # noqa: N801 - reads as a statement: `with record_torch(mod
         known = [x for x in inputs if x is not None]
         if name in SILENT or name.startswith("_") or not known or not outputs:
             return
-        if any(outputs[0] is x for x in known) and not called.endswith("_"):
+        in_place = any(outputs[0] is x for x in known)
+        if in_place and not (called.endswith("_") or options.get("inplace")):
             return  # a cast to the format that it has
-        if _is_unscaling():
+        if _is_unscaling() or (in_place and not outputs[0].is_floating_point()):  # a counter of batches
             return
         if turned:
             inputs.reverse()
+        if in_place:  # what came in is no longer there
+            inputs = [None if x is outputs[0] else x for x in inputs]
         came = [self._side(x, self._links(x)) for x in inputs]
         clean = not any(side.stats.nonfinite for side in came if side and side.stats)
         made = [self._side(x, (), clean=clean) for x in outputs]
+        if not any(made):
+            return
         event = self._event("forward", name, tuple(came), tuple(made), now)
         if self.scaler is not None and any(x is getattr(self.scaler, "_scale", None) for x in known):
             event.facts["loss_scale"] = float(self.scaler.get_scale())
@@ -318,7 +323,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Any]:
             yield from (x for x in _tensors(value) if x is not None)
         elif hasattr(value, "grad_fn") and hasattr(value, "detach"):
             yield value
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float) and not isinstance(value, bool):
             yield None
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from minimp.trace.tensorboard import write_tensorboard
 
 __all__ = ["Trace", "load"]
 
+UNTOLD = "what ops flushed to 0 is not known: another framework's"
 NOTHING = "no operation ran in the block; layers that work on codes are none, and leave no events"
 
 
@@ -86,6 +88,11 @@ class Trace:
             and (condition is None or condition(event))
         ]
 
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether another framework computed: only results of ops were seen."""
+        return "framework" in self.info.get("settings", {})
+
     def __len__(self) -> int:
         return len(self.events)
 
@@ -119,7 +126,8 @@ class Trace:
         if has_statistics(events):
             flushed = sum(event.flushed for event in events)
             burst = sum(event.overflowed for event in events)
-            lines.append(f"  {counted(flushed, 'result')} flushed to 0, {burst:,} overflowed")
+            told = UNTOLD if self._is_foreign else f"{counted(flushed, 'result')} flushed to 0"
+            lines.append(f"  {told}, {burst:,} overflowed")
             first = first_nonfinite(events)
             looked = [side.stats is not None for e in events for side in e.outputs if side is not None]
             seen = "" if all(looked) else " that were looked at"
@@ -151,7 +159,8 @@ class Trace:
         Raises:
             SettingError: an unknown grouping.
         """
-        return underflow_table(self.events, by)
+        found = underflow_table(self.events, by)
+        return replace(found, notes=(*found.notes, UNTOLD)) if self._is_foreign else found
 
     def overflow(self, by: str = "op") -> Table:
         """Return where finite inputs became infinite; groups and errors as :meth:`underflow`."""

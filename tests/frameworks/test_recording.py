@@ -167,3 +167,27 @@ def test_what_is_no_torch_model_is_refused() -> None:
     pytest.importorskip("torch")
     with pytest.raises(mp.errors.SettingError, match=r"got Linear.*\n.*mp\.trace\.record"):
         record_torch(mp.nn.Linear(2, 2))
+
+
+def test_an_op_in_place_is_recorded_by_its_result() -> None:
+    """Oracle: torch's own result; what came in was overwritten, and is not called its input."""
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.ReLU(inplace=True))
+    with record_torch(model) as made:
+        y = model(torch.tensor([[1.0, -2.0, 3.0], [-1.0, 2.0, 5.0]]))
+    assert [(event.op, event.module) for event in made.events] == [("batch_norm", "0"), ("relu", "1")]
+    relu = made.events[1]
+    assert relu.inputs == (None,)
+    np.testing.assert_array_equal(made.values(relu)["out0"], y.detach().numpy())
+
+
+def test_what_torch_does_not_tell_is_not_called_none() -> None:
+    """Oracle: by hand: a product that float16 flushes to 0; a complex number has no format here."""
+    torch = pytest.importorskip("torch")
+    x = torch.tensor([1e-5, 1.0], dtype=torch.float16)
+    with record_torch(torch.nn.ReLU()) as made:
+        assert float((x * x)[0]) == 0.0
+        torch.view_as_complex(torch.ones(1, 2))
+    assert {event.op for event in made.events} == {"mul", "getitem"}
+    for answer in (str(made), str(made.underflow())):
+        assert "what ops flushed to 0 is not known" in answer
