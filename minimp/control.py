@@ -167,7 +167,8 @@ class HostControl:
 
     def check_finite(self, state: StepState) -> dict[str, Any]:
         """Name the parameters whose gradients are not finite, and take the norm of all."""
-        squares = {name: state.backend.square_sum(g) for name, g in state.gradients.items()}
+        sums = state.backend.square_sums(list(state.gradients.values()))
+        squares = dict(zip(state.gradients, sums, strict=True))
         state.nonfinite = tuple(name for name, total in squares.items() if total is None)
         state.norm = float("nan") if state.nonfinite else float(sum(s for s in squares.values() if s)) ** 0.5
         return {"found_inf": bool(state.nonfinite), "nonfinite": state.nonfinite}

@@ -279,11 +279,6 @@ class ArrayBackend(
         wide = self.wide(array)
         return wide * wide.dtype.type(factor)
 
-    def unscale(self, grad: Array, scale: float) -> tuple[Array, bool]:
-        """Return (g * float32(1 / S), as :meth:`times`; whether g has a non-finite element)."""
-        inverse = np.float32(np.float64(1.0) / scale)
-        return self.times(grad, float(inverse)), not self.is_finite(grad)
-
     decides_on_device = False
     """Whether a training step had better not make the host wait, see :mod:`minimp.control`."""
 
@@ -305,12 +300,29 @@ class ArrayBackend(
         return products, self.xp.stack(bad) if bad else self.xp.zeros(0, bool)
 
     def square_total(self, array: Array) -> Array:
-        """Return the sum of the squares of a wide array, a float64 array without axes."""
-        return self.xp.sum(self.xp.square(array, dtype=FLOAT64))
+        """Return the sum of the squares of an array, a float64 array without axes.
+
+        It is finite if and only if every element is, but for float64 elements above 1e154.
+        """
+        return self.xp.sum(self.xp.square(self.wide(array), dtype=FLOAT64))
 
     def is_finite(self, array: Array) -> bool:
         """Tell whether every element is finite."""
         return self.square_sum(array) is not None
+
+    def unscale_and_check(self, grads: list[Array], scale: float) -> tuple[list[Array], list[bool]]:
+        """Return (each g * float32(1 / S), as :meth:`times`; whether each g has a non-finite element)."""
+        inverse = float(np.float32(np.float64(1.0) / scale))
+        finite = self.are_finite(grads)
+        return [self.times(grad, inverse) for grad in grads], [not each for each in finite]
+
+    def are_finite(self, arrays: list[Array]) -> list[bool]:
+        """Tell of each array whether every element is finite."""
+        return [self.is_finite(each) for each in arrays]
+
+    def square_sums(self, arrays: list[Array]) -> list[float | None]:
+        """Return :meth:`square_sum` of each array."""
+        return [self.square_sum(each) for each in arrays]
 
     def square_sum(self, array: Array) -> float | None:
         """Return the sum of the squares of all elements, or None if one of them is not finite.

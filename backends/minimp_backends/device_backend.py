@@ -105,6 +105,24 @@ class DeviceBackend(DeviceCodes, ArrayBackend):
 
     # ---- kernels that sum -------------------------------------------------------------------------------
 
+    def are_finite(self, arrays: list[Array]) -> list[bool]:
+        """Ask the device once for all of them."""
+        if not arrays:
+            return []
+        flags: list[bool] = self.to_host(self.xp.stack([self.xp.isfinite(x).all() for x in arrays])).tolist()
+        return flags
+
+    def square_sum(self, array: Array) -> float | None:
+        """Return the sum of squares in float64, None if one of the elements is not finite."""
+        return self.square_sums([array])[0]
+
+    def square_sums(self, arrays: list[Array]) -> list[float | None]:
+        """Ask the device once for all of them."""
+        if not arrays:
+            return []
+        totals: list[float] = self.to_host(self.xp.stack([self.square_total(x) for x in arrays])).tolist()
+        return [total if total < float("inf") else None for total in totals]
+
     def keep_mask(self, shape: tuple[int, ...], p: float, rng: np.random.Generator) -> Array:
         """Draw a seed on the host, and everything else on the device."""
         return keep_mask(self.xp, shape, p, int(rng.integers(0, 1 << 64, dtype=np.uint64)))

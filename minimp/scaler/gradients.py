@@ -10,7 +10,7 @@ from minimp.errors import ScalerError
 from minimp.quiet import hush, speak
 from minimp.scaler.marks import marks_unscaled
 from minimp.scaler.naming import Names, listing, named_parameters
-from minimp.tape import Value
+from minimp.tape import Array, Value
 from minimp.tape.scales import mark
 from minimp.tensors import Tensor
 
@@ -36,9 +36,12 @@ def find_nonfinite(named: list[tuple[str, Value]]) -> tuple[str, ...]:
     """Return the names of the parameters whose gradient has an infinite or NaN element; None is skipped."""
     token = hush()
     try:
-        return tuple(
-            name for name, p in named if p.grad is not None and not p.backend.is_finite(p.grad.array)
-        )
+        finite = {
+            id(p): known
+            for backend, params in _by_backend(named).items()
+            for p, known in zip(params, backend.are_finite(_arrays(params)), strict=True)
+        }
+        return tuple(name for name, p in named if not finite.get(id(p), True))
     finally:
         speak(token)
 
@@ -100,24 +103,40 @@ def unscale_each(
     marks = iter(marks_unscaled(with_grad, scale))
     token = hush()
     try:
-        made = [_unscaled(p, scale, held) for (_, p), held in zip(named, onto, strict=True)]
+        found = {}
+        for backend, params in _by_backend(named).items():
+            for p, *each in zip(params, *backend.unscale_and_check(_arrays(params), scale), strict=True):
+                found[id(p)] = each
+        made = [
+            None if p.grad is None else _stored(p, found[id(p)][0], held)
+            for (_, p), held in zip(named, onto, strict=True)
+        ]
     finally:
         speak(token)
-    for (_, p), (grad, _), held in zip(named, made, onto, strict=True):
+    for (_, p), grad, held in zip(named, made, onto, strict=True):
         if grad is None:
             p.grad = held
         else:
             mark(grad, next(marks))
             p.grad = grad
-    return tuple(bad for _, bad in made)
+    return tuple(id(p) in found and found[id(p)][1] for _, p in named)
 
 
-def _unscaled(param: Value, scale: float, held: Tensor | None) -> tuple[Tensor | None, bool]:
-    """Return the new gradient of a parameter, None where it has none, and whether it was not finite."""
-    if param.grad is None:
-        return None, False
+def _by_backend(named: Sequence[tuple[str, Value]]) -> dict[Any, list[Value]]:
+    """Return the parameters that have a gradient, those of one backend together: it is asked once for all."""
+    found: dict[Any, list[Value]] = {}
+    for _, p in named:
+        if p.grad is not None:
+            found.setdefault(p.backend, []).append(p)
+    return found
+
+
+def _arrays(params: list[Value]) -> list[Array]:
+    return [p.grad.array for p in params if p.grad is not None]
+
+
+def _stored(param: Value, unscaled: Array, held: Tensor | None) -> Tensor:
+    """Return the new gradient of a parameter: what was unscaled, and what was held beside it."""
     backend = param.backend
-    array, bad = backend.unscale(param.grad.array, scale)
-    if held is not None:
-        array = backend.add(array, held.array)
-    return Tensor(backend.narrow(array, param.format), backend), bad
+    array = unscaled if held is None else backend.add(unscaled, held.array)
+    return Tensor(backend.narrow(array, param.format), backend)
