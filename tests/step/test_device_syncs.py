@@ -115,13 +115,13 @@ def test_clipping_and_micro_batches_wait_for_nothing_either() -> None:
 
 
 def test_the_host_waits_where_it_decides() -> None:
-    """Oracle: the host has to read whether each gradient is finite: the counting counts."""
+    """Oracle: the host has to read whether the gradients are finite: the counting counts."""
     make, batch, loss = MODELS["mlp"]
     model, backend = make(), get_backend("strict")
     step = mp.TrainStep(model, loss, optim.SGD(model.parameters()), "mixed-fp16", control="host")
     with backend.counting() as counts:  # type: ignore[attr-defined]  # the strict backend has it
         step(*batch())
-    assert counts.syncs >= len(list(model.parameters()))
+    assert counts.syncs >= 1
 
 
 def test_reading_a_report_waits_once() -> None:
