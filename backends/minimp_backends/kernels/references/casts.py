@@ -40,8 +40,9 @@ def cast_codes(
 
 def round_stochastic_bfloat16(wide: Any, dice: Any, low: Any, count: int) -> None:
     """Round ``count`` float32 to bfloat16, up with probability (what is cut off) / ulp."""
-    low[:count] = plain_stochastic_bfloat16(np, wide[:count], dice[:count])
+    flat, thrown = wide.reshape(-1)[:count], dice.reshape(-1)[:count]
+    low.reshape(-1)[:count] = plain_stochastic_bfloat16(np, flat, thrown)
 
 
 def _codes(array: Any, format: Format) -> Any:
-    return array.view(format.code_dtype)
+    return array.reshape(-1).view(format.code_dtype)

@@ -24,9 +24,9 @@ def unscale(
     """
     times = np.float32(factor[0])
     for at, (grad, out, count) in enumerate(zip(grads, outs, counts, strict=True)):
-        wide = grad[:count].astype(out.dtype)
-        out[:count] = wide * out.dtype.type(times)
-        if not np.isfinite(out[:count] if of_products else wide).all():
+        wide, product = grad.reshape(-1)[:count].astype(out.dtype), out.reshape(-1)[:count]
+        np.multiply(wide, out.dtype.type(times), out=product)
+        if not np.isfinite(product if of_products else wide).all():
             found[at] = found_any[0] = 1
 
 

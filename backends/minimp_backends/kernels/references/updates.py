@@ -53,14 +53,18 @@ def _tensors(
 ) -> Iterator[Tensor]:  # fmt: skip
     """Yield (place, count, room for the results, weight, unscaled gradient) of each tensor not skipped."""
     for at, count in enumerate(counts):
-        new, change, low, compensation = (each[at][:count] if each else None for each in results)
-        weight, grad = weights[at][:count], grads[at][:count].astype(np.float32)
+        new, change, low, compensation = (_part(each, at, count) for each in results)
+        weight, grad = weights[at].reshape(-1)[:count], grads[at].reshape(-1)[:count].astype(np.float32)
         if found and found[0][0]:
             _leave(weight, new, change, low)
             continue
         grid = new if options & ON_GRID else None if compensation is None else np.empty_like(new)
         room = Room(new, change, low, grid, compensation)
         yield at, count, room, weight, grad * np.float32(factor[0][0]) if factor else grad
+
+
+def _part(arrays: Arrays, at: int, count: int) -> Array | None:
+    return arrays[at].reshape(-1)[:count] if arrays else None
 
 
 def _leave(weight: Array, new: Array, change: Array | None, low: Array | None) -> None:
@@ -81,7 +85,7 @@ def sgd(
     results = (news, changes, lows, compensations)
     for at, count, room, weight, grad in _tensors(weights, grads, results, counts, factor, found, options):
         _PLAIN.sgd(
-            room, weight, grad, buffers[at][:count] if buffers else None, lr=lr, momentum=momentum,
+            room, weight, grad, _part(buffers, at, count), lr=lr, momentum=momentum,
             dampening=dampening, weight_decay=weight_decay, nesterov=bool(options & NESTEROV),
             maximize=bool(options & MAXIMIZES), first=begins,
         )  # fmt: skip
@@ -98,7 +102,7 @@ def adam(
         size, correction = numbers[0].tolist()
     results = (news, changes, lows, compensations)
     for at, count, room, weight, grad in _tensors(weights, grads, results, counts, factor, found, options):
-        kept = [each[at][:count] if each else None for each in (means, squares, peaks)]
+        kept = [_part(each, at, count) for each in (means, squares, peaks)]
         _PLAIN.adam_by_numbers(
             room, weight, grad, kept, size=size, correction=correction, beta1=beta1, beta2=beta2, eps=eps,
             weight_decay=weight_decay, shrink=shrink, maximize=bool(options & MAXIMIZES),
