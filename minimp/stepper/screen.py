@@ -245,7 +245,7 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         line.placeholder = "a command, such as: run underflow>1%   Enter does it, Escape leaves"
         line.display = True
         self.query_one("#keys").display = False
-        line.focus()
+        self.screen.set_focus(line)  # at once: what is typed ahead belongs to it
         line.cursor_position = len(start)
 
     def action_leave_line(self) -> None:
