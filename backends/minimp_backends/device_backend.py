@@ -24,6 +24,7 @@ from minimp_backends import accumulating, device_convolution, device_pooling
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.device_codes import DeviceCodes
 from minimp_backends.device_dice import keep_mask
+from minimp_backends.device_layers import DeviceLayers
 from minimp_backends.device_rounding import round_on_device, to_odd_float32
 from minimp_backends.updates_blocks import Room
 
@@ -33,7 +34,7 @@ PLAIN = frozenset({"float32", "float64"})
 """The accumulations that are the device's own."""
 
 
-class DeviceBackend(DeviceCodes, ArrayBackend):
+class DeviceBackend(DeviceCodes, DeviceLayers, ArrayBackend):
     """A backend whose arrays are not NumPy's; abstract over `xp`."""
 
     decides_on_device = True

@@ -9,6 +9,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minimp_backends.adaptive import counts_of, spans_of
 
 __all__ = ["LayerKernels"]
@@ -23,6 +25,10 @@ class LayerKernels:
     sum: Callable[..., Array]
     scatter_add: Callable[..., Array]
     wide: Callable[[Array], Array]
+
+    def constant(self, table: Any) -> Array:
+        """Return a small host array, which stays as it is, as one of the device."""
+        return self.xp.asarray(table)
 
     # ---- batch normalisation ----------------------------------------------------------------------------
 
@@ -77,7 +83,7 @@ class LayerKernels:
             for right in spans_of(width, size[1])
         ]
         y = self.xp.stack(sums, axis=-1).reshape(*x.shape[:-2], *size)
-        return y / self.xp.asarray(counts_of((height, width), size), y.dtype)
+        return y / self.constant(counts_of((height, width), size).astype(y.dtype))
 
     def adaptive_avg_pool2d_input(
         self, grad: Array, shape: tuple[int, ...], options: dict[str, Any], *, accumulate: str
@@ -85,7 +91,7 @@ class LayerKernels:
         """Spread each gradient evenly over its window; where windows overlap, sum; wide."""
         size, (height, width) = options["size"], shape[-2:]
         wide = self.wide(grad)
-        share = wide / self.xp.asarray(counts_of((height, width), size), wide.dtype)
+        share = wide / self.constant(counts_of((height, width), size).astype(wide.dtype))
         meetings = [
             (u, v, i, j)
             for i, down in enumerate(spans_of(height, size[0]))
@@ -93,7 +99,7 @@ class LayerKernels:
             for u in range(down.start, down.stop)
             for v in range(right.start, right.stop)
         ]
-        u, v, i, j = (self.xp.asarray(each) for each in zip(*meetings, strict=True))
+        u, v, i, j = (self.constant(np.asarray(each)) for each in zip(*meetings, strict=True))
         return self.scatter_add(shape, (..., u, v), share[..., i, j], accumulate=accumulate)
 
     @abstractmethod
@@ -108,7 +114,7 @@ class LayerKernels:
         for axis in range(-1, -1 - len(plan), -1):
             index, weight = plan[axis]  # (..., length) -> (..., out, taps), from the last axis on
             place = 2 * axis + 1  # as many axes of taps stand behind it already
-            terms = self.xp.take(terms, self.xp.asarray(index.T), axis=place)
+            terms = self.xp.take(terms, self.constant(index.T), axis=place)
             terms = terms if weight is None else terms * self._across(weight.T, place, terms)
         summed = tuple(2 * axis + 1 for axis in range(-len(plan), 0))
         if all(len(index) == 1 for index, _ in plan):
@@ -125,10 +131,10 @@ class LayerKernels:
         full = list(terms.shape[:lead])
         for axis, (index, weight) in enumerate(plan):
             after = 2 * (len(plan) - axis - 1)
-            places.append(self.xp.asarray(index.T).reshape(*index.T.shape, *(1,) * after))
+            places.append(self.constant(index.T).reshape(*index.T.shape, *(1,) * after))
             terms = terms.reshape(*full, index.shape[1], 1, *terms.shape[len(full) + 1 :])
             if weight is not None:
-                terms = terms * self.xp.asarray(weight.T, terms.dtype).reshape(
+                terms = terms * self.constant(weight.T.astype(terms.dtype)).reshape(
                     *weight.T.shape, *(1,) * (terms.ndim - len(full) - 2)
                 )
             full += [index.shape[1], len(index)]
@@ -137,4 +143,4 @@ class LayerKernels:
 
     def _across(self, values: Any, place: int, like: Array) -> Array:
         """Lay a table along the axes that a take put at `place`."""
-        return self.xp.asarray(values, like.dtype).reshape(*values.shape, *(1,) * (-place - 1))
+        return self.constant(values.astype(like.dtype)).reshape(*values.shape, *(1,) * (-place - 1))

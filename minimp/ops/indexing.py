@@ -146,6 +146,7 @@ def index_put(ctx: Node, x: Array, values: Array, *, indices: Where, accumulate:
     Integers may be negative. What meets in one place is summed by ctx.accumulate and added to x, rounded
     once; without accumulate nothing is rounded.
     """
+    indices = ctx.backend.places(indices)
     place = ctx.backend.xp.broadcast_to(ctx.backend.xp.zeros((), bool), x.shape)[indices].shape
     full = ctx.backend.xp.broadcast_to(values, place)
     return _grown(ctx, x, indices, ctx.wide(full)) if accumulate else _placed(x, indices, full)
@@ -153,6 +154,7 @@ def index_put(ctx: Node, x: Array, values: Array, *, indices: Where, accumulate:
 
 @index_put.gradient
 def _(ctx: Node, grad: Array, *, indices: Where, accumulate: bool = False) -> tuple[Array | None, ...]:
+    indices = ctx.backend.places(indices)
     if not accumulate:
         by_x, by_values = _placing_gradients(ctx, 0, 1, grad, indices)
         return by_x, to_shape_of(ctx, 1, by_values)

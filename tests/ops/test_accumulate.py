@@ -11,6 +11,7 @@ import pytest
 import minimp as mp
 from minimp import functional, ops
 from minimp.errors import SettingError
+from tests.arrays import host
 from tests.ops.samples import numbers
 from tests.ops.sums import (
     WAYS,
@@ -58,7 +59,7 @@ def leaf(x: Any, fmt: str) -> mp.Tensor:
 
 def same(got: Any, wanted: Any, fmt: str) -> None:
     """Equal bits, once the wanted wide values are rounded to the format."""
-    got, wanted = np.asarray(got.detach() if isinstance(got, mp.Tensor) else got), to(fmt, wanted)
+    got, wanted = host(got.detach() if isinstance(got, mp.Tensor) else got), to(fmt, wanted)
     np.testing.assert_array_equal(got.astype(np.float64), wanted.astype(np.float64))
 
 
@@ -135,7 +136,7 @@ def test_softmax_and_its_gradient(name: str, fmt: str) -> None:
     z.backward(g)
     same(y, e / total, fmt)
     same(z, shifted - np.log(total), fmt)
-    kept, held = (np.asarray(t.detach()).astype(np.float32) for t in (y, z))
+    kept, held = (host(t.detach()).astype(np.float32) for t in (y, z))
     same(soft.grad, kept * (up - sums(name, up * kept, (1,))), fmt)
     same(logs.grad, up - np.exp(held) * sums(name, g, (1,)), fmt)
 
@@ -279,7 +280,7 @@ def test_a_matrix_unit_leaves_sums_to_float32(fmt: str) -> None:
         row = leaf(draw((50,), fmt, 14), fmt)
         found = [x.sum(1), x.mean(), functional.softmax(x), functional.mse_loss(x, x * 0.5)]
         (x * row).backward(np.ones((6, 50)))
-        return [np.asarray(t.detach()) for t in (*found, row.grad)]
+        return [host(t.detach()) for t in (*found, row.grad)]
 
     plain = run()
     with mp.accumulate("tensorcore:hopper"):

@@ -162,6 +162,7 @@ def test_heads_that_are_views_stay_views() -> None:
 # ---- what is drawn and what is kept ---------------------------------------------------------------------
 
 
+@pytest.mark.host("a device draws masks of its own")
 def test_dropout_thins_the_probabilities() -> None:
     """Oracle: the definition in float64 with the mask that the generator draws; all of them at p = 1."""
     random = np.random.default_rng(2)

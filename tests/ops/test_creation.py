@@ -10,6 +10,7 @@ import pytest
 import minimp as mp
 from minimp.errors import SettingError
 from minimp.functional import creation as make
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
@@ -30,7 +31,7 @@ def test_constants_are_torchs(name: str) -> None:
     args, options = CALLS[name]
     mine = getattr(make, name)(*args, **options)
     theirs = getattr(torch, name)(*args, **{k: getattr(torch, v) for k, v in options.items()})
-    np.testing.assert_array_equal(np.asarray(mine).astype(np.float64), theirs.double().numpy())
+    np.testing.assert_array_equal(host(mine).astype(np.float64), theirs.double().numpy())
     assert mine.dtype.name == str(theirs.dtype).removeprefix("torch.")
 
 
@@ -61,7 +62,7 @@ def test_likes_take_shape_format_and_no_more() -> None:
 def test_uniform_numbers_lie_below_one_on_the_grid(fmt: str) -> None:
     """Oracle: multiples of 2^-p in [0, 1); mean 1/2 to six deviations; one seed, one sequence."""
     mp.manual_seed(5)
-    drawn = np.asarray(make.rand(200, 100, dtype=fmt)).astype(np.float64)
+    drawn = host(make.rand(200, 100, dtype=fmt)).astype(np.float64)
     p = mp.formats.get(fmt).mantissa_bits + 1
     assert drawn.min() >= 0
     assert drawn.max() < 1
@@ -69,13 +70,13 @@ def test_uniform_numbers_lie_below_one_on_the_grid(fmt: str) -> None:
     expected = 0.5 - 2.0**-p / 2
     assert_close((drawn.mean() - expected) * np.sqrt(12 * drawn.size), 0.0, "six_deviations")
     mp.manual_seed(5)
-    np.testing.assert_array_equal(np.asarray(make.rand((200, 100), dtype=fmt)).astype(np.float64), drawn)
+    np.testing.assert_array_equal(host(make.rand((200, 100), dtype=fmt)).astype(np.float64), drawn)
 
 
 def test_normal_numbers_are_normal() -> None:
     """Oracle: mean 0 and mean square 1, to six deviations."""
     mp.manual_seed(6)
-    drawn = np.asarray(make.randn(40000))
+    drawn = host(make.randn(40000))
     assert drawn.dtype == np.float32
     assert_close(drawn.mean(dtype=np.float64) * 200, 0.0, "six_deviations")
     assert_close((np.square(drawn, dtype=np.float64).mean() - 1) * 200 / np.sqrt(2), 0.0, "six_deviations")
