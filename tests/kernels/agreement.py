@@ -46,9 +46,11 @@ class Launched:
                 yield f"{name}: written outside its {size} bytes"
 
 
-def _guarded(name: str, array: np.ndarray, guards: list[tuple[str, np.ndarray, int]]) -> np.ndarray:
-    buffer = np.full(array.nbytes + 2 * MARGIN + 16, FILL, np.uint8)
-    skip = -buffer.ctypes.data % 16  # a device's arrays are aligned
+def _guarded(
+    name: str, array: np.ndarray, guards: list[tuple[str, np.ndarray, int]], offset: int
+) -> np.ndarray:
+    buffer = np.full(array.nbytes + 2 * MARGIN + 32, FILL, np.uint8)
+    skip = -buffer.ctypes.data % 16 + offset  # a device's arrays are aligned
     buffer = buffer[skip : skip + array.nbytes + 2 * MARGIN]
     inside = buffer[MARGIN : MARGIN + array.nbytes].view(array.dtype).reshape(array.shape)
     inside[...] = array
@@ -68,8 +70,11 @@ def _cell(parameter: Parameter, value: Any) -> np.ndarray:
     return cell
 
 
-def launched(kernel: Kernel, arguments: Arguments) -> Launched:
-    """Return guarded copies of a sample's arrays and the launch's arguments on them."""
+def launched(kernel: Kernel, arguments: Arguments, *, offset: int = 0) -> Launched:
+    """Return guarded copies of a sample's arrays and the launch's arguments on them.
+
+    The copies begin `offset` bytes behind a multiple of 16, as slices of a device's arrays may.
+    """
     guards: list[tuple[str, np.ndarray, int]] = []
     copies: Arguments = {}
     for parameter in kernel.parameters:
@@ -77,9 +82,11 @@ def launched(kernel: Kernel, arguments: Arguments) -> Launched:
         if parameter.role == "value":
             copies[name] = value
         elif parameter.many:
-            copies[name] = [_guarded(f"{name}[{place}]", each, guards) for place, each in enumerate(value)]
+            copies[name] = [
+                _guarded(f"{name}[{place}]", each, guards, offset) for place, each in enumerate(value)
+            ]
         else:
-            copies[name] = _guarded(name, value, guards)
+            copies[name] = _guarded(name, value, guards, offset)
     cells = [_cell(parameter, copies[parameter.name]) for parameter in kernel.parameters]
     return Launched(kernel, copies, cells, guards)
 
