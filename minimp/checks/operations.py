@@ -27,7 +27,7 @@ from minimp.formats import Format
 from minimp.policy import Mixed, common_format, compute_formats, format_of
 from minimp.tape import Event, Node
 
-__all__ = ["check_event", "check_events"]
+__all__ = ["call_of", "check_event", "check_events"]
 
 Array = np.ndarray[Any, Any]
 
@@ -100,8 +100,8 @@ def check_event(event: Event, forward: Event | None = None) -> Findings:
         return Findings(name, (), (f"{name} is a Function: the ops in its body are checked, it is not",))
     with np.errstate(all="ignore"):
         if event.phase == "forward":
-            return _check_forward(_call(event), event)
-        return _check_backward(event, None if forward is None else _call(forward))
+            return _check_forward(call_of(event), event)
+        return _check_backward(event, None if forward is None else call_of(forward))
 
 
 # ---- forward ----------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def _gradients_within_bounds(
 # ---- reading events ---------------------------------------------------------------------------------------
 
 
-def _call(event: Event) -> Call:
+def call_of(event: Event) -> Call:
     """Bring a forward event to the host."""
     node = event.node
     inputs = tuple(node.backend.to_host(x) if hasattr(x, "dtype") else x for x in event.inputs)
