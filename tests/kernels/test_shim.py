@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from minimp_backends.kernels import sources
-from minimp_backends.kernels.declaring import Kernel, Launch, Parameter
 from minimp_backends.kernels.registry import KERNELS
 from minimp_backends.kernels.sources import Source
-from tests.kernels.agreement import expected, launched, mismatches
-from tests.kernels.families import NAMES, kernels_of
-from tests.kernels.samples import SAMPLES, Arguments
+from tests.kernels.agreement import launched
+from tests.kernels.families import NAMES
+from tests.kernels.rungs import shim_faults
 from tests.kernels.shim.building import Build, build
-
-
-def faults(built: Build, kernel: Kernel, arguments: Arguments, *, backwards: bool) -> Iterator[str]:
-    """Yield what is wrong with one launch."""
-    launch = launched(kernel, arguments)
-    told = built.launch(kernel, launch.shape, launch.addresses, backwards=backwards)
-    if told:
-        yield told
-    yield from launch.overruns()
-    yield from mismatches(kernel, arguments, launch.copies, expected(kernel, arguments))
-
-
-def all_faults(built: Build, kernel: Kernel) -> Iterator[str]:
-    """Yield what is wrong with a kernel over all of its samples, in both orders of threads."""
-    for place, arguments in enumerate(SAMPLES[kernel.name]()):
-        for backwards in (False, True):
-            order = "last to first" if backwards else "first to last"
-            for fault in faults(built, kernel, arguments, backwards=backwards):
-                yield f"sample {place}, threads {order}: {fault}"
+from tests.kernels.small_kernels import ANSWERS, BODIES, FAULTS, NEIGHBOUR, SOURCE, TRIED, UNGUARDED
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_source_gives_the_bits_of_the_reference(host_compiler: str, name: str) -> None:
     """Oracle: the kernel's NumPy reference; both orders of threads; the bytes around each array."""
     kernel = KERNELS[name]
-    built = build(sources.read(kernel.source), kernels_of(kernel.source))
-    assert list(all_faults(built, kernel)) == []
+    assert list(shim_faults(sources.read(kernel.source), kernel)) == []
 
 
 @pytest.mark.slow
@@ -50,62 +29,17 @@ def test_the_same_source_gives_the_bits_of_the_reference(host_compiler: str, nam
 def test_nothing_undefined_happens(host_compiler: str, capfd: pytest.CaptureFixture[str], name: str) -> None:
     """Oracle: g++'s sanitizer of undefined behaviour, which writes to the standard error of the process."""
     kernel = KERNELS[name]
-    built = build(sources.read(kernel.source), kernels_of(kernel.source), sanitize=True)
-    assert list(all_faults(built, kernel)) == []
+    assert list(shim_faults(sources.read(kernel.source), kernel, sanitize=True)) == []
     assert capfd.readouterr().err == ""
 
 
 # ---- the shim itself: kernels of a few lines, right and wrong
 
 
-NEIGHBOUR = "__shared__ int seen[64]; seen[t] = x[t]; {} x[t] = seen[(t + 1) % 64];"
-DYNAMIC = """extern __shared__ int memory[]; const int before = memory[t]; __syncthreads(); memory[t] = x[t];
-    __syncthreads(); x[t] = before == 0 ? -1 : memory[63 - t];"""
-ANSWERS: dict[str, Callable[[int], int]] = {
-    "x[t] = __shfl_down_sync(~0u, t, 3);": lambda t: t + 3 if t % 32 < 29 else t,
-    "x[t] = __shfl_up_sync(~0u, t, 3);": lambda t: t - 3 if t % 32 > 2 else t,
-    "x[t] = __shfl_xor_sync(~0u, t, 5);": lambda t: t ^ 5,
-    "x[t] = __shfl_sync(~0u, t, t + 1);": lambda t: t // 32 * 32 + (t + 1) % 32,
-    "x[t] = __shfl_sync(~0u, t, 2, 8);": lambda t: t // 8 * 8 + 2,
-    "x[t] = __shfl_down_sync(~0u, t, 3, 8);": lambda t: t + 3 if t % 8 < 5 else t,
-    "if (t % 32 < 8) x[t] = __shfl_xor_sync(0xFFu, t, 1);": lambda t: t ^ 1 if t % 32 < 8 else t,
-    "x[t] = __ballot_sync(~0u, t % 3 == 0) >> 3 & 0xFF;": lambda t: 0x49 if t < 32 else 0x92,
-    "x[t] = __any_sync(~0u, t == 40);": lambda t: int(t > 31),
-    "x[t] = __all_sync(~0u, t != 40);": lambda t: int(t < 32),
-    "x[t] = __syncthreads_or(t == 9);": lambda _: 1,
-    "x[t] = __syncthreads_and(t != 9);": lambda _: 0,
-    "x[t] = __syncthreads_count(t > 9);": lambda _: 54,
-    "atomicAdd(&x[9], t); __syncthreads(); x[t] = x[9];": lambda _: 9 + 63 * 32,
-    "atomicMax(&x[5], t); __syncthreads(); if (t) x[t] = x[5];": lambda t: 63 if t else 0,
-    NEIGHBOUR.format("__syncthreads();"): lambda t: (t + 1) % 64,
-    DYNAMIC: lambda t: 63 - t,
-}
-FAULTS = {
-    "if (t < 40) __syncthreads();": "waits at a barrier .* which not every thread reaches",
-    "if (t == 3) return; __syncthreads();": "waits at a barrier .* which not every thread reaches",
-    "for (int k = 0; k < t; ++k) __syncthreads();": "waits at a barrier .* which not every thread reaches",
-    "if (t < 40) {\n __syncthreads();\n } else {\n __syncthreads();\n }": "wait at different barriers",
-    "if (t < 7) x[t] = __shfl_xor_sync(~0u, t, 1); __syncthreads();": "waits at a warp function",
-    "if (t < 7) x[t] = __shfl_down_sync(~0u, t, 1);": "takes a value from lane 7, which gave none",
-    "if (t < 7) x[t] = __shfl_down_sync(0x7Fu, t, 1);": "takes a value from lane 7, which gave none",
-    "if (t < 7) x[t] = __shfl_down_sync(0x1Fu, t, 1);": "with a mask that leaves it out",
-}
-UNGUARDED = NEIGHBOUR.format("")
-BODIES = [*ANSWERS, *FAULTS, UNGUARDED]
-TRIED = [
-    Kernel(f"tried_{k}", "tried.cu", (Parameter("x", "int32", "inout"),), lambda _: Launch(1, 64, 256), print)
-    for k in range(len(BODIES))
-]
-
-
 @pytest.fixture(scope="module")
 def tried(host_compiler: str) -> Build:
     """Every body above as a kernel over an array of one int for each thread."""
-    entries = [
-        f'extern "C" __global__ void {kernel.name}(int* x) {{ const int t = threadIdx.x; {body} }}\n'
-        for kernel, body in zip(TRIED, BODIES, strict=True)
-    ]
-    return build(Source("tried.cu", "".join(entries), {}), TRIED, optimize="-O1")
+    return build(SOURCE, TRIED, optimize="-O1")
 
 
 def run(tried: Build, body: str, *, backwards: bool) -> tuple[str, list[int]]:

@@ -8,10 +8,12 @@ from typing import Any
 from minimp_backends.kernels.declaring import MOST_BLOCKS, THREADS, Kernel, Launch, Parameter
 from minimp_backends.kernels.references import unscaling
 
-__all__ = ["CHUNK", "KERNELS", "TENSORS", "by_chunks", "one_thread"]
+__all__ = ["CHUNK", "KERNELS", "LAUNCH_NUMBERS", "TENSORS", "by_chunks", "one_thread"]
 
 TENSORS, CHUNK = 32, 2048
 """Tensors of one launch at most, and elements of a chunk; as in tensors.cuh."""
+LAUNCH_NUMBERS = "numbers of the whole launch, in float64 as the host has them: a few operations a thread"
+"""Why a kernel may compute in float64: what the lint asks for."""
 
 
 def by_chunks(arguments: Mapping[str, Any]) -> Launch:
@@ -40,6 +42,7 @@ def _unscale(grad: str, wide: str) -> Kernel:
         ),
         launch=by_chunks,
         reference=unscaling.unscale,
+        allowed={"double": "gradients that are float64" if grad == "double" else LAUNCH_NUMBERS},
     )
 
 
@@ -59,6 +62,7 @@ _UPDATE = Kernel(
     ),
     launch=one_thread,
     reference=unscaling.update_scale,
+    allowed={"double": LAUNCH_NUMBERS},
 )
 
 KERNELS = (

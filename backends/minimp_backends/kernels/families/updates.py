@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minimp_backends.kernels.declaring import Kernel, Parameter
-from minimp_backends.kernels.families.unscaling import TENSORS, by_chunks, one_thread
+from minimp_backends.kernels.families.unscaling import LAUNCH_NUMBERS, TENSORS, by_chunks, one_thread
 from minimp_backends.kernels.references import updates
 
 __all__ = ["KERNELS", "PAIRS"]
@@ -44,6 +44,7 @@ def _sgd(grad: str, low: str) -> Kernel:
         ),
         launch=by_chunks,
         reference=updates.sgd,
+        allowed={"double": LAUNCH_NUMBERS},
     )
 
 
@@ -59,6 +60,7 @@ def _adam(grad: str, low: str) -> Kernel:
         ),
         launch=by_chunks,
         reference=updates.adam,
+        allowed={"double": LAUNCH_NUMBERS},
     )
 
 
@@ -74,6 +76,7 @@ _ADVANCE = Kernel(
     ),
     launch=one_thread,
     reference=updates.adam_advance,
+    allowed={"double": LAUNCH_NUMBERS},
 )
 
 KERNELS = (*(_sgd(*pair) for pair in PAIRS), *(_adam(*pair) for pair in PAIRS), _ADVANCE)

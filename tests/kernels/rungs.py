@@ -1,0 +1,58 @@
+"""The ways of running a kernel without a GPU: each says what is wrong with one source of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+
+from minimp_backends.kernels.declaring import Kernel
+from minimp_backends.kernels.sources import Source
+from tests.kernels.agreement import expected, launched, mismatches
+from tests.kernels.compiled import PLAIN_CHIP, ptx
+from tests.kernels.families import kernels_of
+from tests.kernels.ptx.parsing import PtxError, parse
+from tests.kernels.ptx.running import run
+from tests.kernels.samples import SAMPLES, Arguments, is_small
+from tests.kernels.shim.building import build
+
+__all__ = ["interpreted_faults", "shim_faults", "some"]
+
+
+def some(samples: Iterable[Arguments], most: int | None) -> list[tuple[int, Arguments]]:
+    """Return samples with their numbers: all, or so many spread evenly from the first to the last."""
+    every = list(enumerate(samples))
+    if most is None or len(every) <= most:
+        return every
+    return [every[k * (len(every) - 1) // max(most - 1, 1)] for k in range(most)]
+
+
+def shim_faults(
+    source: Source, kernel: Kernel, *, most: int | None = None, sanitize: bool = False
+) -> Iterator[str]:
+    """Yield what is wrong with a kernel that g++ built, in both orders of threads."""
+    built = build(source, kernels_of(kernel.source), sanitize=sanitize)
+    for place, arguments in some(SAMPLES[kernel.name](), most):
+        wanted = expected(kernel, arguments)
+        for backwards in (False, True):
+            launch = launched(kernel, arguments)
+            told = built.launch(kernel, launch.shape, launch.addresses, backwards=backwards)
+            faults = [told] if told else [*launch.overruns()]
+            faults += mismatches(kernel, arguments, launch.copies, wanted)
+            order = "last to first" if backwards else "first to last"
+            yield from (f"sample {place}, threads {order}: {fault}" for fault in faults)
+
+
+def interpreted_faults(
+    source: Source, kernel: Kernel, *, chip: int = PLAIN_CHIP, most: int | None = None
+) -> Iterator[str]:
+    """Yield what is wrong with the PTX of a kernel, interpreted on its small samples."""
+    entry = parse(ptx(source, chip))[kernel.name]
+    for place, arguments in some(filter(is_small, SAMPLES[kernel.name]()), most):
+        results = copy.deepcopy(arguments)
+        try:
+            run(entry, kernel, results)
+        except PtxError as fault:
+            yield f"sample {place}: {fault}"
+        else:
+            wrong = mismatches(kernel, arguments, results, expected(kernel, arguments))
+            yield from (f"sample {place}: {fault}" for fault in wrong)
