@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from minimp import formats
-from minimp.errors import FormatError
+from minimp.errors import FormatError, ShapeError, plain
 from minimp.formats import Format
 from minimp_backends.array_backend import FLOAT64, LOW, Array
-from minimp_backends.cupy_casts import CupyCasts
+from minimp_backends.cupy_updates import CupyUpdates
 from minimp_backends.device_backend import PLAIN, DeviceBackend
 from minimp_backends.device_codes import Codes
 from minimp_backends.device_integers import DeviceIntegers
@@ -51,7 +51,7 @@ NOTHING = Allowed()
 _allowed: ContextVar[Allowed | None] = ContextVar("minimp_cupy_products", default=None)
 
 
-class CupyBackend(CupyCasts, DeviceIntegers, DeviceBackend):
+class CupyBackend(CupyUpdates, DeviceIntegers, DeviceBackend):
     """Arrays are `cupy.ndarray`, on the current GPU.
 
     Args:
@@ -79,7 +79,7 @@ class CupyBackend(CupyCasts, DeviceIntegers, DeviceBackend):
             FormatError: a dtype that neither CuPy nor this engine stores.
         """
         host = np.asarray(array, order="C")
-        if host.dtype.kind == "V" and host.dtype.itemsize == 1:
+        if host.dtype.kind in "fV" and host.dtype.itemsize == 1:
             return Codes(self._sent(host.view(np.uint8)), host.dtype)
         if host.dtype.kind not in KINDS and host.dtype not in LOW:
             raise FormatError(
@@ -101,6 +101,14 @@ class CupyBackend(CupyCasts, DeviceIntegers, DeviceBackend):
         self._count(syncs=1, to_host=1, to_host_bytes=array.nbytes)
         host: np.ndarray[Any, Any] = self.gpu.to_host(array)
         return host
+
+    def release(self, array: Array) -> Array:
+        """Return the array itself, for DLPack: nothing is copied.
+
+        As in PyTorch, what another library writes to it is read by all that was recorded from it; hand out a
+        clone where that must not be.
+        """
+        return array
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all that it was given."""
@@ -149,6 +157,12 @@ class CupyBackend(CupyCasts, DeviceIntegers, DeviceBackend):
         """One call of cuBLAS: 16-bit factors as they are, with float32 sums and a float32 result."""
         if accumulate not in PLAIN or a.dtype.kind in "iub":
             return super().matmul(a, b, accumulate=accumulate)
+        try:
+            return self._multiplied(a, b, accumulate)
+        except ShapeError as fault:
+            raise ValueError(plain(fault)) from fault  # as array libraries do: the op that asked names itself
+
+    def _multiplied(self, a: Array, b: Array, accumulate: str) -> Array:
         if accumulate == "float64" or FLOAT64 in (a.dtype, b.dtype):
             a, b = (self.wide(each).astype(FLOAT64, copy=False) for each in (a, b))
             return self.gpu.cublas.matmul(a, b, output="float64", compute="float64")

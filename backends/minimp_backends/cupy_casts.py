@@ -56,7 +56,8 @@ class CupyCasts(DeviceBackend):
         finally:
             _route.reset(token)
 
-    def _kernels(self) -> Kernels | None:
+    def kernels_in_force(self) -> Kernels | None:
+        """Return what runs our kernels; None where CuPy's functions are to do it all."""
         return None if _route.get() == "arrays" else self.gpu.kernels
 
     def wide(self, array: Array) -> Array:
@@ -83,7 +84,7 @@ class CupyCasts(DeviceBackend):
 
     def _cast_pair(self, array: Array, format: Format) -> Array | None:
         """Cast by the kernel of two formats; None if there is none."""
-        kernels, names = self._kernels(), (array.dtype.name, format.name)
+        kernels, names = self.kernels_in_force(), (array.dtype.name, format.name)
         if (
             kernels is None
             or not (array.dtype in LOW) ^ (format.dtype in LOW)
@@ -101,7 +102,7 @@ class CupyCasts(DeviceBackend):
         self, array: Array, format: Format, rounding: str, overflow: str | None, rng: Source
     ) -> Array | None:
         """Cast by the kernel of all formats; None if it cannot."""
-        kernels, floating = self._kernels(), array.dtype in (FLOAT32, FLOAT64, *LOW)
+        kernels, floating = self.kernels_in_force(), array.dtype in (FLOAT32, FLOAT64, *LOW)
         counter = rng if isinstance(rng, Counter) else Counter(0)
         if kernels is None or not floating or (rng is not None and not isinstance(rng, Counter)):
             return None
