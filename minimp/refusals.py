@@ -52,8 +52,8 @@ def raise_first(doubts: list[Doubt]) -> None:
 
 
 @contextmanager
-def postponed(doubts: list[Doubt] | None) -> Iterator[None]:
-    """Keep what is asked in the block in `doubts`; None: ask at once, as ever."""
+def postponed(doubts: list[Doubt]) -> Iterator[None]:
+    """Keep what is asked in the block in `doubts`."""
     token = _doubts.set(doubts)
     try:
         yield

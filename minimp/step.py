@@ -236,7 +236,10 @@ class TrainStep:
         region, fp8 = (state.region, state.fp8) if name in _IN_REGION else (None, None)
         with setting(autocast=region, fp8=fp8, accumulate=self.recipe.accumulate):
             if name in _IN_REGION:  # the model is the user's, and may speak
-                with postponed(state.control.doubts):
+                doubts = state.control.doubts
+                if doubts is None:
+                    return stage(state)
+                with postponed(doubts):
                     return stage(state)
             token = hush()
             try:

@@ -81,6 +81,7 @@ class Optimizer(ABC):
         self.state: dict[Value, State] = {}
         self.measure_updates = False
         self.steps_taken = self.steps_skipped = 0
+        self.unsettled = False  # whether numbers of the state are on a device
         self.last_update: UpdateReport | None = None
         self.written: dict[Value, Array] = {}
         self._explicit = self._checked(master_weights, update)

@@ -31,6 +31,7 @@ HOST_NUMBERS = {"step": np.int64, "first": np.bool_}
 def update_all_unless(optimizer: Optimizer, jobs: list[Job], found_inf: Array) -> None:
     """Carry all parameters one step on, or leave every bit as it was where `found_inf` is true."""
     _begin_state(optimizer, jobs)
+    optimizer.unsettled = True
     for bundle in bundles(jobs, together=optimizer.together):
         _update_unless(optimizer, bundle, found_inf)
 
@@ -87,6 +88,9 @@ def _kept(state: State, *, numbers_only: bool) -> State:
 
 def settle(optimizer: Optimizer) -> None:
     """Read back what steps on the device left there: the host waits, once for each array."""
+    if not optimizer.unsettled:
+        return
+    optimizer.unsettled = False
     read: dict[int, Any] = {}
     for param, state in optimizer.state.items():
         for name in HOST_NUMBERS:
