@@ -4,6 +4,8 @@
 // next one its high half. (Steele, Lea and Flood 2014, OOPSLA, figure 15.)
 #pragma once
 
+#include "lanes.cuh"
+
 __device__ __forceinline__ unsigned long long mix64(unsigned long long z) {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
@@ -24,8 +26,27 @@ struct Dice {
 
     __device__ __forceinline__ unsigned int word(unsigned long long from, long long element) const {
         const unsigned long long place = static_cast<unsigned long long>(element) + odd;
-        const unsigned long long both = mix64(from + ((place >> 1) + first + 1) * 0x9E3779B97F4A7C15ull);
-        return static_cast<unsigned int>(place & 1 ? both >> 32 : both);
+        const unsigned long long hash = mix64(from + ((place >> 1) + first + 1) * 0x9E3779B97F4A7C15ull);
+        return static_cast<unsigned int>(place & 1 ? hash >> 32 : hash);
+    }
+
+    // The first words of N neighbours; two of them share a hash.
+    template <int N>
+    __device__ __forceinline__ Lanes<unsigned int, N> words(long long element) const {
+        const unsigned long long place = static_cast<unsigned long long>(element) + odd;
+        const bool shifted = (place & 1) != 0;  // the first of them has the upper half of its hash
+        unsigned long long hashes[N / 2 + 1];
+#pragma unroll
+        for (int j = 0; j <= N / 2; ++j) {
+            hashes[j] = mix64(key + ((place >> 1) + j + first + 1) * 0x9E3779B97F4A7C15ull);
+        }
+        Lanes<unsigned int, N> thrown;
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            const unsigned long long hash = k % 2 == 1 && shifted ? hashes[(k + 1) / 2] : hashes[k / 2];
+            thrown.at[k] = static_cast<unsigned int>(shifted != (k % 2 == 1) ? hash >> 32 : hash);
+        }
+        return thrown;
     }
 
     // Whether a residue of residue / 2^shift, in [0, 1), goes up: round(part · 2^53) + throw >= 2^53, with 53

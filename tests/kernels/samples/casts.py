@@ -11,7 +11,7 @@ import numpy as np
 from minimp import formats
 from minimp.formats import FORMATS, Format
 from minimp_backends.kernels.declaring import KINDS
-from minimp_backends.kernels.families.casts import PAIRS
+from minimp_backends.kernels.families.casts import FLOAT8, PAIRS
 from minimp_backends.kernels.references.formats import MODES, needs_64_bits, pack, rule_of
 from tests.kernels.samples.base import Arguments, Bug
 
@@ -154,6 +154,41 @@ def pair_samples(source: str, target: str) -> Iterator[Arguments]:
         yield {"source": points, "target": np.zeros(points.size, wanted), "count": min(count, points.size)}
 
 
+def patterns(points: np.ndarray) -> np.ndarray:
+    """Return float32: the turning points of a format, and patterns of all binades and of many ties."""
+    bits = np.random.default_rng(8).integers(0, 1 << 32, 3000, np.uint32)
+    ties = (np.arange(1 << 12, dtype=np.uint32) << 20)[::3]
+    with np.errstate(all="ignore"):
+        given = points.astype(np.float32)
+    return np.concatenate([given, *(each.view(np.float32) for each in (bits, ties, ties + 1, ties - 1))])
+
+
+def eight_bits_samples(format: str, encodes: bool) -> Iterator[Arguments]:
+    """Yield few numbers, then every code or pattern; whole and in part."""
+    codes = np.arange(256, dtype=np.uint8)
+    given = patterns(turning_points(FORMATS[format])) if encodes else codes
+    for size, count in ((29, 29), (given.size, given.size), (125, 67), (13, 0)):
+        some = given[:size].copy()
+        target = np.zeros(size, np.uint8 if encodes else np.float32)
+        for more in ({"saturates": 0}, {"saturates": 1}) if encodes else ({},):
+            yield {"source": some, "target": target, **more, "count": count}
+
+
+def counted_samples(target: str) -> Iterator[Arguments]:
+    """Yield places that begin even, odd and near the end of the counter; the turning points among them."""
+    dtype = KINDS[target].dtype
+    given = patterns(turning_points(formats.get(dtype)))
+    for size, start in ((29, 0), (29, 1), (given.size, 2), (given.size, 2**63 + 5), (200, FAR)):
+        for saturates in (0, 1):
+            yield {
+                "source": given[:size].copy(), "target": np.zeros(size, dtype), "saturates": saturates,
+                "seed": 99 + start % 7, "start": start, "count": size,
+            }  # fmt: skip
+    subnormal = np.full(3000, 2.0**-24 * 5 / 16 if target == "half" else 2.0**-130, np.float32)
+    low = np.zeros(subnormal.size, dtype)
+    yield {"source": subnormal, "target": low, "saturates": 0, "seed": 5, "start": 1, "count": 2997}
+
+
 def random_samples() -> Iterator[Arguments]:
     """Yield float32 with dice that just carry and just do not, NaN and the largest value among them."""
     rng = np.random.default_rng(5)
@@ -170,6 +205,14 @@ def random_samples() -> Iterator[Arguments]:
 
 SAMPLES = {
     **{f"cast_{source}_{target}": partial(pair_samples, source, target) for source, target in PAIRS},
+    **{
+        f"cast_{name}": partial(eight_bits_samples, format, name.startswith("float_"))
+        for format in FLOAT8
+        for name in (f"float_{format}", f"{format}_float")
+    },
+    **{
+        f"cast_float_{target}_stochastic": partial(counted_samples, target) for target in ("half", "bfloat16")
+    },
     "cast_codes_32": partial(code_samples, 32),
     "cast_codes_64": partial(code_samples, 64),
     "round_stochastic_bfloat16": random_samples,
@@ -237,5 +280,41 @@ BUGS = (
         "round_stochastic_bfloat16",
         "is_nan(x) ? (bits >> 16) | 0x40u :",
         "false ? 0u :",
+    ),
+    Bug("FP8 is cut off", "cast_float_float8_e4m3fn", "(1u << (DROPPED - 1)) - 1u + odd", "0u * odd"),
+    Bug(
+        "subnormals of FP8 as normal numbers",
+        "cast_float_float8_e5m2",
+        "magnitude < SMALLEST_NORMAL",
+        "magnitude == 0u",
+    ),
+    Bug("FP8 never saturates", "cast_float_float8_e5m2", "saturates ? MAX : BEYOND", "BEYOND"),
+    Bug("FP8 always saturates", "cast_float_float8_e4m3fn", "saturates ? MAX : BEYOND", "MAX"),
+    Bug("an infinity of FP8 is a NaN", "cast_float8_e5m2_float", "magnitude > BEYOND", "magnitude >= BEYOND"),
+    Bug("FP8 of another bias", "cast_float8_e4m3fn_float", "(254u - BIAS) << 23", "(253u - BIAS) << 23"),
+    Bug("the sign of FP8 is lost", "cast_float8_e4m3fn_float", "code >> sign_bit << 31", "0u"),
+    Bug(
+        "neighbours take each other's dice",
+        "cast_float_bfloat16_stochastic",
+        "shifted != (k % 2 == 1)",
+        "shifted == (k % 2 == 1)",
+    ),
+    Bug(
+        "the last of a run has the dice of the first",
+        "cast_float_half_stochastic",
+        "? hashes[(k + 1) / 2] :",
+        "? hashes[0] :",
+    ),
+    Bug(
+        "the last bits of the dice",
+        "cast_float_half_stochastic",
+        "thrown >> (32 - DROPPED)",
+        "thrown & ((1u << DROPPED) - 1u)",
+    ),
+    Bug(
+        "a subnormal's residue is cut",
+        "cast_float_half_stochastic",
+        "dice.lifts(significand - (shift < 32 ? low << shift : 0u)",
+        "dice.lifts((significand - (shift < 32 ? low << shift : 0u)) >> 1 << 1",
     ),
 )

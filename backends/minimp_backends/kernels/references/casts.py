@@ -11,7 +11,7 @@ from minimp.formats import Format
 from minimp_backends.kernels.references.formats import MODES, format_of, overflow_of
 from minimp_backends.updates_plain import plain_stochastic_bfloat16
 
-__all__ = ["cast", "cast_codes", "round_stochastic_bfloat16"]
+__all__ = ["cast", "cast_at_random", "cast_codes", "decode", "encode", "round_stochastic_bfloat16"]
 
 
 def cast(source: Any, target: Any, count: int) -> None:
@@ -36,6 +36,25 @@ def cast_codes(
     _codes(target, wanted)[:count] = formats.encode(
         numbers, wanted, MODES[rounding], overflow, counter, subnormals=subnormals
     )
+
+
+def encode(source: Any, target: Any, saturates: int, count: int, *, format: str) -> None:
+    """Round ``count`` float32 to codes of an 8-bit format, to nearest even."""
+    numbers, overflow = source.reshape(-1)[:count], "saturate" if saturates else "ieee"
+    target.reshape(-1)[:count] = formats.encode(numbers, format, overflow=overflow)
+
+
+def decode(source: Any, target: Any, count: int, *, format: str) -> None:
+    """Read ``count`` codes of an 8-bit format as float32."""
+    target.reshape(-1)[:count] = formats.decode(source.reshape(-1)[:count], format, dtype=np.float32)
+
+
+def cast_at_random(source: Any, target: Any, saturates: int, seed: int, start: int, count: int) -> None:
+    """Round ``count`` float32 to 16 bits, up or down as the dice of ``Counter(seed, start)`` fall."""
+    numbers, counter = source.reshape(-1)[:count], formats.Counter(int(seed), int(start))
+    overflow = "saturate" if saturates else "ieee"
+    codes = formats.encode(numbers, target.dtype, "stochastic", overflow, counter)
+    _codes(target, formats.get(target.dtype))[:count] = codes
 
 
 def round_stochastic_bfloat16(wide: Any, dice: Any, low: Any, count: int) -> None:
