@@ -81,7 +81,7 @@ def evaluate(
                 total += loss_of(output, targets).item() * len(inputs)
             right += _count_right(output, targets) if classifies else 0
             if watch is not None:
-                watch(np.asarray(output), targets)
+                watch(output.numpy(), targets)
     found = {"test_loss": total / len(dataset)}
     if text:
         return {"test_bits": found["test_loss"] / math.log(2.0), **found, **_perplexity(found["test_loss"])}
@@ -138,6 +138,6 @@ def output_of(model: Module, inputs: Any, recipe: Recipe) -> Tensor:
 
 def _count_right(output: Tensor, targets: Any) -> int:
     """Count the rows whose largest score, NaN being none, is that of their label."""
-    scores = np.asarray(output)
+    scores = output.numpy()
     known = ~np.isnan(scores).any(axis=1)
     return int(np.count_nonzero(known & (scores.argmax(axis=1) == targets)))

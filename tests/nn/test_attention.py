@@ -11,6 +11,7 @@ import minimp as mp
 from minimp import nn
 from minimp.checks.gradcheck import gradcheck
 from minimp.errors import DataError, SettingError, ShapeError
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 
@@ -21,7 +22,7 @@ def inputs(rng: np.random.Generator, *shape: int) -> mp.Tensor:
 
 def values(x: Any) -> np.ndarray[Any, Any]:
     """Return a tensor's values."""
-    return np.asarray(x.detach())
+    return host(x.detach())
 
 
 def test_attention_is_its_formula(rng: np.random.Generator) -> None:
@@ -119,7 +120,7 @@ def test_layers_of_a_stack_begin_equal_and_are_their_own(rng: np.random.Generato
         assert p is not q
         np.testing.assert_array_equal(values(p), values(q))
     mask = nn.Transformer.generate_square_subsequent_mask(3)
-    np.testing.assert_array_equal(np.asarray(mask), np.where(np.tri(3, dtype=bool), 0.0, -np.inf))
+    np.testing.assert_array_equal(host(mask), np.where(np.tri(3, dtype=bool), 0.0, -np.inf))
     assert stack.eval()(mp.tensor(rng.standard_normal((3, 2, 4)), dtype="float32"), mask).shape == (3, 2, 4)
 
 

@@ -10,6 +10,7 @@ import pytest
 import minimp as mp
 from minimp import nn
 from minimp.errors import SettingError, ShapeError
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 
@@ -30,12 +31,12 @@ def test_running_statistics_move_in_training_and_serve_in_evaluation(rng: np.ran
         var = 0.9 * var + 0.1 * x.var((0, 2, 3), ddof=1)
     assert layer.num_batches_tracked.item() == 3
     assert layer.num_batches_tracked.dtype == np.int64
-    assert_close(np.asarray(layer.running_mean), mean, "fp64_same_maths")
-    assert_close(np.asarray(layer.running_var), var, "fp64_same_maths")
+    assert_close(host(layer.running_mean), mean, "fp64_same_maths")
+    assert_close(host(layer.running_var), var, "fp64_same_maths")
     x = images(rng)
     y = layer.eval()(mp.tensor(x))
     at = (None, slice(None), None, None)
-    assert_close(np.asarray(y), (x - mean[at]) / np.sqrt(var + 1e-5)[at], "fp64_sums")
+    assert_close(host(y), (x - mean[at]) / np.sqrt(var + 1e-5)[at], "fp64_sums")
     assert layer.num_batches_tracked.item() == 3
 
 
@@ -46,7 +47,7 @@ def test_no_momentum_is_the_plain_mean_of_all_batches(rng: np.random.Generator) 
     for x in batches:
         layer(mp.tensor(x))
     assert_close(
-        np.asarray(layer.running_mean),
+        host(layer.running_mean),
         np.mean([x.mean((0, 2, 3)) for x in batches], axis=0),
         "fp64_same_maths",
     )
@@ -65,11 +66,11 @@ def test_statistics_follow_conversions_and_stay_float32_under_autocast(rng: np.r
             y = layer(x.half())
         assert y.format is mp.float16
         assert (layer.running_mean.format, layer.weight.format) == (mp.float32, mp.float32)
-    before = np.asarray(layer.running_mean)
+    before = host(layer.running_mean)
     layer.half()
     assert layer.running_mean.format is mp.float16
     assert layer.num_batches_tracked.dtype == np.int64
-    np.testing.assert_array_equal(np.asarray(layer.running_mean), before.astype(np.float16))
+    np.testing.assert_array_equal(host(layer.running_mean), before.astype(np.float16))
     assert layer(x.half()).format is mp.float16
     assert layer.running_var.format is mp.float16
 
@@ -89,20 +90,18 @@ def test_saved_arrays_are_snapshots_of_statistics(rng: np.random.Generator) -> N
     """Oracle: the bytes of a state dict before a training step."""
     layer = nn.BatchNorm2d(3)
     state = layer.state_dict()
-    before = {name: np.asarray(leaf).tobytes() for name, leaf in state.items()}
+    before = {name: host(leaf).tobytes() for name, leaf in state.items()}
     layer(mp.tensor(images(rng), dtype="float32"))
-    assert {name: np.asarray(leaf).tobytes() for name, leaf in state.items()} == before
-    assert any(np.asarray(leaf).tobytes() != before[name] for name, leaf in layer.state_dict().items())
+    assert {name: host(leaf).tobytes() for name, leaf in state.items()} == before
+    assert any(host(leaf).tobytes() != before[name] for name, leaf in layer.state_dict().items())
 
 
 def test_group_norm_is_instance_norm_and_layer_norm_at_its_ends(rng: np.random.Generator) -> None:
     """Oracle: Wu and He 2018, figure 2: as many groups as channels, and one group."""
     x = mp.tensor(images(rng))
-    assert_close(
-        np.asarray(nn.GroupNorm(3, 3, affine=False)(x)), np.asarray(nn.InstanceNorm2d(3)(x)), "fp64_sums"
-    )
+    assert_close(host(nn.GroupNorm(3, 3, affine=False)(x)), host(nn.InstanceNorm2d(3)(x)), "fp64_sums")
     wanted = nn.LayerNorm((3, 5, 4), elementwise_affine=False)(x)
-    assert_close(np.asarray(nn.GroupNorm(1, 3, affine=False)(x)), np.asarray(wanted), "fp64_sums")
+    assert_close(host(nn.GroupNorm(1, 3, affine=False)(x)), host(wanted), "fp64_sums")
 
 
 def test_settings_and_inputs_that_do_not_fit_are_named() -> None:

@@ -14,6 +14,7 @@ import minimp as mp
 from minimp import nn
 from minimp.errors import FormatError, SettingError, ShapeError
 from minimp.nn import hooks
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 
@@ -21,7 +22,7 @@ def linear() -> nn.Module:
     """Return a layer of known weights: y = 2 x."""
     layer = nn.Linear(2, 2, bias=False)
     nn.init.zeros_(layer.weight)
-    layer.weight.array = np.eye(2, dtype=np.float32) * 2
+    layer.weight.array = layer.weight.backend.from_host(np.eye(2, dtype=np.float32) * 2)
     return layer
 
 
@@ -138,7 +139,7 @@ def test_backward_hooks_see_what_torch_shows(rng: np.random.Generator) -> None:
         seen: list[Any] = []
 
         def show(name: str, grads: Any) -> None:
-            seen.append((name, [None if g is None else np.asarray(g).tolist() for g in grads]))
+            seen.append((name, [None if g is None else host(g).tolist() for g in grads]))
 
         def pre(module: Any, grad_output: Any) -> Any:
             show("pre", grad_output)
@@ -209,7 +210,7 @@ def test_taps_change_no_bit_and_keep_no_graph_alive() -> None:
         y.sum().backward()
         assert leaf.grad is not None
         assert layer.weight.grad is not None
-        found.append((np.asarray(y), leaf.grad.numpy(), layer.weight.grad.numpy()))
+        found.append((host(y), leaf.grad.numpy(), layer.weight.grad.numpy()))
         del y
         gc.collect()
         if handle is not None:

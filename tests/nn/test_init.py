@@ -13,6 +13,7 @@ import minimp as mp
 from minimp import nn
 from minimp.errors import FormatError, GradientError, SettingError, ShapeError
 from minimp.nn import init
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 SHAPE = (64, 16, 5, 5)  # fan_in 400, fan_out 1600
@@ -59,7 +60,7 @@ def test_values_are_the_float64_draws_rounded_once(dtype: str) -> None:
     """Oracle: NumPy's own draws from a generator of the same state, and minimp.formats.round."""
     tensor = init.uniform_(empty((50, 20), dtype), -1.0, 3.0, generator=np.random.default_rng(5))
     drawn = np.random.default_rng(5).uniform(-1.0, 3.0, (50, 20))
-    assert np.array_equal(np.asarray(tensor).astype(np.float64), mp.formats.round(drawn, dtype))
+    assert np.array_equal(host(tensor).astype(np.float64), mp.formats.round(drawn, dtype))
     assert tensor.format is mp.formats.get(dtype)
 
 
@@ -70,11 +71,11 @@ def test_layers_draw_from_the_engines_generator() -> None:
     mp.manual_seed(3)
     b = nn.Conv2d(4, 6, 3, groups=2)
     c = nn.Conv2d(4, 6, 3, groups=2)
-    assert np.array_equal(np.asarray(a.weight), np.asarray(b.weight))
-    assert not np.array_equal(np.asarray(a.weight), np.asarray(c.weight))
+    assert np.array_equal(host(a.weight), host(b.weight))
+    assert not np.array_equal(host(a.weight), host(c.weight))
     bound = np.float32(1 / math.sqrt(2 * 9))
     for leaf in a.parameters():
-        assert 0.5 * bound < np.abs(np.asarray(leaf)).max() <= bound
+        assert 0.5 * bound < np.abs(host(leaf)).max() <= bound
 
 
 def test_constants_and_gains() -> None:

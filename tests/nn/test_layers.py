@@ -10,12 +10,13 @@ import pytest
 import minimp as mp
 from minimp import nn
 from minimp.errors import DataError, SettingError, ShapeError
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 
 def values(tensor: Any) -> np.ndarray[Any, Any]:
     """Return a tensor's values in float64."""
-    return np.asarray(tensor).astype(np.float64)
+    return host(tensor).astype(np.float64)
 
 
 def test_linear_with_and_without_bias(rng: np.random.Generator) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import minimp as mp
 from minimp import nn
+from tests.arrays import host
 from tests.nn.rows import ROWS, SEED, Row, build, called
 from tests.tolerances import assert_close
 
@@ -32,7 +33,7 @@ each_called = pytest.mark.parametrize(
 def pair(row: Row, dtype: str = "float32") -> tuple[Any, Any]:
     """Return our module and torch's, with our weights in both, in one format."""
     ours, theirs = build(row.text, nn), build(row.text, torch.nn)
-    theirs.load_state_dict({name: torch.tensor(np.asarray(leaf)) for name, leaf in ours.state_dict().items()})
+    theirs.load_state_dict({name: torch.tensor(host(leaf)) for name, leaf in ours.state_dict().items()})
     for module in (ours, theirs):
         module.train(row.mode == "train")
     return ours.to(dtype), theirs.to(getattr(torch, dtype))
@@ -64,7 +65,7 @@ def test_they_are_shown_and_saved_alike(row: Row) -> None:
 def test_state_goes_both_ways(row: Row) -> None:
     """Oracle: bit equality of every leaf after torch loads ours, strictly, and ours loads torch's."""
     ours, theirs = build(row.text, nn), build(row.text, torch.nn)
-    saved = {name: np.array(leaf) for name, leaf in ours.state_dict().items()}
+    saved = {name: np.array(host(leaf)) for name, leaf in ours.state_dict().items()}
     assert repr(theirs.load_state_dict({k: torch.from_numpy(v) for k, v in saved.items()})) == (
         "<All keys matched successfully>"
     )
@@ -73,7 +74,7 @@ def test_state_goes_both_ways(row: Row) -> None:
     fresh = build(row.text, nn)
     fresh.load_state_dict({name: leaf.numpy() for name, leaf in theirs.state_dict().items()})
     for name, leaf in fresh.state_dict().items():
-        np.testing.assert_array_equal(np.asarray(leaf), saved[name])
+        np.testing.assert_array_equal(host(leaf), saved[name])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -88,7 +89,7 @@ def test_they_compute_alike(row: Row, dtype: str) -> None:
     backward = "parity_gradient_fp32" if narrow or row.narrow else "fp64_sums"
     for p, q in zip(x, y, strict=True):
         assert p.dtype == dtype
-        assert_close(np.asarray(p), q.detach().numpy(), forward)
+        assert_close(host(p), q.detach().numpy(), forward)
     rng = np.random.default_rng(SEED + 1)
     slopes = [rng.standard_normal(p.shape).astype(dtype) for p in x]
     loss, torch_loss = total(x, [mp.tensor(s) for s in slopes]), total(y, [torch.tensor(s) for s in slopes])
@@ -102,10 +103,10 @@ def test_they_compute_alike(row: Row, dtype: str) -> None:
     for p, q in leaves:
         assert (p.grad is None) == (q.grad is None)
         if p.grad is not None:
-            assert_close(np.asarray(p.grad), q.grad.numpy(), backward)
+            assert_close(host(p.grad), q.grad.numpy(), backward)
     for (name, p), q in zip(ours.named_buffers(), theirs.buffers(), strict=True):
         assert p.dtype.name == str(q.dtype).removeprefix("torch."), name
-        assert_close(np.asarray(p), q.numpy(), forward)
+        assert_close(host(p), q.numpy(), forward)
 
 
 @each_called
@@ -118,7 +119,7 @@ def test_formats_under_autocast_are_torchs(row: Row) -> None:
         y, _ = called(row, theirs, torch.tensor, "float32")
     assert [p.format.name for p in x] == [str(q.dtype).removeprefix("torch.") for q in y]
     for p, q in zip(x, y, strict=True):
-        assert_close(np.asarray(p).astype(np.float64), q.detach().double().numpy(), "parity_module_bf16")
+        assert_close(host(p).astype(np.float64), q.detach().double().numpy(), "parity_module_bf16")
     if any(p.requires_grad for p in x):
         total(x, [1.0] * len(x)).backward()
     for leaf in [*leaves, *ours.parameters()]:
@@ -147,11 +148,11 @@ def test_losses_are_alike(text: str, kind: str, rng: np.random.Generator) -> Non
     x, y = ours(a, target), theirs(b, torch.tensor(target))
     assert repr(ours) == repr(theirs)
     assert list(ours.state_dict()) == list(theirs.state_dict())
-    assert_close(np.asarray(x), y.detach().numpy(), "parity_op_fp32")
+    assert_close(host(x), y.detach().numpy(), "parity_op_fp32")
     x.sum().backward()
     y.sum().backward()
     assert a.grad is not None
-    assert_close(np.asarray(a.grad), b.grad.numpy(), "parity_gradient_fp32")
+    assert_close(host(a.grad), b.grad.numpy(), "parity_gradient_fp32")
 
 
 def test_gains_are_torchs() -> None:
@@ -178,7 +179,7 @@ def test_layers_begin_as_torchs_do(text: str) -> None:
     torch.manual_seed(11)
     pairs = [(build(text, nn), build(text, torch.nn)) for _ in range(20 if "Tran" not in text else 5)]
     for name, leaf in pairs[0][0].named_parameters():
-        ours = np.stack([np.asarray(pair[0].get_parameter(name).detach()) for pair in pairs])
+        ours = np.stack([host(pair[0].get_parameter(name).detach()) for pair in pairs])
         theirs = np.stack([pair[1].get_parameter(name).detach().numpy() for pair in pairs])
         if theirs.std() == 0:
             np.testing.assert_array_equal(ours, theirs)

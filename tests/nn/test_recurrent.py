@@ -11,6 +11,7 @@ import minimp as mp
 from minimp import nn
 from minimp.checks.gradcheck import gradcheck
 from minimp.errors import SettingError, ShapeError
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 
@@ -22,7 +23,7 @@ def logistic(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def test_an_lstm_is_its_formula(rng: np.random.Generator) -> None:
     """Oracle: the three lines of the docstring, written in NumPy float64, step by step, both directions."""
     layer = nn.LSTM(3, 4, bidirectional=True).double()
-    w = {name: np.asarray(p.detach()) for name, p in layer.named_parameters()}
+    w = {name: host(p.detach()) for name, p in layer.named_parameters()}
     x = rng.standard_normal((5, 2, 3))
     y, (h, c) = layer(mp.tensor(x))
     for side, (suffix, order) in enumerate((("", range(5)), ("_reverse", range(4, -1, -1)))):
@@ -112,10 +113,10 @@ def test_dropout_acts_between_layers_and_in_training_only(rng: np.random.Generat
     """Oracle: with everything dropped, the upper layer sees zeros, whatever the input."""
     layer = nn.GRU(3, 4, 2, dropout=1.0)
     a, b = (mp.tensor(rng.standard_normal((5, 2, 3)), dtype="float32") for _ in range(2))
-    np.testing.assert_array_equal(np.asarray(layer(a)[0]), np.asarray(layer(b)[0]))
-    assert np.asarray(layer(a)[0]).all()  # nothing is dropped behind the last layer
+    np.testing.assert_array_equal(host(layer(a)[0]), host(layer(b)[0]))
+    assert host(layer(a)[0]).all()  # nothing is dropped behind the last layer
     layer.eval()
-    assert np.any(np.asarray(layer(a)[0]) != np.asarray(layer(b)[0]))
+    assert np.any(host(layer(a)[0]) != host(layer(b)[0]))
 
 
 def test_weights_are_grouped_as_torch_groups_them() -> None:

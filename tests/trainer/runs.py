@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.arrays import host
 import minimp as mp
 from minimp import models, optim
 from minimp.data import DataLoader, digits
@@ -61,7 +62,7 @@ def bits(state: Any) -> Any:
     if isinstance(state, list | tuple):
         return [bits(value) for value in state]
     if isinstance(state, mp.Tensor | np.ndarray | np.generic):
-        array = np.asarray(state)
+        array = host(state)
         return str(array.dtype), array.shape, array.tobytes()
     return repr(state) if isinstance(state, float) else state
 
