@@ -319,8 +319,10 @@ _IN_REGION = ("cast_weights", "forward", "loss")
 
 def _in_format(value: Any, form: Format) -> Any:
     """Return floating data as a tensor of `form`; labels and other integers as they are."""
-    if not isinstance(value, Tensor) and np.asarray(value).dtype.kind in "iub":
-        return value
+    if not isinstance(value, Tensor):
+        dtype = getattr(value, "dtype", None)  # a device's array shows it without becoming a host array
+        if (np.asarray(value).dtype if dtype is None else dtype).kind in "iub":
+            return value
     made = value if isinstance(value, Tensor) else Tensor.lift(value, None)
     return value if made.format is None else made.detach().to(form)
 
