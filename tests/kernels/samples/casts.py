@@ -221,7 +221,12 @@ SAMPLES = {
 BUGS = (
     Bug("cut off for nearest", "cast_float_half", "__float2half_rn(x)", "__float2half_rz(x)"),
     Bug("ties not to even", "cast_float_bfloat16", "0x7FFFu + (bits >> 16 & 1u)", "0x8000u"),
-    Bug("a NaN rounds up to a zero", "cast_float_bfloat16", "is_nan(x) ? quiet : rounded", "rounded"),
+    Bug(
+        "a NaN rounds up to a zero",
+        "cast_float_bfloat16",
+        "is_nan(x) ? quiet",
+        "is_nan(x) && quiet == 0u ? quiet",
+    ),
     Bug("an infinity of half is widened as a NaN", "cast_half_float", "> 0x7C00u ?", ">= 0x7C00u ?"),
     Bug(
         "the tail begins one too late",
@@ -270,7 +275,7 @@ BUGS = (
         "top > format.emin ? top : format.emin",
         "top",
     ),
-    Bug("odd elements take the even half", "cast_codes_32", "place & 1 ? both >> 32 : both", "both"),
+    Bug("odd elements take the even half", "cast_codes_32", "place & 1 ? hash >> 32 : hash", "hash"),
     Bug("places count from the element", "cast_codes_64", "+ first + 1)", "+ 1)"),
     Bug("an odd start is even", "cast_codes_32", "static_cast<unsigned int>(start & 1)", "0"),
     Bug("a sum of 1 does not go up", "cast_codes_64", ">= 0x100000000ull", "> 0x100000000ull"),
@@ -312,9 +317,9 @@ BUGS = (
         "thrown & ((1u << DROPPED) - 1u)",
     ),
     Bug(
-        "a subnormal's residue is cut",
+        "a subnormal goes up half as often",
         "cast_float_half_stochastic",
-        "dice.lifts(significand - (shift < 32 ? low << shift : 0u)",
-        "dice.lifts((significand - (shift < 32 ? low << shift : 0u)) >> 1 << 1",
+        "0u), shift, element)",
+        "0u), shift + 1, element)",
     ),
 )
