@@ -28,7 +28,7 @@ from minimp.benchmarks.workloads import WORKLOADS
 from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
 from minimp.cli.bench_formats import show as show_formats
 from minimp.cli.bench_formats import thread_counts
-from minimp.cli.choices import computing_on
+from minimp.cli.choices import add_backend, computing_on
 from minimp.errors import SettingError, unknown_name
 from minimp.files import check_writable, write_whole
 
@@ -80,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
     add("--threads", help="formats: time our kernels on 1, 2, ... threads too, as 1,2 (default: 1)")
     add("--no-torch", action="store_true", help="leave PyTorch out, also where it is installed")
     add("--no-mygrad", action="store_true", help="leave mygrad out, also where it is installed")
-    add("--backend", default="numpy", help="where to compute (default: numpy)")
+    add_backend(add)
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
     add("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run)

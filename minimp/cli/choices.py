@@ -14,10 +14,21 @@ from minimp.data.pictures import COLOURS
 from minimp.errors import SettingError
 from minimp.models import MODELS
 
-__all__ = ["READING", "add_reading", "both_sizes", "computing_on", "models_text", "refuse_reading"]
+__all__ = [
+    "READING", "add_backend", "add_reading", "both_sizes", "computing_on", "models_text", "refuse_reading",
+]  # fmt: skip
 
 READING = ("context", "image_size", "colour")
 """Options of the reader that both commands have."""
+BACKEND_HELP = (
+    "where to compute: numpy, cupy (an NVIDIA GPU), or strict (for tests: a device of host memory, as picky "
+    "as a GPU, and slow)"
+)
+
+
+def add_backend(add: Callable[..., object], default: str | None = "numpy", note: str = "") -> None:
+    """Add the option that says where to compute; without a default of its own, say in `note` which it is."""
+    add("--backend", metavar="NAME", default=default, help=f"{BACKEND_HELP} (default: numpy{note})")
 
 
 def add_reading(add: Callable[..., object], *, sizes: bool = True) -> None:

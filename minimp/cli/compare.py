@@ -15,8 +15,9 @@ from rich.table import Table
 
 from minimp import models
 from minimp.cli.base import console, examples, json_text, progress_console
-from minimp.cli.choices import READING, add_reading, both_sizes, computing_on, models_text
+from minimp.cli.choices import READING, add_backend, add_reading, both_sizes, computing_on, models_text
 from minimp.cli.compare_page import page
+from minimp.cli.device_view import DeviceWork, show_work, watching_device
 from minimp.cli.sizes import parse_sizes
 from minimp.data import AnyParts
 from minimp.errors import ScaleWarning, SettingError
@@ -66,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
     add("--accumulate-steps", type=int, help="micro-batches a step stands for")
     add("--seed", type=int, default=0, help="of weights, batches and stochastic rounding (default: 0)")
     add("--recipes", metavar="A,B", help="recipes to run; fp32, or else the first, is the reference")
-    add("--backend", default="numpy", help="where to compute (default: numpy)")
+    add_backend(add)
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
     add("--report", metavar="FILE", type=Path, help="write a page that works offline to FILE (needs Jinja2)")
     add("--quiet", action="store_true", help="no progress bars")
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(file)
     if args.report is not None:
         require_renderer()
-    with computing_on(args.backend):
+    with computing_on(args.backend), watching_device() as work:
         kind = models.MODELS[chosen[0].model]  # the others are of its kind: text or not
         data = kind.load(_source(args, chosen), **{name: getattr(args, name) for name in READING})
         _refuse_misfits(args, chosen, data)
@@ -108,8 +109,10 @@ def run(args: argparse.Namespace) -> int:
             results[experiment.name] = _run_with_progress(experiment, data, quiet=args.quiet)
             show(out, experiment, results[experiment.name], data)
         show_legend(out)
+    steps = sum(each.steps * len(each.recipes) for each in chosen)
+    show_work(out, work, args.backend, steps, "Evaluation and what was measured on the way are in it.")
     if args.json is not None:
-        write_whole(args.json, json_text(as_json(_config(args, chosen, data), results)))
+        write_whole(args.json, json_text(as_json(_config(args, chosen, data), results) | _device(work)))
     if args.report is not None:
         parts = [(each, _setting(each, data), results[each.name]) for each in chosen]
         write_whole(args.report, page(parts, f"{FIGURES} {OVERFLOWED}"))
@@ -297,6 +300,11 @@ def as_json(config: dict[str, Any], results: Results) -> dict[str, Any]:
             for name, rows in results.items()
         },
     }
+
+
+def _device(work: DeviceWork) -> dict[str, Any]:
+    found = work.as_dict()
+    return {"device": found} if found else {}
 
 
 def _quantised(lost: TensorLosses) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from minimp import memory, models
 from minimp.cli.base import console, examples, json_text
-from minimp.cli.choices import READING, add_reading, models_text
+from minimp.cli.choices import READING, add_backend, add_reading, computing_on, models_text
 from minimp.cli.memory_measure import measured
 from minimp.cli.memory_view import show_inference, show_ledgers, show_measured, show_sayings
 from minimp.cli.sizes import parse_sizes
@@ -63,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
         "--classes", type=int, metavar="N", help="with --input: classes, or characters (default: 10; gpt: 96)"
     )
     add("--measure", action="store_true", help="also take a real step, and show it beside the forecast")
+    add_backend(add, None, "; acts on --measure alone")
     add("--inference", action="store_true", help="only what applying the model takes, in 32 and 16 bits")
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
     parser.set_defaults(run=run)
@@ -124,6 +125,11 @@ def run(args: argparse.Namespace) -> int:
     subject = _subject(args)
     names = _recipes(args.recipes)
     optimizer = _optimizer(args)
+    if args.backend is not None and not args.measure:
+        raise SettingError(
+            "--backend cannot act without --measure: the forecast computes shapes alone",
+            help="add --measure, or leave --backend out",
+        )
     if args.json is not None:
         check_writable(args.json)
     told: dict[str, Any] = {"config": _config(args, subject)}
@@ -143,8 +149,9 @@ def run(args: argparse.Namespace) -> int:
         show_ledgers(out, subject, args.optimizer, ledgers)
         told["forecast"] = {name: held.details() for name, held in ledgers.items()}
         if args.measure:
-            seen = {name: measured(subject, name, optimizer) for name in names}
-            show_measured(out, ledgers, seen)
+            with computing_on(args.backend or "numpy"):
+                seen = {name: measured(subject, name, optimizer) for name in names}
+            show_measured(out, ledgers, seen, on_host=args.backend in (None, "numpy"))
             told["measured"] = {name: each.details() for name, each in seen.items()}
         sayings = memory.claims(subject.make, subject.inputs, subject.targets, loss)
         show_sayings(out, sayings)
@@ -219,5 +226,5 @@ def _config(args: argparse.Namespace, subject: Subject) -> dict[str, Any]:
     return {
         "model": subject.kind.name, "sizes": subject.sizes, "input_shape": list(subject.shape),
         "classes": subject.classes, "batch": subject.batch, "optimizer": args.optimizer,
-        "momentum": args.momentum, "source": subject.source, "recipes": args.recipes,
+        "momentum": args.momentum, "source": subject.source, "recipes": args.recipes, "backend": args.backend,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A real step beside the forecast: the ledger, and what NumPy itself says that it holds."""
+"""A real step beside the forecast: the ledger, and what NumPy, or a GPU's memory pool, says that it holds."""
 
 from __future__ import annotations
 
@@ -33,18 +33,23 @@ class Measured:
 
     Attributes:
         ledger: the ledger, measured.
-        traced: moment -> what NumPy held then, by tracemalloc, above what it held before the model was made,
-            with the scratch that was there already.
-        peak: the most that NumPy held during the step: what kernels need on the way is in it.
+        traced: moment -> what the witness held then, above what it held before the model was made, with the
+            scratch that was there already.
+        peak: the most that it held during the step: what kernels need on the way is in it.
+        witness: who says so: tracemalloc of NumPy's arrays, or the GPU's memory pool.
     """
 
     ledger: memory.Ledger
     traced: Mapping[str, int]
     peak: int
+    witness: str = "tracemalloc"
 
     def details(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {**self.ledger.details(), "traced": dict(self.traced), "traced_peak": self.peak}
+        return {
+            **self.ledger.details(), "traced": dict(self.traced), "traced_peak": self.peak,
+            "witness": self.witness,
+        }  # fmt: skip
 
 
 def measured(subject: Subject, recipe: str, optimizer: Callable[[Any], Optimizer]) -> Measured:
@@ -54,10 +59,9 @@ def measured(subject: Subject, recipe: str, optimizer: Callable[[Any], Optimizer
         SettingError: no step that is not skipped.
     """
     inputs, targets = subject.real_batch()
-    there = memory.scratch_bytes(default_backend())
     traced: dict[str, int] = {}
-    with _tracing():
-        before = _traced() - there
+    with _witness() as witness:
+        before = witness.used() - witness.kept()
         model = subject.make()
         scaler = GradScaler(init_scale=1024.0) if recipes[recipe].loss_scale == "dynamic" else None
         step = TrainStep(model, subject.kind.loss_fn, optimizer(model.parameters()), recipe, scaler=scaler)
@@ -68,31 +72,72 @@ def measured(subject: Subject, recipe: str, optimizer: Callable[[Any], Optimizer
             raise SettingError(f"{recipe}: {TRIES} steps were skipped, so nothing can be measured")
 
         def note(moment: str) -> None:
-            traced[moment] = _traced() - before
+            traced[moment] = witness.used() - before
 
+        at_start = witness.used() - before
+        rise = witness.rise(lambda: step(inputs, targets))
+        held = memory.measure(step, inputs, targets, on_moment=note)
+    return Measured(held, traced, at_start + rise, witness.name)
+
+
+class _NumpyWitness:
+    """What NumPy holds, by tracemalloc; the strict device's arrays are NumPy's, too."""
+
+    name = "tracemalloc"
+
+    def used(self) -> int:
+        """Return the bytes that NumPy holds."""
+        numpys = [tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)]
+        return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(numpys).traces)
+
+    def kept(self) -> int:
+        """Return the scratch that is there before anything is made, and that the ledger counts."""
+        return memory.scratch_bytes(default_backend())
+
+    def rise(self, call: Callable[[], object]) -> int:
+        """Return how far the bytes rise above their start during a call."""
         tracemalloc.reset_peak()
         start, _ = tracemalloc.get_traced_memory()
-        at_start = _traced() - before
-        step(inputs, targets)
-        _, most = tracemalloc.get_traced_memory()
-        held = memory.measure(step, inputs, targets, on_moment=note)
-    return Measured(held, traced, at_start + most - start)
+        call()
+        return tracemalloc.get_traced_memory()[1] - start
+
+
+class _PoolWitness:
+    """What arrays hold of a GPU's memory pool; it rounds each up to a multiple of 512 bytes."""
+
+    name = "memory pool"
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+
+    def used(self) -> int:
+        """Return the bytes that arrays hold."""
+        return int(self.pool.figures().used)
+
+    def kept(self) -> int:
+        """Return 0: what the pool keeps free is in no array."""
+        return 0
+
+    def rise(self, call: Callable[[], object]) -> int:
+        """Return how far the bytes rise above their start during a call."""
+        self.pool.reset_peak()
+        start = self.used()
+        call()
+        return int(self.pool.figures().peak) - start
 
 
 @contextmanager
-def _tracing() -> Iterator[None]:
-    """Trace allocations, unless somebody does already."""
+def _witness() -> Iterator[_NumpyWitness | _PoolWitness]:
+    """Give who is asked for bytes; NumPy's allocations are traced, unless somebody does already."""
+    pool = getattr(default_backend(), "memory", None)
+    if pool is not None:
+        yield _PoolWitness(pool)
+        return
     own = not tracemalloc.is_tracing()
     if own:
         tracemalloc.start()
     try:
-        yield
+        yield _NumpyWitness()
     finally:
         if own:
             tracemalloc.stop()
-
-
-def _traced() -> int:
-    """Return the bytes that NumPy holds."""
-    numpys = [tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)]
-    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(numpys).traces)

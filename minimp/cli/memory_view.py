@@ -121,10 +121,13 @@ def bar(counts: Mapping[str, int], most: int, width: int) -> str:
     return text
 
 
-def show_measured(out: Console, ledgers: Mapping[str, Ledger], seen: Mapping[str, Measured]) -> None:
-    """Print forecast, measurement and tracemalloc, moment by moment."""
+def show_measured(
+    out: Console, ledgers: Mapping[str, Ledger], seen: Mapping[str, Measured], *, on_host: bool = True
+) -> None:
+    """Print forecast, measurement and what the allocator says, moment by moment."""
+    witness = next((each.witness for each in seen.values()), "tracemalloc")
     _print(out, "\n[bold]a real step[/]   (MiB)", markup=True)
-    heads = ("forecast", "measured", "tracemalloc", "measured / tracemalloc")
+    heads = ("forecast", "measured", witness, f"measured / {witness}")
     _print(out, f"{'recipe':17}{'moment':12}" + "".join(f"{head:>{len(head) + 4}}" for head in heads))
     for name, each in seen.items():
         for moment, found in each.ledger.moments.items():
@@ -135,6 +138,13 @@ def show_measured(out: Console, ledgers: Mapping[str, Ledger], seen: Mapping[str
         _print(out, f"{name[:16]:17}{'inside':12}{'':24}{_mib(each.peak):>15}")
     moments = "; ".join(f"{name}: {text}" for name, text in MOMENTS.items())
     _wrapped(out, f"{moments}; inside: the most during a step, with what kernels need while they run.")
+    if not on_host:
+        _wrapped(
+            out,
+            "The forecast is of the numpy backend, which keeps float32 twins of 16-bit arrays; a device "
+            "keeps none, and counts its optimizer's steps in arrays of 8 bytes.",
+        )
+        return
     same = [name for name, each in seen.items() if each.ledger.logical == ledgers[name].logical]
     _wrapped(
         out, f"The logical column of the step is the forecast's, to the byte: {', '.join(same) or 'of none'}."

@@ -17,7 +17,8 @@ from typing import Any
 
 from minimp import checkpoint, models
 from minimp.cli.base import columns, console, examples, json_text, progress_console
-from minimp.cli.choices import add_reading, both_sizes, computing_on, models_text
+from minimp.cli.choices import add_backend, add_reading, both_sizes, computing_on, models_text
+from minimp.cli.device_view import DeviceWork, show_work, watching_device
 from minimp.cli.train_sample import OPTIONS as SAMPLING
 from minimp.cli.train_sample import Sampler, add_sample_options, show_sample
 from minimp.cli.train_settings import DEFAULTS, OPTIMIZERS, TrainSettings
@@ -88,9 +89,9 @@ def _add_choices(add: Callable[..., object]) -> None:
         ("recipe", "NAME", f"one of {', '.join(recipes)}"),
         ("model", "NAME", f"one of {', '.join(models.MODELS)}"),
         ("optimizer", "NAME", f"one of {', '.join(OPTIMIZERS)}"),
-        ("backend", "NAME", "where to compute"),
     ):
         add(f"--{name}", metavar=metavar, help=f"{text} (default: {DEFAULTS[name]})")
+    add_backend(add, None)
     add_reading(add)
     add("--label", metavar="COLUMN", help="the label column of a CSV file, by name or number")
     for name, text in (
@@ -124,12 +125,14 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args, state)
     with computing_on(settings.backend):
         made = _make_run(args, settings, folder, state)
-        result, interrupted = _train(made, quiet=args.quiet)
+        _say_that_it_moved(settings, state)
+        with watching_device() as work:
+            result, interrupted = _train(made, quiet=args.quiet)
         made.tracing.say(progress_console())
         if interrupted:
             _say_how_to_go_on(args, made.folder, result.step, settings.steps)
             return INTERRUPTED
-        _finish(args, made, result)
+        _finish(args, made, result, work)
     return 0
 
 
@@ -248,6 +251,16 @@ def _numbered(stem: Path) -> Path:
 # ---- the run --------------------------------------------------------------------------------------------
 
 
+def _say_that_it_moved(settings: TrainSettings, state: dict[str, Any] | None) -> None:
+    """Say that a run goes on where other bits come out than where it began."""
+    before = settings.backend if state is None else str(state["notes"].get("backend", "numpy"))
+    if before != settings.backend:
+        progress_console().print(
+            f"saved on {before}, going on on {settings.backend}: results differ within the bounds of each op",
+            highlight=False,
+        )  # fmt: skip
+
+
 def _train(made: _Run, *, quiet: bool) -> tuple[RunResult, bool]:
     """Do the steps that are left; tell whether a signal ended them early."""
     trainer, steps = made.trainer, made.settings.steps
@@ -308,7 +321,7 @@ def _say_how_to_go_on(args: argparse.Namespace, folder: Path, done: int, steps: 
         progress_console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _finish(args: argparse.Namespace, made: _Run, result: RunResult) -> None:
+def _finish(args: argparse.Namespace, made: _Run, result: RunResult, work: DeviceWork) -> None:
     """Judge the model, write its weights and the figures, and print the summary."""
     folder, settings, trainer, train = made.folder, made.settings, made.trainer, made.data.train
     scores = trainer.evaluate()
@@ -319,10 +332,12 @@ def _finish(args: argparse.Namespace, made: _Run, result: RunResult) -> None:
     if args.json is not None:
         config = {**trainer.settings, **trainer.notes}
         found = figures(result, records, scores, held)
+        found |= {"device": device} if (device := work.as_dict()) else {}
         told = found if written is None else {**found, "sample": written}
         write_whole(args.json, json_text({"config": config, "result": told}))
     further = {**_by_layer(trainer), **_ways_on(made)}
     summary(console(), _title(made), result, records, scores, held, further)
+    show_work(console(), work, settings.backend, len(result.records), "Each step's report is read.")
     if written is not None:
         show_sample(console(), written)
 

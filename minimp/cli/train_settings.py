@@ -37,7 +37,7 @@ DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 """What an option is where it is not given, and the model (`ModelKind.defaults`) says nothing else."""
 
-FREE = ("steps", "data", "label", "image_size", "colour", "checkpoint_every")
+FREE = ("steps", "data", "label", "image_size", "colour", "checkpoint_every", "backend")
 """What a resumed run need not share; its data must still be the same values."""
 
 
