@@ -15,16 +15,13 @@ sum, k ascending; they have a name of their own wherever they can be asked for.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from minimp.errors import DeviceError
-from minimp_backends.gemm_plan import PRODUCTS, Call, Layout, Plan, Product, Side, plan
+from minimp_backends.gemm_plan import PRODUCTS, Call, Layout, Plan, Product, Side, name_of, plan
 
 __all__ = ["COMPUTE_TYPES", "DATA_TYPES", "Cublas"]
 
@@ -49,10 +46,9 @@ DATA_TYPES = MappingProxyType(
     {"float32": 0, "float64": 1, "float16": 2, "int8": 3, "int32": 10, "bfloat16": 14}
 )
 """dtype -> cudaDataType: CUDA_R_32F, ... (CUDA 12.9, library_types.h)."""
-_NUMBERS = {
-    name: (np.ones(1, name), np.zeros(1, name)) for name in ("float16", "float32", "float64", "int32")
-}
-"""dtype -> alpha and beta, 1 and 0. cuBLAS reads them from the host's memory, so they stay where they are."""
+_HELD = {name: np.array([1, 0], name) for name in ("float16", "float32", "float64", "int32")}
+_NUMBERS = {name: (held.ctypes.data, held.ctypes.data + held.itemsize) for name, held in _HELD.items()}
+"""dtype -> where alpha and beta are, 1 and 0: cuBLAS reads them from the host's memory."""
 
 
 class Cublas:
@@ -101,7 +97,7 @@ class Cublas:
 
     def _multiply(self, a: Array, b: Array, output: str, compute: str) -> Array:
         planned = plan(Layout.of(a), Layout.of(b), output, compute)
-        self._require(planned.product, a.dtype.name)
+        self._require(planned.product, name_of(a.dtype))
         if planned.call is None:
             made = self.xp.zeros(planned.shape, output)
         else:
@@ -141,15 +137,17 @@ class Cublas:
         return copy
 
     def _run(self, planned: Plan, call: Call, first: Array, second: Array, made: Array) -> None:
-        one, zero = (number.ctypes.data for number in _NUMBERS[planned.product.scale])
-        factors, sums = DATA_TYPES[first.dtype.name], DATA_TYPES[made.dtype.name]
+        one, zero = _NUMBERS[planned.product.scale]
+        factors, sums = DATA_TYPES[name_of(first.dtype)], DATA_TYPES[name_of(made.dtype)]
         operations = (OPERATIONS[call.first.transposed], OPERATIONS[call.second.transposed])
         a = (first.data.ptr, factors, call.first.ld)
         b = (second.data.ptr, factors, call.second.ld)
         c = (made.data.ptr, sums, call.ldc)
         how = (COMPUTE_TYPES[planned.product.compute], DEFAULT_ALGORITHM)
         sizes = (call.m, call.n, call.k)
-        with self._math_mode(), self._explained(planned, call):
+        mode = self.library.getMathMode(self.handle)
+        self.library.setMathMode(self.handle, EXACT_REDUCTIONS)
+        try:
             if call.batch == 1:
                 self.library.gemmEx(self.handle, *operations, *sizes, one, *a, *b, zero, *c, *how)
             else:
@@ -157,30 +155,21 @@ class Cublas:
                     self.handle, *operations, *sizes, one, *a, call.first.stride, *b, call.second.stride,
                     zero, *c, call.stride_c, call.batch, *how,
                 )  # fmt: skip
-
-    @contextmanager
-    def _math_mode(self) -> Iterator[None]:
-        before = self.library.getMathMode(self.handle)
-        self.library.setMathMode(self.handle, EXACT_REDUCTIONS)
-        try:
-            yield
-        finally:
-            self.library.setMathMode(self.handle, before)
-
-    @contextmanager
-    def _explained(self, planned: Plan, call: Call) -> Iterator[None]:
-        """Say what was asked of cuBLAS where it refuses."""
-        try:
-            yield
         except RuntimeError as fault:
             if "CUBLAS_STATUS" not in str(fault):
                 raise
-            raise DeviceError(
-                f"cuBLAS refused {planned.product.compute} with m, n, k = {call.m}, {call.n}, {call.k}, "
-                f"leading dimensions {call.first.ld}, {call.second.ld}, {call.ldc} and {call.batch} matrices "
-                f"of {math.prod(planned.shape[-2:])} elements: {fault}",
-                op="matmul", help="this chip or this cuBLAS does not offer the product: use float32",
-            ) from fault  # fmt: skip
+            raise _explained(planned, call, fault) from fault
+        finally:
+            self.library.setMathMode(self.handle, mode)
+
+
+def _explained(planned: Plan, call: Call, fault: RuntimeError) -> DeviceError:
+    """Say what was asked of cuBLAS where it refuses."""
+    return DeviceError(
+        f"cuBLAS refused {planned.product.compute} with m, n, k = {call.m}, {call.n}, {call.k}, leading "
+        f"dimensions {call.first.ld}, {call.second.ld}, {call.ldc} and a batch of {call.batch}: {fault}",
+        op="matmul", help="this chip or this cuBLAS does not offer the product: use float32",
+    )  # fmt: skip
 
 
 def _dotted(capability: int) -> str:

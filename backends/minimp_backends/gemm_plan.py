@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 
 from minimp.errors import FormatError, ShapeError
 
-__all__ = ["PRODUCTS", "Call", "Layout", "Plan", "Product", "Side", "plan", "product_of"]
+__all__ = ["PRODUCTS", "Call", "Layout", "Plan", "Product", "Side", "name_of", "plan", "product_of"]
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
@@ -90,6 +91,12 @@ def product_of(inputs: str, output: str, compute: str) -> Product:
     return found
 
 
+@lru_cache(maxsize=32)
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return a dtype's name; NumPy works it out anew each time."""
+    return dtype.name
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How an array lies in memory: what a plan is made from.
@@ -98,7 +105,7 @@ class Layout:
         shape: (..., rows, columns).
         strides: of each axis, in elements.
         dtype: the name of the elements.
-        address: the first element's, in bytes.
+        address: the first element's, in bytes, modulo GRAIN: plans depend on no more, and are remembered.
     """
 
     shape: Shape
@@ -109,8 +116,9 @@ class Layout:
     @classmethod
     def of(cls, array: Any) -> Layout:
         """Describe a CuPy array."""
-        strides = tuple(stride // array.itemsize for stride in array.strides)
-        return cls(tuple(array.shape), strides, array.dtype.name, int(array.data.ptr))
+        size = array.itemsize
+        strides = tuple([stride // size for stride in array.strides])
+        return cls(array.shape, strides, name_of(array.dtype), array.data.ptr % GRAIN)
 
     @classmethod
     def fresh(cls, shape: Shape, dtype: str) -> Layout:
@@ -171,6 +179,7 @@ class Plan:
     call: Call | None
 
 
+@lru_cache(maxsize=4096)
 def plan(a: Layout, b: Layout, output: str, compute: str) -> Plan:
     """Plan (..., M, K) @ (..., K, N) -> (..., M, N), a new array in C order.
 

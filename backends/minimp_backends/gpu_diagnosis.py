@@ -234,6 +234,6 @@ def library_facts(facts: Facts, load: Callable[[str], Any] = importlib.import_mo
     facts = replace(facts, devices=devices, capability=capability)
     try:
         _ = cupy.cuda.cublas  # loads it
-    except (ImportError, AttributeError) as fault:
+    except (ImportError, AttributeError, OSError, RuntimeError) as fault:
         return replace(facts, library_fault=str(fault))
     return facts

@@ -231,6 +231,7 @@ def test_int8_not_filled_up_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the rule of four the stand-in refuses as cuBLAS does; oracle: the manual of cublasGemmEx."""
     kind = ("int8", "int32", "int32")
     monkeypatch.setattr(gemm_plan, "PRODUCTS", {**PRODUCTS, kind: replace(PRODUCTS[kind], grain=1)})
+    monkeypatch.setattr(cublas, "plan", gemm_plan.plan.__wrapped__)  # not what was remembered
     assert found_by_the_battery()
 
 
