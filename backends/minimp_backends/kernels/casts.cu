@@ -34,6 +34,7 @@ __device__ __forceinline__ void cast_all(const unsigned char* source, unsigned c
     const Format<Word> from(source_format), to(target_format);
     const Dice dice(seed, start);
     bool refused = false;
+#pragma unroll 1
     for (long long i = first_element(); i < count; i += element_stride()) {
         const Number<Word> x = decode(load_code<Word>(source, from.bytes, i), from);
         store_code(target, to.bytes, i, encode(x, to, rounding, rule, dice, i, refused));

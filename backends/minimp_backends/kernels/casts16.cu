@@ -18,9 +18,11 @@ __device__ __forceinline__ void cast_lanes(const From* source, To* target, long 
 template <class From, class To>
 __device__ __forceinline__ void cast_all(const From* source, To* target, long long count) {
     const long long lanes = aligned(source, target) ? count / 8 : 0;
+#pragma unroll 1
     for (long long lane = first_element(); lane < lanes; lane += element_stride()) {
         cast_lanes<8>(source, target, lane);
     }
+#pragma unroll 1
     for (long long i = 8 * lanes + first_element(); i < count; i += element_stride()) {
         cast_lanes<1>(source, target, i);
     }
@@ -60,9 +62,11 @@ __device__ __forceinline__ void round_lanes(const float* wide, const unsigned sh
 extern "C" __global__ void round_stochastic_bfloat16(const float* wide, const unsigned short* dice,
                                                      __nv_bfloat16* low, long long count) {
     const long long lanes = aligned(wide, dice, low) ? count / 8 : 0;
+#pragma unroll 1
     for (long long lane = first_element(); lane < lanes; lane += element_stride()) {
         round_lanes<8>(wide, dice, low, lane);
     }
+#pragma unroll 1
     for (long long i = 8 * lanes + first_element(); i < count; i += element_stride()) {
         round_lanes<1>(wide, dice, low, i);
     }

@@ -43,7 +43,8 @@ struct Narrow {
         const unsigned int significand = (magnitude & 0x7FFFFFu) | hidden;
         const int shift = ULP + 149 - static_cast<int>(field ? field - 1 : 0);
         const unsigned int low = shift < 32 ? significand >> shift : 0u;
-        return low + dice.lifts(significand - (shift < 32 ? low << shift : 0u), shift, element);
+        const unsigned int residue = significand - (shift < 32 ? low << shift : 0u);
+        return low + (residue != 0 && dice.lifts(residue, shift, thrown, element));
     }
 
     static __device__ __forceinline__ float widen(unsigned int code, int sign_bit) {
@@ -66,9 +67,11 @@ template <class Work>
 __device__ __forceinline__ void for_each_lane(const void* source, const void* target, long long count,
                                               const Work& work) {
     const long long lanes = aligned(source, target) ? count / 8 : 0;
+#pragma unroll 1
     for (long long lane = first_element(); lane < lanes; lane += element_stride()) {
         work.template run<8>(lane);
     }
+#pragma unroll 1
     for (long long i = 8 * lanes + first_element(); i < count; i += element_stride()) {
         work.template run<1>(i);
     }

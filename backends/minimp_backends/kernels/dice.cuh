@@ -24,7 +24,7 @@ struct Dice {
         odd = static_cast<unsigned int>(start & 1);
     }
 
-    __device__ __forceinline__ unsigned int word(unsigned long long from, long long element) const {
+    __device__ __forceinline__ unsigned int word_of(unsigned long long from, long long element) const {
         const unsigned long long place = static_cast<unsigned long long>(element) + odd;
         const unsigned long long hash = mix64(from + ((place >> 1) + first + 1) * 0x9E3779B97F4A7C15ull);
         return static_cast<unsigned int>(place & 1 ? hash >> 32 : hash);
@@ -49,13 +49,11 @@ struct Dice {
         return thrown;
     }
 
-    // Whether a residue of residue / 2^shift, in [0, 1), goes up: round(part · 2^53) + throw >= 2^53, with 53
-    // random bits thrown: all of the first word and the upper 21 of the further one.
+    // Whether a residue of residue / 2^shift, in (0, 1), goes up: round(part · 2^53) + throw >= 2^53, with 53
+    // random bits thrown: all of the element's first word and the upper 21 of its further one.
     template <class Word>
-    __device__ __forceinline__ bool lifts(Word residue, int shift, long long element) const {
-        if (residue == 0) {
-            return false;
-        }
+    __device__ __forceinline__ bool lifts(Word residue, int shift, unsigned int word,
+                                          long long element) const {
         unsigned long long part = residue;
         if (shift <= 53) {
             part <<= 53 - shift;
@@ -65,11 +63,11 @@ struct Dice {
             part >>= cut;
             part += below > half || (below == half && (part & 1));
         }
-        const unsigned long long thrown = word(key, element);
+        const unsigned long long thrown = word;
         const unsigned long long last = part & 0x1FFFFFull;  // mostly 0: the further word decides nothing
         if (last == 0) {
             return (part >> 21) + thrown >= 0x100000000ull;
         }
-        return part + (thrown << 21 | word(further_key, element) >> 11) >= 0x20000000000000ull;
+        return part + (thrown << 21 | word_of(further_key, element) >> 11) >= 0x20000000000000ull;
     }
 };

@@ -139,8 +139,10 @@ __device__ __forceinline__ Word round_magnitude(const Number<Word>& x, const For
         residue = x.significand - (low << cut);
         half = static_cast<Word>(1) << (cut - 1);
     }
-    const bool up = rounding == STOCHASTIC ? dice.lifts(residue, shift, element)
-                                           : goes_up(rounding, low, residue, half, x.negative);
+    bool up = goes_up(rounding, low, residue, half, x.negative);
+    if (rounding == STOCHASTIC && residue != 0) {
+        up = dice.lifts(residue, shift, dice.word_of(dice.key, element), element);
+    }
     if (between) {
         return up ? format.hidden : 0;
     }

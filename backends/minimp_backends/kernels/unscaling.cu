@@ -49,9 +49,11 @@ __device__ __forceinline__ void unscale_all(const Many<const Grad*, TENSORS>& gr
         const long long lanes = aligned(grad, out) ? chunk.end / 8 : 0;
         const long long rest = lanes ? 8 * lanes : chunk.begin;
         bool bad = false;
+#pragma unroll 1
         for (long long lane = chunk.begin / 8 + threadIdx.x; lane < lanes; lane += blockDim.x) {
             bad |= unscale_lanes<8>(grad, out, times, of_products, lane);
         }
+#pragma unroll 1
         for (long long i = rest + threadIdx.x; i < chunk.end; i += blockDim.x) {
             bad |= unscale_lanes<1>(grad, out, times, of_products, i);
         }

@@ -122,9 +122,11 @@ __device__ __forceinline__ void for_each_chunk(const Many<long long, TENSORS>& c
         }
         work.choose(chunk.tensor);
         const long long lanes = work.is_aligned() ? chunk.end / 4 : 0;
+#pragma unroll 1
         for (long long lane = chunk.begin / 4 + threadIdx.x; lane < lanes; lane += blockDim.x) {
             work.template run<4>(lane);
         }
+#pragma unroll 1
         for (long long i = (lanes ? 4 * lanes : chunk.begin) + threadIdx.x; i < chunk.end; i += blockDim.x) {
             work.template run<1>(i);
         }

@@ -319,7 +319,7 @@ BUGS = (
     Bug(
         "a subnormal goes up half as often",
         "cast_float_half_stochastic",
-        "0u), shift, element)",
-        "0u), shift + 1, element)",
+        "dice.lifts(residue, shift, thrown",
+        "dice.lifts(residue, shift + 1, thrown",
     ),
 )
