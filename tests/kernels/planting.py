@@ -9,9 +9,8 @@ from minimp_backends.kernels import sources
 from minimp_backends.kernels.declaring import Kernel
 from minimp_backends.kernels.registry import KERNELS
 from minimp_backends.kernels.sources import Source
-from tests.kernels.compiled import ptx
+from tests.kernels.compiled import PLAIN_CHIP, entries
 from tests.kernels.linting import findings
-from tests.kernels.ptx.parsing import parse
 from tests.kernels.rungs import interpreted_faults, shim_faults
 from tests.kernels.samples import Bug
 
@@ -35,18 +34,11 @@ def planted(bug: Bug) -> Source:
     raise ValueError(f"{bug.name}: {bug.old!r} is neither in {source.name} nor in a header")
 
 
-CHIP = 100  # NVRTC 12.9 compiles five times as fast for it as for earlier ones
-
-
 def _lint(source: Source, kernel: Kernel) -> Iterator[str]:
-    yield from findings(kernel, parse(ptx(source, CHIP))[kernel.name])
+    yield from findings(kernel, entries(source, PLAIN_CHIP)[kernel.name])
 
 
-def _interpreter(source: Source, kernel: Kernel) -> Iterator[str]:
-    yield from interpreted_faults(source, kernel, chip=CHIP)
-
-
-RUNGS = {"lint": _lint, "interpreter": _interpreter, "shim": shim_faults}
+RUNGS = {"lint": _lint, "interpreter": interpreted_faults, "shim": shim_faults}
 """In the order of their cost."""
 
 

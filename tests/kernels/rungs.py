@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from minimp_backends.kernels.declaring import Kernel
 from minimp_backends.kernels.sources import Source
 from tests.kernels.agreement import expected, launched, mismatches
-from tests.kernels.compiled import PLAIN_CHIP, ptx
+from tests.kernels.compiled import PLAIN_CHIP, entries
 from tests.kernels.families import kernels_of
-from tests.kernels.ptx.parsing import PtxError, parse
+from tests.kernels.ptx.parsing import PtxError
 from tests.kernels.ptx.running import run
 from tests.kernels.samples import SAMPLES, Arguments, is_small
 from tests.kernels.shim.building import build
@@ -46,7 +46,7 @@ def interpreted_faults(
     source: Source, kernel: Kernel, *, chip: int = PLAIN_CHIP, most: int | None = None
 ) -> Iterator[str]:
     """Yield what is wrong with the PTX of a kernel, interpreted on its small samples."""
-    entry = parse(ptx(source, chip))[kernel.name]
+    entry = entries(source, chip)[kernel.name]
     for place, arguments in some(filter(is_small, SAMPLES[kernel.name]()), most):
         results = copy.deepcopy(arguments)
         try:

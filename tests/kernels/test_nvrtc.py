@@ -12,9 +12,8 @@ from minimp_backends.kernels import sources
 from minimp_backends.kernels.declaring import KINDS, Parameter
 from minimp_backends.kernels.nvrtc import Compiler
 from minimp_backends.kernels.sources import Source
-from tests.kernels.compiled import CHIPS, PLAIN_CHIP, image, ptx
+from tests.kernels.compiled import CHIPS, PLAIN_CHIP, entries, image, ptx
 from tests.kernels.families import NAMES, SOURCES, kernels_of
-from tests.kernels.ptx.parsing import parse
 
 EVERY_CHIP = [
     pytest.param(chip, marks=() if chip == PLAIN_CHIP else pytest.mark.slow, id=f"sm_{chip}")
@@ -31,7 +30,7 @@ def test_every_source_compiles_for_every_chip(compiler: Compiler, name: str, chi
     source = sources.read(name)
     text = ptx(source, chip)
     assert re.search(rf"^\.target sm_{chip}$", text, re.MULTILINE)
-    assert set(parse(text)) == {kernel.name for kernel in kernels_of(name)}
+    assert set(entries(source, chip)) == {kernel.name for kernel in kernels_of(name)}
     cubin = image(source, chip, "cubin")
     assert cubin[:4] == b"\x7fELF"
     assert int.from_bytes(cubin[18:20], "little") == CUDA_IN_ELF
@@ -49,9 +48,9 @@ def bytes_of(parameter: Parameter) -> int:
 @pytest.mark.parametrize("name", SOURCES)
 def test_parameters_are_those_of_the_registry(compiler: Compiler, name: str) -> None:
     """Oracle: the parameters' bytes in the PTX; their types in C++ are checked when g++ builds the call."""
-    entries = parse(ptx(sources.read(name), PLAIN_CHIP))
+    texts = entries(sources.read(name), PLAIN_CHIP)
     for kernel in kernels_of(name):
-        sizes = [each.size for each in entries[kernel.name].parameters]
+        sizes = [each.size for each in texts[kernel.name].parameters]
         assert sizes == [bytes_of(each) for each in kernel.parameters], kernel.name
 
 

@@ -10,7 +10,7 @@ import pytest
 from minimp_backends.kernels.declaring import KINDS, Kernel, Launch, Parameter
 from minimp_backends.kernels.nvrtc import Compiler
 from minimp_backends.kernels.sources import Source
-from tests.kernels.compiled import PLAIN_CHIP, ptx
+from tests.kernels.compiled import PLAIN_CHIP, entries
 from tests.kernels.ptx.parsing import Entry, PtxError, parse
 from tests.kernels.ptx.running import run
 from tests.kernels.small_kernels import ANSWERS, BODIES, DYNAMIC, FAULTS, SOURCE, TRIED, UNGUARDED
@@ -21,8 +21,8 @@ X = (Parameter("x", "int32", "inout"),)
 @pytest.fixture(scope="module")
 def tried(compiler: Compiler) -> dict[str, Entry]:
     """Each small kernel's text by its body."""
-    entries = parse(ptx(SOURCE, PLAIN_CHIP))
-    return {body: entries[kernel.name] for body, kernel in zip(BODIES, TRIED, strict=True)}
+    texts = entries(SOURCE, PLAIN_CHIP)
+    return {body: texts[kernel.name] for body, kernel in zip(BODIES, TRIED, strict=True)}
 
 
 def result(entry: Entry) -> list[int]:
@@ -186,6 +186,6 @@ def test_a_source_that_is_contracted_differs(compiler: Compiler) -> None:
     results = []
     for formula in ("x[0] * x[0] - 1.0f", "__fsub_rn(__fmul_rn(x[0], x[0]), 1.0f)"):
         array = np.array([1 + 2.0**-12], np.float32)
-        run(parse(ptx(Source("k.cu", head.format(formula), {}), PLAIN_CHIP))["k"], kernel, {"x": array})
+        run(entries(Source("k.cu", head.format(formula), {}), PLAIN_CHIP)["k"], kernel, {"x": array})
         results.append(float(array[0]))
     assert results == [2.0**-11 + 2.0**-24, 2.0**-11]
