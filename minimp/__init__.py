@@ -44,7 +44,7 @@ from minimp.rng import get_rng_state, manual_seed, set_rng_state
 from minimp.tensors import Tensor, from_dlpack, tensor
 
 if TYPE_CHECKING:
-    from minimp import checks, data, fp8, functional, memory, nn, optim, quant, stepper, trace
+    from minimp import checks, data, fp8, functional, labs, memory, nn, optim, quant, stepper, trace
     from minimp.bisecting import bisect
     from minimp.checkpoint import load, save
     from minimp.fp8 import fp8_autocast
@@ -124,6 +124,7 @@ __all__ = [
     "int8",
     "is_autocast_enabled",
     "is_grad_enabled",
+    "labs",
     "linspace",
     "load",
     "manual_seed",
@@ -157,7 +158,9 @@ CREATING = (
     "arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "rand", "rand_like", "randn",
     "randn_like", "zeros", "zeros_like",
 )  # fmt: skip
-PARTS = ("checks", "data", "fp8", "functional", "memory", "nn", "optim", "quant", "stepper", "trace")
+PARTS = (
+    "checks", "data", "fp8", "functional", "labs", "memory", "nn", "optim", "quant", "stepper", "trace",
+)  # fmt: skip
 ON_FIRST_USE = {
     **{name: f"minimp.{name}" for name in PARTS},
     **dict.fromkeys(CREATING, "minimp.functional.creation"),

@@ -82,6 +82,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "bench": Command(
             "minimp.cli.bench", "measure speed, as ratios, beside PyTorch and mygrad where they are installed"
         ),
+        "labs": Command("minimp.cli.labs", "a course of labs: student copies, checks with hints, grading"),
     }
 )
 

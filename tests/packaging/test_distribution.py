@@ -13,7 +13,7 @@ import minimp
 
 RUN_TIME = {"numpy", "ml_dtypes", "rich", "safetensors"}
 COME_WITH_RICH = {"markdown_it", "mdurl", "pygments"}
-ON_DEMAND = {"minimp.stepper.screen": "textual"}
+ON_DEMAND = {"minimp.stepper.screen": "textual", "minimp.stepper.answers": "textual"}
 """Modules whose classes are an optional library's own, so that they load with it or not at all."""
 SUBPROCESS_PATH = f"import sys; sys.path[:] = {sys.path!r}\n"
 

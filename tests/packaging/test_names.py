@@ -43,6 +43,7 @@ ADDED = {
     "quant": "integers: numbers, observers, fusion, static and dynamic quantisation",
     "LossScalers LayerwiseScaler": "a loss scale for each of several losses, and for each layer",
     "stepper": "a training step walked forward and back: what `minimp step` shows",
+    "labs": "what the labs of tutorials/ are written with: exercise, NotAnswered, show",
     "detect_anomaly": "torch's name, forward and backward, infinities and NaN",
     "bisect": "the least set of operations that must compute in FP32",
     "checks": "the contracts, callable on arrays of any framework",

@@ -1,0 +1,1 @@
+"""Tests of the labs, and of the tools around them."""
