@@ -72,7 +72,7 @@ def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
 
     0 for an infinite norm and NaN for a NaN one, so that what is not finite stays visible.
     """
-    norm = np.asarray(total_norm)
+    norm = np.asarray(total_norm.backend.to_host(total_norm.array))
     with np.errstate(all="ignore"):
         coefficient = norm.dtype.type(max_norm) / (norm + norm.dtype.type(1e-6))
     return float(np.minimum(coefficient, norm.dtype.type(1.0)))

@@ -193,7 +193,7 @@ def _given(x: Any) -> _Given:
         leaf = bool(x.requires_grad) and x.node is None and x.format is formats.float32
         what = x.array.dtype.name + (" leaf" if leaf else "")
         return _Given(what, _floating(x.format), dims=x.array.ndim > 0, leaf=leaf)
-    array = np.asarray(x)
+    array = x if hasattr(x, "dtype") and hasattr(x, "ndim") else np.asarray(x)
     if array.dtype == np.float64 and not isinstance(x, np.ndarray | np.generic):
         array = array.astype(np.float32)  # as plain lists of floats become tensors
     return _Given(array.dtype.name, _floating(format_of(array.dtype)), dims=array.ndim > 0)

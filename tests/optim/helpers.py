@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minimp import nn, optim
+from tests.arrays import host
 
 SEED = 20180215
 
@@ -22,7 +23,7 @@ def parameter(values: Any, dtype: str = "float32") -> nn.Parameter:
 
 def values(leaf: Any) -> np.ndarray[Any, Any]:
     """Return a leaf's, or an array's, values in float64."""
-    return np.asarray(leaf).astype(np.float64)
+    return host(leaf).astype(np.float64)
 
 
 def gradients(count: int, shape: tuple[int, ...]) -> list[np.ndarray[Any, Any]]:

@@ -11,6 +11,7 @@ import pytest
 import minimp as mp
 from minimp import nn, optim
 from minimp.scaler import gradients as scaler_gradients
+from tests.arrays import host
 from tests.optim.helpers import SEED, values
 from tests.tolerances import assert_close
 
@@ -93,7 +94,7 @@ def test_the_sum_is_unscaled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer, scaler = optim.SGD(model.parameters(), lr=0.5), mp.GradScaler(init_scale=256.0)
     accumulate(model, 4, "float16", scaler)
     by_hand = {
-        own: np.asarray(param.grad) / np.float32(256)
+        own: host(param.grad) / np.float32(256)
         for own, param in zip(twin.parameters(), model.parameters(), strict=True)
     }
     scaler.unscale_(optimizer)

@@ -13,6 +13,7 @@ import minimp as mp
 from minimp import nn, optim
 from minimp.errors import SettingError, ShapeError
 from minimp.optim import swa_utils
+from tests.arrays import host
 from tests.optim.helpers import SEED, parameter, values
 from tests.tolerances import assert_close, assert_ulp
 
@@ -42,11 +43,11 @@ def move(model: Any, number: int) -> None:
         leaf = getattr(model, name)
         drawn = (rng.standard_normal(tuple(leaf.shape)) + 1.0).astype(np.float32)
         if isinstance(leaf, mp.Tensor):
-            leaf.array = leaf.backend.cast(drawn, leaf.format)
+            leaf.array = leaf.backend.cast(leaf.backend.from_host(drawn), leaf.format)
         else:
             leaf.data.copy_(leaf.data.new_tensor(drawn))
     if isinstance(model.count, mp.Tensor):
-        model.count.array = np.asarray(number)
+        model.count.array = model.count.backend.from_host(np.asarray(number))
     elif model.count is not None:
         model.count.fill_(number)
 
@@ -75,9 +76,9 @@ def test_averages_are_torchs(way: dict[str, Any], use_buffers: bool) -> None:
         def __init__(self) -> None:
             super().__init__()
             own = Small()
-            self.weight = torch.nn.Parameter(torch.tensor(np.asarray(own.weight)))
-            self.bias = torch.nn.Parameter(torch.tensor(np.asarray(own.bias)))
-            self.register_buffer("mean", torch.tensor(np.asarray(own.mean)))
+            self.weight = torch.nn.Parameter(torch.tensor(host(own.weight)))
+            self.bias = torch.nn.Parameter(torch.tensor(host(own.bias)))
+            self.register_buffer("mean", torch.tensor(host(own.mean)))
             self.register_buffer("count", None if use_buffers else torch.tensor(0))  # it cannot average them
 
     models = (Small(counts=not use_buffers), Theirs())
@@ -98,7 +99,7 @@ def test_averages_are_torchs(way: dict[str, Any], use_buffers: bool) -> None:
         assert int(made[0].module.count) == int(made[1].module.count) == 11
     back = swa_utils.AveragedModel(Small(3, counts=not use_buffers))
     back.load_state_dict({key: value.numpy() for key, value in made[1].state_dict().items()})
-    assert np.array_equal(np.asarray(back.module.weight), made[1].module.weight.detach().numpy())
+    assert np.array_equal(host(back.module.weight), made[1].module.weight.detach().numpy())
     assert int(back.n_averaged) == 12
 
 
@@ -168,7 +169,7 @@ def test_averages_of_16_bit_weights_are_kept_in_fp32(dtype: str) -> None:
     assert average.dtype == np.float32
     assert_close(values(average), wanted, "parity_optimizer")
     assert ema.module.weight.format is mp.formats.get(dtype)
-    assert_ulp(ema.module.weight.array, mp.formats.round(average.array, dtype), "exact")
+    assert_ulp(ema.module.weight, mp.formats.round(host(average), dtype), "exact")
     assert ema(mp.tensor(np.ones((2, 3)), dtype)).format is mp.formats.get(dtype)
 
 
@@ -291,7 +292,7 @@ class Norm(nn.Module):
 
     def reset_running_stats(self) -> None:
         """Begin anew."""
-        self.running_mean.array = np.zeros(1, np.float32)
+        self.running_mean.array = self.running_mean.backend.from_host(np.zeros(1, np.float32))
         self.batches = 0
 
     def forward(self, x: Any) -> Any:
@@ -299,8 +300,9 @@ class Norm(nn.Module):
         if self.training:
             self.batches += 1
             share = 1 / self.batches if self.momentum is None else self.momentum
-            mean = self.running_mean.array
-            self.running_mean.array = mean + np.float32(share) * (np.asarray(x).mean(keepdims=True) - mean)
+            mean, seen = host(self.running_mean), host(x).mean(keepdims=True)
+            made = mean + np.float32(share) * (seen - mean)
+            self.running_mean.array = self.running_mean.backend.from_host(made)
         return x
 
 

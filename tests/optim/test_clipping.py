@@ -15,7 +15,6 @@ from hypothesis.extra import numpy as arrays
 import minimp as mp
 from minimp import nn, optim
 from minimp.errors import GradientError, ScalerError, SettingError
-from minimp.tensors import Tensor
 from tests.optim.helpers import parameter, values
 from tests.tolerances import assert_close
 
@@ -42,7 +41,7 @@ def test_the_norm_after_clipping_is_at_most_the_limit(parts: list[np.ndarray], l
 def test_the_norm_of_float16_gradients_does_not_overflow() -> None:
     """Oracle: the norm of 4 times 60000 is 120000, beyond float16; what is clipped is rounded once."""
     param = parameter(np.zeros(4), "float16")
-    before = param.grad = Tensor(np.full(4, 60000, np.float16), param.backend)
+    before = param.grad = mp.tensor(np.full(4, 60000, np.float16))
     norm = optim.clip_grad_norm_(param, 3.0)
     assert norm.item() == 120000.0
     assert norm.format is mp.float32
@@ -74,7 +73,7 @@ def test_norms_of_nothing_and_of_wide_tensors() -> None:
 def test_values_are_clamped_in_their_own_format() -> None:
     """Oracle: NumPy's clip; 0.1 rounded to float16."""
     param = parameter([0.0, 0.0, 0.0], "float16")
-    param.grad = Tensor(np.array([-1.0, 0.05, math.inf], np.float16), param.backend)
+    param.grad = mp.tensor(np.array([-1.0, 0.05, math.inf], np.float16))
     optim.clip_grad_value_(param, 0.1)
     tenth = float(np.float16(0.1))
     assert values(param.grad).tolist() == [-tenth, float(np.float16(0.05)), tenth]

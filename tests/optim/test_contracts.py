@@ -14,6 +14,7 @@ from minimp.backend import get_backend
 from minimp.checks import check_update
 from minimp.step import Stage, TrainStep
 from minimp_backends import updates
+from tests.arrays import host
 from tests.optim.helpers import parameter
 
 RULES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -216,11 +217,11 @@ def test_the_stage_proves_every_rule_under_every_recipe(recipe: str, kind: str) 
 
     def tampered(**given: Any) -> Any:
         honest(**given)
-        state, array = step.optimizer.state[param], param.array.copy()
+        state, array = step.optimizer.state[param], host(param).copy()
         array[0, 0] += np.asarray(64 * mp.formats.ulp(array[:1, :1], array.dtype)[0, 0]).astype(array.dtype)
-        param.array = array
+        param.array = param.backend.from_host(array)
         if "master" in state:
-            state["master"] = array.astype(np.float32)
+            state["master"] = param.backend.from_host(array.astype(np.float32))
 
     step.optimizer.step = tampered  # type: ignore[method-assign]  # the fault
     assert not update_of(step, 3).check()

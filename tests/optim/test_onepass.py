@@ -9,8 +9,10 @@ import pytest
 
 import minimp as mp
 from minimp import optim
+from minimp.backend import default_backend
 from minimp.optim import onepass
 from minimp.optim.work import jobs_of
+from tests.arrays import host
 from tests.optim.helpers import SEED, parameter
 
 SHAPES = [(3,), (), (0,), (4, 5), (0, 2), (60, 50), (1,), (7, 1, 2), (33,), (2100,), (9,), (5, 5), (2,)]
@@ -58,10 +60,12 @@ def everything(params: list[Any], optimizer: optim.Optimizer) -> list[Any]:
     """Return all bits of parameters and state."""
     kept = []
     for param in params:
-        assert type(param.array) is np.ndarray
+        assert type(param.array) is default_backend().xp.ndarray
         state = optimizer.state.get(param, {})
-        arrays = {k: (v.shape, v.dtype, v.tobytes()) if hasattr(v, "shape") else v for k, v in state.items()}
-        kept.append((param.shape, param.array.tobytes(), dict(sorted(arrays.items()))))
+        arrays = {
+            k: (v.shape, v.dtype, host(v).tobytes()) if hasattr(v, "shape") else v for k, v in state.items()
+        }
+        kept.append((param.shape, host(param).tobytes(), dict(sorted(arrays.items()))))
     return kept
 
 
@@ -107,6 +111,7 @@ def test_what_is_bundled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizes_of(in_order, drawn) == [[5, 6], [10], [2, 3]]
 
 
+@pytest.mark.host("numpy() copies from a device")
 def test_arrays_of_a_bundle_are_the_parameters_own() -> None:
     """Oracle: `.numpy()` shares the memory of a parameter after a step; its neighbours stay as they are."""
     params = [parameter(np.zeros(3)) for _ in range(3)]
@@ -141,4 +146,4 @@ def test_low_copies_of_a_bundle_have_wide_twins_where_they_pay() -> None:
     for each in (param, small):
         wide = each.backend.wide(each.array)
         assert wide.dtype == np.float32
-        assert np.array_equal(wide, each.array.astype(np.float32))
+        assert np.array_equal(host(wide), host(each).astype(np.float32))

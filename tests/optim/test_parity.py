@@ -12,6 +12,7 @@ import pytest
 
 import minimp as mp
 from minimp import nn, optim
+from tests.arrays import host
 from tests.optim.helpers import SEED, gradients, run, values
 from tests.tolerances import assert_close
 
@@ -143,7 +144,7 @@ def test_clipping_what_is_not_finite(bad: float) -> None:
     ours.grad, theirs.grad = mp.tensor(grad), torch.tensor(grad)
     a, b = optim.clip_grad_norm_(ours, 1.0), torch.nn.utils.clip_grad_norm_(theirs, 1.0)
     assert np.array_equal([a.item()], [b.item()], equal_nan=True)
-    assert np.array_equal(np.asarray(ours.grad), theirs.grad.numpy(), equal_nan=True)
+    assert np.array_equal(host(ours.grad), theirs.grad.numpy(), equal_nan=True)
 
 
 def test_clipping_by_value() -> None:
@@ -153,7 +154,7 @@ def test_clipping_by_value() -> None:
     ours.grad, theirs.grad = mp.tensor(grad), torch.tensor(grad)
     optim.clip_grad_value_([ours], 0.7)
     torch.nn.utils.clip_grad_value_([theirs], 0.7)
-    assert np.array_equal(np.asarray(ours.grad), theirs.grad.numpy(), equal_nan=True)
+    assert np.array_equal(host(ours.grad), theirs.grad.numpy(), equal_nan=True)
 
 
 SCHEDULES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -325,7 +326,7 @@ def test_a_small_network_trains_as_torchs() -> None:
     x, y = rng.standard_normal((64, 6)).astype(np.float32), rng.integers(0, 3, 64)
     ours = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
     theirs = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3))
-    theirs.load_state_dict({k: torch.tensor(np.asarray(v)) for k, v in ours.state_dict().items()})
+    theirs.load_state_dict({k: torch.tensor(host(v)) for k, v in ours.state_dict().items()})
     losses = []
     for space, model, inputs, targets in (
         (mp, ours, mp.tensor(x), y),

@@ -11,11 +11,12 @@ import threading
 import warnings
 from collections import namedtuple
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import minimp as mp
+from minimp.backend import default_backend
 from minimp.errors import FormatError, SettingError
 from minimp.modes import DEFAULT_MODES, MODES
 
@@ -32,6 +33,7 @@ class Ours:
 
     def __init__(self, policy: str = "torch-cpu", **options: Any) -> None:
         self.options = {"policy": policy, **options}
+        self.backend = default_backend()  # in threads too
 
     def region(self, low: str = "bfloat16", **options: Any) -> Any:
         """Return an autocast region."""
@@ -43,11 +45,11 @@ class Ours:
 
     def leaf(self, value: float) -> Any:
         """Return a 1 x 1 float32 weight."""
-        return mp.tensor([[value]], requires_grad=True)
+        return mp.tensor([[value]], requires_grad=True, backend=self.backend.name)
 
     def const(self, value: float, low: str = "float32") -> Any:
         """Return a 1 x 1 constant."""
-        return mp.tensor([[value]], dtype=low)
+        return mp.tensor([[value]], dtype=low, backend=self.backend.name)
 
     def change(self, weight: Any, value: float) -> None:
         """Give a weight another value, as an optimizer does."""
@@ -72,7 +74,7 @@ class Ours:
 
     def reset(self) -> None:
         """Leave every region."""
-        MODES.set(DEFAULT_MODES)
+        MODES.set(replace(DEFAULT_MODES, backend=self.backend.name))
 
 
 def _product(lib: Any) -> str:

@@ -73,7 +73,7 @@ def _common(held: Array, held_exponent: int, part: Array, exponent: int, backend
 
 
 def _largest(array: Array, backend: Any) -> float:
-    return float(backend.xp.abs(backend.wide(array)).max(initial=0.0))
+    return float(backend.largest(backend.wide(array)))
 
 
 def _parts_together(
