@@ -228,7 +228,7 @@ def _call(a: Layout, b: Layout, lead: Shape, grain: int) -> Call:
     left = _side(a, lead, (1, grain))
     if count > 1 and math.prod(b.shape[:-2]) == 1 and (folded := _folded(a, left, grain)) is not None:
         count, rows, left = 1, count * rows, folded
-    right = _side(b, lead if count > 1 else (), (grain, grain))
+    right = _side(b, lead, (grain, grain))
     return Call(
         m=columns,
         n=rows,

@@ -258,6 +258,8 @@ IN_PLACE: tuple[tuple[Any, ...], ...] = (
     ("heads of attention", (2, 7, 3, 4), (2, 3, 4, 7), lambda a: a[:1].swapaxes(1, 2), lambda b: b[:1]),
     ("one matrix for a batch", (3, 4, 5), (5, 6), lambda a: a, lambda b: b),
     ("a transposed batch and one matrix", (3, 5, 4), (5, 6), lambda a: a.swapaxes(1, 2), lambda b: b),
+    ("a column with others beside it", (5, 9), (1, 6), lambda a: a[:, 2:3:3], lambda b: b),
+    ("a row that is a vector", (3, 5), (5, 6), lambda a: a[1][None, :], lambda b: b),
     ("one matrix before a batch", (4, 5), (3, 5, 6), lambda a: a, lambda b: b),
 )  # fmt: skip
 
@@ -281,11 +283,35 @@ def test_views_that_cublas_can_read_are_not_copied(case: Any) -> None:
 
 
 def test_a_batch_times_one_matrix_is_one_product() -> None:
-    """A linear layer on (B, T, C) is no batch: its rows follow each other; oracle: the plan."""
-    x, w = Layout.fresh((8, 16, 32), "float16"), Layout.fresh((32, 64), "float16")
-    call = plan(x, w, "float32", "float32").call
+    """A linear layer on (B, T, C) is no batch: its rows follow each other, or those of a copy do.
+
+    Oracle: the plan.
+    """
+    w = Layout.fresh((32, 64), "float16")
+    for strides, copied in (((512, 32, 1), False), ((1024, 64, 2), True)):
+        call = plan(Layout((8, 16, 32), strides, "float16"), w, "float32", "float32").call
+        assert call is not None
+        assert (call.m, call.n, call.k, call.batch) == (64, 128, 32, 1)
+        assert (call.second.copy is not None) is copied
+
+
+def test_int8_rows_need_no_filling() -> None:
+    """Four is asked of K, N and leading dimensions, not of M; oracle: the plan."""
+    call = plan(Layout.fresh((5, 8), "int8"), Layout.fresh((8, 12), "int8"), "int32", "int32").call
     assert call is not None
-    assert (call.m, call.n, call.k, call.batch) == (64, 128, 32, 1)
+    assert (call.first.copy, call.second.copy, call.n) == (None, None, 5)
+
+
+def test_int8_with_odd_steps_is_copied() -> None:
+    """Rows, or the matrices of a batch, that are no multiple of four apart; oracle: NumPy's product."""
+    library = HostLibrary()
+    wide, long = (laid_out(library, numbers(s, "int8", 3), plain(len(s))) for s in ((8, 9), (40,)))
+    windows = HostArray((3, 4, 8), np.int8, memptr=long.data, strides=(1, 8, 1))
+    stand_in = StandIn(library)
+    for a, b in ((wide[:, :8], wide[:, 1:]), (windows, wide[:, :8]), (wide[:4, 1:], windows.swapaxes(1, 2))):
+        made = Cublas(library, stand_in, HANDLE, 90).matmul(a, b, output="int32", compute="int32")
+        expected = host_view(a).astype(np.int64) @ host_view(b).astype(np.int64)
+        np.testing.assert_array_equal(host_view(made), expected)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +350,10 @@ def test_refusals() -> None:
     old = Cublas(library, StandIn(library), HANDLE, 75)
     half = library.zeros((4, 4), "float16")
     brain = library.zeros((4, 4), BFLOAT16)
+    made = Cublas(library, StandIn(library), HANDLE, 80).matmul(
+        brain, brain, output="float32", compute="float32"
+    )
+    assert not host_view(made).any(), "8.0 has it"
     with pytest.raises(DeviceError, match=r"compute capability 7\.5.*bfloat16.*needs 8\.0"):
         old.matmul(brain, brain, output="float32", compute="float32")
     single = library.zeros((4, 4), "float32")

@@ -19,7 +19,7 @@ import minimp as mp
 from minimp import backend as backends
 from minimp import formats
 from minimp.backend import get_backend
-from minimp.errors import DeviceError, FormatError, GradientError, SettingError
+from minimp.errors import DeviceError, FormatError, GradientError, MinimpError, SettingError, plain
 from minimp_backends import gpu
 from minimp_backends.cupy_backend import CupyBackend
 from minimp_backends.device_codes import Codes
@@ -156,6 +156,17 @@ def test_a_generator_throws_on_the_host(device: CupyBackend) -> None:
     same(device, ours, HOST.cast(host, fmt, "stochastic", rng=np.random.default_rng(1)))
 
 
+def test_random_rounding_without_a_source_is_as_on_the_host(device: CupyBackend) -> None:
+    """The host refuses it; so does the GPU."""
+    host = every_kind("float32")
+    said = []
+    for backend in (HOST, device):
+        with pytest.raises(MinimpError) as fault:
+            backend.cast(backend.from_host(host), formats.float16, "stochastic")
+        said.append(plain(fault.value))
+    assert said[0] == said[1]
+
+
 def test_unknown_casts_and_routes_are_refused(device: CupyBackend) -> None:
     """The nearest name is offered, on whatever route."""
     x = device.from_host(np.zeros(3, np.float32))
@@ -240,10 +251,14 @@ def test_less_than_float32_is_asked_for_by_name(device: CupyBackend) -> None:
         summed = device.matmul(half, half, accumulate="float32")
         device.matmul(single, single, accumulate="float32")
         device.matmul(single, single, accumulate="float64")
-    device.matmul(half, half, accumulate="float32")
+    with device.allowing(tf32=True):
+        device.matmul(half, half, accumulate="float32")
     device.matmul(single, single, accumulate="float32")
+    with device.allowing(fp16_accumulation=True):
+        device.matmul(single, single, accumulate="float32")
     assert called.calls == [
-        (HALF, HALF, 64), (SINGLE, SINGLE, 77), (DOUBLE, DOUBLE, 70), (HALF, SINGLE, 68), (SINGLE, SINGLE, 68)
+        (HALF, HALF, 64), (SINGLE, SINGLE, 77), (DOUBLE, DOUBLE, 70), (HALF, SINGLE, 68),
+        (SINGLE, SINGLE, 68), (SINGLE, SINGLE, 68),
     ]  # fmt: skip
     assert summed.dtype == np.float32
 
@@ -402,6 +417,50 @@ def loss_of(backend: str, recipe: str) -> tuple[list[float], Array]:
             x, y = rng.standard_normal((16, 12)).astype(np.float32), rng.integers(0, 4, 16)
             losses.append(float(step(mp.tensor(x), mp.tensor(y)).loss))
         return losses, model[0].weight.detach().float().numpy()
+
+
+UPDATES = (
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1}),
+    ("Adam", {"lr": 0.01, "amsgrad": True, "weight_decay": 0.01}),
+    ("AdamW", {"lr": 0.01, "maximize": True}),
+    ("Lion", {"lr": 0.01}),
+)
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "mixed-fp16", "bf16-kahan", "fp16-master"])
+@pytest.mark.parametrize(("kind", "options"), UPDATES)
+def test_a_step_by_kernels_is_the_step_by_arrays(
+    as_cupy: Any, kind: str, options: dict[str, Any], recipe: str
+) -> None:
+    """Both routes, bit for bit; and the kernels do run."""
+    ran: list[str] = []
+    kernels = as_cupy.gpu.kernels
+
+    def noted(name: str, /, **arguments: Any) -> None:
+        ran.append(name)
+        kernels(name, **arguments)
+
+    found = []
+    object.__setattr__(as_cupy.gpu, "kernels", noted)
+    for route in ("kernels", "arrays"):
+        mp.manual_seed(0)
+        rng = np.random.default_rng(0)
+        with mp.use_backend("cupy"), as_cupy.use_route(route):
+            model = mp.nn.Sequential(mp.nn.Linear(6, 9), mp.nn.ReLU(), mp.nn.Linear(9, 3))
+            optimizer = getattr(mp.optim, kind)(model.parameters(), **options)
+            step = mp.TrainStep(model, mp.functional.cross_entropy, optimizer, recipe)
+            for _ in range(3):
+                step(
+                    mp.tensor(rng.standard_normal((8, 6)).astype(np.float32)),
+                    mp.tensor(rng.integers(0, 3, 8)),
+                )
+            found.append([p.detach().float().numpy() for p in model.parameters()])
+        names = {name.split("_")[0] for name in ran}
+        assert (("adam" in names or "sgd" in names) == (kind != "Lion")) if route == "kernels" else not ran
+        ran.clear()
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "mixed-fp16", "mixed-bf16"])
