@@ -32,6 +32,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from tests.arrays import host
+
 Kind = Literal["ulp", "rel", "peak", "abs", "bound"]
 
 
@@ -444,8 +446,8 @@ def dot_bound(
 
 
 def _pair(actual: npt.ArrayLike, expected: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """Return both as arrays of one shape, the expected one in float64."""
-    got, want = np.asarray(actual), np.asarray(expected).astype(np.float64)
+    """Return both as arrays of one shape, on the host, the expected one in float64."""
+    got, want = host(actual), host(expected).astype(np.float64)
     assert got.shape == want.shape, f"shapes differ: actual {got.shape}, expected {want.shape}"
     return got, want
 
