@@ -1,4 +1,4 @@
-"""The end of a step through kernels, on a device of host memory, against the engine's own over NumPy."""
+"""Casts and the end of a step by kernels, on a device of host memory, against the engine over NumPy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minimp import formats
 from minimp.formats import FORMATS
 from minimp.scaler import ScaleRule
 from minimp.scaler.machine import ScaleState, next_state
@@ -226,6 +227,37 @@ def test_unscale_all_gives_the_bits_of_the_engine(device: Any, factor: float) ->
         assert device.to_host(found).tolist() == verdicts
         for one, other in zip(wanted, outs, strict=True):
             same(one, device.to_host(other), "unscaled")
+
+
+@pytest.mark.parametrize(
+    "target", ["float32", "float16", "bfloat16", "float8_e4m3fn", "float4_e2m1fn", "float64"]
+)
+@pytest.mark.parametrize("source", ["float32", "float16", "float8_e4m3fn", "float8_e5m2", "float64"])
+def test_casts_give_the_codes_of_formats(device: Any, source: str, target: str) -> None:
+    """Oracle: `formats.encode`, in every mode; a NaN that finds no place is told."""
+    given, wanted = FORMATS[source], FORMATS[target]
+    numbers = np.array([0.0, -0.0, 1.1, -2.7, 448, 470, 1e5, -1e39, 3e-8, 1e-41, np.inf, -np.inf, np.nan])
+    with np.errstate(all="ignore"):
+        codes = formats.encode(numbers, given)
+        exact = formats.decode(codes, given)
+    stored = codes if given.dtype.itemsize == 1 else codes.view(given.dtype)
+    finite = np.where(np.isnan(exact), np.copysign(0, -exact), exact)
+    for rounding, overflow in product(formats.ROUNDINGS, (None, "saturate")):
+        counter = formats.Counter(7, 3) if rounding == "stochastic" else None
+        array, met_nan = calls.cast(
+            device.gpu.kernels,
+            device.xp,
+            device.from_host(stored),
+            given,
+            wanted,
+            rounding,
+            overflow,
+            counter,
+        )
+        assert (met_nan is None) == wanted.has_nan
+        assert wanted.has_nan or device.to_host(met_nan).tolist() == [1]
+        expected = formats.encode(exact if wanted.has_nan else finite, wanted, rounding, overflow, counter)
+        np.testing.assert_array_equal(device.to_host(array).view(wanted.code_dtype), expected)
 
 
 RULES = (

@@ -1,4 +1,4 @@
-"""The kernels of a training step's end, called with what the engine's methods have at hand.
+"""The kernels of casts and of a training step's end, called with what the engine's methods have at hand.
 
 Each function takes `kernels`, which runs a kernel by name (:class:`minimp_backends.gpu.Kernels`), and `xp`,
 the namespace of the arrays. Nothing here waits for the device: what the host need not know, a verdict or a
@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from minimp.formats import Counter, Format
+from minimp_backends.kernels.families.casts import fixed
 from minimp_backends.kernels.families.unscaling import TENSORS
 from minimp_backends.kernels.families.updates import PAIRS
+from minimp_backends.kernels.references.formats import MODES, needs_64_bits, pack, rule_of
 from minimp_backends.kernels.references.updates import FIRST, MAXIMIZES, NESTEROV, ON_GRID
 from minimp_backends.updates_blocks import Room
 
-__all__ = ["Update", "adam", "serves", "sgd", "unscale_all", "update_scale"]
+__all__ = ["Update", "adam", "cast", "serves", "sgd", "unscale_all", "update_scale"]
 
 Array = Any
 Kernels = Callable[..., None]
@@ -159,6 +162,43 @@ def update_scale(
         options=sum(1 << bit for bit, on in enumerate(switches) if on),
     )  # fmt: skip
     return made
+
+
+def cast(
+    kernels: Kernels, xp: Any, array: Array, source: Format, target: Format,
+    rounding: str = "nearest_even", overflow: str | None = None, counter: Counter | None = None,
+) -> tuple[Array, Array | None]:  # fmt: skip
+    """Round each element once, as `minimp.formats.encode` does; a NaN becomes the quiet one of its sign.
+
+    Args:
+        kernels, xp: as everywhere here.
+        array: numbers in the dtype of `source`, or its codes as unsigned integers; left as it is.
+        source, target: the formats.
+        rounding, overflow: keys of ``minimp.formats.ROUNDINGS`` and ``OVERFLOWS`` that serve the target.
+        counter: throws the dice of ``stochastic``.
+
+    Returns:
+        The array, one-byte formats as codes in uint8; and where the target has no NaN, an int32 array of one
+        element that is 1 if there was a NaN, which is a zero now: the host, where it has time, should refuse.
+    """
+    made = xp.empty(array.shape, np.uint8 if target.dtype.itemsize == 1 else target.dtype)
+    met_nan = None if target.has_nan else xp.zeros(1, np.int32)
+    given, rule = xp.ascontiguousarray(array), rule_of(overflow, target)
+    name, saturates = fixed(source, target, rounding), rule & 1
+    dice = {"seed": counter.seed, "start": counter.start} if counter else {"seed": 0, "start": 0}
+    chooses = target.dtype.itemsize == 1 or rounding == "stochastic"
+    if name is not None and (chooses or not saturates):
+        more = {"saturates": saturates} if chooses else {}
+        more |= dice if rounding == "stochastic" else {}
+        kernels(name, source=given, target=made, count=made.size, **more)
+    else:
+        kernels(
+            f"cast_codes_{64 if needs_64_bits(source, target) else 32}",
+            source=given.reshape(-1).view(np.uint8), target=made.reshape(-1).view(np.uint8),
+            source_format=pack(source), target_format=pack(target), rounding=MODES.index(rounding), rule=rule,
+            **dice, met_nan=xp.zeros(1, np.int32) if met_nan is None else met_nan, count=made.size,
+        )  # fmt: skip
+    return made, met_nan
 
 
 # ---- tables of tensors ----------------------------------------------------------------------------------
