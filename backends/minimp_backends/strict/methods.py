@@ -142,7 +142,7 @@ def method(name: str, callee: Callee) -> Callable[..., Any]:
         if name in DIFFERENT:
             return DIFFERENT[name](self, *args, **options)
         chosen = {key: value for key, value in options.items() if not (key == "casting" and value is None)}
-        return run(getattr(self._held, name), args, chosen)
+        return run(lambda held, *given, **more: getattr(held, name)(*given, **more), (self, *args), chosen)
 
     called.__name__ = name
     return called

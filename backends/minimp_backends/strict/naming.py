@@ -22,6 +22,7 @@ __all__ = ["FILE", "Callee", "names_of", "read_names", "survey"]
 FILE = Path(__file__).with_name("cupy_names.json")
 MODULES = ("cupy", "cupy.lib.stride_tricks", "cupy.linalg", "cupy.random", "cupyx", "cupyx.scipy.special")
 """The modules that are looked at; the last ones may need libraries that are not everywhere."""
+PARTS = ("fft", "lib", "linalg", "random", "stride_tricks")
 METHODS = "cupy.ndarray"
 MANY = -1
 
@@ -89,7 +90,9 @@ def survey() -> dict[str, Any]:
 
 
 def _survey_module(module: ModuleType) -> dict[str, Any]:
-    return {name: _entry(getattr(module, name)) for name in dir(module) if not name.startswith("_")}
+    """Return the public names; of modules in it those of PARTS, as others come when somebody imports them."""
+    found = {name: _entry(getattr(module, name)) for name in dir(module) if not name.startswith("_")}
+    return {name: entry for name, entry in found.items() if entry != "module" or name in PARTS}
 
 
 def _entry(thing: Any, kind: str = "function") -> Any:
