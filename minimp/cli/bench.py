@@ -20,11 +20,13 @@ from minimp.benchmarks import Figure, StepTimes, describe_machine, step_times, t
 from minimp.benchmarks.formats import FormatTimes, measure
 from minimp.benchmarks.formats import figures as format_figures
 from minimp.benchmarks.formats.data import whole_size
+from minimp.benchmarks.gpu import PARTS as DEVICE_PARTS
 from minimp.benchmarks.integers import integer_figures
 from minimp.benchmarks.machine import THREAD_VARIABLES, one_thread
 from minimp.benchmarks.suite import mygrad_is_there, torch_is_there
 from minimp.benchmarks.tracing import trace_figures
 from minimp.benchmarks.workloads import WORKLOADS
+from minimp.cli import bench_gpu
 from minimp.cli.base import MOST_COLUMNS, console, examples, json_text, progress_console
 from minimp.cli.bench_formats import show as show_formats
 from minimp.cli.bench_formats import thread_counts
@@ -35,8 +37,7 @@ from minimp.files import check_writable, write_whole
 __all__ = ["add_parser", "run"]
 
 PARTS = (*WORKLOADS, "tape", "formats", "quant", "trace")
-OF_NUMPY = ("formats", "quant", "trace")
-"""Parts that measure the kernels of NumPy's backend, whatever others there are."""
+"""Of the numpy backend; devices have parts of their own."""
 ROUNDS = 15
 SIZE, THREADS = "2^24", "1"
 DESCRIPTION = """\
@@ -64,23 +65,27 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure speed, as ratios, beside PyTorch and mygrad where they are installed",
-        description=DESCRIPTION,
+        description=f"{DESCRIPTION}\n\n{bench_gpu.description()}",
         epilog=examples(
             "minimp bench",
             "minimp bench mlp tape --rounds 41",
             "minimp bench formats --threads 1,2",
             "minimp bench --json bench.json",
+            "minimp bench --backend cupy --json gpu.json",
+            "minimp bench gemm adamw --backend cupy --no-torch",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)} (default: all)")
+    add("parts", nargs="*", metavar="PART", help="any of those above (default: all that the backend has)")
     add("--rounds", type=int, default=ROUNDS, help=f"interleaved rounds (default: {ROUNDS})")
     add("--size", help=f"formats: how many values, as 1000000 or 2^20 (default: {SIZE})")
     add("--threads", help="formats: time our kernels on 1, 2, ... threads too, as 1,2 (default: 1)")
     add("--no-torch", action="store_true", help="leave PyTorch out, also where it is installed")
     add("--no-mygrad", action="store_true", help="leave mygrad out, also where it is installed")
     add_backend(add)
+    add("--tiny", action="store_true",
+        help="on a device: sizes so small that they only show that parts run; strict has no other")  # fmt: skip
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
     add("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run)
@@ -89,6 +94,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; return the exit code."""
     parts = _parts(args)
+    if args.tiny and args.backend == "numpy":
+        raise SettingError("--tiny cannot act on the numpy backend", help="it is for --backend cupy")
     if args.rounds < 1:
         raise SettingError(f"--rounds must be at least 1, got {args.rounds}")
     for option in ("size", "threads"):
@@ -106,28 +113,54 @@ def run(args: argparse.Namespace) -> int:
             [sys.executable, "-m", "minimp", *args.argv], env=pinned, check=False
         ).returncode
     with computing_on(args.backend):
-        _bench(args, parts)
-    return 0
+        return _bench(args, parts) if args.backend == "numpy" else _bench_device(args, parts)
 
 
 def _parts(args: argparse.Namespace) -> list[str]:
     """The parts that were asked for; all that the backend has, if none was."""
-    parts = args.parts or [part for part in PARTS if part not in OF_NUMPY or args.backend == "numpy"]
+    known: tuple[str, ...] = PARTS if args.backend == "numpy" else tuple(DEVICE_PARTS)
+    parts = args.parts or list(known)
     for part in parts:
-        if part not in PARTS:
-            raise SettingError(unknown_name("part", part, PARTS))
+        if part in known:
+            continue
+        if part in PARTS:
+            raise SettingError(
+                f"the part {part} measures NumPy's kernels; --backend {args.backend} cannot act on it",
+                help=f"leave --backend out, or name parts of a device: {', '.join(known)}",
+            )
+        if part in DEVICE_PARTS:
+            raise SettingError(f"the part {part} is a GPU's", help="add --backend cupy")
+        raise SettingError(unknown_name("part", part, known))
+    for part in parts:
         if parts.count(part) > 1:
             raise SettingError(f"part {part!r} is named twice")
-    of_numpy = [part for part in parts if part in OF_NUMPY]
-    if of_numpy and args.backend != "numpy":
-        raise SettingError(
-            f"the part {of_numpy[0]} measures NumPy's kernels; --backend {args.backend} cannot act on it",
-            help="leave --backend out, or name the other parts",
+    return list(parts)
+
+
+def _bench_device(args: argparse.Namespace, parts: list[str]) -> int:
+    """Measure parts of a device; the exit code is 1 if something could not be measured."""
+    if args.no_mygrad:
+        raise SettingError("--no-mygrad cannot act on a device, where mygrad computes nothing")
+    out, torch = console(), bench_gpu.torch_side(args)
+    machine = {**describe_machine(), **bench_gpu.facts(args.backend)}
+    if torch is not None:
+        machine["torch"] = torch.describe()
+    _show_machine(out, machine)
+    if torch is None:
+        out.print(
+            f"{'torch':14} {'left out' if args.no_torch else 'not installed with CUDA: nothing beside'}"
         )
-    return parts
+    args.tiny |= args.backend == "strict"
+    run = bench_gpu.measure(args, parts, torch)
+    bench_gpu.show(out, run)
+    _show_figures(out, run.figures())
+    if args.json is not None:
+        told = {"machine": machine, "rounds": args.rounds, "tiny": args.tiny, **run.as_dict()}
+        write_whole(args.json, json_text(told))
+    return 1 if run.all_faults() else 0
 
 
-def _bench(args: argparse.Namespace, parts: list[str]) -> None:
+def _bench(args: argparse.Namespace, parts: list[str]) -> int:
     out = console()
     machine = describe_machine()
     with_torch = torch_is_there() and not args.no_torch
@@ -165,6 +198,7 @@ def _bench(args: argparse.Namespace, parts: list[str]) -> None:
     _show_figures(out, figures)
     if args.json is not None:
         write_whole(args.json, json_text(content | {"figures": [figure.as_dict() for figure in figures]}))
+    return 0
 
 
 def _show_machine(out: Console, machine: dict[str, str]) -> None:
@@ -221,6 +255,8 @@ def _times_table(times: StepTimes) -> Table:
 
 
 def _show_figures(out: Console, figures: list[Figure]) -> None:
+    if not figures:
+        return
     grid = Table(box=None, pad_edge=False, header_style="bold", title="\nfigures", title_justify="left")
     grid.add_column("figure")
     grid.add_column("measured", justify="right")

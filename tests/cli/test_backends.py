@@ -1,4 +1,4 @@
-"""`--backend` of the commands; oracles: the numpy backend's figures, the strict device's counts, exit codes."""
+"""`--backend` of the commands; oracles: NumPy's figures, the strict device's counts, exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import minimp as mp
 from minimp.backend import get_backend
 from minimp.cli import main
 from minimp.cli.device_view import DeviceWork, watching_device
-from minimp.cli.memory_measure import _PoolWitness
+from minimp.memory.witnesses import PoolWitness
 from minimp_backends.memory_pool import PoolFigures
 from tests.tolerances import assert_close
 
@@ -169,7 +169,7 @@ def test_how_far_a_pool_rises() -> None:
         pool.hold(5000)
         pool.hold(2000)
 
-    witness = _PoolWitness(pool)
+    witness = PoolWitness(pool)
     assert (witness.rise(call), witness.used()) == (4000, 2000)
 
 

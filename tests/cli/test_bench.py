@@ -211,13 +211,22 @@ def test_help_says_what_each_part_takes(capsys: Capture) -> None:
             "the part formats measures NumPy's kernels; --backend cupy cannot act",
         ),
         (
-            ["tape", "quant", "--backend", "cupy"],
+            ["gemm", "quant", "--backend", "cupy"],
             "the part quant measures NumPy's kernels; --backend cupy cannot act",
         ),
         (["--rounds", "few"], "argument --rounds: invalid int value: 'few'"),
         (["--backend", "cupy"], "backend 'cupy' cannot run here"),
         (["--json", "missing/made.json"], "cannot write missing/made.json: its folder does not exist"),
         (["--torch"], "unknown option '--torch'; did you mean '--no-torch'?"),
+        (
+            ["tape", "--backend", "strict"],
+            "the part tape measures NumPy's kernels; --backend strict cannot act",
+        ),
+        (["gemm"], "the part gemm is a GPU's"),
+        (["gem", "--backend", "strict"], "unknown part 'gem'; did you mean 'gemm'? (known: gemm, batched, "),
+        (["--tiny"], "--tiny cannot act on the numpy backend"),
+        (["gemm", "--backend", "strict", "--no-mygrad"], "--no-mygrad cannot act on a device"),
+        (["gemm", "--backend", "strict", "--size", "2^20"], "--size acts on the part formats alone"),
     ],
 )
 def test_refusals(arguments: list[str], said: str, calls: list[Any], capsys: Capture) -> None:
@@ -227,6 +236,44 @@ def test_refusals(arguments: list[str], said: str, calls: list[Any], capsys: Cap
     assert shown.err.startswith(f"minimp: error: {said}")
     assert len(shown.err.splitlines()) <= 2
     assert (shown.out, calls, list(Path().iterdir())) == ("", [], [])
+
+
+# ---- devices -----------------------------------------------------------------------------------------------
+
+
+def test_a_device_has_its_own_parts(capsys: Capture) -> None:
+    """Oracle: the strict device: a header, times of each part, what they mean, what is counted."""
+    words = ["bench", "latency", "unscale", "--backend", "strict", "--rounds", "3", "--json", "made.json"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in shown.out.splitlines()]
+    assert any(re.fullmatch(r"date [0-9-]{10} [0-9:]{5} UTC", line) for line in lines)
+    assert {"roof", "latency", "unscale", "clock the host's clock"} <= set(lines)
+    assert lines.index("latency") < lines.index("unscale")
+    assert "The sizes are tiny: the parts run, and their times say nothing." in " ".join(lines)
+    assert "step: waits of the host 0 <= 0 reached" in lines
+    assert max(map(len, shown.out.splitlines())) <= 100
+    made = json.loads(Path("made.json").read_text("utf-8"))
+    assert (made["tiny"], made["faults"], made["rounds"]) == (True, [], 3)
+    assert {job["part"] for job in made["jobs"]} == {"roof", "latency", "unscale"}
+    assert all(job["seconds"]["minimp"] > 0 for job in made["jobs"])
+    assert shown.err == ""
+
+
+def test_what_cannot_be_measured_ends_with_1(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """Oracle: a kernel that raises: named in the table, the rest measured, exit code 1."""
+
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr("minimp_backends.strict_backend.StrictBackend.unscale_all", broken)
+    assert (
+        main(["bench", "unscale", "int8", "--backend", "strict", "--rounds", "3", "--json", "made.json"]) == 1
+    )
+    shown = capsys.readouterr().out
+    assert "NOT MEASURED unscale: 1e3 fp16 to fp32" in " ".join(shown.split())
+    assert "no kernel image" in shown
+    assert len(json.loads(Path("made.json").read_text("utf-8"))["faults"]) == 2
 
 
 def test_a_fault_leaves_the_old_file(

@@ -1,0 +1,110 @@
+"""Every part runs on devices that need no GPU; oracles: the table of parts, the strict device's counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from minimp import backend as backends
+from minimp.backend import get_backend
+from minimp.benchmarks.gpu import PARTS, TINY, Bench, Run, TorchSide, clock_of, run_parts
+from minimp.benchmarks.gpu.models import product_flops
+from minimp.benchmarks.gpu.parts import _of_this_chip
+from minimp.benchmarks.gpu.sizes import FULL
+
+TIMED = [name for name, part in PARTS.items() if part.jobs is not None]
+
+
+@pytest.fixture
+def cupy_on_strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The CuPy backend's own Python on the strict device, under the name "cupy"."""
+    pytest.importorskip("ml_dtypes")
+    where = "tests.backends.cupy_on_strict:CupyOnStrict"
+    monkeypatch.setitem(backends.BACKENDS, "cupy", where)
+    get_backend.cache_clear()
+    yield get_backend("cupy")
+    get_backend.cache_clear()
+
+
+def run(backend: Any, torch: TorchSide | None, *names: str) -> Run:
+    """Run parts at their tiny sizes."""
+    return run_parts(Bench(backend, clock_of(backend), TINY, 3, torch), names)
+
+
+def check(found: Run) -> None:
+    """Nothing failed, every part that is timed has times of ours, and what is counted is as aimed at."""
+    assert found.all_faults() == []
+    assert {each.part for each in found.timed} == {"roof", *TIMED}
+    assert all(each.seconds["minimp"] > 0 for each in found.timed)
+    assert set(found.roof.rates) == {"B", "FLOP"}
+    assert {each.name for each in found.counted if not each.reached} == set()
+    assert len(found.counted) == 2 + 3
+
+
+def test_every_part_runs_on_the_strict_device() -> None:
+    """Oracle: above; no wait in a step, and the ledger within 2 % of tracemalloc."""
+    check(run(get_backend("strict"), None, *PARTS))
+
+
+def test_every_part_runs_as_on_cupy(cupy_on_strict: Any) -> None:
+    """Oracle: above; products are planned as for cuBLAS, kernels are given what a launch would be."""
+    check(run(cupy_on_strict, None, *PARTS))
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_torch_is_beside_in_every_part() -> None:
+    """Oracle: PyTorch on the CPU, which has every call but for a stochastic cast, and fp32 out."""
+    pytest.importorskip("torch")
+    found = run(get_backend("strict"), TorchSide("cpu"), *PARTS)
+    assert found.all_faults() == []
+    alone = [each.what for each in found.timed if "torch" not in each.seconds]
+    assert all("stochastic" in what or "to fp32" in what for what in alone)
+    names = {figure.name for each in found.timed for figure in each.figures(found.roof.rates)}
+    for part in TIMED:
+        assert any(name.startswith(f"{part}: ") and name.endswith("over torch") for name in names), part
+
+
+def test_a_part_that_breaks_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a product that raises; the part after it has its times."""
+    strict = get_backend("strict")
+
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED")
+
+    monkeypatch.setattr(type(strict), "integer_matmul", broken)
+    found = run(strict, None, "int8", "unscale")
+    assert [line.partition(" to int32")[0] for line in found.all_faults()] == ["int8: 8^3 int8"]
+    assert [each.part for each in found.timed if each.part != "roof" and "minimp" in each.seconds] == [
+        "unscale"
+    ] * 2
+
+
+def test_tiny_sizes_judge_no_time() -> None:
+    """Oracle: of tiny sizes only what is counted has an aim."""
+    found = run(get_backend("strict"), None, "unscale", "latency")
+    assert found.tiny
+    assert [each.name for each in found.figures()] == ["step: waits of the host", "step: bytes read back"]
+    found.tiny = False
+    assert len(found.figures()) > 3
+
+
+def test_operations_of_the_steps() -> None:
+    """Oracle: by hand: 2 M N K forward and for each gradient, the first layer's input needs none."""
+    flops = product_flops(FULL)
+    assert flops["mlp"] == 2 * 8192 * 4096**2 * (3 * 4 - 1)
+    tokens, width, length = 16 * 1024, 1024, 1024
+    assert flops["block"] == 6 * tokens * (12 * width**2 + 2 * length * width)
+    assert math.isfinite(flops["cnn"])
+
+
+def test_what_is_known_of_a_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the name of the GPU; of others nothing is known."""
+    strict = get_backend("strict")
+    roof = run(strict, None).timed[-1]
+    for name, expected in (("NVIDIA H100 80GB HBM3", 1), ("NVIDIA L4", 0)):
+        monkeypatch.setattr(type(strict), "describe", lambda _, name=name: {"GPU": name})
+        assert len(_of_this_chip(Bench(strict, clock_of(strict), TINY), roof)) == expected
