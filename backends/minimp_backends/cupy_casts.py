@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import MappingProxyType
-
-import numpy as np
+from typing import Any
 
 from minimp import formats
 from minimp.errors import SettingError, unknown_name
@@ -21,14 +19,13 @@ from minimp.formats.overflows import overflow_named
 from minimp.formats.roundings import mode_named
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array
 from minimp_backends.device_backend import DeviceBackend
+from minimp_backends.device_codes import Codes
 from minimp_backends.gpu import Gpu, Kernels
-from minimp_backends.kernels.references.formats import MODES, needs_64_bits, pack, rule_of
+from minimp_backends.kernels import calls
 
 __all__ = ["CupyCasts"]
 
-SPELLINGS = MappingProxyType({"float32": "float", "float16": "half", "bfloat16": "bfloat16"})
-"""Formats of `cast_<from>_<to>` -> how the kernels' names spell them."""
-PAIRS = frozenset({pair for low in ("float16", "bfloat16") for pair in ((low, "float32"), ("float32", low))})
+FLOATING = frozenset({FLOAT32, FLOAT64, *LOW})
 _route: ContextVar[str | None] = ContextVar("minimp_cupy_casts", default=None)
 
 
@@ -64,14 +61,12 @@ class CupyCasts(DeviceBackend):
         """Widen float16 and bfloat16 to float32."""
         if getattr(array, "dtype", None) not in LOW:
             return array
-        made = self._cast_pair(array, formats.float32)
+        made = self._by_kernel(array, formats.float32)
         return super().wide(array) if made is None else made
 
     def cast_nearest(self, array: Array, format: Format) -> Array:
         """Round to nearest even, overflow to infinity."""
-        made = self._cast_pair(array, format)
-        if made is None:
-            made = self._cast_codes(array, format, "nearest_even", None, None)
+        made = self._by_kernel(array, format)
         return super().cast_nearest(array, format) if made is None else made
 
     def cast_kernel(
@@ -79,44 +74,32 @@ class CupyCasts(DeviceBackend):
     ) -> Array:
         """Round in any way; random numbers of a Counter are made on the GPU, others on the host."""
         mode_named(rounding), overflow_named(overflow, format)  # unknown names are refused here
-        made = self._cast_codes(array, format, rounding, overflow, rng)
+        made = self._by_kernel(array, format, rounding, overflow, rng)
         return super().cast_kernel(array, format, rounding, overflow, rng) if made is None else made
 
-    def _cast_pair(self, array: Array, format: Format) -> Array | None:
-        """Cast by the kernel of two formats; None if there is none."""
-        kernels, names = self.kernels_in_force(), (array.dtype.name, format.name)
-        if (
-            kernels is None
-            or not (array.dtype in LOW) ^ (format.dtype in LOW)
-            or not set(names) <= set(SPELLINGS)
-        ):
-            return None
-        source = self.xp.ascontiguousarray(array)
-        target = self.xp.empty(array.shape, format.dtype)
-        if array.size:
-            source_name, target_name = (SPELLINGS[name] for name in names)
-            kernels(f"cast_{source_name}_{target_name}", source=source, target=target, count=array.size)
-        return target
+    def to_eight_bits(self, wide: Array, format: Format) -> Codes:
+        """Round float32 numbers once to an FP8 format: to nearest even, saturating; NaN stays NaN."""
+        made = self._by_kernel(wide, format, overflow="saturate")
+        return super().to_eight_bits(wide, format) if made is None else Codes(made, format.dtype)
 
-    def _cast_codes(
-        self, array: Array, format: Format, rounding: str, overflow: str | None, rng: Source
-    ) -> Array | None:
-        """Cast by the kernel of all formats; None if it cannot."""
-        kernels, floating = self.kernels_in_force(), array.dtype in (FLOAT32, FLOAT64, *LOW)
-        counter = rng if isinstance(rng, Counter) else Counter(0)
-        if kernels is None or not floating or (rng is not None and not isinstance(rng, Counter)):
+    def from_eight_bits(self, codes: Codes, dtype: Any) -> Array:
+        """Return the values of FP8 numbers as float32 or float64, exactly."""
+        kernels = self.kernels_in_force()
+        if kernels is None or not codes.size:
+            return super().from_eight_bits(codes, dtype)
+        made, _ = calls.cast(kernels, self.xp, codes.codes, formats.get(codes.dtype), formats.get(dtype))
+        return made
+
+    def _by_kernel(
+        self, array: Array, format: Format, rounding: str = "nearest_even", overflow: str | None = None,
+        rng: Source = None,
+    ) -> Array | None:  # fmt: skip
+        """Cast by a kernel of ours; None if none can: integers, and random numbers of the host."""
+        kernels, counter = self.kernels_in_force(), rng if isinstance(rng, Counter) else None
+        if kernels is None or not array.size or array.dtype not in FLOATING:
             return None
-        if rounding.startswith("stochastic") and rng is None:
+        if counter is None and (rng is not None or rounding == "stochastic"):
             return None
         given = formats.get(array.dtype)
-        source = self.xp.ascontiguousarray(array)
-        target = self.xp.empty(array.shape, format.dtype)
-        if array.size:
-            kernels(
-                f"cast_codes_{64 if needs_64_bits(given, format) else 32}",
-                source=source.reshape(-1).view("uint8"), target=target.reshape(-1).view("uint8"),
-                source_format=pack(given), target_format=pack(format), rounding=MODES.index(rounding),
-                rule=rule_of(overflow, format), seed=counter.seed, start=counter.start,
-                met_nan=self.xp.zeros(1, np.int32), count=array.size,
-            )  # fmt: skip
-        return target
+        made, _ = calls.cast(kernels, self.xp, array, given, format, rounding, overflow, counter)
+        return made

@@ -9,11 +9,21 @@ import pytest
 
 from minimp import formats
 from minimp.backend import get_backend
+from minimp_backends.cupy_backend import CupyBackend
 from minimp_backends.device_codes import Codes
+from tests.backends.cupy_on_strict import gpu_on_strict
 
 EIGHT = ("float8_e4m3fn", "float8_e5m2")
 HOST = get_backend("numpy")
-DEVICE = get_backend("strict")
+STRICT = get_backend("strict")
+
+
+@pytest.fixture(params=["strict", "cupy by kernels", "cupy by arrays"])
+def device(request: pytest.FixtureRequest) -> Any:
+    """Return a device: the strict one, or the CuPy backend on it, with kernels and without."""
+    if request.param == "strict":
+        return STRICT
+    return CupyBackend(gpu_on_strict(kernels=request.param == "cupy by kernels"))
 
 
 def numbers() -> np.ndarray[Any, Any]:
@@ -27,12 +37,12 @@ def numbers() -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("name", EIGHT)
-def test_rounding_to_fp8_gives_the_hosts_codes(name: str) -> None:
+def test_rounding_to_fp8_gives_the_hosts_codes(device: Any, name: str) -> None:
     """Nearest even, saturating, subnormals and NaN; NaN's sign is not compared."""
     wide, fmt = numbers(), formats.get(name)
-    made = DEVICE.to_eight_bits(DEVICE.from_host(wide), fmt)
+    made = device.to_eight_bits(device.from_host(wide), fmt)
     assert (made.dtype, made.shape, made.nbytes, made.ndim) == (fmt.dtype, wide.shape, wide.size, 1)
-    ours = DEVICE.to_host(made.codes)
+    ours = device.to_host(made.codes)
     theirs = HOST.to_eight_bits(wide, fmt).view(np.uint8)
     nan = np.isnan(wide)
     np.testing.assert_array_equal(ours[~nan], theirs[~nan])
@@ -41,33 +51,33 @@ def test_rounding_to_fp8_gives_the_hosts_codes(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*EIGHT, "float8_e8m0fnu"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_every_code_is_read_back(name: str, dtype: str) -> None:
+def test_every_code_is_read_back(device: Any, name: str, dtype: str) -> None:
     """All 256 codes, in a matrix."""
     codes = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    made = DEVICE.from_eight_bits(Codes(DEVICE.from_host(codes), formats.get(name).dtype), dtype)
+    made = device.from_eight_bits(Codes(device.from_host(codes), formats.get(name).dtype), dtype)
     assert made.dtype == dtype
-    np.testing.assert_array_equal(DEVICE.to_host(made), formats.decode(codes, name, dtype=np.dtype(dtype)))
+    np.testing.assert_array_equal(device.to_host(made), formats.decode(codes, name, dtype=np.dtype(dtype)))
 
 
 @pytest.mark.parametrize("name", EIGHT)
-def test_scales_of_blocks_are_the_hosts(name: str) -> None:
+def test_scales_of_blocks_are_the_hosts(device: Any, name: str) -> None:
     """Powers of two, their ends, zero and what is not finite; then in a byte each."""
     powers = np.ldexp(np.float32(1), np.arange(-149, 128))
     amax = np.abs(np.concatenate([powers, numbers()[::16], np.float32([0, np.inf, np.nan])]))
     fmt = formats.get(name)
-    device = DEVICE.power_scales(DEVICE.from_host(amax), fmt)
+    ours = device.power_scales(device.from_host(amax), fmt)
     host = HOST.power_scales(amax, fmt)
-    np.testing.assert_array_equal(DEVICE.to_host(device), host)
-    coded = DEVICE.to_scale_codes(device)
-    np.testing.assert_array_equal(DEVICE.to_host(coded.codes), HOST.to_scale_codes(host).view(np.uint8))
+    np.testing.assert_array_equal(device.to_host(ours), host)
+    coded = device.to_scale_codes(ours)
+    np.testing.assert_array_equal(device.to_host(coded.codes), HOST.to_scale_codes(host).view(np.uint8))
 
 
-def test_nothing_waits() -> None:
+def test_nothing_waits(device: Any) -> None:
     """Rounding, reading and scaling stay on the device; oracle: the strict device's count."""
-    wide = DEVICE.from_host(numbers()[:1000])
-    with DEVICE.counting() as counts:
-        codes = DEVICE.to_eight_bits(wide, formats.get("float8_e4m3fn"))
-        DEVICE.from_eight_bits(codes, "float32")
-        DEVICE.to_scale_codes(DEVICE.power_scales(abs(wide), formats.get("float8_e4m3fn")))
+    wide = device.from_host(numbers()[:1000])
+    with STRICT.counting() as counts:
+        codes = device.to_eight_bits(wide, formats.get("float8_e4m3fn"))
+        device.from_eight_bits(codes, "float32")
+        device.to_scale_codes(device.power_scales(abs(wide), formats.get("float8_e4m3fn")))
     assert (counts.syncs, counts.to_host) == (0, 0)
     assert repr(codes) == "Codes(float8_e4m3fn, shape=(1000,))"
