@@ -85,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
     add("--no-mygrad", action="store_true", help="leave mygrad out, also where it is installed")
     add_backend(add)
     add("--tiny", action="store_true",
-        help="on a device: sizes so small that they only show that parts run; strict has no other")  # fmt: skip
+        help="on a device: sizes that only show that parts run; strict has no other")  # fmt: skip
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
     add("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=run)
