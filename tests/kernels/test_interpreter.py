@@ -11,7 +11,7 @@ from tests.kernels.compiled import CHIPS
 from tests.kernels.families import NAMES
 from tests.kernels.rungs import interpreted_faults
 
-FEW = 3
+FEW = 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,18 +16,23 @@ from tests.kernels.rungs import shim_faults
 from tests.kernels.shim.building import Build, build
 from tests.kernels.small_kernels import ANSWERS, BODIES, FAULTS, NEIGHBOUR, SOURCE, TRIED, UNGUARDED
 
+FEW = 12
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_source_gives_the_bits_of_the_reference(host_compiler: str, name: str) -> None:
-    """Oracle: the kernel's NumPy reference; both orders of threads; the bytes around each array."""
+    """Oracle: the kernel's NumPy reference; both orders of threads; the bytes around each array.
+
+    Some samples; the slow test below takes them all.
+    """
     kernel = KERNELS[name]
-    assert list(shim_faults(sources.read(kernel.source), kernel)) == []
+    assert list(shim_faults(sources.read(kernel.source), kernel, most=FEW)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_undefined_happens(host_compiler: str, capfd: pytest.CaptureFixture[str], name: str) -> None:
-    """Oracle: g++'s sanitizer of undefined behaviour, which writes to the standard error of the process."""
+    """Oracle: the reference on every sample, and g++'s sanitizer, which writes to the standard error."""
     kernel = KERNELS[name]
     assert list(shim_faults(sources.read(kernel.source), kernel, sanitize=True)) == []
     assert capfd.readouterr().err == ""
@@ -38,7 +43,7 @@ def test_nothing_undefined_happens(host_compiler: str, capfd: pytest.CaptureFixt
 
 @pytest.fixture(scope="module")
 def tried(host_compiler: str) -> Build:
-    """Every body above as a kernel over an array of one int for each thread."""
+    """Every small kernel, built."""
     return build(SOURCE, TRIED, optimize="-O1")
 
 
