@@ -22,6 +22,8 @@ ANSWERS: dict[str, Callable[[int], int]] = {
     "x[t] = __shfl_sync(~0u, t, t + 1);": lambda t: t // 32 * 32 + (t + 1) % 32,
     "x[t] = __shfl_sync(~0u, t, 2, 8);": lambda t: t // 8 * 8 + 2,
     "x[t] = __shfl_down_sync(~0u, t, 3, 8);": lambda t: t + 3 if t % 8 < 5 else t,
+    "x[t] = __shfl_up_sync(~0u, t, 3, 8);": lambda t: t - 3 if t % 8 > 2 else t,
+    "x[t] = __shfl_xor_sync(~0u, t, 4, 4);": lambda t: t ^ 4 if t & 4 else t,
     "if (t % 32 < 8) x[t] = __shfl_xor_sync(0xFFu, t, 1);": lambda t: t ^ 1 if t % 32 < 8 else t,
     "x[t] = __ballot_sync(~0u, t % 3 == 0) >> 3 & 0xFF;": lambda t: 0x49 if t < 32 else 0x92,
     "x[t] = __any_sync(~0u, t == 40);": lambda t: int(t > 31),
@@ -40,6 +42,9 @@ FAULTS = {
     "for (int k = 0; k < t; ++k) __syncthreads();": "waits at a barrier.* which not every thread reaches",
     "if (t < 40) {\n __syncthreads();\n } else {\n __syncthreads();\n }": "wait at different barriers",
     "if (t < 7) x[t] = __shfl_xor_sync(~0u, t, 1); __syncthreads();": "waits at a warp function",
+    "if (t & 8) {\n x[t] = __shfl_xor_sync(~0u, t, 1);\n } else {\n x[t] = __shfl_xor_sync(~0u, t, 2);\n }": (
+        "waits at a warp function"
+    ),
     "if (t < 7) x[t] = __shfl_down_sync(~0u, t, 1);": "takes a value from lane 7, which gave none",
     "if (t < 7) x[t] = __shfl_down_sync(0x7Fu, t, 1);": "takes a value from lane 7, which gave none",
     "if (t < 7) x[t] = __shfl_down_sync(0x1Fu, t, 1);": "with a mask that leaves it out",

@@ -76,6 +76,8 @@ REFUSED: dict[str, tuple[Kernel, dict[str, Any], type[MinimpError], str]] = {
     "bfloat16": (kernel(X), {"x": DeviceArray(HALF.astype(ml_dtypes.bfloat16))}, FormatError, "got bfloat16"),
     "strides": (kernel(X), {"x": DeviceArray(HALF[::2])}, ShapeError, "elements side by side, got strides"),
     "too large": (kernel(N), {"n": 2**31}, FormatError, "whole number from -2147483648 to 2147483647"),
+    "no number": (kernel(N), {"n": float("nan")}, FormatError, "got nan"),
+    "endless": (kernel(N), {"n": float("inf")}, FormatError, "got inf"),
     "fraction": (kernel(N), {"n": 1.5}, FormatError, "got 1.5"),
     "array for number": (kernel(S), {"s": DeviceArray(1.0)}, FormatError, "expected a number of the host"),
     "text": (kernel(S), {"s": "1"}, FormatError, "got builtins.str"),

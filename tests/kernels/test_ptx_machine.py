@@ -94,6 +94,7 @@ FAULTY = {
     "cvt.frob.f32.u32 %f1, %r1;": "unknown modifier of cvt: .frob",
     "add.f16 %rs1, %rs2, %rs3;": "no arithmetic of type .f16 here",
     "atom.global.add.f32 %f1, [%rd3], 0f3F800000;": "no atomic of type .f32 here",
+    "atom.global.add.u32 %r2, [%rd3+2], 1;": "reads 4 bytes at an address that is no multiple of it",
     "$L_1: bra $L_1;": "a loop that does not end",
     "bar.arrive 0, 4;": "this barrier is not known here",
 }
@@ -105,6 +106,13 @@ def test_every_fault_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, body: s
     monkeypatch.setattr("tests.kernels.ptx.machine.MOST_INSTRUCTIONS", 1000)
     with pytest.raises(PtxError, match=FAULTY[body]):
         ran(body)
+
+
+def test_an_access_that_begins_inside_must_end_there() -> None:
+    """Oracle: eight bytes at the last four of an array of three ints."""
+    with pytest.raises(PtxError, match="thread 0 reads 8 bytes out of bounds in or near x"):
+        ran("ld.global.u64 %rd4, [%rd1+8];", threads=3)
+    assert ran("ld.global.u64 %rd4, [%rd1];", threads=3).tolist() == [0, 1, 2]
 
 
 def test_an_out_that_is_read_first_is_a_fault() -> None:

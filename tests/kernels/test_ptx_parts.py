@@ -248,6 +248,22 @@ def test_pairs_are_packed_the_first_above() -> None:
     assert convert(("rn", "f16x2", "e4m3x2"), [np.array([0x38FE], np.uint64)])[0] == 0x3C00_DF00
 
 
+@pytest.mark.parametrize(
+    ("taken", "to", "wanted"),
+    [("f32", "f16", 0x7FFF), ("f32", "bf16", 0x7FFF), ("f64", "f32", 0x7FFFFFFF), ("f16", "f32", 0x7FFFFFFF)],
+)
+def test_a_nan_is_converted_to_nvidias(taken: str, to: str, wanted: int) -> None:
+    """Oracle: PTX ISA, cvt: the canonical NaN of the format."""
+    source = bits(-np.nan, dtype={"f16": np.float16, "f32": np.float32, "f64": np.float64}[taken])
+    assert convert((*(("rn",) if taken > to or to != "f32" else ()), to, taken), [source])[0] == wanted
+
+
+def test_a_nan_in_fp8_is_nvidias() -> None:
+    """Oracle: PTX ISA, cvt.satfinite of a NaN: 0x7F in both formats."""
+    for to in ("e4m3x2", "e5m2x2"):
+        assert convert(("rn", "satfinite", to, "f32"), [bits(np.nan), bits(-np.nan)])[0] == 0x7F7F
+
+
 def words(*values: int, width: int = 32) -> np.ndarray:
     """Return register contents of integers."""
     return np.array([value & (1 << width) - 1 for value in values], np.uint64)
@@ -432,6 +448,20 @@ def test_warps_join_by_mask() -> None:
     access(memory, 1, x)
     with pytest.raises(PtxError, match="thread 2 reads what another wrote"):
         access(memory, 2, x)
+
+
+@pytest.mark.parametrize(("readers", "ordered"), [((33, 34), True), ((0, 33), False)])
+def test_readers_are_remembered_by_warp(readers: tuple[int, int], ordered: bool) -> None:
+    """Oracle: __syncwarp of the second warp orders its own two readers, and no reader of the first."""
+    memory, x = region()
+    for reader in readers:
+        access(memory, reader, x)
+    memory.clock.join(np.arange(32, 64), np.full(32, 2**32 - 1, np.uint64))
+    if ordered:
+        access(memory, 33, x, write=5)
+    else:
+        with pytest.raises(PtxError, match="thread 33 overwrites what another read"):
+            access(memory, 33, x, write=5)
 
 
 def test_blocks_are_never_ordered_but_atomics_need_no_order() -> None:

@@ -63,7 +63,8 @@ def _number(kernel: Kernel, parameter: Parameter, value: Any) -> Any:
     if dtype.kind not in "iu":
         return dtype.type(value)
     limits = np.iinfo(dtype)
-    if value != int(value) or not limits.min <= value <= limits.max:
+    whole = not isinstance(value, float | np.floating) or float(value).is_integer()
+    if not whole or not limits.min <= value <= limits.max:
         raise FormatError(f"expected a whole number from {limits.min} to {limits.max}, got {value}", op=where)
     return dtype.type(int(value))
 

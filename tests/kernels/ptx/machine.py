@@ -239,7 +239,6 @@ class Machine:
                     break
         if (self.threads.state != 3).any():
             raise self.threads.stuck()
-        self.threads.check_barriers()
 
     def _advance(self, group: Lanes) -> None:
         """Run a group of threads from one instruction on, up to where it parts, waits or meets others."""

@@ -25,18 +25,16 @@ class Threads:
         block: threads of each.
         counter: of each thread, the number of its next instruction.
         state: of each thread, one of the four above.
-        passed: barriers of the block that each has passed.
     """
 
     grid: int
     block: int
     counter: np.ndarray = field(init=False)
     state: np.ndarray = field(init=False)
-    passed: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.count = self.grid * self.block
-        self.counter, self.passed = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64)
+        self.counter = np.zeros(self.count, np.int64)
         self.state = np.full(self.count, RUNS)
         self.all = np.arange(self.count)
         self.in_block = self.all % self.block
@@ -62,7 +60,6 @@ class Threads:
     def wait_at_barrier(self, threads: np.ndarray) -> None:
         """Note that these threads have come to a barrier of their block."""
         self.state[threads] = AT_BARRIER
-        self.passed[threads] += 1
 
     def complete_blocks(self) -> list[np.ndarray]:
         """Return the threads of each block that has come to a barrier whole, and let them go on.
@@ -106,12 +103,6 @@ class Threads:
         at_barrier, at_warp = (self.all[self.state == state] for state in (AT_BARRIER, AT_WARP))
         thread, what = (at_warp[0], "a warp function") if at_warp.size else (at_barrier[0], "a barrier")
         return PtxError(f"thread {thread} waits at {what} which not every thread reaches")
-
-    def check_barriers(self) -> None:
-        """Check, at the end, that the threads of each block have passed equally many barriers."""
-        passed = self.passed.reshape(self.grid, self.block)
-        if (passed != passed[:, :1]).any():
-            raise PtxError("the threads of a block passed different numbers of barriers")
 
 
 def shuffle_source(mode: str, lane: np.ndarray, b: Bits, c: Bits) -> tuple[np.ndarray, np.ndarray]:
