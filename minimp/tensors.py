@@ -318,8 +318,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, backend: s
 def from_dlpack(x: Any) -> Tensor:
     """Take over the memory of an array of another library by DLPack, without a copy where it is on the host.
 
-    Writing to the other array changes the tensor. bfloat16 cannot be exchanged this way (NumPy 2 has no word
-    for it); exchange the bits as uint16.
+    Writing to the other array changes the tensor. bfloat16 can be exchanged between devices, not on the
+    host (NumPy 2 has no word for it): exchange its bits as uint16 there.
 
     Raises:
         FormatError: the memory cannot be shared with the backend in force, or has no format here.
@@ -330,7 +330,7 @@ def from_dlpack(x: Any) -> Tensor:
     except (BufferError, RuntimeError, TypeError, AttributeError) as fault:
         raise FormatError(f"cannot be taken over by DLPack: {fault}", op="from_dlpack") from fault
     made = Tensor(array, backend)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" and array.dtype != formats.bfloat16.dtype:
         raise FormatError(f"expected numbers, got {array.dtype}", op="from_dlpack")
     return made
 

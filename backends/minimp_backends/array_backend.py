@@ -282,6 +282,16 @@ class ArrayBackend(
     decides_on_device = False
     """Whether a training step had better not make the host wait, see :mod:`minimp.control`."""
 
+    def moved_scale(self, rule: Any, state: tuple[Array, ...], found_inf: Array) -> tuple[Array, ...] | None:  # noqa: ARG002 - those of kernels
+        """Return the next state of a loss scale, from a kernel for it; None where there is none.
+
+        Args:
+            rule: a ``minimp.scaler.ScaleRule``.
+            state: (scale, growth tracker, skips, whether there was a bad step), arrays without axes.
+            found_inf: the verdict, an array without axes.
+        """
+        return None
+
     def times_on_device(self, array: Array, factor: Array) -> Array:
         """Return the elements times a float64 array without axes, rounded as in :meth:`times`."""
         wide = self.wide(array)

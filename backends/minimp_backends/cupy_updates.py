@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimp_backends.array_backend import Array
+from minimp_backends.array_backend import FLOAT32, Array
 from minimp_backends.cupy_casts import CupyCasts
 from minimp_backends.kernels import calls
 from minimp_backends.kernels.calls import Update, serves
@@ -16,9 +16,16 @@ from minimp_backends.updates_blocks import Room
 
 __all__ = ["CupyUpdates"]
 
+OBEDIENT = frozenset({"sgd", "adam", "adamw"})
+"""Rules that kernels of ours compute."""
+
 
 class CupyUpdates(CupyCasts):
     """The kernels of a step's end."""
+
+    def obeys_verdict(self, rule: str, weight: Array) -> bool:
+        """Tell whether a kernel of ours does it: they look at the verdict by themselves."""
+        return self.kernels_in_force() is not None and rule in OBEDIENT and weight.dtype == FLOAT32
 
     def sgd(self, room: Room, weight: Array, grad: Array, buffer: Array | None, **settings: Any) -> None:
         """Fill `room`, see :meth:`minimp_backends.updates.Updates.sgd`."""
@@ -38,6 +45,11 @@ class CupyUpdates(CupyCasts):
             super().adam(room, weight, grad, mean, square, peak, **settings)
         elif weight.size:
             calls.adam(kernels, self.xp, [update], **settings)
+
+    def moved_scale(self, rule: Any, state: tuple[Array, ...], found_inf: Array) -> tuple[Array, ...] | None:
+        """Return the next state of a loss scale, in one launch."""
+        kernels = self.kernels_in_force()
+        return None if kernels is None else calls.update_scale(kernels, self.xp, rule, state, found_inf)
 
     def unscale_all(self, grads: list[Array], factor: Array) -> tuple[list[Array], Array]:
         """Multiply all gradients, and look for what is not finite, in a launch for some 32 of a format."""

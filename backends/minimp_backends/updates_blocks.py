@@ -30,7 +30,7 @@ class Room:
         grid: the values of `low`, wide; it may be `new`. None if nobody asks.
         compensation: Kahan's, of the format of `low`, read and carried on. With it `low` is the rounding of
             w + delta - compensation, and `grid` must be given.
-        unless: an array without axes: where it is true, a rule of the backend's `guarded_rules` carries over
+        unless: an array without axes: where it is true, a kernel that obeys it (`obeys_verdict`) carries over
             what was there in the place of its results. None: nobody asks.
     """
 
@@ -69,9 +69,6 @@ class Blocks:
     cast: Callable[..., Array]
     decides_on_device: bool
     room = Room
-    guarded_rules: frozenset[str] = frozenset()
-    """Rules whose kernels obey `Room.unless`, names of :attr:`Optimizer.rule`."""
-
     def blocks(self, room: Room, *arrays: Array | None) -> Iterator[tuple[Any, ...]]:
         """Yield (part of the room, parts of the arrays, two blocks of scratch); all flat, None stays None."""
         room, size = room.flat(), room.new.size
@@ -84,6 +81,10 @@ class Blocks:
             stop = min(start + BLOCK, size)
             parts = [None if each is None else each[start:stop] for each in flat]
             yield (room.part(start, stop), *parts, t[: stop - start], s[: stop - start])
+
+    def obeys_verdict(self, rule: str, weight: Array) -> bool:  # noqa: ARG002 - it depends on the kernels
+        """Tell whether the kernel of a rule, a name of ``Optimizer.rule``, obeys `Room.unless` here."""
+        return False
 
     def store(self, room: Room, w: Array, s: Array, t: Array) -> None:
         """Make of a block of `new` all else that is asked for, while it is in the cache.

@@ -2,7 +2,7 @@
 
 `found_inf` is an array without axes on the device. The rule runs whatever it holds; then every array that the
 rule made or changed becomes the old one where it is true, and the new one where it is not, bit for bit. A
-backend whose kernel looks at the flag by itself (:attr:`ArrayBackend.guarded_rules`) saves the copies.
+backend whose kernel looks at the flag by itself (:meth:`ArrayBackend.obeys_verdict`) saves the copies.
 
 What the host used to know becomes an array, too: the count of steps, and whether a momentum buffer has been
 filled yet. :func:`settle` reads both back.
@@ -58,7 +58,8 @@ def _begin_state(optimizer: Optimizer, jobs: list[Job]) -> None:
 def _update_unless(optimizer: Optimizer, bundle: list[Job], found_inf: Array) -> None:
     """Carry a bundle one step on, or leave every bit as it was where `found_inf` is true."""
     first = bundle[0]
-    guarded = first.storage in (OWN, MASTER) and optimizer.rule in first.param.backend.guarded_rules
+    weight = first.storage.weight(first.param, first.state)
+    guarded = first.storage in (OWN, MASTER) and first.param.backend.obeys_verdict(optimizer.rule, weight)
     before = [(job.param.array, _kept(job.state, numbers_only=guarded)) for job in bundle]
     update(optimizer, bundle, unless=found_inf if guarded else None)
     chosen: dict[tuple[int, int], Array] = {}

@@ -55,6 +55,15 @@ class DeviceScale:
 
     def advance(self, found_inf: Array) -> None:
         """Move on by a verdict: an array without axes, true if any gradient was infinite or NaN."""
+        state = self.scale, self.growth_tracker, self.skips, self.met_bad
+        moved = self.backend.moved_scale(self.rule, state, found_inf)
+        if moved is None:
+            self._advance(found_inf)
+        else:
+            self.scale, self.growth_tracker, self.skips, self.met_bad = moved
+
+    def _advance(self, found_inf: Array) -> None:
+        """Move on by choices between arrays; a kernel does the same in one launch."""
         xp, rule = self.backend.xp, self.rule
         skips = self.skips + 1
         due = skips % rule.hysteresis == 0 if rule.refill_on_backoff else skips >= rule.hysteresis
