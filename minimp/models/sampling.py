@@ -101,6 +101,6 @@ def sample(
     with judging(model), formats_of(chosen):
         for _ in range(length):
             seen: Any = np.array([codes[-context:]])  # (1, T)
-            scores = np.asarray(output_of(model, seen, chosen))[0, -1]  # (V,)
+            scores = output_of(model, seen, chosen).numpy()[0, -1]  # (V,)
             codes.append(how.draw(scores))
     return vocabulary.decode(codes[len(prompt) :])

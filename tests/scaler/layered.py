@@ -12,6 +12,7 @@ from minimp import functional as F  # noqa: N812 - torch's habit
 from minimp import nn
 from minimp.scaler.layerwise import LayerwiseScaler
 from minimp.tensors import Tensor
+from tests.arrays import host
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 CODES = np.array([0, 3, 1, 4, 3, 2, 0])
@@ -69,7 +70,7 @@ def tangle() -> Tangle:
 
 def gradients(model: nn.Module) -> dict[str, np.ndarray[Any, Any]]:
     """Return the gradients by name, and drop them."""
-    found = {name: np.array(p.grad) for name, p in model.named_parameters() if p.grad is not None}
+    found = {name: np.array(host(p.grad)) for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     return found
 

@@ -17,6 +17,7 @@ from minimp.errors import GradientError, ShapeError
 from minimp.modes import listen
 from minimp.scaler import GradScaler
 from minimp.scaler.layerwise import LayerwiseScaler
+from tests.arrays import host
 from tests.scaler.layered import (
     CODES,
     TARGETS,
@@ -97,7 +98,7 @@ def test_the_graph_can_be_kept_and_is_freed_otherwise() -> None:
     scaler = LayerwiseScaler(fixed={"head": 4.0}).name_parameters(model)
     loss = loss_of(model)
     scaler.scale(loss).backward(retain_graph=True)
-    once = {name: np.array(p.grad) for name, p in model.named_parameters()}
+    once = {name: np.array(host(p.grad)) for name, p in model.named_parameters()}
     scaler.scale(loss).backward()
     assert_same_bits(gradients(model), {name: 2 * array for name, array in once.items()})
     with pytest.raises(GradientError, match="freed by an earlier backward"):

@@ -339,7 +339,7 @@ def test_the_training_step_leaves_gradients_that_say_what_they_are() -> None:
     """Oracle: the step's report has the unscaled norm; the norm of `.grad` is refused without the scaler."""
     net = nn.Linear(2, 1)
     sgd, scaler = optim.SGD(net.parameters(), lr=0.1), scaler_at()
-    step = mp.TrainStep(net, mp.functional.mse_loss, sgd, "mixed-fp16", scaler=scaler)
+    step = mp.TrainStep(net, mp.functional.mse_loss, sgd, "mixed-fp16", scaler=scaler, control="host")
     report = step(np.ones((4, 2), np.float32), np.zeros((4, 1), np.float32))
     grads: Any = [p.grad for p in net.parameters()]
     with pytest.raises(ScalerError, match="2 of 2 gradients are still multiplied by the loss scale 1024"):

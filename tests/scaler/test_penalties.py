@@ -20,6 +20,7 @@ from minimp.scaler import GradScaler
 from minimp.scaler.penalties import refuse_scaled_penalty
 from minimp.tape.scales import RECORDED
 from minimp.tensors import Tensor
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 S = 1024.0
@@ -188,7 +189,7 @@ def test_unscaled_gradients_come_back_as_they_were_given() -> None:
         assert type(found) is given_as
         assert found[2] is None
         for each, exact in zip(found, plain, strict=False):
-            np.testing.assert_array_equal(np.asarray(each), np.asarray(exact))
+            np.testing.assert_array_equal(host(each), host(exact))
     x = mp.tensor(np.full(3, 2.0**-20, np.float16), requires_grad=True)
     (low,) = mp.grad(scaler.scale((x.float() * 2.0**-20).sum()), x)
     wide = scaler.unscaled(low)
@@ -208,7 +209,7 @@ def test_named_tuples_are_unscaled_and_what_is_no_gradient_is_refused() -> None:
     params, scaler = weights(), GradScaler(init_scale=S)
     found = scaler.unscaled(Pair(gradients(params, scaler)[0], None))
     assert type(found) is Pair
-    np.testing.assert_array_equal(np.asarray(found.first), np.asarray(mp.grad(loss_of(params), params)[0]))
+    np.testing.assert_array_equal(host(found.first), host(mp.grad(loss_of(params), params)[0]))
     for wrong in (3.0, [3.0], "x", {"a": params[0]}):
         with pytest.raises(SettingError, match="expected gradients, or a list or tuple of them, got"):
             scaler.unscaled(wrong)
@@ -250,4 +251,4 @@ def test_what_carries_no_scale_or_several_cannot_be_unscaled() -> None:
     dead.scale(mp.tensor(1.0))
     dead.update(0.0)
     zero = dead.unscaled(mp.grad(dead.scale(loss_of(params)), params))[0]
-    assert all(math.isnan(each) for each in np.ravel(np.asarray(zero)))
+    assert all(math.isnan(each) for each in np.ravel(host(zero)))

@@ -11,11 +11,14 @@ import pytest
 
 import minimp as mp
 from minimp import ops
+from minimp.backend import default_backend
 from minimp.step import STAGES, Stage, TrainStep
 from minimp.tape import Edge
 from minimp.tape.walk import newest_first
-from minimp_backends.numpy_backend import NumpyBackend
+from tests.arrays import host
 
+Backend: Any = type(default_backend())
+"""The class in whose kernels faults are planted."""
 RECIPES = list(mp.recipes)
 FP16 = ["fp16", "fp16-scaled", "mixed-fp16"]
 
@@ -111,9 +114,9 @@ def test_running_a_step_is_running_its_stages(recipe: str) -> None:
 
 
 def _truncating_cast(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = NumpyBackend.cast
+    honest = Backend.cast
     monkeypatch.setattr(
-        NumpyBackend, "cast", lambda self, a, f, *_, **__: honest(self, a, f, rounding="toward_zero")
+        Backend, "cast", lambda self, a, f, *_, **__: honest(self, a, f, rounding="toward_zero")
     )
 
 
@@ -131,21 +134,20 @@ def test_cast_weights_sees_an_optimizers_master(monkeypatch: pytest.MonkeyPatch)
     step = TrainStep(model, mp.functional.cross_entropy, mp.optim.SGD(model.parameters(), lr=0.1), recipe)
     step(*batch())
     assert run_to(step, "cast_weights").check()
-    model.weight.array = (model.weight.array.astype(np.float32) * 1.01).astype(np.float16)
+    model.weight.array = (model.weight.array.astype(np.float32) * np.float32(1.01)).astype(np.float16)
     assert not run_to(step, "cast_weights").check()
 
 
 @pytest.mark.parametrize("recipe", ["fp32", *FP16, "mixed-bf16"])
 def test_forward_is_checked(monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     """Fault: one product in every sum is forgotten."""
-    honest = NumpyBackend.matmul
+    honest = Backend.matmul
 
     def forgetful(self: Any, a: Any, b: Any, *, accumulate: str) -> Any:
-        return honest(
-            self, np.ascontiguousarray(a[..., 1:]), np.ascontiguousarray(b[..., 1:, :]), accumulate=accumulate
-        )
+        fewer = (self.xp.ascontiguousarray(each) for each in (a[..., 1:], b[..., 1:, :]))
+        return honest(self, *fewer, accumulate=accumulate)
 
-    monkeypatch.setattr(NumpyBackend, "matmul", forgetful)
+    monkeypatch.setattr(Backend, "matmul", forgetful)
     assert not run_to(make_step(recipe), "forward").check()
 
 
@@ -195,7 +197,7 @@ def test_backward_accounts_for_every_gradient(monkeypatch: pytest.MonkeyPatch) -
     sgd = mp.optim.SGD(model.parameters(), lr=0.1)
     step = TrainStep(model, mp.functional.cross_entropy, sgd, "mixed-fp16")
     assert run_to(step, "backward").check()
-    monkeypatch.setattr(NumpyBackend, "add", lambda self, a, b: b)
+    monkeypatch.setattr(Backend, "add", lambda self, a, b: b)
     stage = run_to(step, "backward")
     monkeypatch.undo()
     assert not stage.check()
@@ -226,14 +228,14 @@ def test_backward_notices_an_op_that_was_passed_over(monkeypatch: pytest.MonkeyP
 
 def test_unscale_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: gradients are divided by a scale that is no longer in force."""
-    honest = NumpyBackend.times
-    monkeypatch.setattr(NumpyBackend, "times", lambda self, a, factor: honest(self, a, factor * 2))
+    honest = Backend.times
+    monkeypatch.setattr(Backend, "times", lambda self, a, factor: honest(self, a, factor * 2))
     assert not run_to(make_step(), "unscale").check()
 
 
 def test_check_finite_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: the search for non-finite gradients finds nothing."""
-    monkeypatch.setattr(NumpyBackend, "square_sum", lambda self, a: 1.0)
+    monkeypatch.setattr(Backend, "square_sums", lambda self, arrays: [1.0] * len(arrays))
     x, y = batch()
     x[0, 0] = np.inf
     assert not run_to(make_step(), "check_finite", x, y).check()
@@ -242,8 +244,10 @@ def test_check_finite_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_clip_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fault: the norm is taken for smaller than it is, so the limit is passed."""
     step = make_step(max_norm=1e-3)
-    honest = NumpyBackend.square_sum
-    monkeypatch.setattr(NumpyBackend, "square_sum", lambda self, a: honest(self, a) / 100)
+    honest = Backend.square_sums
+    monkeypatch.setattr(
+        Backend, "square_sums", lambda self, arrays: [each / 100 for each in honest(self, arrays)]
+    )
     assert not run_to(step, "clip").check()
 
 
@@ -254,7 +258,7 @@ def test_update_is_checked(monkeypatch: pytest.MonkeyPatch, recipe: str) -> None
     honest = type(step.optimizer).step
 
     def hasty(self: Any, closure: Any = None, *, gradients: Any = None) -> Any:
-        louder = {p: np.float32(10) * np.asarray(g) for p, g in gradients.items()}
+        louder = {p: np.float32(10) * host(g) for p, g in gradients.items()}
         return honest(self, closure, gradients=louder)
 
     monkeypatch.setattr(type(step.optimizer), "step", hasty)

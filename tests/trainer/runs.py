@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tests.arrays import host
 import minimp as mp
 from minimp import models, optim
 from minimp.data import DataLoader, digits
@@ -17,6 +16,7 @@ from minimp.runlog import StepRecord
 from minimp.scaler import GradScaler
 from minimp.step import TrainStep
 from minimp.trainer import RunResult, Trainer
+from tests.arrays import host
 
 SEED = 11
 OPTIMIZERS = {

@@ -16,6 +16,7 @@ from minimp.fp8 import fp8_autocast
 from minimp.modes import listen
 from minimp.recipe import Recipe, recipes
 from minimp.step import TrainStep
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 Array = npt.NDArray[np.float64]
@@ -35,7 +36,7 @@ def outputs(model: Any, data: ArrayDataset, recipe: Recipe) -> Array:
     x = mp.tensor(data.inputs)
     region = mp.autocast(recipe.compute_dtype if recipe.policy else "float16", bool(recipe.policy))
     with mp.no_grad(), region, fp8_autocast(recipe.fp8 is not None, recipe.fp8):
-        return np.asarray(model(x if recipe.policy else x.to(recipe.param_dtype))).astype(np.float64)
+        return host(model(x if recipe.policy else x.to(recipe.param_dtype))).astype(np.float64)
 
 
 def cross_entropy(scores: Array, labels: npt.NDArray[Any]) -> float:
@@ -96,7 +97,7 @@ def test_a_row_with_nan_is_wrong() -> None:
     """Oracle: the count; argmax takes NaN for the largest, which would make every label 0 right."""
     model, data = made("mlp", "fp32")
     for parameter in model.parameters():
-        parameter.array = np.full_like(parameter.array, np.nan)
+        parameter.array = parameter.backend.xp.full_like(parameter.array, np.nan)
     found = evaluate(model, data, "fp32")
     assert found["test_accuracy"] == 0.0
     assert np.isnan(found["test_loss"])

@@ -21,6 +21,7 @@ from minimp.evaluation import evaluate
 from minimp.models.sampling import Drawing, sample
 from minimp.recipe import recipes
 from minimp.step import TrainStep
+from tests.arrays import host
 from tests.tolerances import assert_close
 
 T, V, C, L = 12, 20, 32, 2
@@ -55,7 +56,7 @@ def test_parameters_are_counted(tied: bool) -> None:
 def test_weights_are_drawn_as_gpt2s() -> None:
     """Oracle: n draws of N(0, v): mean 0 +- sqrt(v/n), variance v +- v sqrt(2/n); v = 0.02^2, ends v / 2L."""
     for path, parameter in small(7, width=64).named_parameters():
-        values = np.asarray(parameter).astype(np.float64)
+        values = host(parameter).astype(np.float64)
         if values.ndim == 1:
             assert np.all(values == (0.0 if path.endswith("bias") else 1.0)), path
             continue
@@ -73,11 +74,11 @@ def test_no_position_sees_the_future(recipe: str) -> None:
     model.to(chosen.param_dtype)
     before = codes(3, T)
     with mp.no_grad(), mp.autocast(chosen.compute_dtype if chosen.policy else "float16", bool(chosen.policy)):
-        first = np.asarray(model(before))
+        first = host(model(before))
         for at in (0, 5, T - 1):
             after = before.copy()
             after[:, at] = (after[:, at] + 1) % V
-            second = np.asarray(model(after))
+            second = host(model(after))
             assert np.array_equal(first[:, :at], second[:, :at])
             assert (first[:, at:] != second[:, at:]).any(axis=(0, 2)).all()
 
@@ -85,8 +86,8 @@ def test_no_position_sees_the_future(recipe: str) -> None:
 def test_a_short_text_is_a_beginning() -> None:
     """Oracle: the same positions of a longer text, to a rounding; one beyond the context is refused."""
     model = small(2).double()
-    whole = np.asarray(model(codes(2, T)))
-    assert_close(np.asarray(model(codes(2, T)[:, :5])), whole[:, :5], "fp64_same_maths")
+    whole = host(model(codes(2, T)))
+    assert_close(host(model(codes(2, T)[:, :5])), whole[:, :5], "fp64_same_maths")
     with pytest.raises(ShapeError, match="at most 12 characters, got 13"):
         model(codes(1, T + 1))
 
@@ -95,9 +96,9 @@ def test_dropout_acts_in_training_alone() -> None:
     """Oracle: two draws differ in training, none in evaluation."""
     model = small(dropout=0.3)
     x = codes(2, T)
-    assert not np.array_equal(np.asarray(model(x)), np.asarray(model(x)))
+    assert not np.array_equal(host(model(x)), host(model(x)))
     model.eval()
-    assert np.array_equal(np.asarray(model(x)), np.asarray(model(x)))
+    assert np.array_equal(host(model(x)), host(model(x)))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,8 @@ def test_the_first_loss_is_that_of_knowing_nothing() -> None:
     """Oracle: ln V nats, log2 V bits, a perplexity of V: a table of zeros scores all characters alike."""
     data = TextDataset(SONG, context=T)
     model: Any = models.build("gpt", data, **SIZES)
-    model.tokens.weight.array = np.zeros_like(model.tokens.weight.array)
+    weight = model.tokens.weight
+    weight.array = weight.backend.xp.zeros_like(weight.array)
     found = evaluate(model, data, "fp32")
     v = data.num_classes
     assert set(found) == {"test_loss", "test_bits", "test_perplexity"}
@@ -135,7 +137,7 @@ def test_evaluation_is_the_mean_over_characters() -> None:
     mp.manual_seed(0)
     model = models.build("gpt", data, **SIZES).double()
     inputs, targets = data[:]
-    scores = np.asarray(model(inputs))
+    scores = host(model(inputs))
     right = np.take_along_axis(scores, targets[..., None], -1)[..., 0]
     wanted = np.mean(np.log(np.exp(scores).sum(-1)) - right)
     wide = mp.Recipe("float64", "float64", "float64")
@@ -177,17 +179,18 @@ def test_scores_and_gradients_are_pytorchs(tied: bool) -> None:
     for parameter in model.parameters():  # larger than at the start, so that everything matters
         parameter.array = parameter.array * 4.0
     theirs = {
-        name: torch.tensor(np.array(each), requires_grad=True) for name, each in model.named_parameters()
+        name: torch.tensor(np.array(host(each)), requires_grad=True)
+        for name, each in model.named_parameters()
     }
     x, y = codes(3, T), codes(3, T, seed=1)
     ours = models.MODELS["gpt"].loss_fn(model(x), y)
     ours.backward()
     weights = theirs | ({"head.weight": theirs["tokens.weight"]} if tied else {})
     scores = torch_gpt(torch, weights, torch.tensor(x))
-    assert_close(np.asarray(model(x)), scores.detach().numpy(), "composite_gradient_fp64")
+    assert_close(host(model(x)), scores.detach().numpy(), "composite_gradient_fp64")
     torch.nn.functional.cross_entropy(scores.reshape(-1, V), torch.tensor(y).reshape(-1)).backward()
     for name, parameter in model.named_parameters():
-        assert_close(np.asarray(parameter.grad), theirs[name].grad.numpy(), "composite_gradient_fp64")
+        assert_close(host(parameter.grad), theirs[name].grad.numpy(), "composite_gradient_fp64")
 
 
 # ---- training -------------------------------------------------------------------------------------------

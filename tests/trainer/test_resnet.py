@@ -17,6 +17,7 @@ from minimp.memory import ledger
 from minimp.recipe import recipes
 from minimp.step import TrainStep
 from minimp.trainer import Trainer
+from tests.arrays import host
 from tests.tolerances import assert_close
 from tests.trainer.runs import bits
 
@@ -95,7 +96,7 @@ def test_scores_gradients_and_statistics_are_pytorchs() -> None:
     """Oracle: PyTorch 2.13 in float64, in training, then in evaluation with the statistics that it left."""
     torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
     model = make(1, depth=14).double()
-    theirs = {name: torch.tensor(np.array(each)) for name, each in model.state_dict().items()}
+    theirs = {name: torch.tensor(np.array(host(each))) for name, each in model.state_dict().items()}
     for name, _ in model.named_parameters():
         theirs[name].requires_grad_()
     x, labels = batch()
@@ -104,18 +105,18 @@ def test_scores_gradients_and_statistics_are_pytorchs() -> None:
         model.zero_grad()
         scores = torch_resnet(torch, theirs, torch.tensor(wide), training=True)
         ours = model(mp.tensor(wide))
-        assert_close(np.asarray(ours), scores.detach().numpy(), "composite_gradient_fp64")
+        assert_close(host(ours), scores.detach().numpy(), "composite_gradient_fp64")
         loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels))
         gradients = torch.autograd.grad(loss, [theirs[name] for name, _ in model.named_parameters()])
         mp.functional.cross_entropy(ours, labels).backward()
         for (_, parameter), gradient in zip(model.named_parameters(), gradients, strict=True):
-            assert_close(np.asarray(parameter.grad), gradient.numpy(), "composite_gradient_fp64")
+            assert_close(host(parameter.grad), gradient.numpy(), "composite_gradient_fp64")
     for name, buffer in model.named_buffers():
         if not name.endswith("num_batches_tracked"):
-            assert_close(np.asarray(buffer), theirs[name].numpy(), "composite_gradient_fp64")
+            assert_close(host(buffer), theirs[name].numpy(), "composite_gradient_fp64")
     model.eval()
     scores = torch_resnet(torch, theirs, torch.tensor(wide), training=False)
-    assert_close(np.asarray(model(mp.tensor(wide))), scores.detach().numpy(), "composite_gradient_fp64")
+    assert_close(host(model(mp.tensor(wide))), scores.detach().numpy(), "composite_gradient_fp64")
 
 
 # ---- training -------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ def test_a_run_resumes_with_its_statistics(recipe: str, tmp_path: Path) -> None:
     second.run(5)
     assert bits(second.state_dict()) == bits(straight.state_dict())
     assert statistics(second) == statistics(straight)
-    assert int(np.asarray(second.step.model.norm.num_batches_tracked)) == 12
+    assert int(host(second.step.model.norm.num_batches_tracked)) == 12
 
 
 @pytest.mark.parametrize("recipe", recipes)

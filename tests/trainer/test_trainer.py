@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.trainer.runs import bits, make_trainer, records_of, timeless
 def diverge(trainer: Trainer) -> Trainer:
     """Make the losses of a run infinite or NaN from its next step on."""
     weight = next(trainer.step.model.parameters())
-    weight.array = np.full_like(weight.array, np.inf)
+    weight.array = weight.backend.xp.full_like(weight.array, np.inf)
     return trainer
 
 
@@ -36,8 +37,9 @@ def test_a_run_is_steps_over_batches(tmp_path: Path) -> None:
     batches = other.loader.cycle()
     reports = [other.step(*next(batches)) for _ in range(30)]
     for record, report in zip(result.records, reports, strict=True):
-        shared = {name: getattr(record, name) for name in vars(report)}
-        assert repr(shared) == repr(vars(report))  # repr: NaN is not equal to itself
+        names = [each.name for each in fields(report)]
+        shared, told = ({name: getattr(each, name) for name in names} for each in (record, report))
+        assert repr(shared) == repr(told)  # repr: NaN is not equal to itself
     assert [record.step for record in result.records] == list(range(1, 31))
     assert [record.epoch for record in result.records] == [0] * 22 + [1] * 8
     assert repr(read_log(tmp_path / "log.jsonl")) == repr(list(result.records))
