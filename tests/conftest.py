@@ -28,19 +28,21 @@ import hypothesis  # noqa: E402 - the threads are pinned first
 import numpy as np  # noqa: E402 - the threads are pinned first
 import pytest  # noqa: E402 - the threads are pinned first
 
-from minimp.backend import use_backend  # noqa: E402 - the threads are pinned first
+from minimp.backend import get_backend, use_backend  # noqa: E402 - the threads are pinned first
 from minimp.errors import DeviceError  # noqa: E402 - the threads are pinned first
 from minimp.modes import MODES  # noqa: E402 - the threads are pinned first
 from minimp.rng import manual_seed  # noqa: E402 - the threads are pinned first
 
 BACKENDS = ("numpy", "strict", "cupy")
 ENGINE = frozenset(
-    {"ops", "nn", "optim", "scaler", "step", "policy", "higher", "checks", "fp8", "trainer"}
+    {"ops", "nn", "optim", "scaler", "step", "policy", "higher", "checks", "fp8", "trainer", "gpu"}
     | {"test_tensors.py", "test_recompute.py"}
 )
 """What in tests/ is about the engine, and runs on every backend; the rest is about NumPy's arrays."""
 WHY_NOT = pytest.StashKey[str]()
 LEFT_OUT = pytest.StashKey[int]()
+NO_GPU = pytest.StashKey[str]()
+RECORDED = Path(__file__).parent / "gpu" / "recorded"
 TORCH_VERSION = "2.13.0"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -65,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--installed", action="store_true", help="fail unless minimp is imported from site-packages"
     )
+    group.addoption("--record", metavar="DIR", help="where tests on a GPU leave what it computed")
     group.addoption("--no-skip", action="store_true", help="a test that would be skipped fails instead")
 
 
@@ -140,6 +143,36 @@ def _only_what_a_device_runs(config: pytest.Config, items: list[pytest.Item]) ->
         item.add_marker(pytest.mark.skip(reason=reason))
 
 
+# --- a GPU: where there is none, what is marked `gpu` is left out, and the summary says so ------------------
+
+
+def _without_a_gpu(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop what is marked `gpu` where the cupy backend cannot run."""
+    asked = [item for item in items if item.get_closest_marker("gpu")]
+    if not asked:
+        return
+    try:
+        get_backend("cupy")
+    except DeviceError as fault:
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+        config.hook.pytest_deselected(items=asked)
+        config.stash[NO_GPU] = f"{len(asked)} tests that need a GPU: {str(fault).splitlines()[0]}"
+
+
+def _say_what_needs_a_gpu(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the tests that had no GPU, and recordings of one if there are none yet to replay."""
+    reason = config.stash.get(NO_GPU, None)
+    if reason is None:
+        return
+    terminalreporter.write_line(f"NOT RUN: {reason}", yellow=True)
+    if not any(RECORDED.glob("*/manifest.json")):
+        terminalreporter.write_line(
+            "NOT REPLAYED: nothing was recorded on a GPU yet; on a machine that has one, it is with pytest "
+            "--backend cupy --record tests/gpu/recorded/NAME tests/gpu",
+            yellow=True,
+        )
+
+
 # --- torch: parity tests skip where it is missing, and the summary says so ---------------------------------
 
 
@@ -147,6 +180,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Skip what is marked `torch` where torch is missing; on another backend than numpy, leave `host` out."""
     if config.getoption("--backend") != "numpy":
         _only_what_a_device_runs(config, items)
+    if config.getoption("--backend") != "cupy":
+        _without_a_gpu(config, items)
     if HAS_TORCH:
         return
     for item in items:
@@ -184,6 +219,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             f"{config.stash.get(LEFT_OUT, 0)} of the engine's tests, and all others, are about NumPy alone"
         )
         terminalreporter.write_line(f"NOT RUN on {backend}: {reason or about}", yellow=True)
+    _say_what_needs_a_gpu(terminalreporter, config)
     if HAS_TORCH:
         return
     skipped = terminalreporter.stats.get("skipped", [])
