@@ -39,7 +39,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what takes a device on each."""
     if "device" in metafunc.fixturenames:
         names = devices(metafunc.config.getoption("--backend"))
+        if "kernel_device" in metafunc.fixturenames:
+            names = names[-1:]  # the strict device has none
         metafunc.parametrize("device", names, indirect=True, ids=[each.replace(" ", "-") for each in names])
+
+
+@pytest.fixture
+def kernel_device(device: Any) -> Any:
+    """A device's backend that runs our kernels, or their references in their place."""
+    return device
 
 
 @pytest.fixture
