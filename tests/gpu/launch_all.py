@@ -3,7 +3,7 @@
     compute-sanitizer --tool memcheck --error-exitcode 1 python -m tests.gpu.launch_all --samples 4
 
 memcheck finds accesses outside of arrays, racecheck races in shared memory, initcheck reads of memory that
-nobody wrote (Compute Sanitizer, NVIDIA's documentation). CuPy's pool hides the ends of arrays from memcheck, so
+nobody wrote (Compute Sanitizer, NVIDIA's documentation). CuPy's pool hides the ends of arrays from it, so
 the script turns it off.
 """
 

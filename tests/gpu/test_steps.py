@@ -1,4 +1,4 @@
-"""Whole steps on a device: nothing waits, the ledger is right, a full memory explains itself, torch shares."""
+"""Whole steps on a device: nothing waits, the ledger is right, a full memory says so, torch shares arrays."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_report_is_read_when_somebody_looks(device: Any) -> None:
 
 @pytest.mark.gpu
 def test_the_host_is_ahead_of_a_busy_gpu(gpu: Any) -> None:
-    """Oracle: the GPU itself: it is given work of 0.3 s, then a step, and is busy still when the step returns.
+    """Oracle: the GPU itself: it has work of 0.3 s, is given a step, and is busy still when the step returns.
 
     Counts see what goes through the backend alone; here every wait shows, whoever asks for it.
     """
