@@ -1,4 +1,4 @@
-"""`.ci/gpu`, the script for a machine with a GPU; oracles: stand-ins that write down what they are called with."""
+"""`.ci/gpu`, for a machine with a GPU; oracles: stand-ins that write down what they are called with."""
 
 from __future__ import annotations
 
