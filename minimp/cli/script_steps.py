@@ -10,19 +10,19 @@ from __future__ import annotations
 import io
 import math
 import os
-import runpy
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minimp.bisecting import Memento
+from minimp.bisecting.scripts import FirstStep, Left, run_up_to
 from minimp.door import OPS
 from minimp.errors import SettingError
-from minimp.modes import listen, watch
+from minimp.modes import listen
 from minimp.nn import Module
 from minimp.nn.hooks import register_module_forward_pre_hook
 from minimp.recipe import Recipe
@@ -46,11 +46,7 @@ PROTOCOL = (
 )
 
 
-class _Found(BaseException):
-    """Leaves a script at its first training step."""
-
-
-class _Watcher:
+class _Watcher(FirstStep):
     """Leaves a script at its first training step, and keeps what is found there.
 
     Args:
@@ -64,9 +60,8 @@ class _Watcher:
     """
 
     def __init__(self, *, patient: bool) -> None:
+        super().__init__()
         self.patient = patient
-        self.step: TrainStep | None = None
-        self.batch: tuple[Any, Any] = (None, None)
         self.loss: float | None = None
         self.gradients: dict[str, Any] | None = None
         self.skipped, self.scale = 0, math.inf
@@ -84,20 +79,12 @@ class _Watcher:
             wide = event.node.backend.to_host(event.node.backend.wide(made))
             self._numbers.append((event.node, float(wide.item())))
 
-    def begin_stage(self, step: Any, name: str, state: Any) -> None:  # noqa: ARG002 - a watcher's signature
-        """Leave the script with a TrainStep and its batch."""
-        self.step, self.batch = step, (state.inputs, state.targets)
-        raise _Found
-
-    def end_stage(self, step: Any, name: str, state: Any, tensors: Any) -> None:
-        """Nothing: the first stage did not run."""
-
     def optimizer_steps(self, optimizer: Any) -> None:
         """Leave the script with the gradients of an optimizer that is about to step."""
         self._take(optimizer)
         if self._scaler is not None:
             self.scale = self._scaler.get_scale()
-        raise _Found
+        raise Left
 
     def optimizer_stepped(self, optimizer: Any, *, done: bool) -> None:
         """Nothing: the script is left before that."""
@@ -110,7 +97,7 @@ class _Watcher:
         hopeless = report.scale <= LEAST_SCALE or not math.isfinite(self.loss or 0.0)
         if self.skipped == MOST_SKIPPED or hopeless or not self.patient:
             self.skipped = 0
-            raise _Found
+            raise Left
 
     def name(self, module: Module, _: Any) -> None:
         """Take note of a module's parameters."""
@@ -196,8 +183,8 @@ def _left(file: Path, *, patient: bool) -> _Watcher:
     watcher = _Watcher(patient=patient)
     handle = register_module_forward_pre_hook(watcher.name)
     try:
-        with watch(watcher), listen(watcher.hear), _modules_of(file), suppress(_Found):
-            runpy.run_path(str(file), run_name="__main__")
+        with listen(watcher.hear), _modules_of(file):
+            run_up_to(file, watcher)
     finally:
         handle.remove()
     return watcher

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from minimp.bisecting.scripts import as_python_does
 from minimp.cli.script_steps import first_step
 from minimp.errors import DataError, MinimpError, SettingError
 from minimp.files import read_whole
@@ -29,16 +30,14 @@ STORES = frozenset({"STORE_NAME", "STORE_GLOBAL"})
 @contextmanager
 def running_as(script: str, arguments: Sequence[str]) -> Iterator[None]:
     """Give the process the arguments and the import path that Python gives a script."""
-    before = sys.argv, sys.path[:], sys.modules.get(NAME)
+    known = NAME in sys.modules
     file, _ = _parts(script)
     folder = Path.cwd() if file is None else file.resolve().parent
-    sys.argv = [script, *arguments]
-    sys.path.insert(0, str(folder))
     try:
-        yield
+        with as_python_does(script, arguments, folder):
+            yield
     finally:
-        sys.argv, sys.path[:] = before[0], before[1]
-        if before[2] is None:
+        if not known:
             sys.modules.pop(NAME, None)
 
 

@@ -125,6 +125,8 @@ def _prompt(session: Session, commands: str | None) -> int:
     def say(text: str) -> None:
         out.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    for line in refitted(session.note, prompt.width) if session.note else ():
+        say(line)
     if asking:
         say(f"{session.title}. `help` lists the commands, `quit` ends.\n{prompt.do('where')}")
     for line in _lines(commands, asking=asking):

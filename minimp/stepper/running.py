@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from minimp.checks.operations import check_event
+from minimp.errors import SettingError
 from minimp.modes import listen, watch
 from minimp.trace import record
 from minimp.trace.events import TraceEvent
@@ -103,6 +104,7 @@ class Run:
         self._trace = self._inside(self._record.__enter__)
         # also where nobody closes it: what was put in force in a context is put back in that context
         self._end = finalize(self, self._context.run, self._record.__exit__, None, None, None)
+        self._end.atexit = False  # a context ends with its process
         self._inside(listen(self._kept.hear).__enter__)
         self._inside(watch(self._kept).__enter__)
         self._stages: Any = self._inside(step.stages, inputs, targets)
@@ -133,8 +135,14 @@ class Run:
         """Run the next stage.
 
         Raises:
+            SettingError: the step has been closed.
             Exception: whatever the model or the loss raises; the run cannot go on after it.
         """
+        if not self._end.alive:
+            raise SettingError(
+                "the recording of this step has been closed: no stage can follow",
+                op="step", help="go on inside of `with session:`; restart() begins again",
+            )  # fmt: skip
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             stage: Stage = self._inside(next, self._stages)

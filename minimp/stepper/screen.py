@@ -7,8 +7,7 @@ It needs textual (`pip install "minimp[tui]"`), and does what the prompt does: e
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from functools import partial
 from threading import Event
 from typing import Any, ClassVar
 
@@ -26,6 +25,7 @@ from minimp.stepper import views
 from minimp.stepper.answers import Answer, name_in
 from minimp.stepper.commands import COMMANDS, Prompt
 from minimp.stepper.drawing import INKS, coloured, styled
+from minimp.stepper.hand import Hand
 from minimp.stepper.session import Session
 
 __all__ = ["Stepper", "open_screen"]
@@ -52,11 +52,13 @@ OTHER_KEYS = (
     ("Tab", "scroll the right side down; Shift+Tab up"),
     ("Esc", "stop what runs; leave the line; close what lies over the screen"),
     ("Ctrl+C", "stop what runs"),
-    ("Ctrl+Q", "end the session, whatever runs"),
+    ("q Ctrl+Q", "end the session, whatever runs"),
 )
 """Keys that are no commands."""
 TICK = 0.2
 """So often, in seconds, it is said how far a command has come."""
+PATIENCE = 2.0
+"""So long, in seconds, the end waits for an op or for code of the user's that is under way."""
 
 
 class _Right(VerticalScroll):  # type: ignore[misc]  # as above
@@ -99,11 +101,12 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
                 {"?": "question_mark", ".": "full_stop"}.get(each.key, each.key),
                 f"press('{each.name}')",
                 each.name,
+                priority=True,  # or a key that is typed ahead gets lost: it has gone to where the focus was
             )
             for each in COMMANDS.values()
         ),
-        Binding("colon", "ask('')", "command"),
-        Binding("escape", "leave_line", "back", show=False),
+        Binding("colon", "ask('')", "command", priority=True),
+        Binding("escape", "leave_line", "back", priority=True, show=False),
         Binding("ctrl+c", "stop", "stop", priority=True, show=False),
         Binding("tab", "scroll_look(8)", "scroll", priority=True, show=False),
         Binding("shift+tab", "scroll_look(-8)", "scroll", priority=True, show=False),
@@ -117,9 +120,8 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         self.light_ground = light
         self._checked: tuple[Any, dict[int, list[str]]] = None, {}
         self._rows: list[views.Row] = []
-        self._stopping = Event()
-        self._hand = ThreadPoolExecutor(max_workers=1)  # one, for a recording tells threads apart
-        self._outside = copy_context()
+        self._stopping, self._ending = Event(), Event()
+        self._hand = Hand()
         session.heed = self._heed
 
     def compose(self) -> ComposeResult:
@@ -140,7 +142,8 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         self.set_interval(TICK, self._tell_progress)
         self.query_one("#left").focus()
         self._fill()
-        self.say("Enter on a stage runs to its end; on an op, goes there. ? has all keys.")
+        first = "Enter on a stage runs to its end; on an op, goes there. ? has all keys."
+        self.say("\n".join(filter(None, (self.session.note, first))))
 
     def on_resize(self, event: events.Resize) -> None:
         """Fit the text to the new width."""
@@ -203,9 +206,15 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     def say(self, text: str, *, wrong: bool = False) -> None:
         """Put a few words above the keys."""
-        self.query_one("#said", Static).update(
-            Text(text, style=INKS[self.is_light]["wrong"] if wrong else "")
-        )
+        for said in self.query("#said").results(Static):  # none is there any more when the screen goes
+            said.update(Text(text, style=INKS[self.is_light]["wrong"] if wrong else ""))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave letters to the line, and all keys to what lies over the screen."""
+        del parameters
+        if isinstance(self.screen, Answer):
+            return action not in ("press", "ask", "leave_line")
+        return action not in ("press", "ask") or self.focused is not self.query_one("#line")
 
     # ---- what is done -----------------------------------------------------------------------------------
 
@@ -255,7 +264,7 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
         line = self.query_one("#line", Input)
         line.display = False
         self.query_one("#keys").display = True
-        self.query_one("#left").focus()
+        self.screen.set_focus(self.query_one("#left"))
 
     def action_scroll_look(self, lines: int) -> None:
         """Scroll the right side."""
@@ -273,7 +282,10 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
             self.say(f"{self.busy}: stopping ...")
 
     def carry_out(self, line: str) -> None:
-        """Carry a command out, beside the screen, and show what it says."""
+        """Carry a command out, beside the screen, and show what it says; to quit, nothing is waited for."""
+        if line in ("quit", COMMANDS["quit"].key):
+            self.exit(int(self.prompt.failed))
+            return
         if self.busy:
             self.bell()  # what runs, and how to stop it, stands there already
             return
@@ -283,8 +295,8 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
 
     def _heed(self) -> None:
         """Stop the session where that was asked for (it calls this)."""
-        if self._stopping.is_set():
-            self._stopping.clear()  # once: what was begun is then taken back
+        if self._stopping.is_set() or self._ending.is_set():
+            self._stopping.clear()  # once: what was begun is then taken back, if the session goes on
             raise KeyboardInterrupt
 
     def _tell_progress(self) -> None:
@@ -297,23 +309,34 @@ class Stepper(App[int]):  # type: ignore[misc]  # as above
     async def _carry_out(self, line: str) -> None:
         session = self.session
         where = session.number, session.done, session.cursor
-        loop = asyncio.get_running_loop()
-        told, fault = await loop.run_in_executor(self._hand, self._outside.run, _done, self.prompt, line)
+        told, fault = await asyncio.wrap_future(self._hand.give(partial(_done, self.prompt, line)))
         self.busy = ""
         if fault is not None:
             if (session.number, session.done, session.cursor) != where:  # of several moves, some were made
                 self._fill()
             self.say(_said_of(fault, session), wrong=not isinstance(fault, KeyboardInterrupt))
-        elif self.prompt.closed:
-            self.exit(int(self.prompt.failed))
         else:
             self._show(line, told)
 
+    async def on_event(self, event: events.Event) -> None:
+        """Take Escape and a key in one breath, which a terminal hands on as Alt and the key, for the two."""
+        if isinstance(event, events.Key) and event.key.startswith("alt+"):
+            self.simulate_key("escape")
+            self.simulate_key(event.key.removeprefix("alt+"))
+        else:
+            await super().on_event(event)
+
     def on_unmount(self) -> None:
         """End what runs, also where the terminal has gone."""
-        self._stopping.set()
-        self._hand.shutdown(wait=True)
-        self._stopping.clear()
+        self.end()
+
+    def end(self) -> None:
+        """End what runs, at its next op; what takes longer than :data:`PATIENCE` is left to the process."""
+        self._ending.set()
+        if self._hand.end(PATIENCE):
+            self._ending.clear()
+        else:
+            self.session.run = None  # it cannot be closed while it runs
         self.session.heed = bool
 
     def _show(self, line: str, told: str) -> None:
@@ -364,4 +387,8 @@ def _said_of(fault: BaseException, session: Session) -> str:
 
 def open_screen(session: Session, *, light: bool = False) -> int:
     """Show a session until it is quit; return the exit code: 1 if a check failed."""
-    return Stepper(session, light=light).run() or 0
+    app = Stepper(session, light=light)
+    try:
+        return app.run() or 0
+    finally:
+        app.end()

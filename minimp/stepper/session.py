@@ -63,6 +63,7 @@ class Session:
         number: the step that is under way, from 1.
         run: it, or None before its first stage.
         cursor: which moment of the run is looked at; -1 before the first stage.
+        note: what must be known of where the batches come from, or "".
         folder: the working folder in which `source` makes this session; None: any.
         edits: the changes made, in order.
         finding: what the last search found, or None.
@@ -86,7 +87,7 @@ class Session:
                 got = f"{type(each).__name__}{many}"
                 raise DataError(f"expected batches of (inputs, targets), got {got} as batch {i}", op="step")
         self.step, self.batches, self.shadow = step, batches, shadow
-        self.title, self.source = title, source
+        self.title, self.source, self.note = title, source, ""
         self.folder: Path | None = None
         self.number, self.cursor = 1, -1
         self.run: Run | None = None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from minimp import models, rng
+from minimp.bisecting.scripts import FirstStep, as_python_does, run_up_to
 from minimp.data import ArrayDataset
 from minimp.errors import DataError, MinimpError, SettingError
 from minimp.files import AnyPath
-from minimp.modes import watch
 from minimp.optim import Adam
 from minimp.step import TrainStep
 from minimp.stepper.session import Session
@@ -27,6 +25,12 @@ PROTOCOL = (
     "returns a Session or (step, inputs, targets). A loop without a TrainStep is stopped in by "
     "`with mp.trace.break_when(condition, 'debug'):`"
 )
+
+CAUGHT = (
+    "{} was left at its first training step: every step here has that batch again, and what the script does "
+    "between steps (another batch, a learning-rate schedule) is not done"
+)
+"""What is said of a session in which the script does not go on."""
 
 
 def digits(
@@ -69,25 +73,6 @@ def digits(
     )  # fmt: skip
 
 
-class _Caught(BaseException):
-    """Leaves a script at the first stage of its first training step."""
-
-    def __init__(self, step: TrainStep, batch: tuple[Any, Any]) -> None:
-        super().__init__()
-        self.step, self.batch = step, batch
-
-
-class _Catcher:
-    """A watcher that takes the first training step that runs."""
-
-    def begin_stage(self, step: Any, name: str, state: Any) -> None:  # noqa: ARG002 - a watcher's signature
-        """Leave the script with the step and its batch."""
-        raise _Caught(step, (state.inputs, state.targets))
-
-    def end_stage(self, step: Any, name: str, state: Any, tensors: Any) -> None:
-        """Nothing: the first stage did not run."""
-
-
 def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = False) -> Session:
     """Return a session on what a script trains; the script is run, as `python script.py` would.
 
@@ -108,15 +93,13 @@ def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = 
     file = Path(path)
     if not file.is_file():
         raise DataError(f"{file}: no such script", op="step")
-    before, folder = (sys.argv, sys.path[:]), str(file.resolve().parent)
-    sys.argv = [str(file), *arguments]
-    sys.path.insert(0, folder)
+    first = FirstStep()
     try:
-        with watch(_Catcher()):
-            found = runpy.run_path(str(file), run_name="__main__")
-        return _declared(file, arguments, found, shadow)
-    except _Caught as caught:
-        return _session(file, arguments, caught.step, [caught.batch], shadow)
+        with as_python_does(str(file), arguments, file.resolve().parent):
+            found = run_up_to(file, first)
+            if first.step is None:
+                return _declared(file, arguments, found, shadow)
+            return _caught(file, arguments, first, shadow)
     except SystemExit as fault:
         raise SettingError(
             f"{file} ended before any training step (sys.exit, or a parser of arguments)", op="step",
@@ -129,8 +112,6 @@ def open_script(path: AnyPath, arguments: Sequence[str] = (), *, shadow: bool = 
             f"{file} raised {type(fault).__name__}: {fault}", op="step",
             help="MINIMP_TRACEBACK=1 shows where",
         ) from fault  # fmt: skip
-    finally:
-        sys.argv, sys.path[:] = before
 
 
 def _declared(file: Path, arguments: Sequence[str], found: dict[str, Any], shadow: bool) -> Session:
@@ -154,6 +135,14 @@ def _declared(file: Path, arguments: Sequence[str], found: dict[str, Any], shado
     if isinstance(step, TrainStep) and "inputs" in found and "targets" in found:
         return _session(file, arguments, step, [(found["inputs"], found["targets"])], shadow)
     raise SettingError(f"{file}: there is no training step in it", op="step", help=PROTOCOL)
+
+
+def _caught(file: Path, arguments: Sequence[str], first: FirstStep, shadow: bool) -> Session:
+    """Make a session of the training step at which a script was left."""
+    assert first.step is not None
+    made = _session(file, arguments, first.step, [first.batch], shadow)
+    made.note = CAUGHT.format(file.name)
+    return made
 
 
 def _session(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minimp import stepper
+from minimp.cli import main
 from minimp.errors import DataError, SettingError
 from minimp.stepper import Prompt
 from tests.cli.processes import environment
@@ -257,9 +258,25 @@ def test_a_script_is_opened_by_what_it_runs_or_defines(tmp_path: Path, rest: str
     with stepper.open_script(script) as session:
         assert session.step.scaler.get_scale() == 512.0
         assert len(session.batches) == batches
+        assert ("every step here has that batch again" in session.note) is (rest in (TRAINS, TRAINER))
         session.finish()
         assert session.check()
     assert (sys.argv, sys.path) == (argv, path)
+
+
+def test_the_prompt_says_once_that_a_caught_script_does_not_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Oracle: the words, before any answer; not of a script that gives its batches, nor of the digits."""
+    script = tmp_path / "mine.py"
+    for rest, said in ((TRAINS, 1), ("batches = [(inputs, targets)] * 2", 0)):
+        script.write_text(SCRIPT.format(scale="512.0", rest=rest))
+        assert main(["step", str(script), "--plain", "--do", "step; finish; step"]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert printed.count("mine.py was left at its first training step: every step here has") == said
+        assert printed.startswith("mine.py was left") is bool(said)
+    assert main(["step", "--plain", "--do", "where"]) == 0
+    assert "was left" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,9 +17,11 @@ from tests.trace.cases import grown
 
 pytest.importorskip("textual")
 
+from textual.events import Key
 from textual.widgets import Input, OptionList, Static
 
 from minimp.stepper.screen import ASKING, KEYS, TICK, Answer, Stepper
+from minimp.stepper.sources import CAUGHT
 
 SIZES = [(80, 24), pytest.param((200, 60), marks=pytest.mark.slow)]
 
@@ -46,6 +49,13 @@ class Driver:
         typed.value = line
         await self.press("enter")
 
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds, but not for ever."""
+        end = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < end, self.text("said")
+            await asyncio.sleep(TICK / 10)
+
     def text(self, name: str) -> str:
         """What a part of the screen says."""
         return str(self.app.query_one(f"#{name}", Static).render())
@@ -62,16 +72,22 @@ class Driver:
 
 
 def drive(
-    size: tuple[int, int], play: Callable[[Driver], Awaitable[None]], *, light: bool = False, **options: Any
+    size: tuple[int, int], play: Callable[[Driver], Awaitable[None]], *, light: bool = False,
+    after: Callable[[Stepper], object] = bool, note: str = "", **options: Any,
 ) -> Stepper:  # fmt: skip
-    """Run the app in a terminal of some size, and hand its keys to `play`."""
+    """Run the app in a terminal of some size, and hand its keys to `play`; then the app to `after`."""
 
     async def go() -> Stepper:
         with small(**options) as session:
+            session.note = note
             app = Stepper(session, light=light)
-            async with app.run_test(size=size) as pilot:
-                await pilot.pause()
-                await play(Driver(app, pilot))
+            try:
+                async with app.run_test(size=size) as pilot:
+                    await pilot.pause()
+                    await play(Driver(app, pilot))
+            finally:
+                app.end()
+            after(app)
             return app
 
     return asyncio.run(go())
@@ -204,16 +220,16 @@ def test_a_long_run_tells_how_far_it_is_and_can_be_stopped(key: str) -> None:
 
     async def play(user: Driver) -> None:
         session = user.app.session
-        user.app.carry_out("run op == softmax within 5000")
-        while session.number < 3:
-            await user.pilot.pause(0.05)
-        await user.pilot.press("q")  # waits, as every key does
-        await user.pilot.pause(2 * TICK)
-        assert re.search(r"run op == softmax.* step \d+, \d+ of 10 stages; Esc stops", user.text("said"))
-        await user.press(key)
+        user.app.carry_out("run op == softmax within 50000")
+        await user.until(lambda: session.number > 2)
+        user.app.carry_out("restart")  # waits for nothing and does nothing, as every key but those that end
+        told = r"run op == softmax.* step \d+, \d+ of 10 stages; Esc stops"
+        await user.until(lambda: re.search(told, user.text("said")) is not None)
+        user.app.simulate_key(key)
+        await user.until(lambda: not user.app.busy)
+        assert session.number > 2
         assert user.text("said").startswith(f"stopped: step {session.number}, ")
         assert user.text("place").startswith(f"step {session.number}, ")
-        assert not user.app.busy
         there = session.number, session.done
         with small() as other:
             while (other.number, other.done) < there:
@@ -225,17 +241,75 @@ def test_a_long_run_tells_how_far_it_is_and_can_be_stopped(key: str) -> None:
     drive((80, 24), play)
 
 
-def test_quitting_ends_what_runs() -> None:
-    """Oracle: the session, which goes on no more; it is asked to stop, and the app has ended."""
+@pytest.mark.parametrize("how", ["key", "the terminal goes", "mid-crash"])
+def test_quitting_ends_what_runs(how: str) -> None:
+    """Oracle: the session, which goes on no more, and is free again; the app, which has ended unharmed."""
 
     async def play(user: Driver) -> None:
         user.app.carry_out("run op == softmax within 50000")
-        while user.app.session.number < 2:
-            await user.pilot.pause(0.05)
+        await user.until(lambda: user.app.session.number > 1)
+        if how == "key":
+            user.app.simulate_key("q")
+            await user.until(lambda: user.app.return_value is not None)
+        elif how == "mid-crash":
+            await user.app.query_one("#said").remove()  # as when parts of the screen have gone already
+            user.app._tell_progress()
 
-    session = drive((80, 24), play).session
-    assert session.number < 1000
-    session.finish()  # the session is free again
+    def go_on(app: Stepper) -> None:
+        number = app.session.number
+        assert number < 1000
+        app.session.finish()
+        assert app.session.number in (number, number + 1)  # nothing has run beside it
+        assert app.session.done == len(STAGES)
+
+    drive((80, 24), play, after=go_on)
+
+
+@pytest.mark.slow
+def test_escape_and_a_key_in_one_breath_are_the_two() -> None:
+    """Oracle: what the two keys do one after the other; a terminal hands them on as Alt and the key."""
+
+    async def play(user: Driver) -> None:
+        await user.press("n", "colon", "s", "alt+n")
+        assert not user.app.query_one("#line", Input).display
+        assert user.app.session.stage.name == "forward"
+        await user.press("?")
+        assert isinstance(user.app.screen, Answer)
+        await user.press("alt+n")
+        assert not isinstance(user.app.screen, Answer)
+
+    drive((80, 24), play)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_it_is_said_of_a_caught_script_that_it_does_not_go_on(size: tuple[int, int]) -> None:
+    """Oracle: the session's note, whole and in sight; it gives way to what is said next."""
+
+    async def play(user: Driver) -> None:
+        words = " ".join(line.strip() for line in user.seen().split("\n"))
+        assert all(word in words for word in CAUGHT.format("train.py").split())
+        assert "? has all keys" in words
+        await user.press("n")
+        assert "train.py was left" not in user.seen()
+
+    drive(size, play, note=CAUGHT.format("train.py"))
+
+
+def test_keys_that_are_typed_ahead_are_not_lost() -> None:
+    """Oracle: the line, and the place: what the same keys give one by one."""
+
+    async def play(user: Driver) -> None:
+        for key in "n:step 2":
+            named = {":": "colon", " ": "space"}.get(key, key)
+            user.app.post_message(Key(named, key))  # nothing waits for what the one before does
+        await user.pilot.pause()
+        assert user.app.query_one("#line", Input).value == "step 2"
+        await user.until(lambda: not user.app.busy)
+        assert user.app.session.stage.name == "cast_weights"
+        await user.press("enter")
+        assert user.app.session.stage.name == "loss"
+
+    drive((80, 24), play)
 
 
 @pytest.mark.slow

@@ -423,6 +423,21 @@ def test_a_check_proves_the_stage_and_changes_nothing() -> None:
             assert session.fingerprint() == before
 
 
+def test_a_step_that_was_closed_cannot_be_gone_on_with_but_begun_again() -> None:
+    """Oracle: the error's words; the state, which stands where it stood; a session that was never closed."""
+    with small() as session:
+        session.next_stage()
+    stood = session.fingerprint()
+    with pytest.raises(SettingError, match="closed"):
+        session.next_stage()
+    session.finish()
+    with small() as other:
+        other.next_stage()
+        assert other.fingerprint() == stood
+        other.finish()
+        assert other.fingerprint() == session.fingerprint()
+
+
 def test_a_session_that_nobody_closes_leaves_no_hooks() -> None:
     """Oracle: the modes in force before, and a plain step after; collecting it raises nothing."""
     modes = mp.modes.MODES.get()
