@@ -17,6 +17,7 @@ from minimp.cli import main
 from minimp.cli.device_view import DeviceWork, watching_device
 from minimp.memory.witnesses import PoolWitness
 from minimp_backends.memory_pool import PoolFigures
+from minimp_backends.strict.counts import Counts
 from tests.tolerances import assert_close
 
 Capture = pytest.CaptureFixture[str]
@@ -169,8 +170,25 @@ def test_how_far_a_pool_rises() -> None:
         pool.hold(5000)
         pool.hold(2000)
 
+    pool.hold(9000)  # before
+    pool.hold(1000)
     witness = PoolWitness(pool)
     assert (witness.rise(call), witness.used()) == (4000, 2000)
+
+
+def test_what_is_said_of_a_step() -> None:
+    """Oracle: made-up counts over four steps, by hand; what nobody counts is not said."""
+    counts = Counts(
+        syncs=2, to_device=4, to_device_bytes=8192, to_host=6, to_host_bytes=1024, allocations=40,
+        allocated_bytes=4 << 20,
+    )  # fmt: skip
+    assert DeviceWork(counts).text("strict", 4) == (
+        "strict (a device for tests, whose times say nothing), per step: 0.5 waits of the host, 1.0 copies to the "
+        "device (2.0 K), 1.5 back (0.2 K), 10 arrays made (1.0 M)"
+    )
+    counts.allocations = 0
+    assert DeviceWork(counts).text("cupy", 4).startswith("cupy, per step: 0.5 waits")
+    assert "arrays made" not in DeviceWork(counts).text("cupy", 4)
 
 
 def test_on_the_host_there_is_nothing_to_count() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from minimp import backend as backends
 from minimp.backend import get_backend
-from minimp.benchmarks.gpu import PARTS, TINY, Bench, Run, TorchSide, clock_of, run_parts
+from minimp.benchmarks.gpu import PARTS, TINY, Bench, Run, TorchSide, clock_of, parts, run_parts
 from minimp.benchmarks.gpu.models import product_flops
 from minimp.benchmarks.gpu.parts import _of_this_chip
 from minimp.benchmarks.gpu.sizes import FULL
@@ -81,6 +81,20 @@ def test_a_part_that_breaks_does_not_end_the_others(monkeypatch: pytest.MonkeyPa
     assert [each.part for each in found.timed if each.part != "roof" and "minimp" in each.seconds] == [
         "unscale"
     ] * 2
+
+
+def test_a_part_that_cannot_begin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a part that raises before its first job: its name and the reason; the next one is measured."""
+
+    def full(bench: Bench) -> Iterator[Any]:
+        raise MemoryError("no room for 400 MB")
+        yield
+
+    made = {"full": parts.Part("nothing", 1, full), "unscale": PARTS["unscale"]}
+    monkeypatch.setattr(parts, "PARTS", made)
+    found = run(get_backend("strict"), None, *made)
+    assert found.all_faults() == ["full: MemoryError: no room for 400 MB"]
+    assert found.timed[-1].part == "unscale"
 
 
 def test_tiny_sizes_judge_no_time() -> None:
