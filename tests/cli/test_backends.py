@@ -183,8 +183,8 @@ def test_what_is_said_of_a_step() -> None:
         allocated_bytes=4 << 20,
     )  # fmt: skip
     assert DeviceWork(counts).text("strict", 4) == (
-        "strict (a device for tests, whose times say nothing), per step: 0.5 waits of the host, 1.0 copies to "
-        "the device (2.0 K), 1.5 back (0.2 K), 10 arrays made (1.0 M)"
+        "strict (a device for tests, whose times say nothing), per step: 0.5 waits of the host, 1.0 copies "
+        "to the device (2.0 K), 1.5 back (0.2 K), 10 arrays made (1.0 M)"
     )
     counts.allocations = 0
     assert DeviceWork(counts).text("cupy", 4).startswith("cupy, per step: 0.5 waits")
