@@ -256,6 +256,7 @@ def test_quitting_ends_what_runs(how: str) -> None:
             user.app._tell_progress()
 
     def go_on(app: Stepper) -> None:
+        assert not app._hand._thread.is_alive()
         number = app.session.number
         assert number < 1000
         app.session.finish()
