@@ -4,10 +4,10 @@ A family whose kernels are not all bit exact has JUDGES too: kernel name -> what
 reference's, by a row of `tests/tolerances.py`.
 """
 
-from tests.kernels.samples import casts, checking, unscaling, updates
+from tests.kernels.samples import casts, checking, embedding, unscaling, updates
 from tests.kernels.samples.base import Arguments, Bug, Judge, arrays, is_small
 
-FILES = (checking, casts, unscaling, updates)
+FILES = (checking, casts, embedding, unscaling, updates)
 SAMPLES = {name: make for file in FILES for name, make in file.SAMPLES.items()}
 BUGS = tuple(bug for file in FILES for bug in file.BUGS)
 JUDGES: dict[str, Judge] = {
