@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command and its parts."""
     parser = subparsers.add_parser(
         "labs",
-        help="a course of labs: list them, begin one, check answers, grade many",
+        help="a course of labs: student copies, checks with hints, grading",
         description="Thirteen labs, from the bits of a number to the operation to blame. `start` writes "
         "copies without solutions; `check` says of each exercise what was expected and what came; `grade` "
         "does so for many submissions, each in a process of its own.",
