@@ -39,7 +39,10 @@ def _table() -> dict[str, str]:
     return {**third_party, **BACKENDS}
 
 
-@cache
+MADE: dict[str, Backend] = {}
+"""The backends that have been asked for; there is one instance of each."""
+
+
 def get_backend(name: str) -> Backend:
     """Return the one instance of the backend called `name`.
 
@@ -47,17 +50,20 @@ def get_backend(name: str) -> Backend:
         SettingError: there is no backend of that name (the nearest one is offered).
         DeviceError: it exists but cannot run here; the message says what is missing.
     """
+    made = MADE.get(name)
+    if made is not None:
+        return made
     where = BACKENDS.get(name) or _table().get(name)
     if where is None:
         raise SettingError(unknown_name("backend", name, _table()))
     module, _, attribute = where.partition(":")
     try:
-        backend: Backend = getattr(importlib.import_module(module), attribute)()
+        made = MADE[name] = getattr(importlib.import_module(module), attribute)()
     except ImportError as fault:
         raise DeviceError(
             f"backend {name!r} cannot run here: {fault}", help="install what is missing, or use 'numpy'"
         ) from fault
-    return backend
+    return made
 
 
 def default_backend() -> Backend:

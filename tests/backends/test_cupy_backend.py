@@ -6,7 +6,6 @@ bound of a row of tolerances.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,13 +38,10 @@ def device() -> CupyBackend:
 
 
 @pytest.fixture
-def as_cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def as_cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the engine find it under the name "cupy"."""
-    where = f"{CupyOnStrict.__module__}:{CupyOnStrict.__name__}"
-    monkeypatch.setitem(backends.BACKENDS, "cupy", where)
-    get_backend.cache_clear()
-    yield get_backend("cupy")
-    get_backend.cache_clear()
+    monkeypatch.setitem(backends.MADE, "cupy", CupyOnStrict())
+    return get_backend("cupy")
 
 
 def numbers(shape: tuple[int, ...], name: str, seed: int) -> Array:

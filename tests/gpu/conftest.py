@@ -12,10 +12,10 @@ import minimp as mp
 from minimp import backend as backends
 from minimp.backend import get_backend
 from minimp.errors import DeviceError
+from tests.backends.cupy_on_strict import CupyOnStrict
 
 STAND_IN = "cupy on strict"
 """The CuPy backend's own Python, with the kernels' references and a cuBLAS that checks its calls."""
-WHERE = "tests.backends.cupy_on_strict:CupyOnStrict"
 
 
 @cache
@@ -54,13 +54,10 @@ def kernel_device(device: Any) -> Any:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A device's backend, in force."""
     if request.param == STAND_IN:
-        monkeypatch.setitem(backends.BACKENDS, "cupy", WHERE)
-        get_backend.cache_clear()
+        monkeypatch.setitem(backends.MADE, "cupy", CupyOnStrict())
     name = "strict" if request.param == "strict" else "cupy"
     with mp.use_backend(name):
         yield get_backend(name)
-    if request.param == STAND_IN:
-        get_backend.cache_clear()
 
 
 @pytest.fixture

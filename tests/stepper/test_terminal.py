@@ -16,7 +16,7 @@ pytest.importorskip("textual")
 
 from minimp.stepper.screen import PATIENCE
 
-TRIES = 20
+TRIES = 3
 AT_ONCE = 4.0
 """Seconds in which a process has gone that nothing holds: textual and Python end in half of one."""
 LONG = ":run op == softmax within 50000\r"

@@ -14,19 +14,17 @@ from minimp.benchmarks.gpu import PARTS, TINY, Bench, Run, TorchSide, clock_of, 
 from minimp.benchmarks.gpu.models import product_flops
 from minimp.benchmarks.gpu.parts import _of_this_chip
 from minimp.benchmarks.gpu.sizes import FULL
+from tests.backends.cupy_on_strict import CupyOnStrict
 
 TIMED = [name for name, part in PARTS.items() if part.jobs is not None]
 
 
 @pytest.fixture
-def cupy_on_strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cupy_on_strict(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The CuPy backend's own Python on the strict device, under the name "cupy"."""
     pytest.importorskip("ml_dtypes")
-    where = "tests.backends.cupy_on_strict:CupyOnStrict"
-    monkeypatch.setitem(backends.BACKENDS, "cupy", where)
-    get_backend.cache_clear()
-    yield get_backend("cupy")
-    get_backend.cache_clear()
+    monkeypatch.setitem(backends.MADE, "cupy", CupyOnStrict())
+    return get_backend("cupy")
 
 
 def run(backend: Any, torch: TorchSide | None, *names: str) -> Run:
