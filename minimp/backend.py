@@ -58,12 +58,13 @@ def get_backend(name: str) -> Backend:
         raise SettingError(unknown_name("backend", name, _table()))
     module, _, attribute = where.partition(":")
     try:
-        made = MADE[name] = getattr(importlib.import_module(module), attribute)()
+        backend: Backend = getattr(importlib.import_module(module), attribute)()
     except ImportError as fault:
         raise DeviceError(
             f"backend {name!r} cannot run here: {fault}", help="install what is missing, or use 'numpy'"
         ) from fault
-    return made
+    MADE[name] = backend
+    return backend
 
 
 def default_backend() -> Backend:
