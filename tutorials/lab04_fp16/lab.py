@@ -259,8 +259,8 @@ assert first["share"] > 0.9
 # ## Part 3: too close (15 minutes)
 #
 # Adam changes every weight by about the learning rate, whatever the gradient is. Lab 01 told when a change is lost:
-# below half an ulp of the weight. With 10 stored bits, the ulp of weights between $P$ and $2P$ (a power of two) is $P
-# / 1024$.
+# below half an ulp of the weight. With 10 stored bits, weights between a power of two $P$ and $2P$ have an ulp of
+# $P / 1024$.
 #
 # ### Exercise 3a (10 minutes)
 #
@@ -336,8 +336,8 @@ for row in list(trace.swallowed())[:2]:
 # ### Exercise 4a (10 minutes)
 #
 # Write `diagnose(trace)`. It returns `"too large"` if there is an infinity or NaN; else `"too small"` if more than
-# half of all non-zero results of *backward* were flushed (those operations' names end with `backward`); else `"too
-# close"` if more than half of all non-zero updates were swallowed; else `"fine"`.
+# half of all non-zero results of *backward* were flushed (those operations' names end with `backward`); else
+# `"too close"` if more than half of all non-zero updates were swallowed; else `"fine"`.
 
 
 # %%
