@@ -65,8 +65,8 @@ print(
 # ### Exercise 1a (warm-up, 5 minutes)
 #
 # Write `histogram(values)`: a dict from exponent $e$ to how many of the numbers have $2^e \le |v| < 2^{e+1}$. Zeros
-# have no exponent and are left out. (`np.frexp` gives an exponent that is one larger, exactly; a logarithm may be off
-# by one at powers of two.)
+# have no exponent and are left out. (`np.frexp` gives an exponent that is one larger, exactly; a rounded logarithm
+# may be off by one just below a power of two.)
 
 
 # %%
