@@ -82,6 +82,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "bench": Command(
             "minimp.cli.bench", "measure speed, as ratios, beside PyTorch and mygrad where they are installed"
         ),
+        "reproduce": Command(
+            "minimp.cli.reproduce", "measure claims of papers on the data at hand; say which are reproduced"
+        ),
         "labs": Command("minimp.cli.labs", "a course of labs: student copies, checks with hints, grading"),
     }
 )
