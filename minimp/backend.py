@@ -98,8 +98,8 @@ class use_backend(ContextDecorator):  # noqa: N801 - reads as a statement, with 
 
     def __init__(self, name: str) -> None:
         self.name = get_backend(name).name
-        self._before = MODES.get().backend
-        MODES.set(replace(MODES.get(), backend=self.name))
+        self._before = MODES.get()
+        MODES.set(replace(self._before, backend=self.name))
 
     def __enter__(self) -> Self:
         """Enter the block; the choice was made when the object was."""
@@ -107,4 +107,5 @@ class use_backend(ContextDecorator):  # noqa: N801 - reads as a statement, with 
 
     def __exit__(self, *exc: object) -> None:
         """Put the backend back that was in force before."""
-        MODES.set(replace(MODES.get(), backend=self._before))
+        restored = replace(MODES.get(), backend=self._before.backend)
+        MODES.set(self._before if restored == self._before else restored)  # the very record, where it can be

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import minimp as mp
+from minimp.modes import MODES
 from tests.arrays import share_memory
 
 
@@ -101,3 +103,18 @@ def test_what_was_freed_is_not_differentiated_again() -> None:
     with pytest.raises(mp.errors.GradientError, match="freed"):
         y.backward()
     assert x.grad.tolist() == [8.0]
+
+
+def test_leaving_a_backend_puts_the_very_settings_back() -> None:
+    """Oracle: the record that was in force before; what changed meanwhile stays changed."""
+    before = MODES.get()
+    with mp.use_backend("strict"):
+        pass
+    assert MODES.get() is before
+    block = mp.use_backend("strict")
+    token = MODES.set(replace(MODES.get(), accumulate="float64"))
+    with block:
+        pass
+    assert (MODES.get().backend, MODES.get().accumulate) == (before.backend, "float64")
+    MODES.reset(token)
+    MODES.set(before)
