@@ -69,6 +69,7 @@ class Blocks:
     cast: Callable[..., Array]
     decides_on_device: bool
     room = Room
+
     def blocks(self, room: Room, *arrays: Array | None) -> Iterator[tuple[Any, ...]]:
         """Yield (part of the room, parts of the arrays, two blocks of scratch); all flat, None stays None."""
         room, size = room.flat(), room.new.size
