@@ -28,6 +28,13 @@ class _HelpText(argparse.RawDescriptionHelpFormatter):
             return super()._fill_text(text, width, indent)
         return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)
 
+    def add_argument(self, action: argparse.Action) -> None:
+        """Count a command's second indentation too, which Python 3.11 forgets: the longest needs its room."""
+        super().add_argument(action)
+        for each in self._iter_indented_subactions(action):
+            length = len(self._format_action_invocation(each)) + self._current_indent
+            self._action_max_length = max(self._action_max_length, length)
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises where argparse would end the process.

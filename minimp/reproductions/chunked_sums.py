@@ -53,7 +53,7 @@ def _run(seed: int, bench: Bench) -> Measures:
 CHUNKED_SUMS = Reproduction(
     "chunked-sums",
     Paper("Wang et al.", 2018, "Training Deep Neural Networks with 8-bit Floating Point Numbers",
-          "1812.08011", "section 2, figure 3"),
+          "1812.08011", "figure 3"),
     "A long running sum in a 16-bit format of 9 mantissa bits goes badly wrong (swamping); summing chunks of "
     "32 and more first, or rounding stochastically, keeps it near the FP32 sum.",
     f"{NUMBERS} uniform numbers of mean 1 and standard deviation 1, and their running sum, in 6 exponent "

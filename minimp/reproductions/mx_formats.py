@@ -63,7 +63,7 @@ def _loss(name: str) -> Bar:
 MX_FORMATS = Reproduction(
     "mx-formats",
     Paper("Rouhani et al.", 2023, "Microscaling Data Formats for Deep Learning", "2310.10537",
-          "sections 2 and 3"),
+          "abstract and section 2"),
     "Formats of 8 bits and fewer with a power-of-two scale for each 32 numbers stand in for FP32, where one "
     "scale for a whole tensor must serve its outliers and loses the rest.",
     f"{ROWS} x {CHANNELS} normal numbers; the same with channel {OUTLIER} times {FACTOR:g}; signal to "
