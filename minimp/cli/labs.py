@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from minimp.cli.base import console, examples, json_text, print_wrapped, progress_console
 from minimp.errors import DataError, SettingError
@@ -16,7 +18,7 @@ from minimp.labs.answers import Exercise, exercises_of
 from minimp.labs.catalogue import LabFolder, lab_named, labs
 from minimp.labs.child import load_checks
 from minimp.labs.grading import grade, start, to_csv
-from minimp.labs.running import Limits, Outcome, run_submission
+from minimp.labs.running import Limits, Outcome, cleaned, run_submission
 
 __all__ = ["add_parser", "run"]
 
@@ -61,7 +63,7 @@ def _add_check(parts: Any) -> None:
     each.add_argument(
         "--hint", metavar="EXERCISE", help="print the hints for one exercise, and check nothing"
     )
-    each.add_argument("--more", metavar="N", type=int, default=1, help="how many hints (default: 1)")
+    each.add_argument("--more", metavar="N", type=int, help="how many hints (default: 1)")
     _add_limits(each)
 
 
@@ -101,7 +103,7 @@ def _list(args: argparse.Namespace) -> int:
     for lab in labs():
         exercises = exercises_of(load_checks(lab.checks))
         points = sum(each.points for each in exercises)
-        table.add_row(lab.name, lab.title, str(lab.minutes or "-"), str(len(exercises)), str(points))
+        table.add_row(lab.name, Text(lab.title), str(lab.minutes or "-"), str(len(exercises)), str(points))
     console().print(table)
     return 0
 
@@ -127,7 +129,9 @@ def _check(args: argparse.Namespace) -> int:
     lab, out = lab_named(args.lab), console()
     exercises = exercises_of(load_checks(lab.checks))
     if args.hint is not None:
-        return _hints(exercises, args.hint, args.more)
+        return _hints(exercises, args.hint, 1 if args.more is None else args.more)
+    if args.more is not None:
+        raise SettingError("--more: says how many hints, and none was asked for", help="add --hint EXERCISE")
     outcome = run_submission(lab, args.file or _own_copy(lab), _limits(args))
     _show(outcome)
     if outcome.points < outcome.most:
@@ -139,6 +143,8 @@ def _hints(exercises: list[Exercise], name: str, count: int) -> int:
     found = next((each for each in exercises if each.name == name), None)
     if found is None:
         raise SettingError(f"there is no exercise {name!r}", help=", ".join(e.name for e in exercises))
+    if count < 1:
+        raise SettingError(f"--more: expected a whole number above 0, got {count}")
     out = console()
     for number, hint in enumerate(found.hints[:count], 1):
         print_wrapped(out, f"{number} of {len(found.hints)}: {hint}")
@@ -171,18 +177,32 @@ def _grade(args: argparse.Namespace) -> int:
     if not args.quiet:
         print_wrapped(screen, CONTAINER)
 
-    def tell(outcome: Outcome) -> None:
-        if not args.quiet:
-            line = f"{outcome.file}: {outcome.points} of {outcome.most}  {outcome.reason}"
-            screen.print(line, markup=False, soft_wrap=True)
+    outcomes: list[Outcome] = []
 
-    outcomes = grade(lab, args.files, _limits(args), tell)
+    def tell(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        _keep(args, outcomes)
+        if not args.quiet:
+            name = cleaned(str(outcome.file))
+            print_wrapped(screen, f"{name}: {outcome.points} of {outcome.most}  {outcome.reason}")
+
+    try:
+        grade(lab, args.files, _limits(args), tell)
+    except KeyboardInterrupt:
+        if outcomes:
+            _table(outcomes)
+        print_wrapped(screen, f"Interrupted: {len(outcomes)} of {len(args.files)} were graded, and are kept.")
+        raise
+    _table(outcomes)
+    return 0
+
+
+def _keep(args: argparse.Namespace, outcomes: list[Outcome]) -> None:
+    """Write the reports after each submission: what ends the batch takes none of them along."""
     if args.json is not None:
         write_whole(args.json, json_text([each.to_json() for each in outcomes]))
     if args.csv is not None:
         write_whole(args.csv, to_csv(outcomes))
-    _table(outcomes)
-    return 0
 
 
 def _table(outcomes: list[Outcome]) -> None:
@@ -192,11 +212,13 @@ def _table(outcomes: list[Outcome]) -> None:
         table.add_column(verdict.name, justify="center")
     table.add_column("points", justify="right")
     table.add_column("", overflow="fold")
+    names = Counter(each.file.name for each in outcomes)
     for each in outcomes:
         marks = [MARKS[verdict.word] for verdict in each.verdicts]
-        table.add_row(each.file.name, *marks, f"{each.points}/{each.most}", each.reason)
+        name = each.file.name if names[each.file.name] == 1 else str(each.file)
+        table.add_row(Text(cleaned(name)), *marks, f"{each.points}/{each.most}", Text(each.reason))
     out = console()
-    out.print(table, markup=False)
+    out.print(table)
     print_wrapped(out, "  ".join(f"{mark} {word}" for word, mark in MARKS.items()))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -62,7 +63,7 @@ def exercise(name: str, *, points: int = 1, hints: tuple[str, ...] = ()) -> Call
     Raises:
         SettingError: the points are no whole number above 0, or the hints one string in the place of several.
     """
-    if points < 1:
+    if type(points) is not int or points < 1:
         raise SettingError(f"exercise {name}: expected points as a whole number above 0, got {points!r}")
     if not isinstance(hints, tuple):
         raise SettingError(f"exercise {name}: expected several hints, got one string", help='write ("...",)')
@@ -80,20 +81,32 @@ class Lab:
     Args:
         names: what they defined.
         broken: the errors of cells that ended early, in order.
+        sources: the text of those cells.
 
     Raises:
         NotAnswered: a name that an unanswered cell should have defined.
         AssertionError: a name that nothing defined; it says which cell ended early, if one did.
     """
 
-    def __init__(self, names: dict[str, Any], broken: list[BaseException]) -> None:
-        self.__dict__["_names"], self.__dict__["_broken"] = names, broken
+    def __init__(
+        self, names: dict[str, Any], broken: list[BaseException], sources: Sequence[str] = ()
+    ) -> None:
+        self.__dict__.update(_names=names, _broken=broken, _sources=sources, _asked="")
 
     def __getattr__(self, name: str) -> Any:
-        names, broken = self.__dict__["_names"], self.__dict__["_broken"]
+        names, broken, sources = (self.__dict__[each] for each in ("_names", "_broken", "_sources"))
+        self.__dict__["_asked"] = name
         if name in names:
             return names[name]
-        if any(isinstance(each, NotAnswered) for each in broken):
+        faults = [each for each in broken if not isinstance(each, NotAnswered)]
+        defines = re.compile(rf"^[^#\n]*\b{re.escape(name)}\b[^=\n]*(?:=(?!=)|\()", re.MULTILINE)
+        own = [
+            each
+            for each, text in zip(broken, sources, strict=False)
+            if each in faults and defines.search(text)
+        ]
+        if not own and len(faults) < len(broken):
             raise NotAnswered(name)
-        said = f"; a cell ended with {type(broken[0]).__name__}: {broken[0]}" if broken else ""
+        fault = next(iter(own or faults), None)
+        said = f"; a cell ended with {type(fault).__name__}: {str(fault)[:500]}" if fault else ""
         raise AssertionError(f"expected the lab to define {name!r}, and it does not{said}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minimp.errors import DataError
+from minimp.files import read_whole
 
 __all__ = ["Cell", "cells_of", "cells_of_notebook", "notebook_of"]
 
@@ -57,11 +58,9 @@ def cells_of_notebook(path: Path) -> list[Cell]:
     """
     try:
         if path.suffix != ".ipynb":
-            return cells_of(path.read_text("utf-8"))
-        jupytext = _jupytext()
-        return cells_of(jupytext.writes(jupytext.read(path), fmt="py:percent"))
-    except OSError as fault:
-        raise DataError(f"{path} cannot be read: {fault.strerror}", op="labs") from fault
+            return cells_of(read_whole(path).decode("utf-8-sig"))
+        jupytext, text = _jupytext(), read_whole(path).decode("utf-8-sig")
+        return cells_of(jupytext.writes(jupytext.reads(text, fmt="ipynb"), fmt="py:percent"))
     except Exception as fault:  # whatever a reader of notebooks raises at a file that is none
         if isinstance(fault, DataError):
             raise

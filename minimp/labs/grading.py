@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from minimp.errors import DataError
 from minimp.files import write_whole
 from minimp.labs.catalogue import LabFolder
 from minimp.labs.cells import notebook_of
-from minimp.labs.running import Limits, Outcome, run_submission
+from minimp.labs.running import Limits, Outcome, cleaned, run_submission
 from minimp.labs.stripping import strip
 
 __all__ = ["grade", "start", "to_csv"]
@@ -29,8 +30,9 @@ def start(labs: Iterable[LabFolder], target: Path, *, notebooks: bool = True) ->
         DataError: a file is there already, or cannot be written; then none was written.
     """
     ending = "ipynb" if notebooks else "py"
+    labs = list(dict.fromkeys(labs))
     wanted = [(target / f"{lab.name}.{ending}", strip(lab.script.read_text("utf-8"))) for lab in labs]
-    there = [path for path, _ in wanted if path.exists()]
+    there = [path for path, _ in wanted if os.path.lexists(path)]
     if there:
         raise DataError(
             f"{there[0]} is there already",
@@ -42,8 +44,13 @@ def start(labs: Iterable[LabFolder], target: Path, *, notebooks: bool = True) ->
         target.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise DataError(f"{target} cannot be made: {fault.strerror}", op="labs") from fault
-    for path, text in texts:
-        write_whole(path, text.encode())
+    for number, (path, text) in enumerate(texts):
+        try:
+            write_whole(path, text.encode(), op="labs")
+        except BaseException:
+            for written, _ in texts[:number]:
+                written.unlink(missing_ok=True)
+            raise
     return [path for path, _ in texts]
 
 
@@ -52,7 +59,7 @@ def grade(
     on_each: Callable[[Outcome], object] | None = None,
 ) -> list[Outcome]:  # fmt: skip
     """Run every submission in a process of its own; whatever one does, the batch goes on."""
-    outcomes = []
+    outcomes: list[Outcome] = []
     for file in files:
         outcome = run_submission(lab, file, limits)
         outcomes.append(outcome)
@@ -69,10 +76,10 @@ def to_csv(outcomes: Sequence[Outcome]) -> str:
     table.writerow(["file", *names, "points", "of", "reason"])
     for each in outcomes:
         words = [verdict.word for verdict in each.verdicts]
-        table.writerow([_plain(str(each.file)), *words, each.points, each.most, _plain(each.reason)])
+        table.writerow([_plain(cleaned(str(each.file))), *words, each.points, each.most, _plain(each.reason)])
     return out.getvalue()
 
 
 def _plain(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
