@@ -26,12 +26,21 @@ __all__ = ["load_checks", "main"]
 
 
 def load_checks(path: Path) -> ModuleType:
-    """Return the module of checks at `path`."""
+    """Return the module of checks at `path`.
+
+    Raises:
+        DataError: there is none, or it cannot be run.
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise DataError(f"{path} is no module of checks", op="labs")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as fault:  # whatever a teacher's own checks raise
+        raise DataError(
+            f"the checks in {path} cannot be read ({type(fault).__name__}: {text_of(fault)})", op="labs"
+        ) from fault
     return module
 
 

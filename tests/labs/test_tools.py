@@ -203,6 +203,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, data: bytes | None
         cells_of_notebook(tmp_path / name)
 
 
+@pytest.mark.parametrize("text", ["x = 1 /", "import nothing_such_as_this", None])
+def test_checks_that_cannot_be_read(lab: LabFolder, text: str | None) -> None:
+    """Oracle: a teacher's mistake is told as one, before any submission runs."""
+    lab.checks.unlink() if text is None else lab.checks.write_text(text)
+    with pytest.raises(DataError, match="the checks in .*lab42_checks"):
+        grade(lab, [lab.script])
+
+
 def test_a_folder_and_a_mark_of_byte_order(tmp_path: Path) -> None:
     """Oracle: a folder is refused; what Windows' editors write first is no part of the first cell."""
     with pytest.raises(DataError, match="folder"):
