@@ -99,14 +99,23 @@ class Lab:
         if name in names:
             return names[name]
         faults = [each for each in broken if not isinstance(each, NotAnswered)]
-        defines = re.compile(rf"^[^#\n]*\b{re.escape(name)}\b[^=\n]*(?:=(?!=)|\()", re.MULTILINE)
         own = [
-            each
-            for each, text in zip(broken, sources, strict=False)
-            if each in faults and defines.search(text)
-        ]
+            each for each, text in zip(broken, sources, strict=False)
+            if each in faults and not isinstance(each, NameError) and _defines(text, name)
+        ]  # fmt: skip
         if not own and len(faults) < len(broken):
             raise NotAnswered(name)
         fault = next(iter(own or faults), None)
         said = f"; a cell ended with {type(fault).__name__}: {str(fault)[:500]}" if fault else ""
         raise AssertionError(f"expected the lab to define {name!r}, and it does not{said}")
+
+
+def _defines(text: str, name: str) -> bool:
+    """Return whether a cell that ended early would have defined a name; a cell that only uses it does not.
+
+    Read by pattern, since the text may be no Python. (A NameError does not count above: it is most often what
+    an unanswered cell before it brings about.)
+    """
+    name, before = re.escape(name), r"(?:[\w*]+ *, *)*"
+    said = rf"^\s*(?:(?:def|class) +{name}\b|{before}{name}\b(?: *[,:][^=\n(]*)?\s*=(?!=))"
+    return re.search(said, text, re.MULTILINE) is not None

@@ -171,6 +171,27 @@ def test_a_cell_that_broke_is_named_before_one_that_is_unanswered() -> None:
         _ = made.double
 
 
+@pytest.mark.parametrize(
+    "text", ["y = f(size)", "y = size == 3", "f(size=1 / 0)", "# size = 3", "resize = 1 / 0"]
+)
+def test_a_cell_that_only_uses_a_name_is_not_to_blame(text: str) -> None:
+    """Oracle: "not answered yet" stays the reason; of a NameError too, which unanswered cells bring about."""
+    for fault, source in ((ZeroDivisionError(), text), (NameError("x"), "size = x + 1")):
+        made = Lab({}, [NotAnswered("1a"), fault], ["raise NotAnswered('1a')", source])
+        with pytest.raises(NotAnswered):
+            _ = made.size
+
+
+@pytest.mark.parametrize(
+    "text", ["size, b = 1 / 0", "a, size = 1 / 0", "def size(x:\n", "  size: int = 1 / 0", "size = ="]
+)
+def test_a_cell_that_would_define_a_name_is(text: str) -> None:
+    """Oracle: its error, in each way to define a name, even where the cell does not parse."""
+    made = Lab({}, [NotAnswered("1a"), ZeroDivisionError("here")], ["raise NotAnswered('1a')", text])
+    with pytest.raises(AssertionError, match="here"):
+        _ = made.size
+
+
 def test_what_cells_do_to_modules_is_put_back() -> None:
     """Oracle: json, os and math afterwards."""
     import math
