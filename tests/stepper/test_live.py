@@ -48,7 +48,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return answers
 
     yield play
-    assert mp.modes.MODES.get() is mp.modes.DEFAULT_MODES
+    assert mp.modes.MODES.get() == mp.modes.DEFAULT_MODES
 
 
 def plain() -> Any:
