@@ -12,7 +12,7 @@ from tests.kernels.compiled import PLAIN_CHIP, entries
 from tests.kernels.families import kernels_of
 from tests.kernels.ptx.parsing import PtxError
 from tests.kernels.ptx.running import run
-from tests.kernels.samples import SAMPLES, Arguments, is_small
+from tests.kernels.samples import SAMPLES, Arguments, small_samples
 from tests.kernels.shim.building import build
 
 __all__ = ["interpreted_faults", "shim_faults", "some"]
@@ -47,7 +47,7 @@ def interpreted_faults(
 ) -> Iterator[str]:
     """Yield what is wrong with the PTX of a kernel, interpreted on its small samples."""
     entry = entries(source, chip)[kernel.name]
-    for place, arguments in some(filter(is_small, SAMPLES[kernel.name]()), most):
+    for place, arguments in some(small_samples(kernel.name), most):
         results = copy.deepcopy(arguments)
         try:
             run(entry, kernel, results)

@@ -39,6 +39,6 @@ def arrays(arguments: Arguments) -> list[np.ndarray]:
     return found
 
 
-def is_small(arguments: Arguments) -> bool:
+def is_small(arguments: Arguments, most: int = SMALL) -> bool:
     """Return whether the PTX interpreter takes this sample."""
-    return sum(each.size for each in arrays(arguments)) <= SMALL
+    return sum(each.size for each in arrays(arguments)) <= most
