@@ -14,9 +14,7 @@ BUGS = tuple(bug for file in FILES for bug in file.BUGS)
 JUDGES: dict[str, Judge] = {
     name: judge for file in FILES for name, judge in getattr(file, "JUDGES", {}).items()
 }
-LIMITS: dict[str, int] = {
-    name: most for file in FILES for name, most in getattr(file, "SMALL", {}).items()
-}
+LIMITS: dict[str, int] = {name: most for file in FILES for name, most in getattr(file, "SMALL", {}).items()}
 
 
 def small_samples(kernel: str) -> list[Arguments]:
