@@ -28,12 +28,13 @@ import hypothesis  # noqa: E402 - the threads are pinned first
 import numpy as np  # noqa: E402 - the threads are pinned first
 import pytest  # noqa: E402 - the threads are pinned first
 
-from minimp.backend import get_backend, use_backend  # noqa: E402 - the threads are pinned first
+from minimp.backend import MADE, get_backend, use_backend  # noqa: E402 - the threads are pinned first
 from minimp.errors import DeviceError  # noqa: E402 - the threads are pinned first
 from minimp.modes import MODES  # noqa: E402 - the threads are pinned first
 from minimp.rng import manual_seed  # noqa: E402 - the threads are pinned first
 
-BACKENDS = ("numpy", "strict", "cupy")
+STAND_IN = "cupy-on-strict"
+BACKENDS = ("numpy", "strict", STAND_IN, "cupy")
 ENGINE = frozenset(
     {"ops", "nn", "optim", "scaler", "step", "policy", "higher", "checks", "fp8", "trainer", "gpu"}
     | {"test_tensors.py", "test_recompute.py"}
@@ -81,11 +82,23 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--backend {backend}: it does not exist; use one of: {', '.join(BACKENDS)}")
     if backend != "numpy":
         try:
-            use_backend(backend)  # before tests are collected: their modules may make tensors
+            use_backend(_made(backend))  # before tests are collected: their modules may make tensors
         except DeviceError as fault:
             config.stash[WHY_NOT] = f"the {backend} backend cannot run here: {fault}"
     if config.getoption("--installed"):
         _refuse_unless_installed()
+
+
+def _made(option: str) -> str:
+    """Return the backend that an option means; the stand-in for a GPU takes the place of the cupy backend."""
+    if option != STAND_IN:
+        return option
+    from tests.backends.cupy_on_strict import (
+        CupyOnStrict,
+    )  # only where it is asked for: it loads cuBLAS's plans
+
+    MADE["cupy"] = CupyOnStrict()
+    return "cupy"
 
 
 def _refuse_unless_installed() -> None:
@@ -151,12 +164,17 @@ def _without_a_gpu(config: pytest.Config, items: list[pytest.Item]) -> None:
     asked = [item for item in items if item.get_closest_marker("gpu")]
     if not asked:
         return
-    try:
-        get_backend("cupy")
-    except DeviceError as fault:
-        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
-        config.hook.pytest_deselected(items=asked)
-        config.stash[NO_GPU] = f"{len(asked)} tests that need a GPU: {str(fault).splitlines()[0]}"
+    reason = "the cupy backend runs on a stand-in"
+    if config.getoption("--backend") != STAND_IN:
+        try:
+            get_backend("cupy")
+        except DeviceError as fault:
+            reason = str(fault).splitlines()[0]
+        else:
+            return
+    items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+    config.hook.pytest_deselected(items=asked)
+    config.stash[NO_GPU] = f"{len(asked)} tests that need a GPU: {reason}"
 
 
 def _say_what_needs_a_gpu(terminalreporter: Any, config: pytest.Config) -> None:
@@ -302,12 +320,6 @@ def _no_leaked_state() -> Iterator[None]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 200 else text[:197] + "..."
-
-
-@pytest.fixture(scope="session")
-def backend_name(pytestconfig: pytest.Config) -> str:
-    """Return the name of the backend under test (`--backend`)."""
-    return str(pytestconfig.getoption("--backend"))
 
 
 @pytest.fixture

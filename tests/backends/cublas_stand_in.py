@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import ml_dtypes
@@ -44,8 +45,14 @@ def over(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: 
         return np.empty(shape, dtype)
     reach = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
     low, high = sum(min(0, r) for r in reach), sum(max(0, r) for r in reach)
-    memory = (ctypes.c_char * (high - low + dtype.itemsize)).from_address(address + low)
+    memory = _bytes(high - low + dtype.itemsize).from_address(address + low)
     return np.ndarray(shape, dtype, memory, offset=-low, strides=strides)
+
+
+@cache
+def _bytes(count: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """Return the type of so many bytes; each is garbage that refers to itself, so they are kept."""
+    return ctypes.c_char * count
 
 
 @dataclass(frozen=True, slots=True)

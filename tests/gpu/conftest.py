@@ -30,7 +30,7 @@ def there_is_a_gpu() -> bool:
 
 def devices(backend: str) -> list[str]:
     """Return the devices to test on, where `--backend` is this."""
-    if backend == "cupy":
+    if backend in ("cupy", "cupy-on-strict"):
         return ["cupy"]
     return ["strict", "cupy"] if there_is_a_gpu() else ["strict", STAND_IN]
 
