@@ -24,8 +24,9 @@ from minimp.trace.places import Here, OpInfo, Origin
 from minimp.trace.roundings import Roundings, watch_roundings
 from minimp.trace.shadow import Judged, Shadow
 from minimp.trace.sites import Modules, user_line
-from minimp.trace.statistics import Stats, measure, moved, targets_of
+from minimp.trace.statistics import Stats, moved, targets_of
 from minimp.trace.stores import Store
+from minimp.trace.tallies import stats_of, tally_ahead
 from minimp.trace.updates import Updates
 from minimp.trace.values import Values
 from minimp.trace.wide_flushes import flushed_wide
@@ -143,6 +144,8 @@ class Recorder(Loops):
             module, source = here.modules.path, user_line()
         wanted = self._wants(node, module, here)
         judged = self.shadow.see(event) if self.shadow is not None and wanted else ()
+        if wanted and node.op.name != "cast":  # a cast's result may be known by what it was made of
+            tally_ahead(self._origins, (*event.inputs, *event.outputs), node.backend, backward)
         inputs = tuple(self._input(event, i, wanted) for i in range(len(event.inputs)))
         clean = _finite(inputs) and (not backward or info is None or info.clean)
         outputs = self._outputs(event, inputs, judged, number, clean, wanted)
@@ -249,9 +252,7 @@ class Recorder(Loops):
         targets = targets_of(form) if phase in ("backward", "stage backward") else ()
         if origin is not None and origin.stats is not None and (origin.stats.cuts or not targets):
             return origin.stats
-        host = backend.to_host(array)
-        wide = host if form is None else backend.to_host(backend.wide(array))
-        stats = measure(host, form, wide, targets)
+        stats = stats_of(backend, array, form, targets)
         self._origins.put(array, Origin(None if origin is None else origin.number, stats))
         return stats
 
@@ -310,6 +311,9 @@ class Recorder(Loops):
         end = max(self.clock(now), here.last)
         wanted = self.statistics and self.choice.takes(name, "", name, here.step)
         wanted &= state.backend.name != "shapes"
+        if wanted and not (name == "unscale" and step.micro_batches == 1):  # which moves what is known
+            arrays = [tensor.array for tensor in tensors.values()]
+            tally_ahead(self._origins, arrays, state.backend, name == "backward")
         sides, errors = [], []
         facts = {**stage_facts(name, step, state), **self._updates.end(step.optimizer, state, name)}
         for path, tensor in tensors.items():

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from minimp import formats
 from minimp.formats import Format
 
-__all__ = ["Cuts", "Stats", "count_nonzero", "cuts_of", "measure", "moved", "targets_of"]
+__all__ = ["Cuts", "Stats", "count_nonzero", "cuts_of", "cuts_wanted", "measure", "moved", "targets_of"]
 
 Array = npt.NDArray[Any]
 Cuts = Mapping[int, Mapping[int, int]]
@@ -144,7 +144,7 @@ def _one_by_one(values: list[float], fmt: Format, nbytes: int, targets: tuple[Fo
     """Return the statistics of a short array."""
     known = [x for x in values if isfinite(x)]
     binades: dict[int, int] = {}
-    cuts: dict[int, dict[int, int]] = {n: {} for n in _wanted(targets)}
+    cuts: dict[int, dict[int, int]] = {n: {} for n in cuts_wanted(targets)}
     for x in known:
         if not x:
             continue
@@ -293,7 +293,7 @@ def cuts_of(fmt: Format) -> tuple[int, ...]:
 
 
 @cache
-def _wanted(targets: tuple[Format, ...]) -> tuple[int, ...]:
+def cuts_wanted(targets: tuple[Format, ...]) -> tuple[int, ...]:
     """Return the cuts of several formats, the smallest first."""
     return tuple(sorted({n for fmt in targets for n in cuts_of(fmt)}))
 
@@ -305,7 +305,7 @@ def _count_cuts(
 
     Numbers of so many binary digits after the point never lie at or above 2 - 2^-n for n > digits.
     """
-    wanted = _wanted(targets)
+    wanted = cuts_wanted(targets)
     layout = LAYOUTS[FLOAT32] if powers.dtype == np.uint8 else LAYOUTS[FLOAT64]
     one = 1 << layout.shift
     chosen = _near_powers(heads, powers, one, wanted[1], low)
