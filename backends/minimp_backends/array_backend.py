@@ -23,6 +23,7 @@ from minimp_backends.choosing import Choosing
 from minimp_backends.eight_bits import EightBits
 from minimp_backends.integer_signals import IntegerSignals
 from minimp_backends.layers import LayerKernels
+from minimp_backends.pointwise import Pointwise
 from minimp_backends.recurrent import RecurrentKernels
 from minimp_backends.rows import RowKernels
 from minimp_backends.special import erf, logistic
@@ -42,6 +43,7 @@ class ArrayBackend(
     EightBits,
     IntegerSignals,
     LayerKernels,
+    Pointwise,
     RecurrentKernels,
     RowKernels,
     Tallies,
@@ -125,10 +127,6 @@ class ArrayBackend(
     def add(self, a: Array, b: Array) -> Array:
         """Return a + b of two storage arrays of one format, rounded to it (how gradients add up)."""
         return self.narrow(self.wide(a) + self.wide(b), self._format(a))
-
-    def positive_part(self, array: Array) -> Array:
-        """Return max(x, 0) of a storage array, NaN staying NaN; nothing is rounded."""
-        return self.keep_where(array, ~(self.wide(array) <= 0))
 
     def keep_where(self, array: Array, mask: Array) -> Array:
         """Return the storage array with +0 wherever `mask` is False; nothing is rounded."""

@@ -110,6 +110,18 @@ class RecordedBackend:
 
     by_rows = elementwise
 
+    def pointwise(
+        self, name: str, formula: Callable[..., Any], format: Format | None, *arrays: Any, **numbers: float
+    ) -> Any:
+        """Work the formula through with recorded arrays, and round."""
+        if not any(isinstance(x, Recorded) for x in arrays):
+            return self._plain.pointwise(name, formula, format, *arrays, **numbers)
+        return self.narrow(formula(self, *map(self.wide, arrays)), format)
+
+    def positive_part_gradient(self, grad: Any, y: Any) -> Any:
+        """Zero the gradient where y is."""
+        return self.keep_where(grad, ~(self.wide(y) <= 0))
+
     def select(self, mask: Any, a: Any, b: Any) -> Any:
         """Choose between two arrays."""
         return self.xp.where(mask, a, b)

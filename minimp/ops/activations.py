@@ -28,13 +28,13 @@ def relu(ctx: Node, x: Array) -> Array:
 @relu.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (y,) = ctx.saved
-    return ctx.backend.keep_where(grad, ~(ctx.wide(y) <= 0))
+    return ctx.backend.positive_part_gradient(grad, y)
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
 def tanh(ctx: Node, x: Array) -> Array:
     """tanh x, elementwise; y' = 1 - y^2."""
-    y = ctx.round(ctx.backend.xp.tanh(ctx.wide(x)))
+    y = ctx.backend.pointwise("tanh", lambda b, x: b.xp.tanh(x), ctx.format, x)
     ctx.save(y)
     return y
 
@@ -42,14 +42,13 @@ def tanh(ctx: Node, x: Array) -> Array:
 @tanh.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (y,) = ctx.saved
-    wide = ctx.wide(y)
-    return ctx.round(ctx.wide(grad) * (1 - wide * wide))
+    return ctx.backend.pointwise("tanh_gradient", lambda _, g, y: g * (1 - y * y), ctx.format, grad, y)
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
 def sigmoid(ctx: Node, x: Array) -> Array:
     """1 / (1 + e^-x), elementwise, without overflow for large |x|; y' = y (1 - y)."""
-    y = ctx.round(ctx.backend.elementwise(lambda b, x: b.logistic(x), ctx.wide(x)))
+    y = ctx.backend.pointwise("sigmoid", lambda b, x: b.logistic(x), ctx.format, x)
     ctx.save(y)
     return y
 
@@ -57,8 +56,7 @@ def sigmoid(ctx: Node, x: Array) -> Array:
 @sigmoid.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (y,) = ctx.saved
-    wide = ctx.wide(y)
-    return ctx.round(ctx.wide(grad) * wide * (1 - wide))
+    return ctx.backend.pointwise("sigmoid_gradient", lambda _, g, y: g * y * (1 - y), ctx.format, grad, y)
 
 
 @op(cast=CastClass.KEEP, mixed=Mixed.FLOAT, bound="function")
@@ -72,7 +70,7 @@ def gelu(ctx: Node, x: Array, *, approximate: str = "none") -> Array:
         raise SettingError(unknown_name("approximation", approximate, PHI))
     ctx.save(x)
     phi = PHI[approximate]
-    return ctx.round(ctx.backend.elementwise(lambda b, x: x * phi(b, x)[0], ctx.wide(x)))
+    return ctx.backend.pointwise(KERNELS[approximate], lambda b, x: x * phi(b, x)[0], ctx.format, x)
 
 
 @gelu.gradient
@@ -84,7 +82,7 @@ def _(ctx: Node, grad: Array, *, approximate: str = "none") -> Array:
         value, density = phi(backend, x)
         return g * (value + x * density())
 
-    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
+    return ctx.backend.pointwise(f"{KERNELS[approximate]}_gradient", formula, ctx.format, grad, x)
 
 
 def _phi_by_erf(backend: Any, x: Array) -> tuple[Array, Callable[[], Array]]:
@@ -102,3 +100,5 @@ def _phi_by_tanh(backend: Any, x: Array) -> tuple[Array, Callable[[], Array]]:
 
 PHI = {"none": _phi_by_erf, "tanh": _phi_by_tanh}
 """What gelu calls an approximation -> the function."""
+KERNELS = {"none": "gelu", "tanh": "gelu_tanh"}
+"""What gelu calls an approximation -> what backends call the formula."""

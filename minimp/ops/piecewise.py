@@ -18,17 +18,19 @@ def leaky_relu(ctx: Node, x: Array, *, negative_slope: float = 0.01) -> Array:
 
     The gradient is g for x > 0, else a g; at 0 it is a g (as in torch). One byte an element is kept.
     """
-    wide = ctx.wide(x)
-    positive = wide > 0
-    ctx.save(positive)
-    return ctx.round(ctx.backend.elementwise(lambda b, x: b.select(x > 0, x, x * negative_slope), wide))
+    ctx.save(ctx.wide(x) > 0)
+    return ctx.backend.pointwise(
+        "leaky_relu", lambda b, x: b.select(x > 0, x, x * negative_slope), ctx.format, x, slope=negative_slope
+    )
 
 
 @leaky_relu.gradient
 def _(ctx: Node, grad: Array, *, negative_slope: float = 0.01) -> Array:
     (positive,) = ctx.saved
-    g = ctx.wide(grad)
-    return ctx.round(ctx.backend.select(positive, g, g * negative_slope))
+    return ctx.backend.pointwise(
+        "leaky_relu_gradient", lambda b, g, positive: b.select(positive, g, g * negative_slope), ctx.format,
+        grad, positive, slope=negative_slope,
+    )  # fmt: skip
 
 
 @op(mixed=Mixed.FLOAT, bound="function")

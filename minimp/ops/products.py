@@ -96,9 +96,7 @@ def linear(ctx: Node, x: Array, weight: Array, bias: Array | None = None) -> Arr
     ctx.save(x if ctx.needs(1) else None, weight if ctx.needs(0) else None)
     rows = _rows(ctx, x)
     y = ctx.backend.matmul(rows, _swap(ctx, weight), accumulate=ctx.accumulate)
-    if bias is not None:
-        y += ctx.wide(bias)
-    return ctx.round(y.reshape(*x.shape[:-1], weight.shape[0]))
+    return ctx.backend.add_bias(y.reshape(*x.shape[:-1], weight.shape[0]), bias, ctx.format)
 
 
 @linear.gradient
@@ -135,7 +133,7 @@ def conv2d(
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     _check_conv(x, weight, bias, geometry)
     ctx.save(x if ctx.needs(1) else None, weight if ctx.needs(0) else None)
-    return ctx.round(ctx.backend.conv2d(x, weight, bias, geometry, accumulate=ctx.accumulate))
+    return ctx.backend.conv2d_with_bias(x, weight, bias, geometry, ctx.format, accumulate=ctx.accumulate)
 
 
 @conv2d.gradient

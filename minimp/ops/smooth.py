@@ -23,7 +23,7 @@ __all__ = ["glu", "log_sigmoid", "mish", "silu", "softplus"]
 def silu(ctx: Node, x: Array) -> Array:
     """x s, with s = 1 / (1 + e^-x); y' = s (1 + x (1 - s)) (Elfwing, Uchibe and Doya 2018, equation 8)."""
     ctx.save(x)
-    return ctx.round(ctx.backend.elementwise(lambda b, x: x * b.logistic(x), ctx.wide(x)))
+    return ctx.backend.pointwise("silu", lambda b, x: x * b.logistic(x), ctx.format, x)
 
 
 @silu.gradient
@@ -34,7 +34,7 @@ def _(ctx: Node, grad: Array) -> Array:
         s = backend.logistic(x)
         return g * (s * (1 + x * (1 - s)))
 
-    return ctx.round(ctx.backend.elementwise(formula, ctx.wide(grad), ctx.wide(x)))
+    return ctx.backend.pointwise("silu_gradient", formula, ctx.format, grad, x)
 
 
 @op(cast=CastClass.FP32, mixed=Mixed.FLOAT, bound="function")
