@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from threading import Lock
 from typing import Any
+
+import numpy as np
 
 from minimp.formats import Format
 from minimp.tape import Array
@@ -93,10 +95,7 @@ def watch_roundings(backend: Any) -> None:
             sinks = [sink for sink in _SINKS.get() if not sink.paused]
             if not sinks or format is None or format.bits > 16 or array.dtype == format.dtype:
                 return plain(array, format)
-            xp = backend.xp
-            zeros = array.size - int(xp.count_nonzero(array != 0))
-            reach = max(float(array.max()), -float(array.min())) if array.size else 0.0
-            infinite = 0 if reach < inf else int(xp.count_nonzero(xp.isinf(array)))
+            zeros, infinite, reach = _counted(backend, array)
             low = plain(array, format)  # may take the memory of `array` over
             for sink in sinks:
                 sink.found[id(low)] = Rounded(low, zeros, infinite, reach)
@@ -104,3 +103,18 @@ def watch_roundings(backend: Any) -> None:
 
         backend.narrow = narrow
         _watched.append(backend)
+
+
+def _counted(backend: Any, array: Array) -> tuple[int, int, float]:
+    """Return the zeros and infinities of a wide array, and its largest magnitude: NaN if there is one."""
+    if backend.tallies():
+        (told,) = backend.tally([array])
+        if not isinstance(told, np.ndarray):
+            ends = told.ends or (0.0, 0.0)
+            reach = nan if told.nan else inf if told.inf else max(-ends[0], ends[1])
+            return told.zeros, told.inf, reach
+        array = told
+    xp = np if isinstance(array, np.ndarray) else backend.xp
+    zeros = array.size - int(xp.count_nonzero(array != 0))
+    reach = max(float(array.max()), -float(array.min())) if array.size else 0.0
+    return zeros, 0 if reach < inf else int(xp.count_nonzero(xp.isinf(array))), reach

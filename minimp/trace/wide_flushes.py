@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any
-
-import numpy as np
 
 from minimp.tape import Event
 
 __all__ = ["FLUSHING", "flushed_wide"]
 
 
-def _product(a: Any, b: Any) -> Any:
-    return np.logical_and(a != 0, b != 0)
+def _product(xp: Any, a: Any, b: Any) -> Any:
+    return xp.logical_and(a != 0, b != 0)
 
 
-def _quotient(a: Any, b: Any) -> Any:
-    return np.logical_and(a != 0, np.isfinite(b))
+def _quotient(xp: Any, a: Any, b: Any) -> Any:
+    return xp.logical_and(a != 0, xp.isfinite(b))
 
 
-def _power_of_e(a: Any) -> Any:
-    return a != -np.inf
+def _power_of_e(_: Any, a: Any) -> Any:
+    return a != -inf
 
 
 FLUSHING: Mapping[str, Callable[..., Any]] = {
@@ -36,12 +35,7 @@ def flushed_wide(event: Event, result: Any) -> int:
     Of other ops than those of :data:`FLUSHING` it is not known without a shadow, and 0 is returned.
     """
     tell = FLUSHING.get(event.node.op.name)
-    if tell is None or event.phase != "forward" or len(event.inputs) != tell.__code__.co_argcount:
+    if tell is None or event.phase != "forward" or len(event.inputs) + 1 != tell.__code__.co_argcount:
         return 0
-    hosts = _hosts(event.inputs, event.node.backend)
-    zero = np.asarray(event.node.backend.to_host(result)) == 0
-    return int(np.count_nonzero(np.logical_and(zero, tell(*hosts))))
-
-
-def _hosts(inputs: Sequence[Any], backend: Any) -> list[Any]:
-    return [backend.to_host(x) if hasattr(x, "dtype") else x for x in inputs]
+    xp = event.node.backend.xp
+    return int(xp.count_nonzero(xp.logical_and(result == 0, tell(xp, *event.inputs))))
