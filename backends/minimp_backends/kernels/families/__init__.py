@@ -1,7 +1,15 @@
 """The kernels' declarations, one file a family, each with a tuple KERNELS."""
 
-from minimp_backends.kernels.families import casts, checking, embedding, statistics, unscaling, updates
+from minimp_backends.kernels.families import (
+    activations,
+    casts,
+    checking,
+    embedding,
+    statistics,
+    unscaling,
+    updates,
+)
 
-FAMILIES = (checking, casts, embedding, statistics, unscaling, updates)
+FAMILIES = (activations, checking, casts, embedding, statistics, unscaling, updates)
 
 __all__ = ["FAMILIES"]
