@@ -1,0 +1,138 @@
+"""Recordings on a device that counts: the oracle is the same on a device whose arrays are copied whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minimp as mp
+from minimp import backend as backends
+from minimp import functional, trace
+from minimp.trace.events import Side, TraceEvent
+from tests.tolerances import assert_close
+
+WIDTH, ROWS = 64, 256
+LARGE = 4096
+"""Elements, which take more than a table of counts."""
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], Any]:
+    """Return what puts CuPy's backend, on the strict device, in place: with kernels or without."""
+    pytest.importorskip("cupy")
+    from minimp_backends.cupy_backend import CupyBackend
+    from tests.backends.cupy_on_strict import gpu_on_strict
+
+    def put(counts: bool) -> Any:
+        made = CupyBackend(gpu_on_strict())
+        monkeypatch.setitem(backends.MADE, "cupy", made)
+        if not counts:
+            monkeypatch.setattr(made, "tallies", lambda: False)
+        return made
+
+    return put
+
+
+def step_of(recipe: str, scale: float) -> mp.TrainStep:
+    """Return a step of a small classifier on the backend in force."""
+    mp.manual_seed(3)
+    model = mp.nn.Sequential(
+        mp.nn.Linear(WIDTH, WIDTH), mp.nn.ReLU(), mp.nn.LayerNorm(WIDTH), mp.nn.Linear(WIDTH, 10)
+    )
+    scaler = None if mp.recipes[recipe].loss_scale is None else mp.GradScaler(init_scale=scale)
+    optimizer = mp.optim.AdamW(model.parameters())
+    return mp.TrainStep(model, functional.cross_entropy, optimizer, recipe, scaler=scaler)
+
+
+def recorded(device: Any, recipe: str, scale: float, **settings: Any) -> tuple[list[TraceEvent], Any]:
+    """Return the events of a recorded step, and what was copied for it."""
+    with mp.use_backend("cupy"):
+        step = step_of(recipe, scale)
+        rng = np.random.default_rng(0)
+        x = mp.tensor(rng.standard_normal((ROWS, WIDTH)).astype(np.float32))
+        labels = mp.tensor(rng.integers(0, 10, ROWS))
+        with device.counting() as counts, trace.record(**settings) as made:
+            step(x, labels)
+            step(x, labels)
+    return made.events, counts
+
+
+def held(one: Side | None, other: Side | None) -> int:
+    """Hold what is said of an array to what is said of it elsewhere; return how many arrays were measured."""
+    if one is None or other is None or one.stats is None or other.stats is None:
+        assert one == other
+        return 0
+    mine, theirs = one.stats, other.stats
+    assert replace(one, stats=None) == replace(other, stats=None)
+    assert replace(mine, mean=None) == replace(theirs, mean=None)
+    assert (mine.mean is None) == (theirs.mean is None)
+    if mine.mean is not None:
+        assert_close([mine.mean, mine.amax], [theirs.mean, theirs.amax], "fp64_sums")
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scale"), [("fp32", 1.0), ("mixed-fp16", 1024.0), ("mixed-fp16", 2.0**30), ("mixed-bf16", 1.0)]
+)
+def test_a_recording_is_the_same_and_copies_little(
+    on_device: Callable[[bool], Any], recipe: str, scale: float
+) -> None:
+    """Oracle: the events of the same steps with every array copied; here a tenth of the bytes, and fewer waits.
+
+    Numbers that overflow are among them: with a scale of 2^30 the first step is skipped.
+    """
+    counted, few = recorded(on_device(True), recipe, scale)
+    whole, many = recorded(on_device(False), recipe, scale)
+    assert [event.op for event in counted] == [event.op for event in whole]
+    measured = 0
+    for one, other in zip(counted, whole, strict=True):
+        for mine, theirs in ((one.inputs, other.inputs), (one.outputs, other.outputs)):
+            measured += sum(held(*pair) for pair in zip(mine, theirs, strict=True))
+        assert one.facts == other.facts
+        assert (one.flushed, one.nonfinite) == (other.flushed, other.nonfinite)
+    assert measured > len(counted)
+    assert 10 * few.to_host_bytes < many.to_host_bytes
+    assert 5 * few.syncs < 3 * many.syncs
+    if scale == 2.0**30:
+        assert any(event.nonfinite for event in counted)
+
+
+def test_values_that_are_kept_are_copied_as_before(on_device: Callable[[bool], Any]) -> None:
+    """Oracle: the values of the same steps: a store of values asks for whole arrays."""
+    stores = []
+    for counts in (True, False):
+        device = on_device(counts)
+        with mp.use_backend("cupy"):
+            x = mp.tensor(np.linspace(-3, 3, LARGE, dtype=np.float32))
+            with trace.record(values="all") as made:
+                functional.relu(x * 2)
+        stores.append([made.values(event) for event in made.events])
+        assert device.tallies() is counts
+    for one, other in zip(*stores, strict=True):
+        assert one.keys() == other.keys()
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name], strict=True)
+
+
+@pytest.mark.parametrize("op", ["mul", "div", "exp", "sigmoid"])
+def test_flushes_of_wide_numbers_are_counted_on_the_device(on_device: Callable[[bool], Any], op: str) -> None:
+    """Oracle: the same ops on NumPy; the bytes of an array are more than all that is copied."""
+    numbers = np.tile(np.float32([1e-30, 0.0, -200.0, 2.0]), LARGE)
+    made = {}
+    for name in ("numpy", "cupy"):
+        device = on_device(True)
+        with mp.use_backend(name):
+            x = mp.tensor(numbers)
+            y = mp.tensor(np.full(numbers.shape, 1e-30, np.float32))
+            inputs = {"mul": (x, y), "div": (y, x * 1e20)}.get(op, (x,))
+            with device.counting() as counts, trace.record() as found:
+                mp.OPS[op](*inputs)
+                if op == "mul":
+                    x * 1e-20
+        made[name] = [(event.flushed, event.outputs[0].stats.zeros) for event in found.events]
+    assert made["cupy"] == made["numpy"]
+    assert counts.to_host_bytes < numbers.nbytes
