@@ -14,7 +14,7 @@ import numpy as np
 
 __all__ = ["BOUNDS", "erf", "exp", "expm1", "log", "log1p", "tanh"]
 
-Array = np.ndarray[Any, Any]
+Array = Any
 
 BOUNDS: Mapping[str, float] = MappingProxyType(
     {"exp": 1.0, "expm1": 2.0, "log": 1.0, "log1p": 1.0, "tanh": 3.0, "erf": 1.5}
@@ -57,7 +57,7 @@ def _horner(coefficients: tuple[np.float32, ...], x: Array) -> Array:
     total: Any = coefficients[0]
     for each in coefficients[1:]:
         total = total * x + each
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 def _power_of_two(exponent: Array) -> Array:
