@@ -105,7 +105,7 @@ def _log_from_parts(f: Array, k: Array, rest: Any) -> Array:
     return exponent * LN2_HIGH + (f - inner)
 
 
-def _fraction_of(x: Array) -> tuple[Array, Array]:
+def _fraction_of(x: Any) -> tuple[Any, Any]:
     """A positive number as 2^k (1 + f) -> f, k."""
     moved = x.view(np.uint32) + (BITS_OF_ONE - ROOT_HALF)
     fraction = ((moved & np.uint32(0x7FFFFF)) + ROOT_HALF).view(np.float32)
@@ -132,7 +132,7 @@ def log1p(x: Any) -> Array:
     lost = np.where(x < 1, x - (total - ONE), ONE - (total - x))
     f, k = _fraction_of(total)
     far = _log_from_parts(f, k, lost / total)
-    found = np.where(near, _log_from_parts(x, np.zeros_like(k), np.float32(0)), far)
+    found: Array = np.where(near, _log_from_parts(x, np.zeros_like(k), np.float32(0)), far)
     found = np.where(x > -1, found, np.where(x == -1, np.float32(-np.inf), np.float32(np.nan)))
     return np.where((x == np.inf) | (x == 0), x, found)
 
