@@ -137,3 +137,44 @@ def test_flushes_of_wide_numbers_are_counted_on_the_device(on_device: Callable[[
         made[name] = [event.flushed for event in found.events]
     assert made["cupy"] == made["numpy"]
     assert 0 < copied < numbers.nbytes
+
+
+@pytest.mark.parametrize("odd", [0.0, np.inf, np.nan])
+def test_what_rounding_lost_is_counted_on_the_device(on_device: Callable[[bool], Any], odd: float) -> None:
+    """Oracle: the same product on NumPy, with zeros and infinities that were there before."""
+    numbers = np.tile(np.float16([1e-4, 0.0, 300.0, 2.0, odd]), LARGE)
+    made = []
+    for name in ("numpy", "cupy"):
+        device = on_device(True)
+        with mp.use_backend(name), trace.record() as found:
+            x = mp.tensor(numbers)
+            with device.counting() as counts, np.errstate(all="ignore"):
+                x * x
+        (event,) = found.events
+        side = event.outputs[0]
+        assert side is not None
+        made.append(repr((side.flushed, side.overflowed, side.reach, side.stats)))
+    assert made[0] == made[1]
+    assert (event.flushed, event.overflowed) == (LARGE, LARGE)
+    assert counts.to_host_bytes < numbers.nbytes
+
+
+def test_an_event_waits_once(on_device: Callable[[bool], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the backend's counts, of two factors and their sum; and the arrays that a stage asks for."""
+    device, asked = on_device(True), []
+    plain = device.tally
+
+    def tally(arrays: Any, **options: Any) -> Any:
+        asked.append(len(arrays))
+        return plain(arrays, **options)
+
+    monkeypatch.setattr(device, "tally", tally)
+    with mp.use_backend("cupy"):
+        x, y = (mp.tensor(np.full(LARGE, each, np.float32)) for each in (1.0, 2.0))
+        with trace.record(), device.counting() as counts:
+            x + y
+        assert (counts.syncs, asked) == (1, [3])
+        step = step_of("fp32", 1.0)
+        with trace.record():
+            step(mp.tensor(np.ones((ROWS, WIDTH), np.float32)), mp.tensor(np.zeros(ROWS, np.int64)))
+    assert max(asked) >= len(list(step.model.parameters()))
