@@ -18,7 +18,8 @@ from minimp.scaler import ScaleState
 from minimp.tape import Array, Event, Node, Value
 from minimp.trace.roundings import Roundings, counting, watch_roundings
 from minimp.trace.sites import Modules, ModuleStack, hook_modules, user_line
-from minimp.trace.statistics import Stats, measure
+from minimp.trace.statistics import Stats
+from minimp.trace.tallies import stats_of
 
 __all__ = ["Ladder", "Memory"]
 
@@ -205,8 +206,7 @@ def _name(array: Array) -> str:
 
 
 def _stats(array: Array, backend: Any) -> Stats:
-    form, host = format_of(array.dtype), backend.to_host(array)
-    return measure(host, form, host if form is None else backend.to_host(backend.wide(array)))
+    return stats_of(backend, array, format_of(array.dtype))
 
 
 def _made(came: list[Array], known: list[Stats], backend: Any) -> tuple[int, int, int]:
