@@ -21,6 +21,10 @@ from minimp_backends.row_blocks import memory_order
 __all__ = ["CupyActivations"]
 
 
+MOST = 1 << 32
+"""Sums that the kernel of the bias counts to, and one more: 16 GiB."""
+
+
 class CupyActivations(CupyCasts):
     """The kernels behind a product."""
 
@@ -45,7 +49,7 @@ class CupyActivations(CupyCasts):
     def add_bias(self, sums: Array, bias: Array | None, format: Format | None, axis: int = -1) -> Array:
         """Add and round in one launch, of float32 in place; the result lies in memory as the sums do."""
         kernels = self.kernels_in_force()
-        if kernels is None or bias is None or format is None or not sums.size:
+        if kernels is None or bias is None or format is None or not 0 < sums.size < MOST:
             return super().add_bias(sums, bias, format, axis)
         kind = SPELLINGS.get(format.dtype.name)
         if kind not in KINDS_SERVED or bias.dtype != format.dtype or sums.dtype != FLOAT32:

@@ -1,4 +1,4 @@
-"""Samples of activations.cu: where the formulas bend, whole runs of 16 bytes and what is left over."""
+"""Samples of bias.cu, activations.cu and gelu.cu: where formulas bend, whole runs, and what is left over."""
 
 from __future__ import annotations
 
@@ -97,6 +97,21 @@ BUGS = (
         "return y <= 0.0f ? 0.0f : g;", "return y < 0.0f ? 0.0f : g;"),
     Bug("the slope above 0 too", "leaky_relu_gradient_bfloat16",
         "return positive ? g : __fmul_rn(g, slope);", "return __fmul_rn(g, slope);"),
+    Bug("below 0 as above", "sigmoid_float",
+        "x >= 0.0f ? 1.0f : e,", "1.0f,"),
+    Bug("the slope turned round", "sigmoid_gradient_half",
+        "__fmul_rn(__fmul_rn(g, y), __fsub_rn(1.0f, y))", "__fmul_rn(__fmul_rn(g, y), __fsub_rn(y, 1.0f))"),
+    Bug("the sign of tanh is lost", "tanh_bfloat16", "return tanh_fixed(x);", "return fabsf(tanh_fixed(x));"),
+    Bug("1 - y", "tanh_gradient_float",
+        "__fmul_rn(g, __fsub_rn(1.0f, __fmul_rn(y, y)))", "__fmul_rn(g, __fsub_rn(1.0f, y))"),
+    Bug("the gate alone", "silu_half", "__fmul_rn(x, logistic(x))", "logistic(x)"),
+    Bug("a fused multiply and add", "silu_gradient_float",
+        "__fadd_rn(1.0f, __fmul_rn(x, __fsub_rn(1.0f, s)))", "__fmaf_rn(x, __fsub_rn(1.0f, s), 1.0f)"),
+    Bug("half of 1 + erf, less a quarter", "gelu_float", "__fadd_rn(1.0f, erf_fixed(", "__fadd_rn(0.5f, erf_fixed("),
+    Bug("no density", "gelu_gradient_bfloat16",
+        "__fadd_rn(below(x), __fmul_rn(x, density))", "__fadd_rn(below(x), density)"),
+    Bug("the cube's coefficient", "gelu_tanh_float", "0x1.6e4e26p-5f", "0x1.6e4e28p-5f"),
+    Bug("the slope of the cube without its 3", "gelu_tanh_gradient_half", "0x1.12ba9ep-3f", "0x1.6e4e26p-5f"),
     Bug("what is left over is left out", "leaky_relu_half",
         "values(LeakyRelu{slope}, source, target, count);",
         "values(LeakyRelu{slope}, source, target, count / 8 * 8);"),

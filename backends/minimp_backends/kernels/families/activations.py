@@ -9,32 +9,28 @@ from minimp_backends.kernels.references import activations
 
 __all__ = ["KERNELS", "KINDS_SERVED", "NAMES"]
 
+NEIGHBOURS = 4  # that a thread takes
 KINDS_SERVED = ("float", "half", "bfloat16")
-PLAIN = ("relu",)
+PLAIN = ("relu", "sigmoid", "tanh", "silu", "gelu", "gelu_tanh")
 """Activations without a setting."""
 SLOPED = "leaky_relu"
 NAMES = frozenset({*PLAIN, *(f"{name}_gradient" for name in PLAIN), SLOPED, f"{SLOPED}_gradient"})
 """What kernels compute, for each of the kinds."""
 
 
-def lanes(kind: str) -> int:
-    """Return how many neighbours a thread takes: 16 bytes of what is stored."""
-    return 16 // KINDS[kind].dtype.itemsize
-
-
 def _add_bias(kind: str) -> Kernel:
     return Kernel(
         name=f"add_bias_{kind}",
-        source="activations.cu",
+        source="bias.cu",
         parameters=(
             Parameter("sums", "float", "in"),
             Parameter("bias", kind, "in"),
             Parameter("target", kind, "out"),
-            Parameter("inner", "int64", "value"),
-            Parameter("channels", "int64", "value"),
-            Parameter("count", "int64", "value"),
+            Parameter("inner", "uint32", "value"),
+            Parameter("channels", "uint32", "value"),
+            Parameter("count", "uint32", "value"),
         ),
-        launch=lambda arguments: per_element(arguments["count"], lanes(kind)),
+        launch=lambda arguments: per_element(arguments["count"], 16 // KINDS[kind].dtype.itemsize),
         reference=activations.add_bias,
     )
 
@@ -44,20 +40,21 @@ def _activation(name: str, kind: str, *numbers: str) -> tuple[Kernel, Kernel]:
     target = Parameter("target", kind, "out")
     rest = (*(Parameter(each, "float", "value") for each in numbers), Parameter("count", "int64", "value"))
     value, gradient = activations.FUNCTIONS[name]
+    source = "gelu.cu" if name.startswith("gelu") else "activations.cu"
     kept = Parameter("kept", "uint8" if name == SLOPED else kind, "in")
     return (
         Kernel(
             name=f"{name}_{kind}",
-            source="activations.cu",
+            source=source,
             parameters=(Parameter("source", kind, "in"), target, *rest),
-            launch=lambda arguments: per_element(arguments["count"], lanes(kind)),
+            launch=lambda arguments: per_element(arguments["count"], NEIGHBOURS),
             reference=partial(activations.values, function=value),
         ),
         Kernel(
             name=f"{name}_gradient_{kind}",
-            source="activations.cu",
+            source=source,
             parameters=(Parameter("grad", kind, "in"), kept, target, *rest),
-            launch=lambda arguments: per_element(arguments["count"], lanes(kind)),
+            launch=lambda arguments: per_element(arguments["count"], NEIGHBOURS),
             reference=partial(activations.gradients, function=gradient),
         ),
     )

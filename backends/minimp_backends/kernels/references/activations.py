@@ -1,17 +1,29 @@
-"""What activations.cu must give: float32 throughout, one rounding at the end."""
+"""What bias.cu, activations.cu and gelu.cu must give: float32 throughout, one rounding at the end.
+
+The formulas are those of the ops (:mod:`minimp.ops.activations`, `smooth` and `piecewise`), operation for
+operation, over exp, tanh and erf of :mod:`minimp_backends.kernels.references.exponentials`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from minimp_backends.kernels.references.exponentials import erf, exp, tanh
+
 __all__ = ["FUNCTIONS", "add_bias", "gradients", "values"]
 
 Array = Any
 SINGLE = np.float32
+HALF, ROOT_HALF = SINGLE(0.5), SINGLE(math.sqrt(0.5))
+DENSITY_AT_0 = SINGLE(1 / math.sqrt(2 * math.pi))
+"""Of the normal distribution."""
+STEEPNESS, CUBIC, CUBIC_SLOPE = SINGLE(math.sqrt(2 / math.pi)), SINGLE(0.044715), SINGLE(3 * 0.044715)
+"""Of the argument of tanh in gelu's approximation, sqrt(2 / pi) (x + 0.044715 x^3)."""
 
 
 @np.errstate(all="ignore")
@@ -62,7 +74,59 @@ def _leaky_relu_gradient(g: Array, positive: Array, slope: float) -> Array:
     return np.where(positive, g, g * SINGLE(slope))
 
 
+def _sigmoid(x: Array) -> Array:
+    e = exp(-np.abs(x))
+    return np.where(x >= 0, SINGLE(1), e) / (1 + e)
+
+
+def _sigmoid_gradient(g: Array, y: Array) -> Array:
+    return g * y * (1 - y)
+
+
+def _tanh_gradient(g: Array, y: Array) -> Array:
+    return g * (1 - y * y)
+
+
+def _silu(x: Array) -> Array:
+    return x * _sigmoid(x)
+
+
+def _silu_gradient(g: Array, x: Array) -> Array:
+    s = _sigmoid(x)
+    return g * (s * (1 + x * (1 - s)))
+
+
+def _gelu(x: Array) -> Array:
+    return x * (HALF * (1 + erf(x * ROOT_HALF)))
+
+
+def _gelu_gradient(g: Array, x: Array) -> Array:
+    density = exp(-HALF * x * x) * DENSITY_AT_0
+    return g * (HALF * (1 + erf(x * ROOT_HALF)) + x * density)
+
+
+def _bent(x: Array) -> Array:
+    return tanh(STEEPNESS * (x + CUBIC * x * x * x))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return x * (HALF * (1 + _bent(x)))
+
+
+def _gelu_tanh_gradient(g: Array, x: Array) -> Array:
+    t = _bent(x)
+    return g * (HALF * (1 + t) + x * (HALF * (1 - t * t) * STEEPNESS * (1 + CUBIC_SLOPE * x * x)))
+
+
 FUNCTIONS: Mapping[str, tuple[Callable[..., Array], Callable[..., Array]]] = MappingProxyType(
-    {"relu": (_relu, _relu_gradient), "leaky_relu": (_leaky_relu, _leaky_relu_gradient)}
+    {
+        "relu": (_relu, _relu_gradient),
+        "leaky_relu": (_leaky_relu, _leaky_relu_gradient),
+        "sigmoid": (_sigmoid, _sigmoid_gradient),
+        "tanh": (tanh, _tanh_gradient),
+        "silu": (_silu, _silu_gradient),
+        "gelu": (_gelu, _gelu_gradient),
+        "gelu_tanh": (_gelu_tanh, _gelu_tanh_gradient),
+    }
 )
 """Name -> (value from x, gradient from g and what was kept), on float32 arrays."""
