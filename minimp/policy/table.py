@@ -40,7 +40,8 @@ class Policy:
 
     Attributes:
         name: the policy's name.
-        rules: op name -> class. An op that is not in it, one of your own, follows its own declaration.
+        rules: op name -> class (given as one of the words of :meth:`with_`, it becomes the class). An op that
+            is not in it, one of your own, follows its own declaration.
         source: whose rules these are, and of which version.
         note: what else there is to know: changes between versions, defaults.
         default: the class of minimp's ops that `rules` does not name; they are added to it, `cast` as one
@@ -53,6 +54,9 @@ class Policy:
         changes: what changed from release to release, see :meth:`history`.
         releases: the releases whose rules were read, see :meth:`at`.
         filled: the ops that were added for the default.
+
+    Raises:
+        SettingError: a word that names no class (the nearest is offered), or a format that is no low one.
     """
 
     name: str
@@ -69,15 +73,19 @@ class Policy:
     filled: frozenset[str] = field(default=frozenset(), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        rules = dict(self.rules)
+        rules = {op: class_named(kind) for op, kind in self.rules.items()}
         if self.default is not None:
+            object.__setattr__(self, "default", class_named(self.default))
             missing = [op for op in ACTING if op not in rules and op != UNTOUCHABLE]
             object.__setattr__(self, "filled", frozenset(missing))
             rules = {UNTOUCHABLE: CastClass.KEEP, **rules, **dict.fromkeys(missing, self.default)}
         for low in self.by_format:
             if low not in LOW:
                 raise SettingError(unknown_name("low format", low, LOW), op=f"policy {self.name}")
-        by_format = {low: MappingProxyType(dict(edits)) for low, edits in self.by_format.items() if edits}
+        by_format = {
+            low: MappingProxyType({op: class_named(kind) for op, kind in edits.items()})
+            for low, edits in self.by_format.items() if edits
+        }  # fmt: skip
         rules = dict(sorted(rules.items()))
         views: dict[str, Mapping[str, Any]]
         views = {"rules": rules, "by_format": by_format, "remarks": self.remarks, "settings": self.settings}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import minimp as mp
@@ -117,6 +119,23 @@ def test_rules_cannot_be_written_to() -> None:
     policy = Policy("mine", mine)
     mine["softmax"] = CastClass.FP32
     assert policy["softmax"] is CastClass.LOWER
+
+
+def test_words_are_classes_in_a_policy_made_by_hand() -> None:
+    """Oracle: the policy with the same classes; a word that was kept as it is would rule nothing."""
+    words: dict[str, Any] = {"rules": {"exp": "fp32", "linear": "lower"}, "default": "keep",
+                             "by_format": {"bfloat16": {"exp": "keep"}}}  # fmt: skip
+    rules = {"exp": CastClass.FP32, "linear": CastClass.LOWER}
+    same = Policy("mine", rules, default=CastClass.KEEP, by_format={"bfloat16": {"exp": CastClass.KEEP}})
+    assert Policy("mine", **words) == same
+    assert dict(Policy("mine", **words).rules) == dict(same.rules)
+    for wrong in (
+        {"rules": {"exp": "fp23"}},
+        {"default": "kep"},
+        {"by_format": {"float16": {"exp": "fp23"}}},
+    ):
+        with pytest.raises(SettingError, match="did you mean"):
+            Policy("mine", **wrong)  # type: ignore[arg-type]  # the fault under test
 
 
 @pytest.mark.parametrize(
