@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lab 09: Detective: five broken trainings
 #
-# About 90 minutes. Labs 04 and 05 come first: overflow, underflow, swallowed updates, and what a loss scaler does.
+# About 90 minutes. Labs 05 to 07 come first: what a loss scaler does, swallowed updates, and autocast regions.
 #
 # After this lab you can
 #
@@ -34,7 +34,7 @@ def batches_of(steps, seed=0, rows=64):
 
 
 # %% [markdown]
-# ## Part 1: the training that unlearns (20 minutes)
+# ## Part 1: the training that unlearns (15 minutes)
 #
 # The digits come from a sensor that counts up to 300, in place of 0 to 1. "No harm", says the author, "the network
 # normalises them": after its first layer each row is divided by the root of its mean square.
@@ -78,7 +78,7 @@ print(
     f"loss {losses[0]:.2f}, best {losses[best]:.2f} at step {best + 1}, in the last 20 {np.mean(losses[-20:]):.2f}"
 )
 print(f"steps skipped: {sum(report.skipped for report in reports)}; loss scale: {reports[-1].loss_scale:.0f}")
-assert np.mean(losses[-20:]) > 2 * losses[best]
+assert np.mean(losses[-20:]) > 1.5 * losses[best]
 assert np.isfinite(losses).all()
 assert not any(report.skipped for report in reports)
 
@@ -118,8 +118,20 @@ assert first_bad(trace)[:2] == ("mul", "norm")
 # %% [markdown]
 # So the square overflows: a number above 256 has a square above 65504. Its row then has an infinite size, and is
 # divided by it: the whole row becomes *zero*, which is finite again. The infinity has vanished before anybody looked.
-# The classifier sees blank rows, and their gradient is zero, too. The better the others fit, the larger the numbers
-# grow, the more rows go blank:
+# Here are two rows, one with such a number:
+
+# %%
+two = mp.tensor([[300.0, 3.0], [200.0, 3.0]], dtype=mp.float16, requires_grad=True)
+made = RootMeanSquare()(two)
+made[:, 1].sum().backward()
+print(f"results {made.tolist()}\ngradients {two.grad.tolist()}")
+assert made.tolist()[0] == two.grad.tolist()[0] == [0.0, 0.0]
+assert np.all(made.detach().numpy()[1])
+assert np.all(two.grad.numpy()[1])
+
+# %% [markdown]
+# The classifier sees a blank row, and its gradient is zero, too. And the better it fits the others, the larger the
+# numbers grow, the more rows go blank:
 
 # %%
 squares = trace.select(op="mul", module="norm", phase="forward")
@@ -168,6 +180,7 @@ assert np.mean(mended[-20:]) < 0.2 < np.mean(losses[-20:])
 
 # %%
 largest = [event.inputs[0].stats.amax for event in squares]
+assert np.mean(largest[-20:]) > 1.2 * np.mean(largest[:20])
 figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 5.2), sharex=True, layout="constrained")
 above.plot(range(1, 161), largest, "-", color="black", label="largest number that is squared")
 above.axhline(256, linestyle="--", color="0.4", label="256: beyond, float16 has no square")
@@ -181,7 +194,7 @@ for axes in (above, below):
 mp.labs.show(figure, "lab09_unlearning")
 
 # %% [markdown]
-# ## Part 2: the NaN that came a step late (20 minutes)
+# ## Part 2: the NaN that came a step late (15 minutes)
 #
 # The second training learns a distance: pairs of the same digit shall be near, pairs of different digits at least 1
 # apart. All of it is in float32; formats cannot be to blame.
@@ -279,16 +292,33 @@ def caught(step, batches):
 number, title, rows = caught(twin_step(distance), pairs)
 print(f"{title}, in step {number}, rows {rows}; the loss of that step was {losses[number - 1]:.3f}")
 for row in rows:
-    print(f"row {row}: digit {left[number - 1][row]} beside digit {right[number - 1][row]}")
+    print(f"row {row}: digit no. {left[number - 1][row]} beside digit no. {right[number - 1][row]}")
 assert (number, title) == (late - 1, "sqrt backward")
 assert all(left[number - 1][row] == right[number - 1][row] for row in rows)
 
 # %% [markdown]
 # A digit was drawn beside itself. Its distance is 0, which is right, and the loss is finite. But the slope of the root
-# at 0 is infinite, and what comes in from above is 0 (the pair is as near as can be): $0 \cdot \infty$ is NaN. One pair
-# of 32; its NaN is added into every weight's gradient, and the *next* loss shows it. `mp.detect_anomaly()` would have
-# stopped there, too.
-#
+# at 0 is infinite, and what comes in from above is 0 (the pair is as near as can be): $0 \cdot \infty$ is NaN. It is
+# one pair of 32, but its NaN is added to every weight's gradient, and the *next* loss shows it. `mp.detect_anomaly()`
+# stops there, too, and tells the line of the forward:
+
+# %%
+step = twin_step(distance)
+for batch in pairs[: number - 1]:
+    step(*batch)
+try:
+    with mp.detect_anomaly():
+        step(*pairs[number - 1])
+except mp.errors.AnomalyError as fault:
+    print("\n".join(str(fault).splitlines()[:2]))
+    anomaly = fault.event.title
+step(*pairs[number - 1])
+spoilt = np.concatenate([np.isnan(p.detach().numpy()).ravel() for p in step.model.parameters()])
+print(f"after that step {np.mean(spoilt):.0%} of the weights are NaN")
+assert anomaly == title
+assert spoilt.all()
+
+# %% [markdown]
 # ### Exercise 2b (5 minutes)
 #
 # Write `safe_distance(a, b)`: the same distances (within a thousandth, for those above 0.05), whose gradient is finite
@@ -512,12 +542,13 @@ print(trace)
 assert error_16 > 10 * error_32
 assert trace.first_nonfinite() is None
 assert not any(event.flushed for event in trace.events)
+assert all(row["share"] < 0.01 for row in trace.swallowed())
 
 # %% [markdown]
 # All finite, nothing flushed, nothing swallowed: all witnesses so far are silent. Only a *shadow* helps, the same
 # computed in float64. It tells of every result how large its relative error is, and splits it: what this operation
-# *made* by its own rounding, and what it inherited. With 8 bits every rounding makes up to 1 part in 256; that is the
-# price of the format, and nobody is to blame for it. To blame is who *multiplies* it.
+# *made* by its own rounding, and what it inherited. With 8 bits a rounding makes up to 1 part in 256; that is the price
+# of the format, and nobody is to blame for it. To blame is who *multiplies* it.
 
 # %%
 forward = [
@@ -526,6 +557,7 @@ forward = [
 forward = [event for event in forward if event.errors and event.errors[0] is not None and event.op != "cast"]
 made = [event.errors[0].made.relative for event in forward]
 total = [event.errors[0].total.relative for event in forward]
+assert max(made) < 1 / 256
 places = np.arange(len(forward))
 figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
 axes.bar(
@@ -611,8 +643,9 @@ assert formats["hidden"] == formats["out"] == "bfloat16"
 # %% [markdown]
 # ## Part 5: the lie (15 minutes)
 #
-# The last network has an operation of its own: a bump, $y = e^{-x^2}$, with its gradient derived by hand. It learns
-# in no format at all.
+# The last network has an operation of its own: a bump, $y = e^{-x^2}$, with its gradient derived by hand. (In an
+# operation of one's own `ctx.wide` reads an array in float32 and `ctx.round` rounds once, to the format in force.) It
+# learns neither in float32 nor in mixed precision.
 
 
 # %%

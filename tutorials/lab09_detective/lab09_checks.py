@@ -199,7 +199,7 @@ def check_2b(lab: Any) -> None:
         "against the squares of the distances"
     )
     for name, each in (("a", a), ("b", b)):
-        gradient = each.grad.numpy()
+        gradient = np.asarray(each.grad)
         assert np.isfinite(gradient).all(), (
             f"safe_distance of two equal rows: expected a finite gradient of {name}, got {gradient[2]}; the root "
             "of 0 is still taken, and backward goes through it: 0 times infinity, even where the result is thrown away"
@@ -386,13 +386,13 @@ def check_4b(lab: Any) -> None:
     """NumPy in float64, inside of regions and outside; the region is in force again afterwards."""
     t = np.random.default_rng(6).random((40, 1), dtype=np.float32)
     for octaves in (8, 5):
-        frequencies = np.float32(2 * np.pi * 2.0 ** np.arange(octaves))[:, None]
+        frequencies = (2 * np.pi * 2.0 ** np.arange(octaves)).astype(np.float32)[:, None]
         angles = t.astype(np.float64) @ frequencies.astype(np.float64).T
         want = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         for enabled in (True, False):
             with mp.autocast("bfloat16", enabled=enabled):
                 made = lab.safe_encode(mp.tensor(t), frequencies)
-                still = F.linear(mp.tensor(t), mp.tensor(np.ones((2, 1), np.float32))).format.name
+                still = F.linear(mp.tensor(t), mp.tensor(np.ones((2, 1), np.float32))).format
             got = np.asarray(made.numpy(), np.float64)
             where = "inside" if enabled else "outside"
             assert got.shape == want.shape, (
@@ -403,8 +403,8 @@ def check_4b(lab: Any) -> None:
                 f"safe_encode {where} of an autocast region, {octaves} octaves: expected errors below 0.001, got "
                 f"{error:.2g}; the angles must be float32 from the product on: what was lost does not come back"
             )
-            wanted = "bfloat16" if enabled else "float32"
-            assert still == wanted, (
+            wanted = mp.bfloat16 if enabled else mp.float32
+            assert still is wanted, (
                 f"a layer after safe_encode: expected {wanted}, got {still}; only the encoding leaves"
             )
 
