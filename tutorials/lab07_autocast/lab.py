@@ -349,6 +349,12 @@ formats_of = {event.op: event.outputs[0].format for event in forward}
 for event in backward:
     if event.op in ("linear", "relu", "log_softmax"):
         assert {side.format for side in event.outputs if side} == {formats_of[event.op]}
+w = mp.tensor([[1.0]], requires_grad=True)
+with mp.autocast("float16"):
+    y = mp.tensor([[1 / 3]]) @ w
+with mp.autocast("bfloat16"):  # too late: the product has been computed
+    y.backward()
+assert w.grad.item() == float(np.float16(1 / 3))
 with mp.autocast("float16"):
     assert (mp.tensor([[2.0**-13]]) @ mp.tensor([[2.0**-13]])).item() == 0.0
 
