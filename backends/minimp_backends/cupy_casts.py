@@ -27,6 +27,7 @@ __all__ = ["CupyCasts"]
 
 FLOATING = frozenset({FLOAT32, FLOAT64, *LOW})
 _route: ContextVar[str | None] = ContextVar("minimp_cupy_casts", default=None)
+_variant: ContextVar[str | None] = ContextVar("minimp_cupy_variant", default=None)
 
 
 class CupyCasts(DeviceBackend):
@@ -53,9 +54,33 @@ class CupyCasts(DeviceBackend):
         finally:
             _route.reset(token)
 
+    def variants(self) -> list[str]:
+        """Return the names of the other ways in which our kernels can be compiled here."""
+        return list(self.gpu.variants)
+
+    @contextmanager
+    def use_variant(self, name: str) -> Iterator[None]:
+        """Run our kernels as compiled with the options called `name`, inside a `with` block.
+
+        This is for benchmarks: bits that hold for the kernels as they are need not hold for these.
+
+        Raises:
+            SettingError: there is none of that name here.
+        """
+        if name not in self.gpu.variants:
+            raise SettingError(unknown_name("variant of the kernels", name, self.variants()))
+        token = _variant.set(name)
+        try:
+            yield
+        finally:
+            _variant.reset(token)
+
     def kernels_in_force(self) -> Kernels | None:
         """Return what runs our kernels; None where CuPy's functions are to do it all."""
-        return None if _route.get() == "arrays" else self.gpu.kernels
+        if _route.get() == "arrays":
+            return None
+        variant = _variant.get()
+        return self.gpu.kernels if variant is None else self.gpu.variants[variant]
 
     def wide(self, array: Array) -> Array:
         """Widen float16 and bfloat16 to float32."""

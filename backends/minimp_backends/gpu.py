@@ -11,6 +11,7 @@ from minimp_backends.cublas import Cublas
 from minimp_backends.gpu_diagnosis import Facts, basic_facts, diagnose, library_facts
 from minimp_backends.kernels import toolkits
 from minimp_backends.kernels.loading import launch
+from minimp_backends.kernels.nvrtc import VARIANTS
 from minimp_backends.memory_pool import WatchedPool, in_words, watch
 
 __all__ = ["Gpu", "Kernels", "gpu_of", "open_gpu"]
@@ -32,6 +33,8 @@ class Gpu:
         cublas: matrix products.
         memory: the memory pool, watched; None where nothing is allocated on a GPU.
         kernels: runs our kernels; None: the array library does everything.
+        variants: name -> the same kernels compiled with other options
+            (:data:`minimp_backends.kernels.nvrtc.VARIANTS`), for benchmarks.
         to_host: `cupy.asnumpy`, which waits.
         synchronize: waits until the GPU has done what it was given.
         about: name of a fact -> the fact, for the headers of benchmarks.
@@ -44,6 +47,7 @@ class Gpu:
     to_host: Callable[[Any], Any]
     synchronize: Callable[[], None]
     about: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    variants: Mapping[str, Kernels] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def open_gpu() -> Gpu:
@@ -79,11 +83,19 @@ def gpu_of(cupy: Any, facts: Facts) -> Gpu:
         to_host=cupy.asnumpy,
         synchronize=device.synchronize,
         about=MappingProxyType(_about(cupy, facts, device.id, handle)),
+        variants=MappingProxyType({name: _launching(more) for name, more in VARIANTS.items()}),
     )
 
 
 def _launch(name: str, /, **arguments: Any) -> None:
     launch(name, arguments)
+
+
+def _launching(more: tuple[str, ...]) -> Kernels:
+    def launched(name: str, /, **arguments: Any) -> None:
+        launch(name, arguments, more)
+
+    return launched
 
 
 def _about(cupy: Any, facts: Facts, device: int, handle: int) -> dict[str, str]:

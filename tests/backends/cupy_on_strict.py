@@ -7,6 +7,7 @@ their NumPy references, given the arguments of a launch once those are checked a
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from minimp_backends.cublas import Cublas
 from minimp_backends.cupy_backend import CupyBackend
 from minimp_backends.gpu import Gpu
+from minimp_backends.kernels.nvrtc import VARIANTS
 from minimp_backends.kernels.packing import pack
 from minimp_backends.kernels.registry import KERNELS
 from minimp_backends.strict.arrays import StrictArray
@@ -61,6 +63,37 @@ def run_reference(name: str, /, **arguments: Any) -> None:
         DEVICE.launch(lambda: kernel.reference(**{name: _on_host(each) for name, each in arguments.items()}))
 
 
+def run_variant(more: tuple[str, ...], name: str, /, **arguments: Any) -> None:
+    """Run the reference as if it were compiled so: of flush to zero, what is read and written shows it."""
+    if "--ftz=true" not in more:
+        run_reference(name, **arguments)
+        return
+    given = {
+        each.name: _flushed(arguments[each.name]) if each.role == "in" else arguments[each.name]
+        for each in KERNELS[name].parameters
+    }
+    run_reference(name, **given)
+    for each in KERNELS[name].parameters:
+        if each.role in ("out", "inout"):
+            _flush(arguments[each.name])
+
+
+def _flushed(argument: Any) -> Any:
+    """Return float32 arrays without their subnormal numbers, anything else as it is."""
+    if isinstance(argument, list | tuple):
+        return [_flushed(each) for each in argument]
+    made = argument.copy()
+    _flush(made)
+    return made
+
+
+def _flush(argument: Any) -> None:
+    for each in argument if isinstance(argument, list | tuple) else [argument]:
+        held = held_of(each)
+        if held.dtype == np.float32:
+            held[np.abs(held) < np.finfo(np.float32).smallest_normal] = 0
+
+
 def _on_host(argument: Any) -> Any:
     if isinstance(argument, list | tuple):
         return [_on_host(each) for each in argument]
@@ -75,6 +108,7 @@ def gpu_on_strict(capability: int = 90, *, kernels: bool = True) -> Gpu:
         xp=cublas.xp, cublas=cublas, memory=None, kernels=run_reference if kernels else None,
         to_host=lambda array: DEVICE.read(array._held), synchronize=DEVICE.wait,
         about=MappingProxyType({"GPU": "none: the strict device"}),
+        variants={name: partial(run_variant, more) for name, more in VARIANTS.items()} if kernels else {},
     )  # fmt: skip
 
 

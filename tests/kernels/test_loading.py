@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from minimp.errors import DeviceError, FormatError, SettingError
+from minimp_backends import gpu
 from minimp_backends.kernels import cache, loading, nvrtc, sources, toolkits
-from minimp_backends.kernels.nvrtc import Compiler
+from minimp_backends.kernels.nvrtc import VARIANTS, Compiler
 from minimp_backends.kernels.packing import pack
 from minimp_backends.kernels.registry import KERNELS
 from minimp_backends.kernels.sources import Source
@@ -131,6 +132,28 @@ def test_a_launch_reaches_cupy_whole(monkeypatch: pytest.MonkeyPatch, compiler: 
     assert packed[0] is values
     assert packed[1] is flag
     assert packed[2] == 600
+
+
+def test_a_variant_is_loaded_beside_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, compiler: Compiler, cupy: Any
+) -> None:
+    """Oracle: the compiler's bytes with the options of each; neither takes the other's place."""
+    made: list[Recorder] = []
+    monkeypatch.setattr(cupy, "RawModule", lambda path: made.append(Recorder(path)) or made[-1])
+    monkeypatch.setattr(cupy.cuda, "Device", lambda: SimpleNamespace(compute_capability="90"))
+    arguments = next(iter(SAMPLES["sum_segments_float"]()))
+    on_device = {
+        name: on_host_memory(cupy, each) if isinstance(each, np.ndarray) else each
+        for name, each in arguments.items()
+    }
+    flushing = gpu._launching(VARIANTS["ftz"])
+    for run in (gpu._launch, flushing, gpu._launch, flushing):
+        run("sum_segments_float", **on_device)
+    assert [len(each.calls) for each in made] == [2, 2]
+    source = sources.read("embedding.cu")
+    wanted = [compiler.compile(source, 90, more=more) for more in ((), VARIANTS["ftz"])]
+    assert [Path(each.path).read_bytes() for each in made] == wanted
+    assert wanted[0] != wanted[1]
 
 
 def compiler_bytes(compiler: Compiler) -> bytes:

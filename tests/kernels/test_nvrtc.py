@@ -10,7 +10,7 @@ import pytest
 from minimp.errors import DeviceError, SettingError
 from minimp_backends.kernels import sources
 from minimp_backends.kernels.declaring import KINDS, Parameter
-from minimp_backends.kernels.nvrtc import Compiler
+from minimp_backends.kernels.nvrtc import VARIANTS, Compiler
 from minimp_backends.kernels.sources import Source
 from tests.kernels.compiled import CHIPS, PLAIN_CHIP, entries, image, ptx
 from tests.kernels.families import NAMES, SOURCES, kernels_of
@@ -89,6 +89,34 @@ def test_subnormals_are_kept(compiler: Compiler) -> None:
     multiply = replace(SMALL, text=SMALL.text.replace("1.0f", "__fmul_rn(*x, 0.5f)"))
     assert b"mul.rn.f32" in compiler.compile(multiply, 90, "ptx")
     assert "--ftz=false" in compiler.options(90, "ptx")
+
+
+def test_options_of_a_variant_win(compiler: Compiler) -> None:
+    """Oracle: the word .ftz, an fma where a product meets a sum, and the hash that the cache is asked by."""
+    text = SMALL.text.replace("= 1.0f", "= *x * 0.3f + 0.7f")
+    contracts = replace(SMALL, text=text)
+    words = {
+        name: tuple(
+            word in compiler.compile(contracts, 90, "ptx", more=more) for word in (b".ftz", b"fma.rn")
+        )
+        for name, more in {"": (), **VARIANTS}.items()
+    }
+    assert words == {
+        "": (False, True), "ftz": (True, True), "no fmad": (False, False), "ftz, no fmad": (True, False),
+    }  # fmt: skip
+    keys = {compiler.key(contracts, 90, "ptx", more) for more in ((), *VARIANTS.values())}
+    assert len(keys) == 4
+    assert compiler.key(contracts, 90, "ptx") in keys
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_kernel_leaves_contraction_to_the_compiler(compiler: Compiler, name: str) -> None:
+    """Oracle: the text that NVRTC makes with contraction forbidden: the same to the letter."""
+    source = sources.read(name)
+    if all(kernel.bit_exact for kernel in kernels_of(name)):
+        made = compiler.compile(source, PLAIN_CHIP, "ptx", more=VARIANTS["no fmad"])
+        assert made.decode() == ptx(source, PLAIN_CHIP)
 
 
 def test_there_are_kernels() -> None:

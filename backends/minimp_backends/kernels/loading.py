@@ -45,14 +45,15 @@ def target(chip: int, compiler: Compiler) -> tuple[int, Image]:
     return earlier[-1], "ptx"
 
 
-def image_path(source_name: str, chip: int, compiler: Compiler) -> str:
+def image_path(source_name: str, chip: int, compiler: Compiler, more: tuple[str, ...] = ()) -> str:
     """Return the path of the compiled source for a chip, from the cache or compiled now.
 
     Where the cache cannot be written the file lives in memory, as long as this process.
     """
     source = sources.read(source_name)
     which, kind = target(chip, compiler)
-    kept = cache.fetch(compiler.key(source, which, kind), lambda: compiler.compile(source, which, kind))
+    key = compiler.key(source, which, kind, more)
+    kept = cache.fetch(key, lambda: compiler.compile(source, which, kind, more=more))
     return str(kept.path) if kept.path else _in_memory(source_name, kept.data)
 
 
@@ -64,8 +65,13 @@ def _in_memory(name: str, data: bytes) -> str:
 
 
 @functools.cache
-def load(name: str, chip: int) -> Any:
+def load(name: str, chip: int, more: tuple[str, ...] = ()) -> Any:
     """Return CuPy's RawKernel of a kernel, for a chip. It is loaded onto a device when first launched there.
+
+    Args:
+        name: of :data:`~minimp_backends.kernels.registry.KERNELS`.
+        chip: the compute capability without its dot, for example 90.
+        more: options of the compiler behind those of every kernel.
 
     Raises:
         SettingError: there is no such kernel.
@@ -75,7 +81,7 @@ def load(name: str, chip: int) -> Any:
 
     kernel = _kernel(name)
     compiler = nvrtc.compiler(cupy.cuda.runtime.runtimeGetVersion() // 1000)
-    return cupy.RawModule(path=image_path(kernel.source, chip, compiler)).get_function(name)
+    return cupy.RawModule(path=image_path(kernel.source, chip, compiler, more)).get_function(name)
 
 
 def _kernel(name: str) -> Kernel:
@@ -85,13 +91,14 @@ def _kernel(name: str) -> Kernel:
     return found
 
 
-def launch(name: str, arguments: Mapping[str, Any]) -> None:
+def launch(name: str, arguments: Mapping[str, Any], more: tuple[str, ...] = ()) -> None:
     """Launch a kernel on CuPy's current device and stream; nothing is waited for.
 
     Args:
         name: of :data:`~minimp_backends.kernels.registry.KERNELS`.
         arguments: by the names of its parameters: CuPy arrays, numbers, lists of them where the parameter
             takes many. Arrays with the role ``out`` or ``inout`` are written.
+        more: options of the compiler behind those of every kernel.
 
     Raises:
         SettingError, DeviceError, FormatError, ShapeError: as :func:`~minimp_backends.kernels.packing.pack`
@@ -102,7 +109,7 @@ def launch(name: str, arguments: Mapping[str, Any]) -> None:
 
     shape, packed = pack(_kernel(name), arguments, cupy.ndarray)
     try:
-        function = load(name, int(cupy.cuda.Device().compute_capability))
+        function = load(name, int(cupy.cuda.Device().compute_capability), more)
         function((shape.grid,), (shape.block,), packed, shared_mem=shape.shared_bytes)
     except (cupy.cuda.driver.CUDADriverError, cupy.cuda.runtime.CUDARuntimeError) as fault:
         raise DeviceError(f"the device refused the kernel: {fault}", op=name) from fault

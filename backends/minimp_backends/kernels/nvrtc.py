@@ -11,8 +11,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Literal
 
 from minimp.errors import DeviceError, SettingError
@@ -20,7 +21,7 @@ from minimp_backends.kernels import toolkits
 from minimp_backends.kernels.sources import Source
 from minimp_backends.kernels.toolkits import Toolkit
 
-__all__ = ["OPTIONS", "Compiler", "Image", "compile_source", "compiler"]
+__all__ = ["OPTIONS", "VARIANTS", "Compiler", "Image", "compile_source", "compiler"]
 
 Image = Literal["cubin", "ptx"]
 
@@ -32,6 +33,14 @@ OPTIONS = (
     "--fmad=true",  # harmless to explicit arithmetic; index arithmetic and bounded kernels gain
 )
 """What every kernel is compiled with. Beside these stand only the chip and the folders of headers."""
+VARIANTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ftz": ("--ftz=true",),
+        "no fmad": ("--fmad=false",),
+        "ftz, no fmad": ("--ftz=true", "--fmad=false"),
+    }
+)
+"""Name -> options that a benchmark puts behind those, to see what they cost and change."""
 
 
 class Compiler:
@@ -90,8 +99,9 @@ class Compiler:
         finally:
             self._call("DestroyProgram", ctypes.byref(program))
 
-    def options(self, chip: int, kind: Image) -> tuple[str, ...]:
-        """Return the options for a chip, without the folders of headers.
+    def options(self, chip: int, kind: Image, more: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Return the options for a chip, without the folders of headers; of `more`, which come last, NVRTC
+        takes each over the one of that name before it.
 
         Raises:
             SettingError: this NVRTC does not know the chip.
@@ -104,20 +114,21 @@ class Compiler:
                 help=f"NVRTC {'.'.join(map(str, self.version))} knows these; another one may know sm_{chip}",
             )
         # PTX asked of a real chip would run the assembler too, for nothing.
-        return (*OPTIONS, f"--gpu-architecture={'sm' if kind == 'cubin' else 'compute'}_{chip}")
+        return (*OPTIONS, f"--gpu-architecture={'sm' if kind == 'cubin' else 'compute'}_{chip}", *more)
 
-    def key(self, source: Source, chip: int, kind: Image) -> str:
+    def key(self, source: Source, chip: int, kind: Image, more: tuple[str, ...] = ()) -> str:
         """Return the hexadecimal SHA-256 of all that the compiled bytes depend on."""
         parts = [
-            repr((self.version, self.toolkit.fingerprint, self.options(chip, kind))),
+            repr((self.version, self.toolkit.fingerprint, self.options(chip, kind, more))),
             f"{source.name}\0{source.text}",
             *(f"{name}\0{text}" for name, text in sorted(source.headers.items())),
         ]
         return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
 
     def compile(
-        self, source: Source, chip: int, kind: Image = "cubin", *, warnings_are_errors: bool = False
-    ) -> bytes:
+        self, source: Source, chip: int, kind: Image = "cubin", *, warnings_are_errors: bool = False,
+        more: tuple[str, ...] = (),
+    ) -> bytes:  # fmt: skip
         """Return the cubin (ELF) or the PTX text of a source.
 
         Args:
@@ -126,12 +137,14 @@ class Compiler:
             kind: ``cubin``, which runs on that chip, or ``ptx``, which a driver compiles for that chip and
                 later ones.
             warnings_are_errors: fail on whatever the compiler has to say.
+            more: options behind :data:`OPTIONS`, of :data:`VARIANTS`.
 
         Raises:
             SettingError: this NVRTC does not know the chip.
             DeviceError: the source does not compile; the message has the compiler's log.
         """
-        options = [*self.options(chip, kind), *(f"--include-path={path}" for path in self.toolkit.includes)]
+        folders = (f"--include-path={path}" for path in self.toolkit.includes)
+        options = [*self.options(chip, kind, more), *folders]
         encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         with self._program(source) as program:
             code = self._library.nvrtcCompileProgram(program, len(options), encoded)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from minimp.benchmarks.figure import Figure
-from minimp.benchmarks.gpu import passes, products, rows, steps
+from minimp.benchmarks.gpu import passes, products, rows, steps, variants
 from minimp.benchmarks.gpu.jobs import FAULTS, Bench, Job, Timed, in_words, run_job
 from minimp.benchmarks.gpu.sizes import TINY
 from minimp.benchmarks.timing import quiet_collector
@@ -45,6 +45,13 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "small": Part("AdamW on 1000 tensors of 1 to 64 KiB", 10, passes.small),
         "rows": Part("softmax, layer norm, cross-entropy, forward and backward", 10, rows.rows),
         "casts": Part("casts of 10^8 numbers: 16 bits, FP8, stochastic", 20, passes.casts),
+        "tally": Part("statistics of 10^8 numbers for a trace, as small tables", 10, passes.tallies),
+        "options": Part(
+            "kernels compiled with ftz, without fmad: times and bits",
+            20,
+            variants.variants,
+            variants.variant_figures,
+        ),
         "mlp": Part("a step of 4 x 4096, batch 8192: fp16, bf16, TF32, fp32", 20, steps.mlp_step),
         "block": Part("a step of a transformer block, B16 T1024 d1024", 10, steps.block_step),
         "cnn": Part("a step of a small CNN, batch 256", 10, steps.cnn_step),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from minimp.benchmarks.gpu.products import NAMES, random_array
 from minimp.formats.dice import Counter
 from minimp.tensors import Tensor
 
-__all__ = ["adamw", "casts", "roof_copy", "small", "unscale"]
+__all__ = ["SCALE", "adamw", "casts", "roof_copy", "small", "tallies", "unscale", "updating"]
 
 SCALE = 2.0**16
 ENOUGH = 0.85
 """Share of the copy's bandwidth that one pass should reach."""
 STOCHASTIC = (("float32", "bfloat16"),)
+WHOLE = "copy to the host"
 CASTS = (
     ("float32", "float16"), ("float16", "float32"), ("float32", "bfloat16"), ("bfloat16", "float32"),
 )  # fmt: skip
@@ -69,7 +71,7 @@ def adamw(bench: Bench) -> Iterator[Job]:
     A number takes 28 bytes: master, both moments read and written, the gradient read, the copy written.
     """
     n = bench.sizes.elements
-    step = _updating(bench, [random_array(bench, (n,), "float16")])
+    step = updating(bench, [random_array(bench, (n,), "float16")])
     contenders: dict[str, Callable[[], object]] = {OURS: step}
     if bench.torch is not None:
         contenders[TORCH] = bench.torch.adamw_with_copy(n)
@@ -81,7 +83,7 @@ def small(bench: Bench) -> Iterator[Job]:
     """AdamW on many small float32 parameters, beside torch's fused step over all of them."""
     least, most, count = bench.sizes.small
     sizes = [int(each) // 4 for each in np.geomspace(least, most, count)]
-    step = _updating(bench, [random_array(bench, (size,), "float32") for size in sizes])
+    step = updating(bench, [random_array(bench, (size,), "float32") for size in sizes])
     contenders: dict[str, Callable[[], object]] = {OURS: step}
     if bench.torch is not None:
         contenders[TORCH] = bench.torch.adamw(sizes)
@@ -89,7 +91,7 @@ def small(bench: Bench) -> Iterator[Job]:
     yield Job(what, contenders, 28.0 * sum(sizes), aims=(Aim(TORCH, 1 / 1.2),))
 
 
-def _updating(bench: Bench, gradients: list[Any]) -> Callable[[], object]:
+def updating(bench: Bench, gradients: list[Any]) -> Callable[[], object]:
     """Return a step of AdamW over parameters of the gradients' formats, with masters where they are low."""
     backend = bench.backend
     with use_backend(backend.name):
@@ -99,6 +101,24 @@ def _updating(bench: Bench, gradients: list[Any]) -> Callable[[], object]:
         low = gradients[0].dtype.itemsize == 2
         optimizer = optim.AdamW(parameters, lr=1e-3, master_weights=low or None)
     return optimizer.step
+
+
+def tallies(bench: Bench) -> Iterator[Job]:
+    """What a trace asks of an array: its counts and ends, brought to the host, beside all of it."""
+    n, backend = bench.sizes.elements, bench.backend
+    for name in ("float16", "float32"):
+        x = random_array(bench, (n,), name)
+        contenders: dict[str, Callable[[], object]] = {
+            OURS: _tallied(backend, x), WHOLE: partial(backend.to_host, x),
+        }  # fmt: skip
+        if bench.torch is not None:
+            contenders[TORCH] = bench.torch.tally(n, name)
+        aims = (Aim(WHOLE, 5.0), Aim(TORCH, 1.0))
+        yield Job(f"{_count(bench)} {NAMES[name]}: statistics", contenders, float(x.nbytes), aims=aims)
+
+
+def _tallied(backend: Any, x: Any) -> Callable[[], object]:
+    return lambda: backend.tally([x], with_cuts=True)
 
 
 def casts(bench: Bench) -> Iterator[Job]:

@@ -12,7 +12,7 @@ from minimp.benchmarks.gpu.jobs import OURS, ROOF, TORCH, Aim, Bench, Job
 from minimp.benchmarks.gpu.products import random_array
 from minimp.tensors import Tensor, tensor
 
-__all__ = ["rows"]
+__all__ = ["BYTES", "both_ways", "rows"]
 
 BYTES = {"softmax": 10, "layer_norm": 10, "cross_entropy": 6}
 """Bytes that a number must move: what is read and written in 2 bytes, forward and backward together."""
@@ -22,7 +22,7 @@ def rows(bench: Bench) -> Iterator[Job]:
     """Softmax, layer norm and cross-entropy over the last axis, forward and backward."""
     count, width = bench.sizes.rows
     for name, moved in BYTES.items():
-        contenders: dict[str, Callable[[], object]] = {OURS: _both_ways(bench, name)}
+        contenders: dict[str, Callable[[], object]] = {OURS: both_ways(bench, name)}
         if bench.torch is not None:
             contenders[TORCH] = bench.torch.row_op(name, count, width)
         yield Job(
@@ -31,7 +31,7 @@ def rows(bench: Bench) -> Iterator[Job]:
         )  # fmt: skip
 
 
-def _both_ways(bench: Bench, name: str) -> Callable[[], object]:
+def both_ways(bench: Bench, name: str) -> Callable[[], object]:
     """Return a call of the op and its backward on the same input."""
     (count, width), backend = bench.sizes.rows, bench.backend
     x, given = (

@@ -84,6 +84,24 @@ class TorchSide:
         x, dtype = self.random(n, dtype=source), getattr(self.torch, target)
         return lambda: x.to(dtype)
 
+    def tally(self, n: int, dtype: str) -> Call:
+        """Counts of what is 0, NaN and infinite and of each exponent, the ends, and the mean, on the host."""
+        x = self.random(n, dtype=dtype)
+
+        def run() -> Any:
+            bad = [
+                x.isnan().sum(),
+                x.isinf().sum(),
+                (x == 0).sum(),
+                *x.aminmax(),
+                x.mean(dtype=torch.float32),
+            ]
+            counts = torch.bincount(torch.frexp(x.float()).exponent + 150, minlength=300)
+            return torch.cat([torch.stack([each.float() for each in bad]), counts.float()]).cpu()
+
+        torch = self.torch
+        return run
+
     def unscale(self, n: int) -> Call:
         """What `torch.amp.GradScaler.unscale_` calls, on float32 gradients, in place."""
         gradients, one = [self.random(n)], self.torch.ones(1, device=self.device)

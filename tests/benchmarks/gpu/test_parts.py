@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from minimp.benchmarks.gpu import PARTS, TINY, Bench, Run, TorchSide, clock_of, 
 from minimp.benchmarks.gpu.models import product_flops
 from minimp.benchmarks.gpu.parts import _of_this_chip
 from minimp.benchmarks.gpu.sizes import FULL
+from minimp.errors import SettingError
+from minimp_backends.kernels.nvrtc import VARIANTS
 from tests.backends.cupy_on_strict import CupyOnStrict
 
 TIMED = [name for name, part in PARTS.items() if part.jobs is not None]
@@ -32,37 +35,37 @@ def run(backend: Any, torch: TorchSide | None, *names: str) -> Run:
     return run_parts(Bench(backend, clock_of(backend), TINY, 3, torch), names)
 
 
-def check(found: Run) -> None:
+def check(found: Run, variants: int) -> None:
     """Nothing failed, every part that is timed has times of ours, and what is counted is as aimed at."""
     assert found.all_faults() == []
     assert {each.part for each in found.timed} == {"roof", *TIMED}
     assert all(each.seconds["minimp"] > 0 for each in found.timed)
     assert set(found.roof.rates) == {"B", "FLOP"}
     assert {each.name for each in found.counted if not each.reached} == set()
-    assert len(found.counted) == 2 + 3
+    assert len(found.counted) == 2 + 3 + 2 * variants
 
 
 def test_every_part_runs_on_the_strict_device() -> None:
     """Oracle: above; no wait in a step, and the ledger within 2 % of tracemalloc."""
-    check(run(get_backend("strict"), None, *PARTS))
+    check(run(get_backend("strict"), None, *PARTS), variants=0)
 
 
 def test_every_part_runs_as_on_cupy(cupy_on_strict: Any) -> None:
     """Oracle: above; products are planned as for cuBLAS, kernels are given what a launch would be."""
-    check(run(cupy_on_strict, None, *PARTS))
+    check(run(cupy_on_strict, None, *PARTS), variants=len(VARIANTS))
 
 
 @pytest.mark.slow
 @pytest.mark.torch
 def test_torch_is_beside_in_every_part() -> None:
-    """Oracle: PyTorch on the CPU, which has every call but for a stochastic cast, and fp32 out."""
+    """Oracle: PyTorch on the CPU, which has all but a stochastic cast, fp32 out, and our options."""
     pytest.importorskip("torch")
     found = run(get_backend("strict"), TorchSide("cpu"), *PARTS)
     assert found.all_faults() == []
-    alone = [each.what for each in found.timed if "torch" not in each.seconds]
+    alone = [each.what for each in found.timed if "torch" not in each.seconds and each.part != "options"]
     assert all("stochastic" in what or "to fp32" in what for what in alone)
     names = {figure.name for each in found.timed for figure in each.figures(found.roof.rates)}
-    for part in TIMED:
+    for part in set(TIMED) - {"options"}:
         assert any(name.startswith(f"{part}: ") and name.endswith("over torch") for name in names), part
 
 
@@ -120,3 +123,39 @@ def test_what_is_known_of_a_chip(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, expected in (("NVIDIA H100 80GB HBM3", 1), ("NVIDIA L4", 0)):
         monkeypatch.setattr(type(strict), "describe", lambda _, name=name: {"GPU": name})
         assert len(_of_this_chip(Bench(strict, clock_of(strict), TINY), roof)) == expected
+
+
+def test_variants_are_timed_beside_the_kernels_and_judged_by_bits(cupy_on_strict: Any) -> None:
+    """Oracle: the names of the compiler's options; the stand-in flushes where ftz is among them."""
+    found = run(cupy_on_strict, None, "options")
+    timed = [each for each in found.timed if each.part == "options"]
+    assert [set(each.seconds) for each in timed] == [{"minimp", *VARIANTS}] * 3
+    changed = {each.name.partition(": ")[2]: each.value for each in found.counted}
+    for what in ("unscale", "AdamW"):
+        counts = {name: changed[f"{what}, results of 4,096 that {name} changes"] for name in VARIANTS}
+        assert counts["no fmad"] == 0
+        assert 100 < counts["ftz"] == counts["ftz, no fmad"] < 4096
+
+
+def test_a_variant_that_gains_or_changes_is_told(
+    cupy_on_strict: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: contraction that changes a result, and flushing that changes none: neither is as aimed at."""
+    gpu = cupy_on_strict.gpu
+    exchanged = {"ftz": gpu.variants["no fmad"], "no fmad": gpu.variants["ftz"]}
+    monkeypatch.setattr(cupy_on_strict, "gpu", replace(gpu, variants=exchanged))
+    found = run(cupy_on_strict, None, "options")
+    assert len(found.counted) == 4
+    assert not any(each.reached for each in found.counted)
+
+
+def test_an_unknown_variant_offers_those_there_are(cupy_on_strict: Any) -> None:
+    """Oracle: the list; outside of the block the kernels are as they were."""
+    plain = cupy_on_strict.kernels_in_force()
+    with pytest.raises(SettingError, match="did you mean 'ftz'"), cupy_on_strict.use_variant("fzt"):
+        pass
+    with cupy_on_strict.use_variant("ftz"):
+        assert cupy_on_strict.kernels_in_force() is not plain
+        with cupy_on_strict.use_route("arrays"):
+            assert cupy_on_strict.kernels_in_force() is None
+    assert cupy_on_strict.kernels_in_force() is plain
