@@ -36,6 +36,19 @@ class CupyActivations(CupyCasts):
         made = self._activated(name, format, arrays, numbers) if name in NAMES else None
         return super().pointwise(name, formula, format, *arrays, **numbers) if made is None else made
 
+    def tanh(self, x: Array, out: Array | None = None) -> Array:
+        """Return tanh of a wide array by the kernel of the activation: its bits, in whatever formula."""
+        made = self._activated("tanh", None, (x,), {})
+        if made is None or out is None:
+            return super().tanh(x, out) if made is None else made
+        out[...] = made
+        return out
+
+    def logistic(self, x: Array) -> Array:
+        """Return 1 / (1 + e^-x) of a wide array by the kernel of sigmoid: its bits, in whatever formula."""
+        made = self._activated("sigmoid", None, (x,), {})
+        return super().logistic(x) if made is None else made
+
     def positive_part(self, array: Array) -> Array:
         """Return max(x, 0), NaN staying NaN, in one launch."""
         made = self._activated("relu", None, (array,), {})

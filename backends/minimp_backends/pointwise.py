@@ -19,6 +19,7 @@ Array = Any
 class Pointwise:
     """The readable forms, over the kernels of a backend."""
 
+    xp: Any
     elementwise: Callable[..., Array]
     keep_where: Callable[[Array, Array], Array]
     narrow: Callable[[Array, Format | None], Array]
@@ -40,6 +41,10 @@ class Pointwise:
         """
         del name, numbers
         return self.narrow(self.elementwise(formula, *map(self.wide, arrays)), format)
+
+    def tanh(self, x: Array, out: Array | None = None) -> Array:
+        """Return tanh of a wide array, elementwise; in `out`, which may be `x`, where that is given."""
+        return self.xp.tanh(x, out=out)
 
     def positive_part(self, array: Array) -> Array:
         """Return max(x, 0) of a storage array, NaN staying NaN; nothing is rounded."""

@@ -55,7 +55,7 @@ class RecurrentKernels:
             product = self._product(low[0], wide[0], into, accumulate)
             if b is not None:
                 product += b
-            found = cell.forward(self.xp, gates[t], product, aside[t], wide)
+            found = cell.forward(self, gates[t], product, aside[t], wide)
             low, wide = made.put(t, found)
         return made.whole(), (gates, aside)[: cell.kept]
 
@@ -86,7 +86,7 @@ class RecurrentKernels:
             old = [made[s, order[k - 1]] for s in range(cell.states)] if k else before
             arrived = [g[s, t] + each for s, each in enumerate(carried)]
             rooms = (by_inputs.wide[0, t], by_product.wide[0, t])
-            carried = cell.backward(self.xp, arrived, [each[t] for each in held], old, made[:, t], rooms)
+            carried = cell.backward(self, arrived, [each[t] for each in held], old, made[:, t], rooms)
             by_inputs.seal(t)
             (low,), (wide,) = by_product.seal(t) if cell.split else by_inputs.at(t)
             carried[0] = carried[0] + self._product(low, wide, matrix, accumulate)

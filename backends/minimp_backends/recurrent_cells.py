@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from minimp_backends.special import logistic
-
 __all__ = ["CELLS", "Cell"]
 
 Array = Any
@@ -25,9 +23,9 @@ class Cell(NamedTuple):
         kept: what the gradient needs beside the states: 0 nothing; 1 the gates after their functions; 2 also
             what forward puts `aside`, (N, H).
         split: whether the two halves of the gates have gradients of their own.
-        forward: ``(xp, gates, product, aside, old) -> new``: from the two halves of the gates, W_ih x + b_ih
-            and W_hh h + b_hh, and the old states to the new ones; `gates` and `aside` are written.
-        backward: ``(xp, grads, kept, old, new, rooms) -> grads``: from the gradients of the new
+        forward: ``(backend, gates, product, aside, old) -> new``: from the two halves of the gates, W_ih x
+            + b_ih and W_hh h + b_hh, and the old states to the new ones; `gates` and `aside` are written.
+        backward: ``(backend, grads, kept, old, new, rooms) -> grads``: from the gradients of the new
             states to those of the old, less what goes through the product; the gradients of the two halves
             are written into `rooms`.
     """
@@ -39,93 +37,97 @@ class Cell(NamedTuple):
     backward: Callable[..., list[Array]]
 
 
-def _lstm(xp: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]) -> Sequence[Array]:
+def _lstm(backend: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]) -> Sequence[Array]:
     del aside
     gates += product
     i, f, g, o = _parts(gates, 4)
     both = gates[:, : 2 * i.shape[1]]
-    both[...] = logistic(xp, both)
-    xp.tanh(g, out=g)
-    o[...] = logistic(xp, o)
+    both[...] = backend.logistic(both)
+    backend.tanh(g, out=g)
+    o[...] = backend.logistic(o)
     c = f * old[1]
     c += i * g
-    return o * xp.tanh(c), c
+    return o * backend.tanh(c), c
 
 
 def _lstm_gradient(
-    xp: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
+    backend: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
     rooms: tuple[Array, Array],
 ) -> list[Array]:  # fmt: skip
     (by_h, by_c), (gates,), room = grads, kept, rooms[0]
     i, f, g, o = _parts(gates, 4)
-    bent = xp.tanh(new[1])
+    bent = backend.tanh(new[1])
     by_c = by_c + by_h * o * (1 - bent * bent)
     for part, (one, other) in zip(
         _parts(room, 4), ((by_c, g), (by_c, old[1]), (by_c, i), (by_h, bent)), strict=True
     ):
-        xp.multiply(one, other, out=part)
+        backend.xp.multiply(one, other, out=part)
     slopes = 1 - gates
     slopes *= gates
     _parts(slopes, 4)[2][...] = 1 - g * g
     room *= slopes
-    return [xp.zeros_like(by_h), by_c * f]
+    return [backend.xp.zeros_like(by_h), by_c * f]
 
 
-def _gru(xp: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]) -> Sequence[Array]:
+def _gru(backend: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]) -> Sequence[Array]:
     r, z, n = _parts(gates, 3)
     both = slice(0, 2 * r.shape[1])
     gates[:, both] += product[:, both]
-    gates[:, both] = logistic(xp, gates[:, both])
+    gates[:, both] = backend.logistic(gates[:, both])
     aside[...] = _parts(product, 3)[2]
     n += aside * r
-    xp.tanh(n, out=n)
+    backend.tanh(n, out=n)
     return [(old[0] - n) * z + n]
 
 
 def _gru_gradient(
-    xp: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
+    backend: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
     rooms: tuple[Array, Array],
 ) -> list[Array]:  # fmt: skip
     del new
     (by_h,), (gates, aside), (by_inputs, by_product) = grads, kept, rooms
     r, z, n = _parts(gates, 3)
     by_r, by_z, by_n = _parts(by_inputs, 3)
-    xp.multiply(by_h * (1 - z), 1 - n * n, out=by_n)
-    xp.multiply(by_n * aside, r * (1 - r), out=by_r)
-    xp.multiply(by_h * (old[0] - n), z * (1 - z), out=by_z)
+    backend.xp.multiply(by_h * (1 - z), 1 - n * n, out=by_n)
+    backend.xp.multiply(by_n * aside, r * (1 - r), out=by_r)
+    backend.xp.multiply(by_h * (old[0] - n), z * (1 - z), out=by_z)
     by_product[...] = by_inputs
     _parts(by_product, 3)[2][...] *= r
     return [by_h * z]
 
 
-def _rnn_tanh(xp: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]) -> Sequence[Array]:
+def _rnn_tanh(
+    backend: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]
+) -> Sequence[Array]:
     del aside, old
     gates += product
-    return [xp.tanh(gates, out=gates)]
+    return [backend.tanh(gates, out=gates)]
 
 
-def _rnn_relu(xp: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]) -> Sequence[Array]:
+def _rnn_relu(
+    backend: Any, gates: Array, product: Array, aside: Array, old: Sequence[Array]
+) -> Sequence[Array]:
     del aside, old
     gates += product
-    return [xp.maximum(gates, xp.zeros(gates.shape[-1:], gates.dtype), out=gates)]
+    return [backend.xp.maximum(gates, backend.xp.zeros(gates.shape[-1:], gates.dtype), out=gates)]
 
 
 def _rnn_tanh_gradient(
-    xp: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
+    backend: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
     rooms: tuple[Array, Array],
 ) -> list[Array]:  # fmt: skip
     del kept, old
-    xp.multiply(grads[0], 1 - new[0] * new[0], out=rooms[0])
-    return [xp.zeros_like(grads[0])]
+    backend.xp.multiply(grads[0], 1 - new[0] * new[0], out=rooms[0])
+    return [backend.xp.zeros_like(grads[0])]
 
 
 def _rnn_relu_gradient(
-    xp: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
+    backend: Any, grads: Sequence[Array], kept: Sequence[Array], old: Sequence[Array], new: Sequence[Array],
     rooms: tuple[Array, Array],
 ) -> list[Array]:  # fmt: skip
     del kept, old
-    rooms[0][...] = xp.where(new[0] <= 0, xp.zeros_like(grads[0]), grads[0])
-    return [xp.zeros_like(grads[0])]
+    rooms[0][...] = backend.xp.where(new[0] <= 0, backend.xp.zeros_like(grads[0]), grads[0])
+    return [backend.xp.zeros_like(grads[0])]
 
 
 def _parts(gates: Array, count: int) -> list[Array]:

@@ -94,8 +94,10 @@ def conv1d(
     geometry = _planar(stride, padding, dilation, groups)
     _check_conv1d(x, weight, bias, geometry)
     ctx.save(x if ctx.needs(1) else None, weight if ctx.needs(0) else None)
-    y = ctx.backend.conv2d(_image(ctx, x), _image(ctx, weight), bias, geometry, accumulate=ctx.accumulate)
-    return ctx.round(y.reshape(*y.shape[:2], y.shape[3]))
+    y = ctx.backend.conv2d_with_bias(
+        _image(ctx, x), _image(ctx, weight), bias, geometry, ctx.format, accumulate=ctx.accumulate
+    )
+    return _signal(ctx, y)
 
 
 @conv1d.gradient
@@ -130,6 +132,11 @@ def _image(ctx: Node, x: Array) -> Array:
     return ctx.backend.view(x, lambda a: a.reshape(_image_shape(a.shape)))
 
 
+def _signal(ctx: Node, y: Array) -> Array:
+    """(N, C, 1, L) -> (N, C, L)."""
+    return ctx.backend.view(y, lambda a: a.reshape(*a.shape[:2], a.shape[3]))
+
+
 def _by_bias(ctx: Node, grad: Array) -> Array | None:
     """The gradient of a bias: the sum over images and positions; None if there is none to give."""
     if len(ctx.inputs) < 3 or not ctx.needs(2):
@@ -155,7 +162,7 @@ def conv_transpose2d(
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     _check_transposed("conv_transpose2d", x, weight, bias, geometry, output_padding)
     ctx.save(x if ctx.needs(1) else None, weight if ctx.needs(0) else None)
-    return ctx.round(_spread(ctx, x, weight, bias, geometry, output_padding))
+    return _spread(ctx, x, weight, bias, geometry, output_padding)
 
 
 @conv_transpose2d.gradient
@@ -182,7 +189,7 @@ def conv_transpose1d(
     _check_transposed("conv_transpose1d", x, weight, bias, geometry, (0, *output_padding))
     ctx.save(x if ctx.needs(1) else None, weight if ctx.needs(0) else None)
     y = _spread(ctx, _image(ctx, x), _image(ctx, weight), bias, geometry, (0, *output_padding))
-    return ctx.round(y.reshape(*y.shape[:2], y.shape[3]))
+    return _signal(ctx, y)
 
 
 @conv_transpose1d.gradient
@@ -205,14 +212,12 @@ def _rounded(ctx: Node, wide: Array | None) -> Array | None:
 def _spread(
     ctx: Node, x: Array, weight: Array, bias: Array | None, geometry: dict[str, Any], extra: Pair
 ) -> Array:
-    """The transposed convolution of images, wide."""
+    """The transposed convolution of images, rounded."""
     size = _transposed_size(x.shape, weight.shape, geometry, extra)
     shape = (x.shape[0], weight.shape[1] * geometry["groups"], *size)
     x = _lengthened(ctx, x, geometry["stride"], extra)
     y = ctx.backend.conv2d_input(x, weight, shape, geometry, accumulate=ctx.accumulate)
-    if bias is not None:
-        y += ctx.wide(bias)[:, None, None]
-    return y
+    return ctx.backend.add_bias(y, bias, ctx.format, -3)
 
 
 def _lengthened(ctx: Node, x: Array, stride: Pair, extra: Pair) -> Array:
