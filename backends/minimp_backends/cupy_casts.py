@@ -82,6 +82,13 @@ class CupyCasts(DeviceBackend):
         variant = _variant.get()
         return self.gpu.kernels if variant is None else self.gpu.variants[variant]
 
+    def rounds_apart(self, format: Format | None) -> bool:
+        """Tell whether a kernel is to give float32, for `narrow` to round: a recording counts what is lost.
+
+        Kernels compute in float32 and round once, so that the bits are the same.
+        """
+        return self.rounds_in_sight and format is not None and format.bits <= 16
+
     def wide(self, array: Array) -> Array:
         """Widen float16 and bfloat16 to float32."""
         if getattr(array, "dtype", None) not in LOW:

@@ -46,6 +46,9 @@ class Tally:
 class Tallies(ABC):
     """For arrays that the host can read as they are: there is nothing to spare."""
 
+    rounds_in_sight = False
+    """Whether somebody counts what `narrow` loses, so that kernels had better leave rounding to it."""
+
     def tallies(self) -> bool:
         """Tell whether :meth:`tally` spares copies, because the device counts."""
         return False

@@ -79,7 +79,8 @@ def counting(sink: Roundings) -> Iterator[None]:
         with _lock:
             _recordings -= 1
             while not _recordings and _watched:
-                del _watched.pop().narrow
+                backend = _watched.pop()
+                del backend.narrow, backend.rounds_in_sight
 
 
 def watch_roundings(backend: Any) -> None:
@@ -101,7 +102,7 @@ def watch_roundings(backend: Any) -> None:
                 sink.found[id(low)] = Rounded(low, zeros, infinite, reach)
             return low
 
-        backend.narrow = narrow
+        backend.narrow, backend.rounds_in_sight = narrow, True
         _watched.append(backend)
 
 
