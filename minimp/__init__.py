@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from minimp import checks, data, fp8, functional, labs, memory, nn, optim, quant, stepper, trace
     from minimp.bisecting import bisect
     from minimp.checkpoint import load, save
+    from minimp.evaluation import evaluate
     from minimp.fp8 import fp8_autocast
     from minimp.functional.creation import (
         arange,
@@ -99,6 +100,7 @@ __all__ = [
     "detect_anomaly",
     "enable_grad",
     "errors",
+    "evaluate",
     "eye",
     "float4_e2m1fn",
     "float6_e2m3fn",
@@ -172,6 +174,7 @@ ON_FIRST_USE = {
     "bisect": "minimp.bisecting",
     "debug": "minimp.ladder",
     "detect_anomaly": "minimp.trace",
+    "evaluate": "minimp.evaluation",
     "load": "minimp.checkpoint",
     "save": "minimp.checkpoint",
 }

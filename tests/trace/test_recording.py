@@ -360,3 +360,11 @@ def test_what_was_not_looked_at_is_not_called_finite() -> None:
     assert said["all"][-1].startswith("  first non-finite: #0 mul")
     assert str(made).splitlines()[1].startswith("  no operation ran in the block")
     assert all(len(line) <= 100 for line in str(made).splitlines())
+
+
+def test_a_trace_is_gone_through_event_by_event() -> None:
+    """Oracle: its list of events."""
+    with trace.record() as seen:
+        (mp.tensor([1.0, 2.0]) * 3).sum()
+    assert [event.op for event in seen] == [event.op for event in seen.events] == ["mul", "sum"]
+    assert len(seen) == 2
