@@ -58,7 +58,8 @@ class Stage:
     Attributes:
         name: its name, a key of :data:`STAGES`.
         equation: what it computed.
-        tensors: its results by name (parameters' names, ``"input"``, ``"output"``, ``"loss"``, ...).
+        tensors: its results by name (parameters' names, ``"input"``, ``"output"``, ``"loss"``, ...); of an
+            output in several parts ``"output.0"``, or with the key of a dict.
         facts: numbers that are no tensors (the scale, the norm, what was skipped).
         events: the ops and gradients it ran, if the step is being recorded.
     """
@@ -265,7 +266,7 @@ class TrainStep:
 
     def _forward(self, state: StepState) -> _Result:
         state.output = self.model(state.inputs)
-        return {"input": state.inputs, "output": state.output}, {}
+        return {"input": state.inputs, **_named("output", state.output)}, {}
 
     def _loss(self, state: StepState) -> _Result:
         loss = self.loss_fn(state.output, state.targets)
@@ -315,6 +316,15 @@ class TrainStep:
 
 _Result = tuple[dict[str, Tensor], dict[str, Any]]
 _IN_REGION = ("cast_weights", "forward", "loss")
+
+
+def _named(name: str, value: Any) -> dict[str, Tensor]:
+    """Return the tensors of a model's output by name: itself, or those in tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    known = value.items() if isinstance(value, Mapping) else ()
+    parts = enumerate(value) if isinstance(value, tuple | list) else known
+    return {path: part for key, each in parts for path, part in _named(f"{name}.{key}", each).items()}
 
 
 def _in_format(value: Any, form: Format) -> Any:

@@ -34,6 +34,7 @@ from minimp.policy import in_region
 from minimp.quiet import hush, speak
 from minimp.scaler import LayerwiseScaler
 from minimp.tape import Array, Event, Value
+from minimp.tensors import Tensor
 
 if TYPE_CHECKING:
     from minimp.step import Stage, StepState, TrainStep
@@ -89,16 +90,31 @@ def _loss(step: TrainStep, state: StepState, before: dict[str, Any]) -> Proof:
     wanted = step.recipe.compute_dtype if step.recipe.policy is None else formats.float32
 
     def prove(stage: Stage) -> Findings:
-        exact = output.detach().to(formats.float64)
+        held: list[Array] = []
+        exact = _in_float64(output, held)
         truth = targets if on_host(targets).dtype.kind in "iu" else on_host(targets, np.float64)
         with in_region(None), accumulate("float64"):
             expected = step.loss_fn(exact, truth).item() / step.micro_batches
         at = arithmetic_of(wanted, step.recipe.accumulate)
-        bound = _loss_bound(expected, on_host(exact), at, step.micro_batches)
+        bound = _loss_bound(expected, np.concatenate([np.zeros(0), *held]), at, step.micro_batches)
         value = check_loss(_array(loss), wanted, expected, bound)
         return merge("L = loss(y) / n", [value, check_events(stage.events)])
 
     return prove
+
+
+def _in_float64(output: Any, held: list[Array]) -> Any:
+    """Return a model's output in float64, in the same tuples, lists and dicts; its numbers go to `held`."""
+    if isinstance(output, Mapping):
+        return {key: _in_float64(part, held) for key, part in output.items()}
+    if isinstance(output, tuple | list):
+        parts = [_in_float64(part, held) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    if not isinstance(output, Tensor) or output.format is None:
+        return output
+    exact = output.detach().to(formats.float64)
+    held.append(on_host(exact).reshape(-1))
+    return exact
 
 
 def _loss_bound(expected: float, output: Array, at: Arithmetic, n: int) -> float:
