@@ -15,9 +15,22 @@ import numpy as np
 
 from minimp_backends.kernels.references.exponentials import erf, exp, tanh
 
-__all__ = ["FUNCTIONS", "add_bias", "gradients", "values"]
+__all__ = ["FUNCTIONS", "ROUNDINGS", "ULPS", "add_bias", "gradients", "values"]
 
 Array = Any
+ULPS: Mapping[str, float] = MappingProxyType({"sigmoid": 2.5, "tanh": 2.5, "silu": 4.0})
+"""Kernel -> how many ULPs of float32 its values lie from the exact ones at most, before they are stored.
+
+Subnormal results included; silu's, from x = -88 on, lie up to 2^-149 |x| farther, as its s is subnormal.
+"""
+ROUNDINGS: Mapping[str, float] = MappingProxyType(
+    {"gelu": 3.0, "gelu_tanh": 4.0, "silu_gradient": 3.0, "gelu_gradient": 4.0, "gelu_tanh_gradient": 8.0}
+)
+"""Kernel -> how far its results lie from the exact ones at most, in 2^-24 max(1, |x|) |g|; of values, g is 1.
+
+Absolute, as 1 + erf and 1 + tanh cancel below 0: these are the ops' formulas, of array functions no less.
+The gradients of sigmoid and tanh, relu and leaky_relu have the very bits of the array functions.
+"""
 SINGLE = np.float32
 HALF, ROOT_HALF = SINGLE(0.5), SINGLE(math.sqrt(0.5))
 DENSITY_AT_0 = SINGLE(1 / math.sqrt(2 * math.pi))
