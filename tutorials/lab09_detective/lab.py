@@ -351,7 +351,7 @@ assert np.mean(mended[-20:]) < 0.5 * mended[0]
 
 # %%
 class TwoHeads(nn.Module):
-    """Scores of the classes and, behind them, the digit drawn again."""
+    """Scores of the classes, and the digit drawn again."""
 
     def __init__(self, seed=0):
         super().__init__()
@@ -359,16 +359,17 @@ class TwoHeads(nn.Module):
         self.stem, self.norm = nn.Linear(64, 128).requires_grad_(False), nn.LayerNorm(128)
         self.classify, self.redraw = nn.Linear(128, 10), nn.Linear(128, 64)
 
-    def forward(self, x):  # (N, 64) -> (N, 10 + 64)
-        """Return both heads' results side by side."""
+    def forward(self, x):  # (N, 64) -> (N, 10), (N, 64)
+        """Return both heads' results."""
         found = self.norm(F.relu(self.stem(x)))
-        return F.cat([self.classify(found), self.redraw(found)], dim=1)
+        return self.classify(found), self.redraw(found)
 
 
 def both_losses(made, rows):
     """Return the loss of both heads; the targets are the numbers of the rows."""
-    drawn = F.mse_loss(made[:, 10:], mp.tensor(train.inputs[rows], dtype=made.dtype))
-    return F.cross_entropy(made[:, :10], train.targets[rows]) + 1e-5 * drawn
+    scores, drawn = made
+    again = F.mse_loss(drawn, mp.tensor(train.inputs[rows], dtype=drawn.dtype))
+    return F.cross_entropy(scores, train.targets[rows]) + 1e-5 * again
 
 
 def train_two_heads(recipe):
@@ -378,9 +379,9 @@ def train_two_heads(recipe):
     for rows in batches_of(250):
         step(train.inputs[rows], rows)
     with mp.no_grad():
-        made = model(mp.tensor(test.inputs, dtype=model.norm.weight.dtype)).numpy().astype(np.float32)
-    told = float(np.mean(made[:, :10].argmax(1) == test.targets))
-    return step, told, float(np.mean((made[:, 10:] - test.inputs) ** 2))
+        scores, drawn = model(mp.tensor(test.inputs, dtype=model.norm.weight.dtype))
+    told = float(np.mean(scores.numpy().argmax(1) == test.targets))
+    return step, told, float(np.mean((drawn.numpy().astype(np.float32) - test.inputs) ** 2))
 
 
 def traced(step):
@@ -493,7 +494,7 @@ for recipe in ("fp16", "fp16-scaled", "fp16-master", "mixed-fp16"):
 # ## Part 4: everything finite, nothing flushed (15 minutes)
 #
 # The fourth network learns a sound: from the time $t$, between 0 and 1, to the signal, which has tones of 30 and 90
-# oscillations. It is shown sines and cosines of $2 \pi 2^k t$, for $k$ from 0 to 7 (Tancik et al. 2020), a matrix
+# oscillations. It is shown sines and cosines of $2 \pi 2^k t$, for $k$ from 0 to 7 (Tancik et al. 2020): a matrix
 # product and a sine. In mixed precision with bfloat16 products, its error stays ten times too large.
 
 # %%
