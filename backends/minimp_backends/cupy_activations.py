@@ -33,7 +33,11 @@ class CupyActivations(CupyCasts):
         **numbers: float,
     ) -> Array:  # fmt: skip
         """Return the formula of each element, rounded once, in one launch where there is a kernel for it."""
-        made = self._activated(name, format, arrays, numbers) if name in NAMES else None
+        made = None
+        if name in NAMES and self.rounds_apart(format):
+            made = self._rounded_apart(name, format, arrays, numbers)
+        elif name in NAMES:
+            made = self._activated(name, format, arrays, numbers)
         return super().pointwise(name, formula, format, *arrays, **numbers) if made is None else made
 
     def tanh(self, x: Array, out: Array | None = None) -> Array:
@@ -61,7 +65,7 @@ class CupyActivations(CupyCasts):
 
     def add_bias(self, sums: Array, bias: Array | None, format: Format | None, axis: int = -1) -> Array:
         """Add and round in one launch, of float32 in place; the result lies in memory as the sums do."""
-        kernels = self.kernels_in_force()
+        kernels = None if self.rounds_apart(format) else self.kernels_in_force()
         if kernels is None or bias is None or format is None or not 0 < sums.size < MOST:
             return super().add_bias(sums, bias, format, axis)
         kind = SPELLINGS.get(format.dtype.name)
@@ -86,6 +90,16 @@ class CupyActivations(CupyCasts):
         """Convolve, then add the bias and round in one pass."""
         sums = self.conv2d(x, weight, None, geometry, accumulate=accumulate)
         return self.add_bias(sums, bias, format, -3)
+
+    def _rounded_apart(
+        self, name: str, format: Format | None, arrays: tuple[Array, ...], numbers: dict[str, float]
+    ) -> Array | None:
+        """Run the kernel of float32 where that of a 16-bit format would run, and round: to the same bits."""
+        if format is None or arrays[0].dtype != format.dtype:
+            return None
+        wide = tuple(self.wide(each) for each in arrays)
+        made = self._activated(name, None, wide, numbers)
+        return None if made is None else self.narrow(made, format)
 
     def _activated(
         self, name: str, format: Format | None, arrays: tuple[Array, ...], numbers: dict[str, float]

@@ -178,3 +178,53 @@ def test_an_event_waits_once(on_device: Callable[[bool], Any], monkeypatch: pyte
         with trace.record():
             step(mp.tensor(np.ones((ROWS, WIDTH), np.float32)), mp.tensor(np.zeros(ROWS, np.int64)))
     assert max(asked) >= len(list(step.model.parameters()))
+
+
+ROUNDING: dict[str, Callable[[Any, Any], Any]] = {
+    **{name: lambda x, _, name=name: getattr(functional, name)(x) for name in
+       ("sigmoid", "tanh", "gelu", "silu", "leaky_relu", "relu", "softplus")},
+    "exp": lambda x, _: x.exp(),
+    "softmax": lambda x, _: functional.softmax(x, -1),
+    "log_softmax": lambda x, _: functional.log_softmax(x, -1),
+    "layer_norm": lambda x, small: functional.layer_norm(x, (WIDTH,), small, small),
+    "rms_norm": lambda x, small: functional.rms_norm(x, (WIDTH,), small),
+    "linear": lambda x, small: functional.linear(x, x.detach() * small, small[:40]),
+}  # fmt: skip
+"""Op -> it, on numbers of many sizes, beside a row of small ones."""
+
+
+def stored(tensor: Any) -> bytes:
+    """Return the bits of a tensor."""
+    return tensor.detach().numpy().tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ROUNDING)
+def test_kernels_that_round_by_themselves_hide_nothing(
+    on_device: Callable[[bool], Any], name: str, dtype: str
+) -> None:
+    """Oracle: the op and its gradient on NumPy, what they flush; and their own bits when nobody records."""
+    rng = np.random.default_rng(4)
+    numbers, given = (
+        (rng.standard_normal((40, WIDTH)) * 10.0 ** rng.integers(-9, 2, (40, WIDTH))).astype(np.float32)
+        for _ in range(2)
+    )
+    lost, bits = [], []
+    for backend in ("numpy", "cupy"):
+        on_device(True)
+        with mp.use_backend(backend), np.errstate(all="ignore"):
+            x = mp.tensor(numbers).to(getattr(mp, dtype))
+            x.requires_grad = True
+            small = mp.tensor(np.full(WIDTH, 1e-6, np.float32)).to(x.dtype)
+            with trace.record() as found:
+                made = ROUNDING[name](x, small)
+                made.backward(mp.tensor(given[:, : made.shape[1]]).to(x.dtype))
+            recorded = [*map(stored, (made, x.grad))]
+            x.grad = None
+            made = ROUNDING[name](x, small)
+            made.backward(mp.tensor(given[:, : made.shape[1]]).to(x.dtype))
+            bits.append((recorded, [*map(stored, (made, x.grad))]))
+        lost.append([(event.flushed, event.overflowed) for event in found.events])
+    for one, other in zip(*lost, strict=True):
+        assert np.abs(np.subtract(one, other)).max() <= max(one) // 10  # a last place may turn a tie
+    assert bits[1][0] == bits[1][1]
