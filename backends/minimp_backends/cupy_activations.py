@@ -30,7 +30,7 @@ class CupyActivations(CupyCasts):
 
     def pointwise(
         self, name: str, formula: Callable[..., Array], format: Format | None, *arrays: Array,
-        **numbers: float,
+        short: bool = False, **numbers: float,
     ) -> Array:  # fmt: skip
         """Return the formula of each element, rounded once, in one launch where there is a kernel for it."""
         made = None
@@ -38,7 +38,9 @@ class CupyActivations(CupyCasts):
             made = self._rounded_apart(name, format, arrays, numbers)
         elif name in NAMES:
             made = self._activated(name, format, arrays, numbers)
-        return super().pointwise(name, formula, format, *arrays, **numbers) if made is None else made
+        if made is None:
+            return super().pointwise(name, formula, format, *arrays, short=short, **numbers)
+        return made
 
     def tanh(self, x: Array, out: Array | None = None) -> Array:
         """Return tanh of a wide array by the kernel of the activation: its bits, in whatever formula."""

@@ -28,7 +28,7 @@ class Pointwise:
 
     def pointwise(
         self, name: str, formula: Callable[..., Array], format: Format | None, *arrays: Array,
-        **numbers: float,
+        short: bool = False, **numbers: float,
     ) -> Array:  # fmt: skip
         """Return ``formula(self, *wide arrays)``, each element rounded once to `format`.
 
@@ -37,10 +37,12 @@ class Pointwise:
             formula: as :meth:`.RowKernels.elementwise` wants it.
             format: of the result.
             arrays: storage arrays of one shape.
+            short: whether the formula is a step or two, which are not worth being worked through in parts.
             numbers: what the formula has built in and a kernel must be told.
         """
         del name, numbers
-        return self.narrow(self.elementwise(formula, *map(self.wide, arrays)), format)
+        wide = [self.wide(each) for each in arrays]
+        return self.narrow(formula(self, *wide) if short else self.elementwise(formula, *wide), format)
 
     def tanh(self, x: Array, out: Array | None = None) -> Array:
         """Return tanh of a wide array, elementwise; in `out`, which may be `x`, where that is given."""
@@ -64,7 +66,8 @@ class Pointwise:
             axis: counted from the end, -1 or less.
         """
         if bias is not None:
-            sums += self.wide(bias).reshape(-1, *(1,) * (-1 - axis))
+            wide = self.wide(bias)
+            sums += wide if axis == -1 else wide.reshape(-1, *(1,) * (-1 - axis))
         return self.narrow(sums, format)
 
     def conv2d_with_bias(

@@ -28,8 +28,7 @@ class BlockedRows(RowKernels):
     def elementwise(self, formula: Callable[..., Array], *arrays: Array) -> Array:
         """Block by block in the order in which the first array lies in memory."""
         first = arrays[0]
-        order = memory_order(first)
-        if first.size <= BLOCK or order is None:
+        if first.size <= BLOCK or (order := memory_order(first)) is None:
             return formula(self, *arrays)
         out = np.empty_like(first)
         flat = [x.transpose(order).reshape(-1) for x in (out, *arrays)]

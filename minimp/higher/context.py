@@ -111,11 +111,11 @@ class RecordedBackend:
     by_rows = elementwise
 
     def pointwise(
-        self, name: str, formula: Callable[..., Any], format: Format | None, *arrays: Any, **numbers: float
+        self, name: str, formula: Callable[..., Any], format: Format | None, *arrays: Any, **more: Any
     ) -> Any:
         """Work the formula through with recorded arrays, and round."""
         if not any(isinstance(x, Recorded) for x in arrays):
-            return self._plain.pointwise(name, formula, format, *arrays, **numbers)
+            return self._plain.pointwise(name, formula, format, *arrays, **more)
         return self.narrow(formula(self, *map(self.wide, arrays)), format)
 
     def positive_part_gradient(self, grad: Any, y: Any) -> Any:

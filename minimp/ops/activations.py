@@ -34,7 +34,7 @@ def _(ctx: Node, grad: Array) -> Array:
 @op(mixed=Mixed.FLOAT, bound="function")
 def tanh(ctx: Node, x: Array) -> Array:
     """tanh x, elementwise; y' = 1 - y^2."""
-    y = ctx.backend.pointwise("tanh", lambda b, x: b.xp.tanh(x), ctx.format, x)
+    y = ctx.backend.pointwise("tanh", lambda b, x: b.xp.tanh(x), ctx.format, x, short=True)
     ctx.save(y)
     return y
 
@@ -42,7 +42,9 @@ def tanh(ctx: Node, x: Array) -> Array:
 @tanh.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (y,) = ctx.saved
-    return ctx.backend.pointwise("tanh_gradient", lambda _, g, y: g * (1 - y * y), ctx.format, grad, y)
+    return ctx.backend.pointwise(
+        "tanh_gradient", lambda _, g, y: g * (1 - y * y), ctx.format, grad, y, short=True
+    )
 
 
 @op(mixed=Mixed.FLOAT, bound="function")
@@ -56,7 +58,9 @@ def sigmoid(ctx: Node, x: Array) -> Array:
 @sigmoid.gradient
 def _(ctx: Node, grad: Array) -> Array:
     (y,) = ctx.saved
-    return ctx.backend.pointwise("sigmoid_gradient", lambda _, g, y: g * y * (1 - y), ctx.format, grad, y)
+    return ctx.backend.pointwise(
+        "sigmoid_gradient", lambda _, g, y: g * y * (1 - y), ctx.format, grad, y, short=True
+    )
 
 
 @op(cast=CastClass.KEEP, mixed=Mixed.FLOAT, bound="function")

@@ -29,7 +29,7 @@ def _(ctx: Node, grad: Array, *, negative_slope: float = 0.01) -> Array:
     (positive,) = ctx.saved
     return ctx.backend.pointwise(
         "leaky_relu_gradient", lambda b, g, positive: b.select(positive, g, g * negative_slope), ctx.format,
-        grad, positive, slope=negative_slope,
+        grad, positive, short=True, slope=negative_slope,
     )  # fmt: skip
 
 
