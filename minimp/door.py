@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from minimp import formats
-from minimp.errors import DeviceError, GradientError, MinimpError, ShapeError
+from minimp.errors import DeviceError, GradientError, MinimpError, SettingError, ShapeError
 from minimp.formats import Format
 from minimp.modes import MODES, Modes, enable_grad
 from minimp.policy import CastClass, Mixed, Region, common_format, compute_formats
@@ -194,10 +194,20 @@ def op(
         cast: what autocast does with its inputs.
         mixed: what happens to inputs of different formats outside autocast.
         bound: the name of its error bound, see :mod:`minimp.checks.bounds`.
+
+    Raises:
+        SettingError: an op of that name is declared in another module. In its own module a new declaration
+            takes the place of the old one, as when a cell of a notebook is run again.
     """
 
     def declare(forward: Callable[..., Array]) -> Op:
         made = Op(forward, cast, mixed, bound)
+        known = OPS.get(made.name)
+        if known is not None and known.forward.__module__ != forward.__module__:
+            raise SettingError(
+                f"there is an op {made.name!r} already, of {known.forward.__module__}", op="op",
+                help="give the function another name: policies, traces and checks know ops by theirs",
+            )  # fmt: skip
         OPS[made.name] = made
         return made
 

@@ -313,3 +313,27 @@ def test_a_composites_own_walk_ends_at_its_inputs(monkeypatch: pytest.MonkeyPatc
     assert visited[0] > 200
     assert len(visited) == 4
     assert max(visited[1:]) < 30
+
+
+def test_an_op_of_anothers_name_is_refused() -> None:
+    """Oracle: the message; relu is still the engine's. One's own may be declared again, as in a notebook."""
+    known = mp.OPS["relu"]
+    with pytest.raises(mp.errors.SettingError, match="there is an op 'relu' already"):
+
+        @mp.op()
+        def relu(ctx: Any, x: Any) -> Any:
+            return x
+
+    assert mp.OPS["relu"] is known
+    made = []
+    try:
+        for _ in range(2):
+
+            @mp.op()
+            def doubled_twice(ctx: Any, x: Any) -> Any:
+                return ctx.round(ctx.wide(x) * 4)
+
+            made.append(mp.OPS["doubled_twice"])
+    finally:
+        mp.OPS.pop("doubled_twice", None)
+    assert made[0] is not made[1]
