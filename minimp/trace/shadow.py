@@ -108,8 +108,9 @@ class Shadow:
         if held is not None and held[0] is pure:  # one op alone made it
             total, unrounded = held[1].total, held[1].unrounded
         else:
-            total = distances(backend.wide(grad), pure, pure, form).made
-            unrounded = self._unrounded(pure)
+            got, true = on_host(backend, backend.wide(grad), pure)
+            total = distances(got, true, true, form).made
+            unrounded = self._unrounded(pure, backend)
         return OpError(Error(), total, total, total.relative, unrounded)
 
     # ---- forward ----------------------------------------------------------------------------------------
@@ -130,9 +131,10 @@ class Shadow:
         if node.recording:  # a gradient depends on the forward's inputs by what was saved alone
             self._nodes.put(node, (first, second, entering if second.saved else 0.0))
         widened = _is_widened(node, event.inputs[0], result)
-        found = distances(node.backend.wide(result), exact, pure, form, unrounded=widened)
+        got, true, clean = on_host(node.backend, node.backend.wide(result), exact, pure)
+        found = distances(got, true, clean, form, unrounded=widened)
         self._arrays.put(result, Twin(pure, found.total.relative))
-        apart = jumps(exact, pure) if node.op.name in JUMPING and pure is not exact else (0, 0.0)
+        apart = jumps(true, clean) if node.op.name in JUMPING and pure is not exact else (0, 0.0)
         return (_judged(found, entering, None, apart),)
 
     # ---- backward ---------------------------------------------------------------------------------------
@@ -151,7 +153,10 @@ class Shadow:
         if arrived is not None:
             held = self._parts.get(grad)  # where one op made it, that is known
             known = held is not None and held[0] is arrived
-            entering = held[1].total.relative if held is not None and known else relative(given, arrived)
+            entering = (
+                held[1].total.relative if held is not None and known
+                else relative(*on_host(node.backend, given, arrived))
+            )  # fmt: skip
         entering = max(entering, pair[2])
         return tuple(
             self._judged_part(node, i, (grad, part), exacts[i], pures[i], entering)
@@ -173,17 +178,18 @@ class Shadow:
         if form is None:
             return None
         widened = _is_widened(node, grad, part)
-        found = distances(node.backend.wide(part), exact, pure, form, unrounded=widened)
-        apart = jumps(exact, pure) if node.op.name in KINKED and pure is not exact else (0, 0.0)
-        judged = _judged(found, entering, self._unrounded(pure), apart)
+        got, true, clean = on_host(node.backend, node.backend.wide(part), exact, pure)
+        found = distances(got, true, clean, form, unrounded=widened)
+        apart = jumps(true, clean) if node.op.name in KINKED and pure is not exact else (0, 0.0)
+        judged = _judged(found, entering, self._unrounded(pure, node.backend), apart)
         self._parts.put(part, (pure, judged.error))
         return judged
 
-    def _unrounded(self, pure: Array) -> Stats:
+    def _unrounded(self, pure: Array, backend: Any) -> Stats:
         """Return the statistics of a float64 gradient, once where a cast hands it on."""
         held = self._measured.get(pure)
         if held is None:
-            host = np.ascontiguousarray(pure)
+            host = np.ascontiguousarray(*on_host(backend, pure))
             held = measure(host, float64, host, targets_of(float64))
             self._measured.put(pure, held)
         return held
@@ -233,6 +239,15 @@ def _run(node: Node, inputs: Sequence[Any], result: Array) -> tuple[Node, Array]
 def in_float64(options: dict[str, Any]) -> dict[str, Any]:
     """Return an op's options with float64 for every format that they name."""
     return {key: float64 if isinstance(value, Format) else value for key, value in options.items()}
+
+
+def on_host(backend: Any, *arrays: Any) -> tuple[Any, ...]:
+    """Return arrays where they are compared: on the host, one that is there twice once."""
+    if backend.xp is np:
+        return arrays
+    hosts = {id(each): each for each in arrays}
+    hosts = {place: np.asarray(backend.to_host(each)) for place, each in hosts.items()}
+    return tuple(hosts[id(each)] for each in arrays)
 
 
 def wide64(x: Any, backend: Any) -> Any:

@@ -228,3 +228,21 @@ def test_kernels_that_round_by_themselves_hide_nothing(
     for one, other in zip(*lost, strict=True):
         assert np.abs(np.subtract(one, other)).max() <= max(one) // 10  # a last place may turn a tie
     assert bits[1][0] == bits[1][1]
+
+
+def test_the_shadow_follows_onto_a_device(on_device: Callable[[bool], Any]) -> None:
+    """Oracle: the same ops on NumPy: every error that the shadow finds, and what it has no shadow of."""
+    numbers = np.random.default_rng(7).standard_normal((20, 30)).astype(np.float32) * np.float32(1e-3)
+    seen = []
+    for backend in ("numpy", "cupy"):
+        device = on_device(True)
+        with mp.use_backend(backend):
+            x = mp.tensor(numbers).to(mp.float16)
+            x.requires_grad = True
+            with device.counting() as counts, trace.record(shadow=True) as made:
+                (functional.relu(x * x) + x).sum().backward()
+        errors = [error for event in made.events for error in event.errors if error is not None]
+        seen.append((repr(errors), [event.flushed for event in made.events]))
+        assert max(error.made.max_ulp for error in errors) > 0
+    assert seen[0] == seen[1]
+    assert counts.to_host_bytes > numbers.nbytes
