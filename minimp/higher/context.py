@@ -118,6 +118,15 @@ class RecordedBackend:
             return self._plain.pointwise(name, formula, format, *arrays, **more)
         return self.narrow(formula(self, *map(self.wide, arrays)), format)
 
+    def along_axis(
+        self, name: str, formula: Callable[..., Any], format: Format | None, *arrays: Any, axis: int,
+        accumulate: str,
+    ) -> Any:  # fmt: skip
+        """Work the formula through with recorded arrays, and round."""
+        if not any(isinstance(x, Recorded) for x in arrays):
+            return self._plain.along_axis(name, formula, format, *arrays, axis=axis, accumulate=accumulate)
+        return self.narrow(formula(self, *arrays, axis, accumulate), format)
+
     def positive_part_gradient(self, grad: Any, y: Any) -> Any:
         """Zero the gradient where y is."""
         return self.keep_where(grad, ~(self.wide(y) <= 0))

@@ -63,22 +63,19 @@ def rms_norm(
     _check_normalized("rms_norm", x, weight, None, normalized_shape)
     check_formats("rms_norm", ctx.format, weight)
     ctx.memo = formats_of(x, weight)
-    wide = ctx.wide(x)
-    scale = _inverse_root(ctx, _mean(ctx, wide * wide, _axes(normalized_shape), wide), eps)
+    y, scale = ctx.backend.rms_norm(x, weight, _axes(normalized_shape), eps, accumulate=ctx.accumulate)
     ctx.save(x, weight, scale)
-    y = wide * scale
-    return ctx.round(y if weight is None else y * ctx.wide(weight))
+    return ctx.round(y)
 
 
 @rms_norm.gradient
 def _(ctx: Node, grad: Array, *, normalized_shape: Shape, eps: float) -> tuple[Array | None, ...]:
     x, weight, scale = ctx.saved
-    g, z = ctx.wide(grad), ctx.wide(x) * scale
-    by_x = None
-    if ctx.needs(0):
-        h = g if weight is None else g * ctx.wide(weight)
-        by_x = ctx.round((h - z * _mean(ctx, h * z, _axes(normalized_shape), g)) * scale)
-    return by_x, _over_rows(ctx, 1, g * z)
+    needs = (ctx.needs(0), len(ctx.inputs) > 1 and ctx.needs(1))
+    found = ctx.backend.rms_norm_gradient(
+        grad, x, weight, scale, _axes(normalized_shape), needs, accumulate=ctx.accumulate
+    )
+    return tuple(None if part is None else to_format(ctx, i, part) for i, part in enumerate(found))
 
 
 @op(cast=CastClass.SET_FP32, bound="norm")
@@ -139,31 +136,9 @@ def _(
     return ctx.backend.narrow(slope, ctx.format)
 
 
-# ---- statistics -----------------------------------------------------------------------------------------
-
-
 def _axes(normalized_shape: Shape) -> Shape:
     """The last axes."""
     return tuple(range(-len(normalized_shape), 0))
-
-
-def _mean(ctx: Node, terms: Array, axes: Shape, like: Array) -> Array:
-    """The sum by ctx.accumulate over how many there are, in the wide format; the axes stay, of length 1."""
-    total = ctx.backend.sum(terms, axis=axes, keepdims=True, accumulate=ctx.accumulate)
-    return (total / math.prod(terms.shape[axis] for axis in axes)).astype(like.dtype, copy=False)
-
-
-def _inverse_root(ctx: Node, square: Array, eps: float) -> Array:
-    return 1 / ctx.backend.xp.sqrt(square + eps)
-
-
-def _over_rows(ctx: Node, index: int, terms: Array) -> Array | None:
-    """The gradient of w or b: the sum over the axes in front; None if it needs none."""
-    if len(ctx.inputs) <= index or not ctx.needs(index):
-        return None
-    rows = tuple(range(terms.ndim - len(ctx.shape_of(index))))
-    total = ctx.backend.sum(terms, axis=rows, accumulate=ctx.accumulate) if rows else terms.copy()
-    return to_format(ctx, index, total)
 
 
 # ---- what cannot be -------------------------------------------------------------------------------------

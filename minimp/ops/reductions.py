@@ -73,19 +73,25 @@ def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 def softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     """e^(x - max) / sum e^(x - max) over `dim`; dx = y (g - sum g y), products in float32."""
     check_dims("softmax", x, dim)
-    y = ctx.backend.narrow(_along(ctx, _softmax, x, dim), dtype or ctx.format)
+    y = ctx.backend.along_axis(
+        "softmax", _softmax, dtype or ctx.format, x, axis=dim, accumulate=ctx.accumulate
+    )
     ctx.save(y)
     return y
 
 
 def _softmax(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
+    return _in_parts(_softmax_of_rows, backend, x, dim, accumulate)
+
+
+def _softmax_of_rows(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
     e = backend.xp.exp(x - backend.xp.max(x, axis=dim, keepdims=True)) if x.size else x.copy()
     return e / backend.sum(e, axis=dim, keepdims=True, accumulate=accumulate)
 
 
-def _along(ctx: Node, formula: Callable[..., Array], x: Array, dim: int) -> Array:
-    """Work a formula through some rows at a time, where `dim` is the last axis."""
-    backend, wide, accumulate = ctx.backend, ctx.wide(x), ctx.accumulate
+def _in_parts(formula: Callable[..., Array], backend: Any, x: Array, dim: int, accumulate: str) -> Array:
+    """Work a formula of the wide array through, some rows at a time where `dim` is the last axis."""
+    wide = backend.wide(x)
     if dim not in (-1, x.ndim - 1) or accumulate != "float32":
         return formula(backend, wide, dim, accumulate)
     return backend.by_rows(lambda b, rows: formula(b, rows, -1, accumulate), wide)
@@ -94,21 +100,33 @@ def _along(ctx: Node, formula: Callable[..., Array], x: Array, dim: int) -> Arra
 @softmax.gradient
 def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     (y,) = ctx.saved
-    g, wide = ctx.wide(grad), ctx.wide(y)
-    inner = ctx.backend.sum(g * wide, axis=dim, keepdims=True, accumulate=ctx.accumulate)
-    return ctx.backend.narrow(wide * (g - inner), ctx.format)
+    return ctx.backend.along_axis(
+        "softmax_gradient", _softmax_gradient, ctx.format, grad, y, axis=dim, accumulate=ctx.accumulate
+    )
+
+
+def _softmax_gradient(backend: Any, grad: Array, y: Array, dim: int, accumulate: str) -> Array:
+    g, wide = backend.wide(grad), backend.wide(y)
+    inner = backend.sum(g * wide, axis=dim, keepdims=True, accumulate=accumulate)
+    return wide * (g - inner)
 
 
 @op(cast=CastClass.SET_FP32, mixed=Mixed.FLOAT, bound="log_softmax")
 def log_softmax(ctx: Node, x: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     """x - max - ln sum e^(x - max) over `dim`; dx = g - e^y sum g."""
     check_dims("log_softmax", x, dim)
-    y = ctx.backend.narrow(_along(ctx, _log_softmax, x, dim), dtype or ctx.format)
+    y = ctx.backend.along_axis(
+        "log_softmax", _log_softmax, dtype or ctx.format, x, axis=dim, accumulate=ctx.accumulate
+    )
     ctx.save(y)
     return y
 
 
 def _log_softmax(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
+    return _in_parts(_log_softmax_of_rows, backend, x, dim, accumulate)
+
+
+def _log_softmax_of_rows(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
     shifted = x - backend.xp.max(x, axis=dim, keepdims=True) if x.size else x.copy()
     total = backend.sum(backend.xp.exp(shifted), axis=dim, keepdims=True, accumulate=accumulate)
     return shifted - backend.xp.log(total)
@@ -117,9 +135,15 @@ def _log_softmax(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
 @log_softmax.gradient
 def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> Array:
     (y,) = ctx.saved
-    g = ctx.wide(grad)
-    total = ctx.backend.sum(grad, axis=dim, keepdims=True, accumulate=ctx.accumulate)
-    return ctx.backend.narrow(g - ctx.backend.xp.exp(ctx.wide(y)) * total, ctx.format)
+    return ctx.backend.along_axis(
+        "log_softmax_gradient", _log_softmax_gradient, ctx.format, grad, y, axis=dim,
+        accumulate=ctx.accumulate,
+    )  # fmt: skip
+
+
+def _log_softmax_gradient(backend: Any, grad: Array, y: Array, dim: int, accumulate: str) -> Array:
+    total = backend.sum(grad, axis=dim, keepdims=True, accumulate=accumulate)
+    return backend.wide(grad) - backend.xp.exp(backend.wide(y)) * total
 
 
 def check_dims(name: str, x: Array, dim: Any) -> None:
