@@ -5,10 +5,19 @@ reference's, by a row of `tests/tolerances.py`. One whose small samples are larg
 kernel name -> elements at most.
 """
 
-from tests.kernels.samples import activations, casts, checking, embedding, statistics, unscaling, updates
+from tests.kernels.samples import (
+    activations,
+    casts,
+    checking,
+    embedding,
+    rows,
+    statistics,
+    unscaling,
+    updates,
+)
 from tests.kernels.samples.base import SMALL, Arguments, Bug, Judge, arrays, is_small
 
-FILES = (activations, checking, casts, embedding, statistics, unscaling, updates)
+FILES = (activations, checking, casts, embedding, rows, statistics, unscaling, updates)
 SAMPLES = {name: make for file in FILES for name, make in file.SAMPLES.items()}
 BUGS = tuple(bug for file in FILES for bug in file.BUGS)
 JUDGES: dict[str, Judge] = {

@@ -5,11 +5,12 @@ from minimp_backends.kernels.families import (
     casts,
     checking,
     embedding,
+    rows,
     statistics,
     unscaling,
     updates,
 )
 
-FAMILIES = (activations, checking, casts, embedding, statistics, unscaling, updates)
+FAMILIES = (activations, checking, casts, embedding, rows, statistics, unscaling, updates)
 
 __all__ = ["FAMILIES"]
