@@ -87,7 +87,7 @@ print(f"predicted {yours}: the ledger agrees")
 #
 # Now in mixed precision (the recipe `mixed-fp16`: autocast to float16, float32 weights as masters). Write
 # `mixed_state(widths, moments)`: the bytes of the masters, of their low copies, of gradients and of optimizer state.
-# Remember from the labs before: whose format has `p.grad`? And in which format does the update compute?
+# Remember the labs before: in which format is `p.grad`, and in which does the update compute?
 
 
 # %%
@@ -118,8 +118,8 @@ assert (mixed.total, mixed.total > held.total) == (186_804, True)
 #
 # ### Exercise 1c (5 minutes)
 #
-# "Mixed precision with Adam takes 16 bytes a parameter" stands in many a textbook. The account is that of Rajbhandari
-# et al. (ZeRO, 2020, section 3.1): 2 for a 16-bit weight, 2 for a 16-bit gradient, 4 for the master, 8 for Adam's two
+# "Mixed precision with Adam takes 16 bytes a parameter", one often reads. The account is that of Rajbhandari et al.
+# (ZeRO, 2020, section 3.1): 2 for a 16-bit weight, 2 for a 16-bit gradient, 4 for the master, 8 for Adam's two
 # moments; with $1.5 \cdot 10^9$ parameters, 24 GB. There the *model* is 16-bit, and the optimizer keeps the masters.
 # Set `zero_recipe` to a minimp recipe that holds exactly this. `recipe.with_(name=value)` changes choices of a recipe;
 # `help(mp.Recipe)` lists them.
@@ -247,8 +247,8 @@ def kept_for_each(between, recipe):
 
 for name, between in LAYERS.items():
     found = [kept_for_each(between, recipe) for recipe in ("fp32", "mixed-fp16")]
-    print(f"{name:12} {found[0]} bytes a number in float32, {found[1]} under autocast")
     assert tuple(found) == kept_per_number[name]
+    print(f"{name:12} {found[0]} bytes a number in float32, {found[1]} under autocast")
 
 # %% [markdown]
 # Softmax keeps *more* under autocast than in float32: the float32 result for its own derivative, and a float16 copy of
@@ -380,16 +380,17 @@ assert break_even((64, 128, 10)) == 51
 assert break_even((256, 256, 256)) == break_even((256,) * 9) == 258
 
 # %%
-figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.4), layout="constrained")
 rows = [1, 64, 128, 192, 256, 320, 384]
-for widths, marker in (((64, 128, 10), "o"), ((64, 256, 256, 10), "s")):
-    for recipe, style in (("fp32", "--"), ("mixed-fp16", "-")):
+for axes, widths in zip(panels, ((64, 128, 10), (64, 256, 256, 10)), strict=True):
+    for recipe, style in (("fp32", "o--"), ("mixed-fp16", "s-")):
         total = [forecast(lambda widths=widths: mlp(*widths), recipe, n).total / 1e6 for n in rows]
-        label = f"{'-'.join(map(str, widths))}, {recipe}"
-        axes.plot(rows, total, style, marker=marker, color="black", markersize=4, label=label)
-    axes.axvline(break_even(widths), color="0.6", linestyle=":")
-axes.set(xlabel="rows of a batch", ylabel="bytes held, with Adam (millions)", ylim=(0, None))
-axes.legend(fontsize=9)
+        axes.plot(rows, total, style, color="black", markersize=4, label=recipe)
+    crossing = break_even(widths)
+    axes.axvline(crossing, color="0.4", linestyle=":", label=f"mixed saves from {crossing} rows on")
+    axes.set(xlabel="rows of a batch", ylabel="bytes held, with Adam (millions)", ylim=(0, None))
+    axes.set_title("-".join(map(str, widths)), fontsize=10)
+    axes.legend(fontsize=9, loc="lower right")
 mp.labs.show(figure, "lab08_break_even")
 
 # %% [markdown]
@@ -397,24 +398,35 @@ mp.labs.show(figure, "lab08_break_even")
 # depth adds parameters and activations alike. Where weights are used many times for each row, as in a convolution or
 # at every position of a sequence, few rows are enough:
 
-# %%
-gpt_rows = {}
-for length in (8, 32, 128):
 
-    def saves(rows, length=length):
-        """Tell whether mixed precision holds fewer bytes for so many windows."""
+# %%
+def saves_from(make, shapes, loss_fn, kind="float32"):
+    """Return the smallest batch for which mixed precision holds fewer bytes; `shapes` makes those of a batch."""
+
+    def saves(rows):
+        inputs, targets = shapes(rows)
         plain, low = (
-            mp.memory.forecast(
-                lambda: models.gpt((128,), 80, width=64, layers=2), recipe, mp.optim.Adam,
-                ((rows, length), "int64"), (rows, length), next_symbol,
-            ).total
+            mp.memory.forecast(make, recipe, mp.optim.Adam, (inputs, kind), targets, loss_fn).total
             for recipe in ("fp32", "mixed-fp16")
-        )  # fmt: skip
+        )
         return low < plain
 
-    gpt_rows[length] = first_saving(saves, most=1024)
-    print(f"a small GPT on windows of {length} characters: mixed saves from {gpt_rows[length]} windows on")
-assert gpt_rows == {8: 8, 32: 2, 128: 1}
+    return first_saving(saves, most=1024)
+
+
+images = saves_from(lambda: models.cnn((1, 8, 8), 10), lambda n: ((n, 1, 8, 8), (n,)), F.cross_entropy)
+print(f"convolutions on 8 x 8 digits: from a batch of {images} on")
+windows = {
+    length: saves_from(
+        lambda: models.gpt((128,), 80, width=64, layers=2),
+        lambda n, length=length: ((n, length), (n, length)), next_symbol, "int64",
+    )
+    for length in (8, 32, 128)
+}  # fmt: skip
+for length, batch in windows.items():
+    print(f"a small GPT on windows of {length:3} characters: from a batch of {batch} on")
+assert windows == {8: 8, 32: 2, 128: 1}
+assert images == 4
 
 # %% [markdown]
 # ## Part 4: holding less, and what it costs (15 minutes)
@@ -511,7 +523,25 @@ assert (found[6][1], found[1][1], found[36][1]) == (11, 36, 36)
 # `activations` of the ledger counts when the forward ends; so it sees the lower curve only.)
 #
 # *Micro-batches*: cut the batch into equal parts, run forward and backward for one after the other, and add up the
-# gradients. No arithmetic is added. What is held for each row shrinks, what is held for each parameter does not.
+# gradients. No arithmetic is added, and only one part's activations are held at a time:
+
+
+# %%
+def gradients(parts):
+    """Return all gradients of 32 rows in one array, added up over equal parts."""
+    mp.manual_seed(0)
+    model = mlp(64, 128, 10)
+    for rows in np.split(np.arange(32), parts):
+        (F.cross_entropy(model(mp.tensor(digits.inputs[rows])), digits.targets[rows]) / parts).backward()
+    return np.concatenate([p.grad.numpy().ravel() for p in model.parameters()])
+
+
+apart = np.abs(gradients(4) - gradients(1)).max() / np.abs(gradients(1)).max()
+print(f"gradients in 4 parts and in one differ by {apart:.0e} of the largest: sums in another order")
+assert apart < 1e-5
+
+# %% [markdown]
+# What is held for each row shrinks, what is held for each parameter does not.
 #
 # ### Exercise 4b (5 minutes)
 #

@@ -113,17 +113,22 @@ def check_2a(lab: Any) -> None:
                 got = lab.activation_bytes(widths, rows, mixed)
                 assert got == want, (
                     f"activation_bytes({widths}, {rows}, mixed={mixed}): expected {want}, got {got}; "
-                    f"{_hint_2a(widths, mixed, (got - want) / rows)}"
+                    f"{_hint_2a(widths, rows, mixed, got, want)}"
                 )
 
 
-def _hint_2a(widths: tuple[int, ...], mixed: bool, more: float) -> str:
-    each, hidden = 2 if mixed else 4, sum(widths[1:-1])
+def _hint_2a(widths: tuple[int, ...], rows: int, mixed: bool, got: Any, want: int) -> str:
+    each, hidden, more = 2 if mixed else 4, sum(widths[1:-1]), (got - want) / rows
+    if got * rows == want:
+        return "that is kept for one row"
+    if mixed and more == 2 * sum(widths[:-1]):
+        return "under autocast a linear layer reads, and keeps, float16"
     table = {
         -8: "the labels are kept, 8 bytes each",
         -4: "labels are 64-bit integers",
         -6: "labels are 64-bit integers, under autocast too",
         -each * widths[0]: "the first layer keeps its input, too",
+        each * widths[-1]: "log_softmax keeps its result alone, not the scores",
         -4 * widths[-1]: "the result of log_softmax is kept",
         -2 * widths[-1]: "log_softmax runs in float32, under autocast too",
     }
@@ -208,8 +213,12 @@ def check_4a(lab: Any) -> None:
         y = lab.run_in_segments(layers, x, segments)
         same = np.array_equal(y.detach().numpy(), plain.detach().numpy())
         assert same, f"{told}: expected the result of all layers, one after the other, and got another one"
-        kept = _kept(y, layers) / x.array.nbytes
-        hint = "nothing is recomputed" if kept == number and segments < number else (
+        kept, again = _kept(y, layers)
+        kept /= x.array.nbytes
+        hint = (
+            "nothing is recomputed" if not again else
+            "`segments` says how many there are, not how long each one is" if kept == number else
+            "one segment saves nothing: all of it comes back at once in backward" if kept == 1 else
             "cut into as many segments as were asked for"
         )  # fmt: skip
         assert kept == segments, (
@@ -231,8 +240,8 @@ def _problem(number: int) -> tuple[list[Any], Any]:
     return layers, mp.tensor(x, dtype="float32", requires_grad=True)
 
 
-def _kept(y: Any, layers: list[Any]) -> int:
-    """Return the bytes kept for backward, weights left out."""
+def _kept(y: Any, layers: list[Any]) -> tuple[float, bool]:
+    """Return the bytes kept for backward, weights left out, and whether anything is to run again."""
     found, stack = {}, [y.node]
     while stack:
         node = stack.pop()
@@ -241,7 +250,8 @@ def _kept(y: Any, layers: list[Any]) -> int:
             stack += [source for source in node.inputs if hasattr(source, "saved")]
     weights = {id(p.array) for layer in layers for p in layer.parameters()}
     arrays = mp.memory.saved_arrays(found.values())
-    return sum(int(array.nbytes) for key, array in arrays.items() if key not in weights)
+    again = any(getattr(node, "rerun", None) is not None for node in found.values())
+    return sum(float(array.nbytes) for key, array in arrays.items() if key not in weights), again
 
 
 @exercise("4b", points=2, hints=("what is held for parameters is not divided by the number of parts",

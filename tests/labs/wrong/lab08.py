@@ -53,7 +53,7 @@ WRONG = {
     ),
     "4a": (
         ("return mp.nn.Sequential(*layers)(x)", "nothing is recomputed"),
-        ("return mp.recompute(mp.nn.Sequential(*layers), x)", "as many segments as were asked for"),
+        ("return mp.recompute(mp.nn.Sequential(*layers), x)", "comes back at once"),
         (
             "size = len(layers) // segments\n"
             "for start in range(0, len(layers), size):\n"
