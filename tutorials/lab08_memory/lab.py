@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lab 08: Memory
 #
-# About 65 minutes. Labs 06 (master weights) and 07 (autocast) come first; bring pencil and paper.
+# About 75 minutes. Labs 06 (master weights) and 07 (autocast) come first; bring pencil and paper.
 #
 # After this lab you can
 #
@@ -27,7 +27,7 @@ nn, F = mp.nn, mp.functional
 digits = mp.data.digits("train")
 
 # %% [markdown]
-# ## Part 1: what a step holds (15 minutes)
+# ## Part 1: what a step holds (20 minutes)
 #
 # Here is one step of training a small classifier, 64 inputs, 128 hidden numbers, 10 scores, on 32 rows, with Adam.
 # `mp.memory.measure` takes the step and counts. It has two columns: *logical*, what hardware with real 16-bit numbers
@@ -138,7 +138,7 @@ assert list(parts.values()) == [2, 2, 4, 8]
 assert zero.low_copies == 0
 
 # %% [markdown]
-# ## Part 2: what is kept for backward (15 minutes)
+# ## Part 2: what is kept for backward (20 minutes)
 #
 # The rest are *activations*: arrays that the forward makes and backward needs. Which ones, the derivatives say. A
 # linear layer $y = x W^T + b$ needs $x$ for the gradient of $W$. ReLU needs to know where it let something through: its
@@ -327,7 +327,7 @@ assert totals[3] - totals[2] == 20  # at 50 rows they differ by 20 bytes
 assert totals[5] < 0.8 * totals[4]
 
 # %% [markdown]
-# ### Exercise 3a (10 minutes)
+# ### Exercise 3a (8 minutes)
 #
 # Write `break_even(widths)`: the smallest number of rows from which on mixed precision holds *fewer* bytes in all than
 # float32, for linear layers of these widths with ReLU. Find a closed form on paper; the optimizer does not matter
@@ -434,7 +434,7 @@ assert images == 4
 # *Recomputing* (Chen et al. 2016): `mp.recompute(function, x)` runs a part of the network and keeps of it nothing but
 # the input `x`. When backward arrives there, the part runs once more.
 #
-# ### Exercise 4a (10 minutes)
+# ### Exercise 4a (8 minutes)
 #
 # Write `run_in_segments(layers, x, segments)`: run the list of layers on `x`, cut into so many segments of equal
 # length (it divides evenly), each one under `mp.recompute`. Return the result. Mind that each part runs *later*, too:
