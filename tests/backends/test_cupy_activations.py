@@ -16,6 +16,7 @@ from minimp import formats, functional, nn
 from minimp_backends.kernels.families.activations import NAMES
 from minimp_backends.kernels.references.activations import FUNCTIONS, ROUNDINGS, ULPS
 from minimp_backends.special import erf
+from minimp_backends.strict.counts import DEVICE
 from tests.kernels.samples.activations import odd
 from tests.tolerances import assert_bound, assert_close
 
@@ -249,6 +250,15 @@ def test_layers_have_the_bits_of_the_arrays(device: Any, stored: str, accumulate
     assert sum(each.startswith("add_bias") for each in device.ran) == (5 if fits else 0)
 
 
+def test_a_float32_bias_is_added_in_place(device: Any) -> None:
+    """Oracle: the device's own count of arrays; the sums are fresh, and nobody else's."""
+    sums, bias = device.from_host(numbers((4, 3), "float32")), device.from_host(numbers((3,), "float32", 1))
+    with DEVICE.counting() as counts:
+        made = device.add_bias(sums, bias, formats.float32)
+    assert counts.allocations == 0
+    same(device.to_host(made), device.to_host(sums))
+
+
 def test_what_kernels_do_not_take_goes_to_the_arrays(device: Any) -> None:
     """Oracle: the host's results; float64, empty arrays, and functions without a kernel."""
     x = numbers((5, 4), "float64")
@@ -257,6 +267,12 @@ def test_what_kernels_do_not_take_goes_to_the_arrays(device: Any) -> None:
         assert_close(made, op(mp.tensor(x)).numpy(), "parity_op_fp32")
     assert functional.silu(mp.tensor(np.zeros((0, 3), np.float16), backend="cupy")).shape == (0, 3)
     functional.softplus(mp.tensor(np.ones(3, np.float16), backend="cupy"))
+    g, y = numbers((1, 4), "float32", 1), numbers((3, 4), "float32", 2)
+    made = device.pointwise(
+        "sigmoid_gradient", lambda _, g, y: g * y * (1 - y), formats.float32, device.from_host(g),
+        device.from_host(y),
+    )  # fmt: skip
+    same(device.to_host(made), g * y * (1 - y))
     assert {each for each in device.ran if not each.startswith("cast")} == set()
 
 
@@ -270,22 +286,22 @@ def test_a_formula_that_uses_a_function_uses_the_kernels(device: Any) -> None:
     assert device.ran.count("tanh_float") == 2
 
 
-def test_gradients_of_gradients_go_through_ops(device: Any) -> None:
-    """Oracle: the NumPy backend, at numbers where nothing is steep."""
+def test_gradients_that_record_are_those_that_do_not(device: Any) -> None:
+    """Oracle: the kernels' gradients; and, once more differentiated, the NumPy backend's."""
     x = np.linspace(-2, 2, 9, dtype=np.float32)
     for name in ("sigmoid", "silu", "gelu", "tanh", "relu", "leaky_relu"):
-        found = []
+        op, second = getattr(functional, name), []
         for backend in ("cupy", "numpy"):
             a = mp.tensor(x, requires_grad=True, backend=backend)
-            (slope,) = mp.grad(getattr(functional, name)(a).sum(), a, create_graph=True)
-            found.append(slope if not slope.requires_grad else mp.grad((slope * slope).sum(), a)[0])
-        assert_close(found[0].detach().numpy(), found[1].detach().numpy(), "parity_gradient_fp32")
+            (plain,) = mp.grad((op(a) * op(a)).sum(), a)
+            (slope,) = mp.grad((op(a) * op(a)).sum(), a, create_graph=True)
+            assert_close(slope.detach().numpy(), plain.numpy(), "parity_gradient_fp32")
+            second.append(mp.grad((slope * slope).sum(), a)[0].numpy())
+        assert_close(*second, "parity_gradient_fp32")
 
 
 def test_a_layer_and_its_activation_make_no_temporaries(device: Any) -> None:
     """Oracle: the device's own count: a product, its rounded sum, and the activation are three arrays."""
-    from minimp_backends.strict.counts import DEVICE
-
     x, layer = mp.tensor(numbers((16, 8), "float16", 1), backend="cupy"), nn.Linear(8, 4).half().to("cupy")
     with DEVICE.counting() as kernels, mp.no_grad():
         functional.gelu(layer(x))
