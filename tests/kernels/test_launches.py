@@ -8,14 +8,14 @@ from itertools import islice
 import pytest
 
 from minimp_backends.kernels import sources
-from minimp_backends.kernels.families import casts, unscaling, updates
+from minimp_backends.kernels.families import activations, casts, unscaling, updates
 from minimp_backends.kernels.registry import KERNELS
 from tests.kernels.agreement import expected, launched, mismatches
 from tests.kernels.families import kernels_of
 from tests.kernels.samples import SAMPLES, Arguments
 from tests.kernels.shim.building import build
 
-NAMES = [kernel.name for family in (casts, unscaling, updates) for kernel in family.KERNELS]
+NAMES = [kernel.name for family in (activations, casts, unscaling, updates) for kernel in family.KERNELS]
 SHAPES = ((1, 32), (3, 96), (2, 1))
 HALF_A_RUN = 8  # bytes: every element is aligned, no run of 16 bytes is
 
