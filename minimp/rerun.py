@@ -45,10 +45,10 @@ def recompute(
         What the function returned.
 
     Raises:
-        GradientError: in backward: the second run recorded other ops than the first, or of other shapes; a
-            leaf that the first run used has another array now; or the scales of an FP8 region that the
-            function opens have moved. (Arguments that need no gradient keep the
-            numbers of the first run; what the function finds elsewhere must stay as it is.)
+        GradientError: in backward: the second run recorded other ops than the first, or of other shapes, or
+            with other leaves; a leaf that the first run used has another array now; or the scales of an FP8
+            region that the function opens have moved. (Arguments that need no gradient keep the numbers of
+            the first run; what the function finds elsewhere must stay as it is.)
     """
     modes = MODES.get()
     if not modes.grad_enabled:
@@ -73,7 +73,7 @@ class _Part:
         self.region = None if region is None else replace(region, cache={})
         self.modes, self.state = replace(modes, autocast=None), state
         self.cached = () if region is None else tuple(_cached(region))
-        self.nodes: list[tuple[ref[Node], str, tuple[int, ...]]] = []
+        self.nodes: list[tuple[ref[Node], str, tuple[int, ...], tuple[int, ...]]] = []
         given = [x for x in (*args, *options.values()) if isinstance(x, Value) and not x.requires_grad]
         self.given = {id(x): x.array for x in given}
         for x in given:
@@ -85,7 +85,7 @@ class _Part:
         node = event.node
         if event.phase != "forward" or not node.recording:
             return
-        self.nodes.append((ref(node), node.op.name, node.shape))
+        self.nodes.append((ref(node), node.op.name, node.shape, _leaves(node)))
         for edge, array in zip(node.inputs, event.inputs, strict=True):
             if isinstance(edge, Value):
                 self.leaves.setdefault(id(edge), (edge, array))
@@ -124,7 +124,7 @@ class _Part:
 
     def _hand_over(self, twins: list[Node]) -> None:
         ran = [(twin.op.name, twin.shape) for twin in twins]
-        wanted = [(name, shape) for _, name, shape in self.nodes]
+        wanted = [(name, shape) for _, name, shape, _ in self.nodes]
         if ran != wanted:
             what = f"{len(wanted)} ops were recorded, now {len(ran)}"
             for i, (before, now) in enumerate(zip(wanted, ran, strict=False)):
@@ -135,7 +135,14 @@ class _Part:
                 f"the function did not do the same when it ran again: {what}", op="recompute",
                 help="it must depend on its arguments and on minimp's random numbers alone",
             )  # fmt: skip
-        for (held, _, _), twin in zip(self.nodes, twins, strict=True):
+        for (_, name, shape, leaves), twin in zip(self.nodes, twins, strict=True):
+            if leaves != _leaves(twin):  # they are held, so that no other can have their identity
+                raise GradientError(
+                    f"the function did not do the same when it ran again: {name} {shape} read another leaf",
+                    op="recompute",
+                    help="a function made in a loop sees the loop's last value: bind it (layer=layer)",
+                )  # fmt: skip
+        for (held, *_), twin in zip(self.nodes, twins, strict=True):
             node = held()
             if node is not None and getattr(node, "rerun", None) is not None:
                 _refuse_new_scales(node, twin)
@@ -164,6 +171,14 @@ class _Part:
                     f"a leaf of shape {leaf.shape} was given another array between forward and backward",
                     op="recompute", help="call backward before the optimizer's step",
                 )  # fmt: skip
+
+
+def _leaves(node: Node) -> tuple[int, ...]:
+    """Return the identities of the leaves that an op reads, by itself or cast; 0 for what is no leaf."""
+    edges = (
+        edge.inputs[0] if isinstance(edge, Node) and edge.op.name == "cast" else edge for edge in node.inputs
+    )
+    return tuple(id(edge) if isinstance(edge, Value) else 0 for edge in edges)
 
 
 def _refuse_new_scales(node: Node, twin: Node) -> None:

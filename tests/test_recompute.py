@@ -364,3 +364,27 @@ def test_the_backend_of_the_first_run() -> None:
     with setting(backend="elsewhere"):
         y.backward()
     assert names == [default_backend().name] * 2
+
+
+@pytest.mark.parametrize("region", [None, "float16"])
+def test_a_function_that_finds_another_layer_is_refused(region: str | None) -> None:
+    """Oracle: the message; bound, the same loop gives the ordinary run's gradients."""
+    layers = [nn.Linear(3, 3) for _ in range(2)]
+
+    def run(bound: bool) -> list[Any]:
+        x = mp.tensor(np.ones((2, 3), np.float32), requires_grad=True)
+        with mp.autocast(region) if region else mp.enable_grad():
+            for layer in layers:
+                layer(x)  # a cast that the region keeps
+            for layer in layers:
+                loose = lambda x: layer(x).tanh()  # noqa: B023, E731 - that is the mistake
+                x = mp.recompute((lambda x, layer=layer: layer(x).tanh()) if bound else loose, x)
+            loss = x.sum()
+        for layer in layers:
+            layer.weight.grad = None
+        loss.backward()
+        return [layer.weight.grad.numpy() for layer in layers]
+
+    with pytest.raises(GradientError, match=r"linear \(2, 3\) read another leaf"):
+        run(bound=False)
+    assert all(np.any(grad) for grad in run(bound=True))

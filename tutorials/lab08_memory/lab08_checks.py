@@ -224,12 +224,17 @@ def check_4a(lab: Any) -> None:
         assert kept == segments, (
             f"{told}: expected {segments} arrays kept after the forward, got {kept:g}; {hint}"
         )
-        y.sum().backward()
+        try:
+            y.sum().backward()
+        except mp.errors.GradientError as fault:
+            raise AssertionError(
+                f"{told}: expected a backward, got an error: {fault}; when backward runs a segment again, a "
+                "function made in a loop sees the layers of the last one"
+            ) from fault
         got = [p.grad.numpy() for layer in layers for p in layer.parameters() if p.grad is not None]
         assert len(got) == len(want), f"{told}: expected {len(want)} gradients, got {len(got)}"
         assert all(map(np.array_equal, got, want)), (
-            f"{told}: expected the gradients of an ordinary run, got others; when backward runs a segment again, a "
-            "function made in a loop sees the layers of the last one"
+            f"{told}: expected the gradients of an ordinary run, got others; is every layer run once, in its order?"
         )
 
 
