@@ -44,7 +44,20 @@ from minimp.rng import get_rng_state, manual_seed, set_rng_state
 from minimp.tensors import Tensor, from_dlpack, tensor
 
 if TYPE_CHECKING:
-    from minimp import checks, data, fp8, functional, labs, memory, nn, optim, quant, stepper, trace
+    from minimp import (
+        checks,
+        data,
+        fp8,
+        functional,
+        labs,
+        memory,
+        models,
+        nn,
+        optim,
+        quant,
+        stepper,
+        trace,
+    )
     from minimp.bisecting import bisect
     from minimp.checkpoint import load, save
     from minimp.evaluation import evaluate
@@ -131,6 +144,7 @@ __all__ = [
     "load",
     "manual_seed",
     "memory",
+    "models",
     "nn",
     "no_grad",
     "ones",
@@ -161,7 +175,8 @@ CREATING = (
     "randn_like", "zeros", "zeros_like",
 )  # fmt: skip
 PARTS = (
-    "checks", "data", "fp8", "functional", "labs", "memory", "nn", "optim", "quant", "stepper", "trace",
+    "checks", "data", "fp8", "functional", "labs", "memory", "models", "nn", "optim", "quant", "stepper",
+    "trace",
 )  # fmt: skip
 ON_FIRST_USE = {
     **{name: f"minimp.{name}" for name in PARTS},

@@ -39,6 +39,7 @@ ADDED = {
     "rand rand_like randn randn_like zeros zeros_like": "more of them",
     "recompute": "activation checkpointing (torch.utils.checkpoint)",
     "Trainer": "the loop around a TrainStep",
+    "models": "models by name, as the trainer and the commands make them",
     "evaluate": "loss and accuracy, computed as a recipe says; the Trainer calls it",
     "fp8 fp8_autocast": "FP8 recipes, and the region in which nn.Linear computes by one",
     "quant": "integers: numbers, observers, fusion, static and dynamic quantisation",
