@@ -73,17 +73,16 @@ class CupyActivations(CupyCasts):
         kind = SPELLINGS.get(format.dtype.name)
         if kind not in KINDS_SERVED or bias.dtype != format.dtype or sums.dtype != FLOAT32:
             return super().add_bias(sums, bias, format, axis)
-        order = memory_order(sums)
-        order = tuple(range(sums.ndim)) if order is None else order
-        given = self.xp.ascontiguousarray(sums.transpose(order))
+        order = _turned(sums)
+        given = self.xp.ascontiguousarray(sums if order is None else sums.transpose(order))
         made = given if kind == "float" else self.xp.empty(given.shape, format.dtype)
-        place = order.index(sums.ndim + axis)
+        place = sums.ndim + axis if order is None else order.index(sums.ndim + axis)
         kernels(
             f"add_bias_{kind}", sums=given, bias=self.xp.ascontiguousarray(bias), target=made,
             inner=int(np.prod(given.shape[place + 1 :], dtype=np.int64)), channels=given.shape[place],
             count=given.size,
         )  # fmt: skip
-        return made.transpose(_undone(order))
+        return made if order is None else made.transpose(_undone(order))
 
     def conv2d_with_bias(
         self, x: Array, weight: Array, bias: Array | None, geometry: dict[str, Any], format: Format | None, *,
@@ -115,14 +114,19 @@ class CupyActivations(CupyCasts):
             return None
         if any(each.shape != first.shape or each.dtype not in (first.dtype, bool) for each in arrays[1:]):
             return None
-        order = memory_order(first)
-        order = tuple(range(first.ndim)) if order is None else order
-        laid = [self.xp.ascontiguousarray(each.transpose(order)) for each in arrays]
+        order = _turned(first)
+        turned = arrays if order is None else [each.transpose(order) for each in arrays]
+        laid = [self.xp.ascontiguousarray(each) for each in turned]
         made = self.xp.empty(laid[0].shape, first.dtype)
         given = [each.view(np.uint8) if each.dtype == bool else each for each in laid]
         inputs = dict(zip(("source",) if len(given) == 1 else ("grad", "kept"), given, strict=True))
         kernels(f"{name}_{kind}", **inputs, target=made, count=made.size, **numbers)
-        return made.transpose(_undone(order))
+        return made if order is None else made.transpose(_undone(order))
+
+
+def _turned(array: Array) -> tuple[int, ...] | None:
+    """Return the axes as they lie in memory; None where they do already, or there are gaps."""
+    return None if array.flags.c_contiguous else memory_order(array)
 
 
 def _undone(order: tuple[int, ...]) -> tuple[int, ...]:
