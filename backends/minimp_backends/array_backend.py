@@ -23,6 +23,7 @@ from minimp_backends.choosing import Choosing
 from minimp_backends.eight_bits import EightBits
 from minimp_backends.integer_signals import IntegerSignals
 from minimp_backends.layers import LayerKernels
+from minimp_backends.lookups import Lookups
 from minimp_backends.pointwise import Pointwise
 from minimp_backends.recurrent import RecurrentKernels
 from minimp_backends.rows import RowKernels
@@ -43,6 +44,7 @@ class ArrayBackend(
     EightBits,
     IntegerSignals,
     LayerKernels,
+    Lookups,
     Pointwise,
     RecurrentKernels,
     RowKernels,

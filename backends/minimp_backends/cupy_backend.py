@@ -26,6 +26,7 @@ from minimp.errors import FormatError, ShapeError, plain
 from minimp.formats import Format
 from minimp_backends.array_backend import FLOAT64, LOW, Array
 from minimp_backends.cupy_activations import CupyActivations
+from minimp_backends.cupy_embedding import CupyEmbedding
 from minimp_backends.cupy_rows import CupyRows
 from minimp_backends.cupy_statistics import CupyStatistics
 from minimp_backends.cupy_updates import CupyUpdates
@@ -54,7 +55,9 @@ NOTHING = Allowed()
 _allowed: ContextVar[Allowed | None] = ContextVar("minimp_cupy_products", default=None)
 
 
-class CupyBackend(CupyActivations, CupyRows, CupyStatistics, CupyUpdates, DeviceIntegers, DeviceBackend):
+class CupyBackend(
+    CupyActivations, CupyEmbedding, CupyRows, CupyStatistics, CupyUpdates, DeviceIntegers, DeviceBackend
+):
     """Arrays are `cupy.ndarray`, on the current GPU.
 
     Args:

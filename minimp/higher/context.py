@@ -167,6 +167,17 @@ class RecordedBackend:
             return self._plain.scatter_add(shape, index, values, accumulate=accumulate)
         return Recorded(ops.unindex(values.tensor, shape=tuple(shape), index=index))
 
+    def sum_rows(
+        self, shape: Any, index: Any, rows: Any, format: Format | None, *, left_out: int | None = None,
+        accumulate: str,
+    ) -> Any:  # fmt: skip
+        """Add rows at their places in zeros, and round."""
+        if not isinstance(rows, Recorded):
+            return self._plain.sum_rows(shape, index, rows, format, left_out=left_out, accumulate=accumulate)
+        if left_out is not None:
+            rows = self.keep_where(rows, (index != left_out)[..., None])
+        return self.narrow(self.scatter_add(shape, index, self.wide(rows), accumulate=accumulate), format)
+
     def _tensor(self, x: Any) -> Any:
         return x.tensor if isinstance(x, Recorded) else Value.make(x, self._plain)
 

@@ -32,13 +32,15 @@ def _(
 ) -> tuple[Array, None]:
     (index,) = ctx.saved
     xp, shape = ctx.backend.xp, ctx.shape_of(0)
-    if padding_idx is not None:
-        grad = ctx.backend.keep_where(grad, (index != padding_idx % shape[0])[..., None])
-    total = ctx.backend.scatter_add(shape, index, ctx.wide(grad), accumulate=ctx.accumulate)
+    total = ctx.backend.sum_rows(
+        shape, index, grad, None if scale_grad_by_freq else ctx.format,
+        left_out=None if padding_idx is None else padding_idx % shape[0], accumulate=ctx.accumulate,
+    )  # fmt: skip
     if scale_grad_by_freq:
-        counts = xp.bincount(index.reshape(-1), minlength=shape[0])
-        total = total / xp.maximum(counts, 1).astype(total.dtype)[:, None]
-    return ctx.round(total), None
+        ones = xp.ones(index.shape, "float64")  # whole numbers: exact in any order, and nobody waits for them
+        counts = ctx.backend.scatter_add(shape[:1], index, ones, accumulate="float32")
+        total = ctx.round(total / xp.maximum(counts, 1).astype(total.dtype)[:, None])
+    return total, None
 
 
 def _check(weight: Array, index: Array, padding_idx: int | None) -> Array:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from minimp_backends.kernels.declaring import Kernel, Parameter, per_element
 from minimp_backends.kernels.references import embedding
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "KINDS_SERVED"]
+
+KINDS_SERVED = ("float", "half", "bfloat16")
 
 
 def _kernel(kind: str) -> Kernel:
@@ -25,4 +27,4 @@ def _kernel(kind: str) -> Kernel:
     )
 
 
-KERNELS = tuple(_kernel(kind) for kind in ("float", "half", "bfloat16"))
+KERNELS = tuple(_kernel(kind) for kind in KINDS_SERVED)
