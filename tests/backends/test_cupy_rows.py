@@ -11,6 +11,7 @@ import pytest
 import minimp as mp
 from minimp import backend as backends
 from minimp import formats, functional
+from minimp_backends.kernels.families.rows import part_rows
 from minimp_backends.kernels.references import rows
 from minimp_backends.strict.counts import DEVICE
 from tests.tolerances import assert_bound, assert_close
@@ -19,6 +20,8 @@ Array = np.ndarray[Any, Any]
 UNIT = 2.0**-24
 """Half an ulp of 1 in float32."""
 STORED = ("float32", "float16", "bfloat16")
+UNITS = {"float32": 0.0, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+"""An ulp of 1 in what is rounded to in the end."""
 LENGTHS = (1, 2, 7, 64, 255, 256, 257, 1000, 4096, 5000, 9001)
 
 
@@ -177,8 +180,7 @@ def test_ops_are_those_of_the_arrays(device: Any, op: str, stored: str) -> None:
             assert one.dtype == other.dtype
             assert one.shape == other.shape
             wide = np.abs(np.nan_to_num(other.astype(np.float64), posinf=0.0, neginf=0.0))
-            unit = {"float32": 0.0, "float16": 2.0**-10, "bfloat16": 2.0**-7}[stored]
-            assert_bound(one, other, unit * wide + 256 * UNIT * (1 + wide.max()), "row_kernels")
+            assert_bound(one, other, UNITS[stored] * wide + 256 * UNIT * (1 + wide.max()), "row_kernels")
 
 
 @pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
@@ -195,7 +197,7 @@ def test_parameters_in_float32_beside_16_bits(device: Any, op: str) -> None:
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_the_format_of_the_result_may_be_another(device: Any, name: str) -> None:
-    """Oracle: the array functions, within a last place of the narrower format; dtypes of both directions."""
+    """Oracle: the array functions, within a last place of the result's format; dtypes of both directions."""
     op = getattr(functional, name)
     for stored, wanted in (("float16", "float32"), ("float32", "bfloat16"), ("bfloat16", "float16")):
         found = []
@@ -208,7 +210,7 @@ def test_the_format_of_the_result_may_be_another(device: Any, name: str) -> None
         (one, slope), (other, other_slope) = found
         assert one.dtype == other.dtype == formats.get(wanted).dtype
         assert slope.dtype == other_slope.dtype == formats.get(stored).dtype
-        assert_bound(one, other, 2.0**-7 * np.abs(other.astype(np.float64)) + 1e-6, "row_kernels")
+        assert_bound(one, other, UNITS[wanted] * np.abs(other.astype(np.float64)) + 16 * UNIT, "row_kernels")
     assert {each.rpartition("_")[0] for each in device.ran} == {"softmax", "softmax_gradient"}
 
 
@@ -251,7 +253,20 @@ def test_what_kernels_do_not_take_goes_to_the_arrays(device: Any) -> None:
     with mp.accumulate("float64"):
         functional.rms_norm(mp.tensor(numbers((4, 6)), backend="cupy"), (6,))
         functional.softmax(mp.tensor(numbers((4, 6)), backend="cupy"), -1)
+    x, g, one = (numbers((2, 3), "float16"), numbers((2, 3)), np.ones((2, 1), np.float32))
+    there = [device.from_host(each) for each in (g, x, one)]
+    dx, _ = device.rms_norm_gradient(*there[:2], None, there[2], (-1,), (True, False), accumulate="float32")
+    assert dx.dtype == np.float32
     assert device.ran == []
+
+
+def test_a_sum_over_rows_has_few_parts() -> None:
+    """Oracle: at least 64 rows in each, at most 128 of them, every row in one."""
+    for count in (1, 64, 65, 8192, 8193, 10**7):
+        each = part_rows(count)
+        assert each >= 64
+        assert (-(-count // each) - 1) * each < count <= -(-count // each) * each
+        assert -(-count // each) <= 128
 
 
 @pytest.mark.parametrize("op", OPS)
