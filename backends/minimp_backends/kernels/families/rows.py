@@ -8,7 +8,7 @@ from typing import Any
 from minimp_backends.kernels.declaring import THREADS, Kernel, Launch, Parameter, per_element
 from minimp_backends.kernels.references import rows
 
-__all__ = ["KERNELS", "KINDS_SERVED", "part_rows"]
+__all__ = ["KERNELS", "KINDS_SERVED", "by_rows", "part_rows"]
 
 KINDS_SERVED = ("float", "half", "bfloat16")
 LEAST, MOST_PARTS = 64, 128
@@ -22,7 +22,7 @@ def part_rows(count: int) -> int:
     return max(LEAST, -(-count // MOST_PARTS))
 
 
-def _by_rows(arguments: Mapping[str, Any]) -> Launch:
+def by_rows(arguments: Mapping[str, Any]) -> Launch:
     """A block for each row, or a warp."""
     team = rows.threads_of(arguments["length"])
     if team > rows.WARP:
@@ -37,7 +37,7 @@ def _by_columns(arguments: Mapping[str, Any]) -> Launch:
 
 
 def _kernel(
-    name: str, source: str, *parameters: Parameter, launch: Callable[..., Launch] = _by_rows
+    name: str, source: str, *parameters: Parameter, launch: Callable[..., Launch] = by_rows
 ) -> Kernel:
     return Kernel(f"{name}_{parameters[0].kind}", source, parameters, launch, getattr(rows, name))
 
