@@ -10,6 +10,7 @@ from tests.kernels.samples import (
     casts,
     checking,
     embedding,
+    losses,
     rows,
     statistics,
     unscaling,
@@ -17,7 +18,7 @@ from tests.kernels.samples import (
 )
 from tests.kernels.samples.base import SMALL, Arguments, Bug, Judge, arrays, is_small
 
-FILES = (activations, checking, casts, embedding, rows, statistics, unscaling, updates)
+FILES = (activations, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
 SAMPLES = {name: make for file in FILES for name, make in file.SAMPLES.items()}
 BUGS = tuple(bug for file in FILES for bug in file.BUGS)
 JUDGES: dict[str, Judge] = {

@@ -5,12 +5,13 @@ from minimp_backends.kernels.families import (
     casts,
     checking,
     embedding,
+    losses,
     rows,
     statistics,
     unscaling,
     updates,
 )
 
-FAMILIES = (activations, checking, casts, embedding, rows, statistics, unscaling, updates)
+FAMILIES = (activations, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
 
 __all__ = ["FAMILIES"]

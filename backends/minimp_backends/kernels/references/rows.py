@@ -14,8 +14,8 @@ import numpy as np
 from minimp_backends.kernels.references import exponentials
 
 __all__ = [
-    "WARP", "WARPS", "norm", "norm_columns", "norm_gradient", "softmax", "softmax_gradient", "sum_parts",
-    "threads_of", "totals",
+    "WARP", "WARPS", "norm", "norm_columns", "norm_gradient", "row_totals", "softmax", "softmax_gradient",
+    "sum_parts", "threads_of",
 ]  # fmt: skip
 
 Array = Any
@@ -32,7 +32,7 @@ def threads_of(length: int) -> int:
     return next((team for team in TEAMS if length <= team * HELD), TEAMS[-1])
 
 
-def totals(terms: Array) -> Array:
+def row_totals(terms: Array) -> Array:
     """The sums over rows, (rows, length) float32 -> (rows, 1)."""
     team = threads_of(terms.shape[1])
     turns = -(-terms.shape[1] // (team * HELD))
@@ -74,7 +74,7 @@ def softmax(x: Array, y: Array, logs: int, rows: int, length: int) -> None:
     shifted = _wide(x, rows, length)
     shifted = shifted - np.fmax.reduce(shifted, axis=1, keepdims=True)
     power = exponentials.exp(shifted)
-    total = totals(power)
+    total = row_totals(power)
     made = shifted - exponentials.log(total) if logs else power * (SINGLE(1) / total)
     y.reshape(rows, length)[:] = made.astype(y.dtype)
 
@@ -83,7 +83,7 @@ def softmax(x: Array, y: Array, logs: int, rows: int, length: int) -> None:
 def softmax_gradient(grad: Array, y: Array, dx: Array, logs: int, rows: int, length: int) -> None:
     """Write dx = y (g - sum g y) of each row, or of the logarithm g - e^y sum g; arguments as `softmax`."""
     g, p = _wide(grad, rows, length), _wide(y, rows, length)
-    total = totals(g if logs else g * p)
+    total = row_totals(g if logs else g * p)
     made = g - exponentials.exp(p) * total if logs else p * (g - total)
     dx.reshape(rows, length)[:] = made.astype(dx.dtype)
 
@@ -105,10 +105,10 @@ def norm(
     """
     centred, count = _wide(x, rows, length), SINGLE(length)
     if means:
-        mean = totals(centred) / count
+        mean = row_totals(centred) / count
         means[0].reshape(rows, 1)[:] = mean
         centred = centred - mean
-    scale = SINGLE(1) / np.sqrt(totals(centred * centred) / count + SINGLE(eps))
+    scale = SINGLE(1) / np.sqrt(row_totals(centred * centred) / count + SINGLE(eps))
     scales.reshape(rows, 1)[:] = scale
     made = centred * scale
     made = made * weight[0].reshape(1, length) if weight else made
@@ -130,8 +130,8 @@ def norm_gradient(
     h, z = _wide(grad, rows, length), _normed(x, means, scales, rows, length)
     h = h * weight[0].reshape(1, length) if weight else h
     count = SINGLE(length)
-    inner = totals(h * z) / count
-    middle = totals(h) / count if means else SINGLE(0)
+    inner = row_totals(h * z) / count
+    middle = row_totals(h) / count if means else SINGLE(0)
     made = ((h - middle) - z * inner) * scales.reshape(rows, 1)
     dx.reshape(rows, length)[:] = made.astype(dx.dtype)
 
