@@ -66,39 +66,61 @@ class AttentionKernels:
         Products and the sums of softmax accumulate as named. Under "float32" and "float64" probabilities
         stay wide; other names add products of the format's own values, to which they are rounded first.
         """
-        xp = self.xp
-        scores = self._scores(q, k, how, accumulate)
-        top = self.largest_along(scores, -1)
-        top = xp.where(xp.isneginf(top), xp.zeros_like(top), top)
-        e = xp.exp(scores - top)
-        total = self.sum(e, axis=-1, keepdims=True, accumulate=accumulate)
-        total = xp.where(total == 0, xp.ones_like(total), total)
-        dropped = self._drop(e / total, how)
-        y = self.matmul(*self._factors(dropped, v, v, accumulate), accumulate=accumulate)
-        return y, top + xp.log(total)
+        products = self.matmul(q, _swap(k), accumulate=accumulate)
+        p, log_sum = self.attention_weights(products, how, accumulate=accumulate)
+        y = self.matmul(*self._factors(self._drop(p, how), v, v, accumulate), accumulate=accumulate)
+        return y, log_sum
 
     def attention_gradient(
         self, grad: Array, q: Array, k: Array, v: Array, log_sum: Array, how: Masking, *,
         needs_scores: bool, accumulate: str,
     ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
         """Return the gradients of q, k, v and, if needed, of the biased scores: wide, of broadcast shapes."""
-        xp = self.xp
-        p = xp.exp(self._scores(q, k, how, accumulate) - log_sum)
+        products = self.matmul(q, _swap(k), accumulate=accumulate)
         r = self._drop(self.matmul(grad, _swap(v), accumulate=accumulate), how)
-        ds = p * (r - self.sum(p * r, axis=-1, keepdims=True, accumulate=accumulate))
+        p, ds = self.attention_slopes(products, log_sum, r, how, accumulate=accumulate)
         by_q, by_k, by_v = (
             self.matmul(*self._factors(a, b, q, accumulate), accumulate=accumulate)
             for a, b in ((ds, k), (_swap(ds), q), (_swap(self._drop(p, how)), grad))
         )
         return by_q * how.scale, by_k * how.scale, by_v, ds if needs_scores else None
 
+    def attention_weights(self, products: Array, how: Masking, *, accumulate: str) -> tuple[Array, Array]:
+        """Return the softmax of the scores, and ln sum e^s of each row: wide, (..., L, S) and (..., L, 1).
+
+        Args:
+            products: Q K^T, (..., L, S), fresh and wide.
+            how: what makes scores of them.
+            accumulate: how the sums are accumulated.
+        """
+        xp, scores = self.xp, self._scores(products, how)
+        top = self.largest_along(scores, -1)
+        top = xp.where(xp.isneginf(top), xp.zeros_like(top), top)
+        e = xp.exp(scores - top)
+        total = self.sum(e, axis=-1, keepdims=True, accumulate=accumulate)
+        total = xp.where(total == 0, xp.ones_like(total), total)
+        return e / total, top + xp.log(total)
+
+    def attention_slopes(
+        self, products: Array, log_sum: Array, r: Array, how: Masking, *, accumulate: str
+    ) -> tuple[Array, Array]:
+        """Return the probabilities again, and the gradient of the scores, p (r - sum p r).
+
+        Args:
+            products, how, accumulate: as of :meth:`attention_weights`.
+            log_sum: what that gave.
+            r: the gradient of the probabilities, wide.
+        """
+        p = self.xp.exp(self._scores(products, how) - log_sum)
+        return p, p * (r - self.sum(p * r, axis=-1, keepdims=True, accumulate=accumulate))
+
     def masking(self, **settings: Any) -> Masking:
         """Return what happens to scores and probabilities; arguments as :class:`Masking`."""
         return Masking(**settings)
 
-    def _scores(self, q: Array, k: Array, how: Masking, accumulate: str) -> Array:
+    def _scores(self, products: Array, how: Masking) -> Array:
         xp = self.xp
-        scores = self.matmul(q, _swap(k), accumulate=accumulate) * how.scale
+        scores = products * how.scale
         if how.causal:
             scores = xp.where(xp.tri(*scores.shape[-2:], dtype=bool), scores, -math.inf)
         if how.mask is None:
