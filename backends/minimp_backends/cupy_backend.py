@@ -26,6 +26,7 @@ from minimp.errors import FormatError, ShapeError, plain
 from minimp.formats import Format
 from minimp_backends.array_backend import FLOAT64, LOW, Array
 from minimp_backends.cupy_activations import CupyActivations
+from minimp_backends.cupy_attention import CupyAttention
 from minimp_backends.cupy_embedding import CupyEmbedding
 from minimp_backends.cupy_rows import CupyRows
 from minimp_backends.cupy_statistics import CupyStatistics
@@ -56,7 +57,14 @@ _allowed: ContextVar[Allowed | None] = ContextVar("minimp_cupy_products", defaul
 
 
 class CupyBackend(
-    CupyActivations, CupyEmbedding, CupyRows, CupyStatistics, CupyUpdates, DeviceIntegers, DeviceBackend
+    CupyActivations,
+    CupyAttention,
+    CupyEmbedding,
+    CupyRows,
+    CupyStatistics,
+    CupyUpdates,
+    DeviceIntegers,
+    DeviceBackend,
 ):
     """Arrays are `cupy.ndarray`, on the current GPU.
 

@@ -7,6 +7,7 @@ kernel name -> elements at most.
 
 from tests.kernels.samples import (
     activations,
+    attention,
     casts,
     checking,
     embedding,
@@ -18,7 +19,7 @@ from tests.kernels.samples import (
 )
 from tests.kernels.samples.base import SMALL, Arguments, Bug, Judge, arrays, is_small
 
-FILES = (activations, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
+FILES = (activations, attention, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
 SAMPLES = {name: make for file in FILES for name, make in file.SAMPLES.items()}
 BUGS = tuple(bug for file in FILES for bug in file.BUGS)
 JUDGES: dict[str, Judge] = {

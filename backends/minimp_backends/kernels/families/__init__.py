@@ -2,6 +2,7 @@
 
 from minimp_backends.kernels.families import (
     activations,
+    attention,
     casts,
     checking,
     embedding,
@@ -12,6 +13,6 @@ from minimp_backends.kernels.families import (
     updates,
 )
 
-FAMILIES = (activations, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
+FAMILIES = (activations, attention, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
 
 __all__ = ["FAMILIES"]
