@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minimp_backends.accumulating import name_for_sums
 from minimp_backends.array_backend import FLOAT32, Array
 from minimp_backends.attention import Masking
 from minimp_backends.cupy_casts import CupyCasts
@@ -23,7 +24,7 @@ class CupyAttention(CupyCasts):
     def attention_weights(self, products: Array, how: Masking, *, accumulate: str) -> tuple[Array, Array]:
         """Return the probabilities and ln sum e^s of each row, in one launch."""
         kernels = self.kernels_in_force()
-        if kernels is None or accumulate != "float32" or not _serves(products):
+        if kernels is None or name_for_sums(accumulate) != "float32" or not _serves(products):
             return super().attention_weights(products, how, accumulate=accumulate)
         given, numbers = self._begun(products, how)
         p = self.xp.empty(given.shape, FLOAT32)
@@ -36,7 +37,7 @@ class CupyAttention(CupyCasts):
     ) -> tuple[Array, Array]:
         """Return the probabilities again and the gradient of the scores, in one launch."""
         kernels = self.kernels_in_force()
-        if kernels is None or accumulate != "float32" or not _serves(products, r):
+        if kernels is None or name_for_sums(accumulate) != "float32" or not _serves(products, r):
             return super().attention_slopes(products, log_sum, r, how, accumulate=accumulate)
         given, numbers = self._begun(products, how)
         if given.shape != np.broadcast_shapes(given.shape, r.shape, log_sum.shape):

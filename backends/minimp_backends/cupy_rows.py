@@ -13,6 +13,7 @@ from typing import Any
 
 from minimp import formats
 from minimp.formats import Format
+from minimp_backends.accumulating import name_for_sums
 from minimp_backends.array_backend import FLOAT32, Array
 from minimp_backends.cupy_casts import CupyCasts
 from minimp_backends.gpu import Kernels
@@ -157,7 +158,12 @@ class CupyRows(CupyCasts):
         """Return what runs kernels, how they spell the format, and the arrays; None if they do not serve."""
         kernels, first = self.kernels_in_force(), arrays[0]
         kind = SPELLINGS.get(first.dtype.name)
-        if kernels is None or accumulate != "float32" or kind not in KINDS_SERVED or not first.size:
+        if (
+            kernels is None
+            or name_for_sums(accumulate) != "float32"
+            or kind not in KINDS_SERVED
+            or not first.size
+        ):
             return None
         if any(each.shape != first.shape or each.dtype != first.dtype for each in arrays) or not first.ndim:
             return None

@@ -269,6 +269,18 @@ def test_a_sum_over_rows_has_few_parts() -> None:
         assert -(-count // each) <= 128
 
 
+def test_a_matrix_unit_leaves_rows_to_the_kernels(device: Any) -> None:
+    """Oracle: "float32", bit for bit: beside a matrix unit, float32 units add."""
+    x, w, b = (mp.tensor(numbers((4, 9), seed=1)[k:], backend="cupy") for k in (0, 3, 3))
+    for op in ("softmax", "layer_norm"):
+        found = []
+        for accumulate in ("float32", "tensorcore:hopper"):
+            with mp.accumulate(accumulate):
+                found.append(OPS[op](x, w.reshape(9), b.reshape(9)).numpy().tobytes())
+        assert found[0] == found[1]
+    assert device.ran == ["softmax_float"] * 2 + ["norm_float"] * 2
+
+
 @pytest.mark.parametrize("op", OPS)
 def test_one_array_is_made_for_a_result(device: Any, op: str) -> None:
     """Oracle: the device's own counts: nothing wide on the way, and nobody waits."""
