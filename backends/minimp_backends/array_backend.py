@@ -26,6 +26,7 @@ from minimp_backends.layers import LayerKernels
 from minimp_backends.lookups import Lookups
 from minimp_backends.pointwise import Pointwise
 from minimp_backends.recurrent import RecurrentKernels
+from minimp_backends.row_losses import LossKernels
 from minimp_backends.rows import RowKernels
 from minimp_backends.special import erf, logistic
 from minimp_backends.tallies import Tallies
@@ -45,6 +46,7 @@ class ArrayBackend(
     IntegerSignals,
     LayerKernels,
     Lookups,
+    LossKernels,
     Pointwise,
     RecurrentKernels,
     RowKernels,

@@ -28,6 +28,7 @@ from minimp_backends.array_backend import FLOAT64, LOW, Array
 from minimp_backends.cupy_activations import CupyActivations
 from minimp_backends.cupy_attention import CupyAttention
 from minimp_backends.cupy_embedding import CupyEmbedding
+from minimp_backends.cupy_losses import CupyLosses
 from minimp_backends.cupy_rows import CupyRows
 from minimp_backends.cupy_statistics import CupyStatistics
 from minimp_backends.cupy_updates import CupyUpdates
@@ -60,6 +61,7 @@ class CupyBackend(
     CupyActivations,
     CupyAttention,
     CupyEmbedding,
+    CupyLosses,
     CupyRows,
     CupyStatistics,
     CupyUpdates,

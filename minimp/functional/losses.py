@@ -8,6 +8,7 @@ from minimp import ops
 from minimp.errors import SettingError, ShapeError
 from minimp.functional.common import as_the_policy_asks, labels_of
 from minimp.functional.lifting import lifted_beside
+from minimp.ops.fused_losses import cross_entropy_of_labels
 from minimp.ops.reducing import check_reduction
 from minimp.tape import Value
 from minimp.tensors import Tensor
@@ -69,8 +70,8 @@ def cross_entropy(
         return _soft_cross_entropy(scores, given, weight, reduction, label_smoothing)
     labels = labels_of("cross_entropy", given, scores)
     rows, flat = _rows("cross_entropy", scores, labels)
-    losses = ops.nll_loss(
-        ops.log_softmax(rows, dim=1), flat, weight,
+    losses = cross_entropy_of_labels(
+        rows, flat, weight,
         reduction=reduction, ignore_index=ignore_index, label_smoothing=label_smoothing,
     )  # fmt: skip
     return _shaped(losses, labels, reduction)

@@ -11,7 +11,7 @@ from minimp.policy import CastClass, Mixed
 from minimp.refusals import within
 from minimp.tape import Array, Node
 
-__all__ = ["mse_loss", "nll_loss"]
+__all__ = ["check_labels", "mse_loss", "nll_loss", "reduced_rows", "weight_sum"]
 
 
 @op(cast=CastClass.FP32, bound="sum")
@@ -25,7 +25,7 @@ def mse_loss(ctx: Node, x: Array, target: Array, *, reduction: str = "mean") -> 
         )  # fmt: skip
     ctx.save(x, target)
     gap = ctx.wide(x) - ctx.wide(target)
-    return _reduce(ctx, gap * gap, reduction, x.size)
+    return reduced_rows(ctx, gap * gap, reduction, x.size)
 
 
 @mse_loss.gradient
@@ -48,7 +48,7 @@ def nll_loss(
     label_smoothing e takes the target distribution (1 - e) onehot + e / C, as torch's cross_entropy.
     """
     check_reduction("nll_loss", reduction)
-    target = _check_labels(log_p, target, ignore_index)
+    target = check_labels(log_p, target, ignore_index)
     ctx.save(target, weight)
     if label_smoothing == 0 and ctx.accumulate in ("float32", "float64"):  # one term a row, so no sum
         factor, place = _picked(ctx, target, weight, ignore_index)
@@ -57,7 +57,7 @@ def nll_loss(
         share = _target_distribution(ctx, log_p, target, weight, ignore_index, label_smoothing)
         terms = _times(ctx, share, ctx.wide(log_p))
         loss = -ctx.backend.sum(terms, axis=1, accumulate=ctx.accumulate)
-    return _reduce(ctx, loss, reduction, _weight_sum(ctx, target, weight, ignore_index))
+    return reduced_rows(ctx, loss, reduction, weight_sum(ctx, target, weight, ignore_index))
 
 
 @nll_loss.gradient
@@ -67,7 +67,7 @@ def _(
     target, weight = ctx.saved
     xp, g = ctx.backend.xp, ctx.wide(grad)
     if reduction == "mean":
-        g = g / xp.asarray(_weight_sum(ctx, target, weight, ignore_index), g.dtype)
+        g = g / xp.asarray(weight_sum(ctx, target, weight, ignore_index), g.dtype)
     if label_smoothing == 0:
         factor, place = _picked(ctx, target, weight, ignore_index)
         slope = ctx.backend.scatter_add(
@@ -107,7 +107,8 @@ def _target_distribution(
     return share * kept[:, None]
 
 
-def _weight_sum(ctx: Node, target: Array, weight: Array | None, ignore_index: int) -> Any:
+def weight_sum(ctx: Node, target: Array, weight: Array | None, ignore_index: int) -> Any:
+    """Return what the mean divides by: the weights of the labels that count, or their number."""
     kept = target != ignore_index
     if weight is None:
         return kept.sum()
@@ -115,14 +116,15 @@ def _weight_sum(ctx: Node, target: Array, weight: Array | None, ignore_index: in
     return ctx.backend.sum(terms, accumulate=ctx.accumulate)
 
 
-def _reduce(ctx: Node, terms: Array, reduction: str, count: Any) -> Array:
+def reduced_rows(ctx: Node, terms: Array, reduction: str, count: Any) -> Array:
+    """Return the terms, their sum, or their sum over `count`; rounded once, at the end."""
     if reduction == "none":
         return ctx.round(terms)
     total = ctx.backend.sum(terms, accumulate=ctx.accumulate)
     return ctx.round(total / ctx.backend.xp.asarray(count, total.dtype) if reduction == "mean" else total)
 
 
-def _check_labels(log_p: Array, target: Array, ignore_index: int) -> Array:
+def check_labels(log_p: Array, target: Array, ignore_index: int) -> Array:
     """Return the labels; refuse what is not one class index per row."""
     if log_p.ndim != 2 or target.shape != log_p.shape[:1]:
         raise ShapeError(
