@@ -122,7 +122,7 @@ BUGS = (
     Bug("the slope is rounded with the result alone", "cross_entropy_gradient_half",
         "counts ? stored<Element>(-shares.times(place + i, grad)) : 0.0f",
         "counts ? -shares.times(place + i, grad) : 0.0f"),
-    Bug("the largest is not taken off", "cross_entropy_gradient_float",
+    Bug("the largest is taken off last", "cross_entropy_gradient_float",
         "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], top), log_sum));",
-        "const float y = stored<Element>(__fsub_rn(held[i], log_sum));"),
+        "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], log_sum), top));"),
 )  # fmt: skip
