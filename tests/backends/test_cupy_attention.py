@@ -106,8 +106,10 @@ def test_what_kernels_do_not_take_goes_to_the_arrays(device: Any) -> None:
     assert_close(
         made.numpy(), functional.scaled_dot_product_attention(*(mp.tensor(q),) * 3).numpy(), "fp64_sums"
     )
-    with mp.accumulate("float64"):
-        functional.scaled_dot_product_attention(*(mp.tensor(q.astype(np.float32), backend="cupy"),) * 3)
+    single = mp.tensor(q.astype(np.float32), backend="cupy", requires_grad=True)
+    for accumulate in ("float64", "pairwise"):
+        with mp.accumulate(accumulate):
+            functional.scaled_dot_product_attention(single, single, single).sum().backward()
     none = mp.tensor(np.zeros((2, 0, 8), np.float32), backend="cupy")
     y = functional.scaled_dot_product_attention(mp.tensor(q.astype(np.float32), backend="cupy"), none, none)
     assert not y.numpy().any()
