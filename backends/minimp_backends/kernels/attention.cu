@@ -16,8 +16,8 @@ __device__ __forceinline__ void read_scores(float (&held)[HELD], const float* ro
 
 // The last key that the query of a row sees.
 __device__ __forceinline__ long long last_key(const Team& team, bool causal, long long queries, long long length) {
-    const long long query = team.row % queries;
-    return causal && query < length ? query : length - 1;
+    const long long query = causal ? team.row % queries : length;
+    return query < length ? query : length - 1;
 }
 
 // p = e^(s - m) / sum e^(s - m) and ln sum e^s, m the largest score of a row. A row without a key to attend to has

@@ -40,7 +40,7 @@ __device__ __forceinline__ void softmax(const Element* x, Element* y, bool logs,
         }
     }
     sum = over_team<Sum>(team, sum);
-    const float share = __fdiv_rn(1.0f, sum), log_sum = log_fixed(sum);
+    const float share = __fdiv_rn(1.0f, sum), log_sum = logs ? log_fixed(sum) : 0.0f;
 #pragma unroll 1
     for (long long stretch = 0; stretch < stretches; ++stretch) {
         if (stretches > 1) {

@@ -56,7 +56,7 @@ SMALL = {"attention_weights": 520, "attention_slopes": 1040}
 
 BUGS = (
     Bug("a query sees one key too many", "attention_weights",
-        "causal && query < length ? query :", "causal && query + 1 < length ? query + 1 :"),
+        "return query < length ? query :", "return query + 1 < length ? query + 1 :"),
     Bug("queries of all heads are counted on", "attention_weights", "team.row % queries", "team.row"),
     Bug("a row that sees nothing is divided by 0", "attention_weights", "sum == 0.0f ? 1.0f : sum", "sum"),
     Bug("a row that sees nothing is shifted by -inf", "attention_weights",
