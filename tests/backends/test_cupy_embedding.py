@@ -137,6 +137,52 @@ def test_what_the_kernel_does_not_take(device: Any) -> None:
     assert not [name for name in device.ran if name.startswith("sum_segments")]
 
 
+@pytest.mark.parametrize("stored", STORED)
+def test_rows_are_added_in_their_order(device: Any, stored: str) -> None:
+    """Oracle: float32 sums, one row after the other, then one rounding: the bits, however many meet."""
+    index, rows = np.random.default_rng(9).integers(0, 3, 500), numbers((500, WIDTH), stored, 9)
+    wanted = np.zeros((ROWS, WIDTH), np.float32)
+    for place, row in zip(index, rows.astype(np.float32), strict=True):
+        wanted[place] += row
+    made = gradient(index, rows)
+    np.testing.assert_array_equal(made.astype(np.float32), wanted.astype(rows.dtype).astype(np.float32))
+
+
+LOOKUPS: dict[str, Callable[[Any], Any]] = {
+    "rows": lambda x: x[np.array([[1, -1], [1, 0]])],
+    "the only index": lambda x: x[(np.array([2, 2, 1], np.int32),)],
+    "index_select": lambda x: functional.index_select(x, 0, np.array([3, 3, 0])),
+    "numbers": lambda x: x[:, 0][np.array([4, -7, 4])],
+    "planes": lambda x: x.reshape(ROWS, 1, WIDTH)[np.array([0, -1, 0])],
+}
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("how", LOOKUPS)
+def test_every_lookup_of_rows_is_summed_so(device: Any, how: str, stored: str) -> None:
+    """Oracle: the numpy backend, bit for bit: few rows meet, and it adds those in their order, too."""
+    made = []
+    for backend in ("cupy", "numpy"):
+        x = mp.tensor(numbers((ROWS, WIDTH), stored), requires_grad=True, dtype=stored, backend=backend)
+        y = LOOKUPS[how](x)
+        y.backward(mp.tensor(numbers(y.shape, stored, 1), dtype=stored, backend=backend))
+        made.append(x.grad.numpy().astype(np.float64))
+    np.testing.assert_array_equal(*made)
+    assert "sum_segments_float" in device.ran
+
+
+def test_places_along_other_axes_stay_with_array_functions(device: Any) -> None:
+    """Oracle: numpy.add.at."""
+    values, columns = numbers((ROWS, 3), "float32", 2), np.array([1, 1, 4])
+    wanted = np.zeros((ROWS, WIDTH), np.float32)
+    np.add.at(wanted, (slice(None), columns), values)
+    made = device.scatter_add(
+        (ROWS, WIDTH), (slice(None), columns), device.from_host(values), accumulate="float32"
+    )
+    np.testing.assert_array_equal(device.to_host(made), wanted)
+    assert not device.ran
+
+
 def test_rows_in_any_order_of_memory(device: Any) -> None:
     """Oracle: the same rows in C order, bit for bit."""
     rows = numbers((WIDTH, 30), "float32", 5)
