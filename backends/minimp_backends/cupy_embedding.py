@@ -2,8 +2,8 @@
 
 The places are sorted, stably, by CuPy; a kernel of ours then adds the rows of each place in their order, in
 float32, and rounds once. So the bits are the same in every run, as atomics' are not. This is the gradient of
-an embedding's table, and of every look-up of rows. What the kernel does not take (float64, other accumulation,
-places along other axes, ``use_route("arrays")``) is done with array functions.
+an embedding's table, and of every look-up of rows. What the kernel does not take (float64, other
+accumulation, places along other axes, ``use_route("arrays")``) is done with array functions.
 """
 
 from __future__ import annotations

@@ -171,15 +171,15 @@ def test_every_lookup_of_rows_is_summed_so(device: Any, how: str, stored: str) -
     assert "sum_segments_float" in device.ran
 
 
-def test_places_along_other_axes_stay_with_array_functions(device: Any) -> None:
-    """Oracle: numpy.add.at."""
-    values, columns = numbers((ROWS, 3), "float32", 2), np.array([1, 1, 4])
-    wanted = np.zeros((ROWS, WIDTH), np.float32)
-    np.add.at(wanted, (slice(None), columns), values)
-    made = device.scatter_add(
-        (ROWS, WIDTH), (slice(None), columns), device.from_host(values), accumulate="float32"
-    )
-    np.testing.assert_array_equal(device.to_host(made), wanted)
+def test_what_are_no_rows_stays_with_array_functions(device: Any) -> None:
+    """Oracle: numpy.add.at; places along another axis, and values that broadcast."""
+    columns = np.array([1, 1, 4])
+    for index, shape in (((slice(None), columns), (ROWS, 3)), (columns, (1, WIDTH)), (columns, (WIDTH,))):
+        values, wanted = numbers(shape, "float32", 2), np.zeros((ROWS, WIDTH), np.float32)
+        np.add.at(wanted, index, values)
+        there = device.from_host(values)
+        made = device.scatter_add((ROWS, WIDTH), index, there, accumulate="float32")
+        np.testing.assert_array_equal(device.to_host(made), wanted)
     assert not device.ran
 
 
