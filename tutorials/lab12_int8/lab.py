@@ -22,7 +22,7 @@ import minimp as mp
 F, nn, quant = mp.functional, mp.nn, mp.quant
 
 # %% [markdown]
-# ## Part 1: codes (20 minutes)
+# ## Part 1: codes (15 minutes)
 #
 # A whole number $q$ of 8 bits, the *code*, stands for the real number $x = s\,(q - z)$ (Jacob et al. 2018, equation 1).
 # The *scale* $s$ is the distance between neighbours, one *step*. The *zero point* $z$ is the code of 0. A tensor has
@@ -67,8 +67,8 @@ assert -1.21 < 1000 * zero_without < -1.1
 assert (zero_point, zero_with) == (66, 0)
 
 # %% [markdown]
-# And networks are full of zeros: a convolution pads with them, and a ReLU makes every second number one. A thousand of
-# them now sum to -1.2. So the range is shifted by a fraction of a step instead, until 0 has a code.
+# And networks are full of zeros: a convolution pads with them, and a ReLU turns about half of all numbers into them. A
+# thousand of them now sum to -1.2. So the range is moved by a fraction of a step, until 0 has a code.
 #
 # ### Exercise 1b (5 minutes)
 #
@@ -139,7 +139,7 @@ assert (round(read.min(), 2), round(read.max(), 2)) == (-0.72, 1.98)
 # other (part 4). Notice that the numbers go from -0.72 to 1.98, not from -0.7 to 2.0: that is the price of an exact 0.
 #
 # A *symmetric* choice has $z = 0$ and $s = \max|x| / 127$, with the codes -127 to 127. Products become simpler
-# (part 2), and weights, which lie to both sides of 0, lose little. What a ReLU gives lies to one side of it:
+# (part 2), and weights, which lie to both sides of 0, lose little. What a ReLU gives lies to one side:
 
 # %%
 random = np.random.default_rng(0)
@@ -299,15 +299,15 @@ assert 0 < np.mean(differ) < 2.0**-n
 
 # %% [markdown]
 # That is a whole layer, in whole numbers. The few codes that differ are not yours to mend: minimp rounds as gemmlowp
-# and TFLite do, twice, first by $2^{31}$ and then by $2^n$, which takes some numbers just below a half to the wrong
-# side.
+# and TFLite do, twice, first after $2^{31}$ and then after $2^n$. Numbers just below a half may become a half in the
+# first rounding, and go the wrong way in the second.
 #
-# ## Part 4: ranges (15 minutes)
+# ## Part 4: ranges (10 minutes)
 #
 # Which range? All that was ever seen (*min-max*), or less? Cutting the range makes the steps smaller for all, and clips
 # a few.
 #
-# ### Exercise 4a (10 minutes)
+# ### Exercise 4a (5 minutes)
 #
 # Write `best_clip(x, clips, bits=8)`: of a list of clips that with the least **mean squared error** over all of `x`,
 # if codes of `bits` bits go from -clip to clip, symmetrically. `reading(x, clip, bits)` has what is read back.
@@ -420,7 +420,7 @@ assert abs(accuracy(on_codes(network)) - in_floats) < 0.6
 # %% [markdown]
 # Codes cost nothing. Now one pixel in one of the 1400 pictures for calibration is broken: 400, where the brightest is
 # otherwise 1. Nothing else changes, and the pictures to be read are clean. The ranges of all activations are chosen by
-# observers: min-max; the histogram that looks for the least squared error, which is torch's default; and percentiles,
+# observers: min-max; a histogram that looks for the least squared error, as torch does by default; and percentiles,
 # which leave out a share of the numbers, half of it at either end.
 
 # %%
@@ -432,7 +432,8 @@ for percent in (99.999, 99.9, 99, 50):
 found = {name: accuracy(on_codes(network, broken, each)) for name, each in observers.items()}
 for name, percent in found.items():
     print(f"{name:13} {percent:.1f} %")
-assert max(found["min-max"], found["least squares"], found["99.999 %"]) < in_floats - 30
+assert all(35 < in_floats - found[name] < 50 for name in ("min-max", "least squares", "99.999 %"))
+assert train.inputs.size == 89_600
 assert min(found["99.9 %"], found["99 %"]) > in_floats - 1
 assert found["50 %"] < in_floats - 30
 step_of_pixels = float(quant.choose(0, 400, quant_min=0, quant_max=255).scale)
@@ -440,9 +441,9 @@ print(f"with the range to 400, a step is {step_of_pixels:.2f}")
 assert 1.56 < step_of_pixels < 1.58
 
 # %% [markdown]
-# With steps of 1.57 all pixels are black or 1.57. One pixel among 89,600 costs forty points, under the least squares,
-# too; leaving out 1 in 1000 or 1 in 100 mends it, 1 in 100,000 was too shy, and half of all was too bold. Look at the
-# data, look at the ranges, and measure what the network says.
+# Under min-max, with steps of 1.57, a pixel is either 0 or 1.57. One broken pixel among 89,600 costs about forty
+# points, under the least squares, too. Leaving out 1 number in 1000 or in 100 mends it, 1 in 100,000 is too shy, half
+# of all too bold. Look at the data, look at the ranges, and measure what the network says.
 #
 # ## Part 5: a scale for each channel (10 minutes)
 #
@@ -511,15 +512,15 @@ few = {path: int(np.sum(each < 8)) for path, each in counts.items()}
 print(f"channels whose largest weight is below 8 steps: {few}, of 16, 16 and 32")
 print(f"depthwise channels that become zeros: {int(np.sum(counts['3.0'] < 0.5))}; as trained the least has "
       f"{min(codes_left(network, path).min() for path in paths):.0f} steps")  # fmt: skip
-assert few == {"0.0": 8, "3.0": 13, "6.0": 18}
-assert int(np.sum(counts["3.0"] < 0.5)) == 6
+assert sum(few.values()) > 32
+assert int(np.sum(counts["3.0"] < 0.5)) >= 4
 assert min(codes_left(network, path).min() for path in paths) > 50
 assert min(codes_left(even, path).min() for path in paths) > 90
 
 # %% [markdown]
-# More than half of all channels have fewer than 8 steps left, 3 bits and the sign, and six of the depthwise ones have
-# become zeros. A scale for each channel costs 4 bytes a channel and mends most of it. Why not all? Activations have one
-# scale for all channels, and those were multiplied, too.
+# More than half of all channels have fewer than 8 steps left, 3 bits and the sign, and at least four of the depthwise
+# ones have become zeros. A scale for each channel costs a few bytes a channel and mends most of it. Why not all?
+# Activations have one scale for all channels, and those were multiplied, too.
 #
 # *Equalising* (Nagel et al. 2019) gets at the root: what multiplies a channel in one layer and divides it in the next
 # can be chosen freely, so choose it such that the channel's range is the same in both. No data are needed.
@@ -532,26 +533,27 @@ assert abs(scores["equalised, one scale a weight"] - in_floats) < 0.6
 # %% [markdown]
 # ## Part 6: the layer that hurts (10 minutes)
 #
-# In a network of yours it will not be every layer, and nobody tells you which. Here one pair of layers was rescaled.
-# `quant.sweep` puts each place on codes by itself (*alone*), then all up to it, then all but it (*without*).
+# In a network of yours it will not be every layer, and nobody tells you which. Here the channels between two layers
+# were rescaled, and more than thirty points are gone. `quant.sweep` puts each place on codes by itself (*alone*), then
+# all up to it, then all but it (*without*).
 
 # %%
-factors = 2.0 ** np.random.default_rng(0).integers(-5, 5, 16, endpoint=True)
-hurt, _ = quant.rescale_channels(network, example, factors={"0.0": factors})
+factors = 2.0 ** np.random.default_rng(2).integers(-6, 6, 32, endpoint=True)
+hurt, _ = quant.rescale_channels(network, example, factors={"6.0": factors})
 judges = mp.data.DataLoader(test, 128)
 calibration = quant.calibrate(hurt, mp.data.DataLoader(train, 128))
 found = quant.sweep(hurt, calibration, judges, weight=one_scale)
 print(found)
-assert found.whole.metric < 60
+assert in_floats - found.whole.metric > 30
 assert found.float_metric == in_floats
 
 # %% [markdown]
 # ### Exercise 6a (5 minutes)
 #
 # You may keep one layer in floats. Write `to_keep(found)`: the path of the layer without which the rest on codes has
-# the best accuracy. `found` is such a report; it is iterable, and its rows have `path`, and `both`, `upto`, `without`
-# with the figures of the table, of which `.metric` is the accuracy and `.sqnr_db` the decibels. `without` is None for
-# an input, which cannot be kept.
+# the best accuracy. `found` is such a report; it is iterable, and its rows have a `path`, and `both`, `upto` and
+# `without` with the figures of the table: `.metric` is the accuracy, `.sqnr_db` the decibels. `without` is None for an
+# input, which cannot be kept.
 
 
 # %%
@@ -565,31 +567,42 @@ def to_keep(found):
 
 # %%
 keep = to_keep(found)
-worst_alone = min(found, key=lambda row: row.both.sqnr_db).path
+worst_alone = min(found, key=lambda row: row.both.metric).path
+kept = {
+    f"{paths} in floats": quant.convert(hurt, calibration, weight=one_scale, keep_float=paths)
+    for paths in ([worst_alone], [keep], [worst_alone, keep])
+}
 mended = {
-    "all on codes": quant.convert(hurt, calibration, weight=one_scale),
-    f"'{worst_alone}' in floats": quant.convert(
-        hurt, calibration, weight=one_scale, keep_float=[worst_alone]
-    ),
-    f"'{keep}' in floats": quant.convert(hurt, calibration, weight=one_scale, keep_float=[keep]),
+    "all on codes": quant.convert(hurt, calibration, weight=one_scale), **kept,
     "a scale a channel": quant.convert(hurt, calibration),
     "equalised": on_codes(quant.equalize(hurt, example)[0], weight=one_scale),
-}
-for name, model in mended.items():
-    size = sum(each.nbytes for each in [*model.parameters(), *model.buffers()])
-    print(f"{name:18} {accuracy(model):.1f} %, {size:,} bytes")
-scores = [accuracy(model) for model in mended.values()]
-assert (worst_alone, keep) == ("0", "3")
-assert scores[0] < 60
-assert scores[1] < 60
-assert 80 < scores[2] < in_floats - 5
-assert 80 < scores[3] < in_floats - 5
-assert abs(scores[4] - in_floats) < 0.6
+}  # fmt: skip
+sizes = [sum(x.nbytes for x in [*model.parameters(), *model.buffers()]) for model in mended.values()]
+for (name, model), size in zip(mended.items(), sizes, strict=True):
+    print(f"{name:23} {accuracy(model):.1f} %, {size:,} bytes")
+whole, first, second, together, channels, equal = (accuracy(model) for model in mended.values())
+assert (worst_alone, keep) == ("6", "10")
+assert 4 < in_floats - found["6"].both.metric < 10
+assert in_floats - found["10"].both.metric < 3
+assert whole == found.whole.metric
+assert whole + 10 < first < second - 5 < in_floats - 8
+assert max(abs(together - in_floats), abs(equal - in_floats)) < 0.6
+assert 80 < channels < in_floats - 5
+assert found["6"].without.metric == first
+assert found["10"].without.metric == second
+assert 6 < found["6"].activations.sqnr_db < 8
+assert 80 < found["6"].activation_facts.channel_ratio < 125
+assert sizes[3] > 3 * sizes[0] == 3 * sizes[5]
 
 # %% [markdown]
-# The layer that looks worst alone, in decibels, is not the one to keep: '0' makes more noise, but what it makes the
-# network can live with (its accuracy alone is 88 %). Ask for what you want to know. `found.blame()` says in words what
-# is wrong with each, and what to do.
+# Surprised? Alone on codes, '6' costs fewer than ten points and '10' fewer than three; both together cost more than
+# thirty. Damage does not add up. And '10', which looks harmless, is the one to keep. For a layer in floats *computes*
+# in floats, but what it gives becomes codes all the same, if the next layer takes codes. The table has 7 dB for the
+# result of '6', since one channel is a hundred times as loud as others; keeping '6' leaves this and the weights of
+# '10'. With both in floats, floats pass between them, and nothing is lost; but they were most of the bytes. Equalising
+# mends all of it, and costs none.
+#
+# `found.blame()` says in words what is wrong with each place, and what to do; it stands at the end of the print.
 #
 # ## Part 7: an open question (10 minutes)
 #
@@ -602,9 +615,10 @@ assert abs(scores[4] - in_floats) < 0.6
 # zeros. A scale for each output channel is far better, and far from good, for two reasons. The line with weights alone
 # on codes shows the first: the inputs of an output channel were divided by different factors, and share its scale. What
 # is lost beyond that is lost in activations: they have one scale for all channels, and quiet channels vanish. Keeping
-# one layer in floats helps where one hurts, and here '6' is worst of several. Cutting the range makes steps smaller for
-# quiet channels and clips the loud ones, which were large for a reason: no outliers. Equalising removes the cause from
-# weights and activations at once, without data, training or bytes. Order: first look at the ranges of channels and at
+# one layer in floats helps where one hurts, and here '6' is the worst of several; with three in floats the weights of
+# '10' are left, whose inputs were divided. Cutting the range makes steps smaller for quiet channels, which helps a
+# little, and clips the loud ones, which are large for a reason. Equalising removes the cause from weights and
+# activations at once, without data, training or bytes. Order: first look at the ranges of channels and at
 # the accuracy in floats (a minute); then equalise and take a scale a channel; then the sweep, and one or two layers in
 # floats; training with the roundings (`quant.prepare_qat`) last, since it costs most. A very good answer says that
 # equalising needs layers joined by functions that let positive factors through, and does not pass a GELU or a sigmoid.

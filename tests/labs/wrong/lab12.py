@@ -98,7 +98,7 @@ WRONG = {
     ),
     "6a": (
         ("return min(found, key=lambda row: row.both.sqnr_db).path", "worst alone, in decibels"),
-        ("return min(found, key=lambda row: row.upto.metric).path", "the column is 'without'"),
+        ("return max(list(found)[1:], key=lambda row: row.upto.metric).path", "the column is 'without'"),
         ("return min(list(found)[1:], key=lambda row: row.without.metric).path", "without this one the rest is worst"),
     ),
 }  # fmt: skip
