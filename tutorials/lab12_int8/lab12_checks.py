@@ -160,6 +160,8 @@ def _hint_1c(x: Any, scale: float, zero: int, codes: tuple[int, int], got: Any) 
     ):  # fmt: skip
         if np.allclose(got, other, rtol=1e-6):
             return hint
+    if np.all(got <= np.maximum(scale / 2, beyond) * (1 + 1e-6)):
+        return "that is no bound: inside the range, a number may lie half a step from its code"
     return "half a step, or the distance beyond the first or the last number if that is more"
 
 
@@ -218,6 +220,7 @@ def check_3a(lab: Any) -> None:
     for what, numbers, m0, n, zero, codes in (
         ("halves", np.array([1, 3, 5, -1, -3]), least, 0, 0, INT8),
         ("small sums", np.array([2, 3, -2, -3, 7, -7]), 1_431_655_765, 0, 0, INT8),
+        ("small sums", np.arange(-200, 200), 2_000_000_001, 4, 0, INT8),
         ("sums of a layer", random.integers(-50_000, 50_000, (8, 10)), 1_319_413_953, 8, 10, INT8),
         ("sums of a layer", random.integers(-50_000, 50_000, (8, 10)), 2_000_000_001, 8, 100, UINT8),
         ("sums of 2^30", np.array([2**30 - 1, 2**30]), least + 1, 30, 0, INT8),
@@ -244,12 +247,14 @@ def check_3a(lab: Any) -> None:
 def _hint_3a(sums: Any, m0: int, n: int, zero: int, codes: tuple[int, int], got: Any) -> str:
     wide, shift = sums.astype(np.int64) * m0, 31 + n
     floats = wide.astype(np.float64) / 2.0**shift
+    twice = ((wide + (1 << 30)) >> 31) + ((1 << n) >> 1) >> n
     for other, hint in (
         (wide >> shift, "a shift rounds down: add half of 2**(31 + n) before"),
         (np.trunc(floats), "cutting off is not rounding: add half of 2**(31 + n) before the shift"),
         ((wide + (1 << (shift - 1))) >> (31 - n) if n < 31 else wide, "n shifts further to the right: 31 + n"),
         (wide >> (31 - n) if n < 31 else wide, "n shifts further to the right: 31 + n"),
         (np.floor(floats + 0.5), "float64 has 53 bits, and the product 62: whole numbers all the way"),
+        (twice, "round once: add half of 2**(31 + n) before the one shift"),
         (np.rint(floats), "halves go upward here, and np.rint sends them to the even neighbour; no float is needed"),
         (np.copysign(np.floor(np.abs(floats) + 0.5), floats), "halves go upward, those of negative numbers, too"),
         (np.rint(sums * (m0 / 2.0**shift)),
@@ -309,8 +314,8 @@ def _hint_4a(x: Any, errors: Any, got: float, bits: int) -> str:
     ):  # fmt: skip
         if got == min(errors, key=key):
             return hint
-    if got == min((c for c in errors if c >= np.abs(x).max()), default=None):
-        return "that is min-max: a smaller clip has smaller steps"
+    if got >= np.abs(x).max():
+        return "that is min-max, or wider: a smaller clip has smaller steps"
     return "the mean of the squares of x - reading(x, clip, bits), over all of x"
 
 
@@ -333,8 +338,8 @@ def check_5a(lab: Any) -> None:
         got = np.asarray(lab.channel_scales(w.copy()), np.float64)
         what = f"channel_scales of a weight of shape {shape}"
         assert got.shape == want.shape, (
-            f"{what}: expected the shape {want.shape}, got {got.shape}; one scale for each output channel, which is "
-            "the first axis"
+            f"{what}: expected the shape {want.shape}, got {got.shape}; one scale for each output channel, the "
+            "first axis, over all others"
         )
         if not np.allclose(got, want, rtol=1e-5):
             at = int(np.argmax(~np.isclose(got, want, rtol=1e-5)))
@@ -389,7 +394,9 @@ def check_6a(lab: Any) -> None:
         }
         got = lab.to_keep(found)
         what = f"to_keep, channels behind '{path[0]}' rescaled by up to 2^{octaves}"
-        assert got in scores, f"{what}: expected one of {list(scores)}, got {got!r}; the path of a layer"
+        shown = repr(got) if isinstance(got, str | int | None) else f"a {type(got).__name__}"
+        is_path = isinstance(got, str) and got in scores
+        assert is_path, f"{what}: expected one of {list(scores)}, got {shown}; the path of a layer, a string"
         want = max(scores, key=lambda each: scores[each])
         assert scores[got] == scores[want], (
             f"{what}: expected '{want}', without which the rest has {scores[want]:.1f} %, got '{got}', with "
