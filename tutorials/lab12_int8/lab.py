@@ -299,7 +299,7 @@ assert 0 < np.mean(differ) < 2.0**-n
 
 # %% [markdown]
 # That is a whole layer, in whole numbers. The few codes that differ are not yours to mend: minimp rounds as gemmlowp
-# and TFLite do, twice, first after $2^{31}$ and then after $2^n$. Numbers just below a half may become a half in the
+# and TFLite do, twice, first after $2^{31}$ and then after $2^n$. Numbers close to a half may become a half in the
 # first rounding, and go the wrong way in the second.
 #
 # ## Part 4: ranges (10 minutes)
