@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from minimp import formats
+from minimp_backends.accumulating import name_for_sums
 from minimp_backends.array_backend import FLOAT32, Array
 from minimp_backends.cupy_casts import CupyCasts
 from minimp_backends.gpu import Kernels
@@ -30,7 +31,9 @@ class CupyLosses(CupyCasts):
     def row_losses(self, scores: Array, accumulate: str) -> RowLosses | None:
         """Return the kernels, where they take such scores."""
         kernels, kind = self.kernels_in_force(), SPELLINGS.get(scores.dtype.name)
-        if kernels is None or kind not in KINDS_SERVED or accumulate != "float32" or not scores.size:
+        if kernels is None or kind not in KINDS_SERVED or not scores.size:
+            return None
+        if name_for_sums(accumulate) != "float32":
             return None
         return None if self.rounds_apart(formats.get(scores.dtype)) else _OnGpu(self, kernels, kind)
 

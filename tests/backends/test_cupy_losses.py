@@ -284,3 +284,12 @@ def test_a_training_step_runs_them(device: Any) -> None:
             found.append([step(x, target).loss for _ in range(3)])
     assert_close(*found, "parity_op_fp16")
     assert {"cross_entropy_float", "cross_entropy_gradient_float"} <= ran_of(device)
+
+
+def test_models_of_matrix_units_leave_sums_to_the_kernels(device: Any) -> None:
+    """Oracle: the kernels that ran; such a name says how products are summed, and there are none here."""
+    with mp.accumulate("tensorcore:hopper"):
+        made = run(numbers((ROWS, CLASSES), "float16"), labels())
+    assert "cross_entropy_half" in ran_of(device)
+    for one, other in zip(made, run(numbers((ROWS, CLASSES), "float16"), labels()), strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
