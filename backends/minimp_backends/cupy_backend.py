@@ -4,7 +4,7 @@ Arrays are `cupy.ndarray`, all but three things written once over their namespac
 (:mod:`minimp_backends.device_backend`): products are cuBLAS's, with their types spelled out
 (:mod:`minimp_backends.cublas`); casts are kernels of ours, for CuPy compiles its own with flush-to-zero; and
 codes of 8 bits are multiplied as int8 (:mod:`minimp_backends.device_integers`). Convolutions are columns
-and one product.
+and one product, or cuDNN's where it is asked for (:mod:`minimp_backends.cupy_convolution`).
 
 CuPy's elementwise kernels, which do the rest, take float32 numbers below 2^-126 for zero (cupy 14,
 cupy/cuda/compiler.py): there alone results differ from the NumPy backend's by more than the order of sums and
@@ -25,8 +25,8 @@ from minimp import formats
 from minimp.errors import FormatError, ShapeError, plain
 from minimp.formats import Format
 from minimp_backends.array_backend import FLOAT64, LOW, Array
-from minimp_backends.cupy_activations import CupyActivations
 from minimp_backends.cupy_attention import CupyAttention
+from minimp_backends.cupy_convolution import CupyConvolution
 from minimp_backends.cupy_embedding import CupyEmbedding
 from minimp_backends.cupy_losses import CupyLosses
 from minimp_backends.cupy_rows import CupyRows
@@ -58,8 +58,8 @@ _allowed: ContextVar[Allowed | None] = ContextVar("minimp_cupy_products", defaul
 
 
 class CupyBackend(
-    CupyActivations,
     CupyAttention,
+    CupyConvolution,
     CupyEmbedding,
     CupyLosses,
     CupyRows,
@@ -168,6 +168,10 @@ class CupyBackend(
             yield
         finally:
             _allowed.reset(token)
+
+    def allows_tf32(self) -> bool:
+        """Tell whether float32 operands may be rounded to TF32."""
+        return (_allowed.get() or NOTHING).tf32
 
     def matmul(self, a: Array, b: Array, *, accumulate: str) -> Array:
         """One call of cuBLAS: 16-bit factors as they are, with float32 sums and a float32 result."""

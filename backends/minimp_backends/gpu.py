@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from minimp.errors import DeviceError
 from minimp_backends.cublas import Cublas
+from minimp_backends.cudnn_convolution import CudnnConvolution
+from minimp_backends.cudnn_loading import open_cudnn
 from minimp_backends.gpu_diagnosis import Facts, basic_facts, diagnose, library_facts
 from minimp_backends.kernels import toolkits
 from minimp_backends.kernels.loading import launch
@@ -24,6 +28,11 @@ class Kernels(Protocol):
         """Run one on arrays of the device, in C order, without waiting for it."""
 
 
+def no_cudnn() -> CudnnConvolution:
+    """Refuse: nothing says where cuDNN is."""
+    raise DeviceError("this device has no cuDNN", op="convolving", help="use convolving('columns')")
+
+
 @dataclass(frozen=True)
 class Gpu:
     """What a backend needs of a GPU; in tests, what stands in for it.
@@ -31,6 +40,7 @@ class Gpu:
     Attributes:
         xp: the module `cupy`.
         cublas: matrix products.
+        cudnn: returns cuDNN's convolutions, or raises a DeviceError that says why there are none.
         memory: the memory pool, watched; None where nothing is allocated on a GPU.
         kernels: runs our kernels; None: the array library does everything.
         variants: name -> the same kernels compiled with other options
@@ -48,6 +58,7 @@ class Gpu:
     synchronize: Callable[[], None]
     about: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     variants: Mapping[str, Kernels] = field(default_factory=lambda: MappingProxyType({}))
+    cudnn: Callable[[], CudnnConvolution] = no_cudnn
 
 
 def open_gpu() -> Gpu:
@@ -84,6 +95,7 @@ def gpu_of(cupy: Any, facts: Facts) -> Gpu:
         synchronize=device.synchronize,
         about=MappingProxyType(_about(cupy, facts, device.id, handle)),
         variants=MappingProxyType({name: _launching(more) for name, more in VARIANTS.items()}),
+        cudnn=cache(lambda: open_cudnn(cupy)),
     )
 
 

@@ -24,6 +24,7 @@ class Pointwise:
     keep_where: Callable[[Array, Array], Array]
     narrow: Callable[[Array, Format | None], Array]
     conv2d: Callable[..., Array]
+    conv2d_input: Callable[..., Array]
     wide: Callable[[Array], Array]
 
     def pointwise(
@@ -76,3 +77,11 @@ class Pointwise:
     ) -> Array:  # fmt: skip
         """Return :meth:`conv2d`, the bias added to its sums, rounded once to `format`."""
         return self.narrow(self.conv2d(x, weight, bias, geometry, accumulate=accumulate), format)
+
+    def conv2d_input_with_bias(
+        self, grad: Array, weight: Array, shape: tuple[int, ...], bias: Array | None,
+        geometry: dict[str, Any], format: Format | None, *, accumulate: str,
+    ) -> Array:  # fmt: skip
+        """Return :meth:`conv2d_input`, a bias added to its sums, rounded once to `format`."""
+        sums = self.conv2d_input(grad, weight, shape, geometry, accumulate=accumulate)
+        return self.add_bias(sums, bias, format, -3)

@@ -216,8 +216,9 @@ def _spread(
     size = _transposed_size(x.shape, weight.shape, geometry, extra)
     shape = (x.shape[0], weight.shape[1] * geometry["groups"], *size)
     x = _lengthened(ctx, x, geometry["stride"], extra)
-    y = ctx.backend.conv2d_input(x, weight, shape, geometry, accumulate=ctx.accumulate)
-    return ctx.backend.add_bias(y, bias, ctx.format, -3)
+    return ctx.backend.conv2d_input_with_bias(
+        x, weight, shape, bias, geometry, ctx.format, accumulate=ctx.accumulate
+    )
 
 
 def _lengthened(ctx: Node, x: Array, stride: Pair, extra: Pair) -> Array:

@@ -7,13 +7,14 @@ their NumPy references, given the arguments of a launch once those are checked a
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from minimp_backends.cublas import Cublas
+from minimp_backends.cudnn_convolution import CudnnConvolution
 from minimp_backends.cupy_backend import CupyBackend
 from minimp_backends.gpu import Gpu
 from minimp_backends.kernels.nvrtc import VARIANTS
@@ -23,6 +24,7 @@ from minimp_backends.strict.arrays import StrictArray
 from minimp_backends.strict.calls import held_of
 from minimp_backends.strict.counts import DEVICE
 from minimp_backends.strict.namespace import StrictNamespace
+from tests.backends import cudnn_stand_in
 from tests.backends.cublas_stand_in import HANDLE, Block, StandIn
 
 __all__ = ["CupyOnStrict", "gpu_on_strict"]
@@ -45,6 +47,19 @@ class OnStrict(Cublas):
     def _run(self, planned: Any, call: Any, first: Any, second: Any, made: Any) -> None:
         self.owners.blocks = [_block(each) for each in (first, second, made)]
         DEVICE.launch(lambda: super(OnStrict, self)._run(planned, call, first, second, made))
+
+
+class CudnnOnStrict(CudnnConvolution):
+    """cuDNN on the strict device, likewise."""
+
+    def __init__(self) -> None:
+        self.owners = Owners()
+        frontend = cudnn_stand_in.Frontend(self.owners)
+        super().__init__(StrictNamespace(), frontend, frontend.create_handle(), lambda: cudnn_stand_in.STREAM)
+
+    def _execute(self, asked: Any, plan: Any, arrays: Any, workspace: Any) -> None:
+        self.owners.blocks = [_block(each) for each in (*arrays, workspace)]
+        DEVICE.launch(lambda: super(CudnnOnStrict, self)._execute(asked, plan, arrays, workspace))
 
 
 def _block(array: StrictArray) -> Block:
@@ -109,6 +124,7 @@ def gpu_on_strict(capability: int = 90, *, kernels: bool = True) -> Gpu:
         to_host=lambda array: DEVICE.read(array._held), synchronize=DEVICE.wait,
         about=MappingProxyType({"GPU": "none: the strict device"}),
         variants={name: partial(run_variant, more) for name, more in VARIANTS.items()} if kernels else {},
+        cudnn=cache(CudnnOnStrict),
     )  # fmt: skip
 
 
