@@ -154,7 +154,7 @@ class Graph:
         """Cross-correlation."""
         return self._node("conv_fprop", (image, weight), sizes, _out_shape(image.dim, weight.dim, sizes))
 
-    def conv_dgrad(self, *, loss: Tensor, filter: Tensor, **sizes: list[int]) -> Tensor:  # noqa: A002
+    def conv_dgrad(self, *, loss: Tensor, filter: Tensor, **sizes: list[int]) -> Tensor:  # noqa: A002 - the frontend's name
         """Its gradient by the image, whose sizes are to be set."""
         return self._node("conv_dgrad", (loss, filter), sizes, ())
 
