@@ -24,10 +24,13 @@ from minimp.quant.modules.conversions import CONVERSIONS, Place, known
 from minimp.quant.modules.layers import MODES
 from minimp.quant.modules.stubs import DeQuantStub, QuantStub
 from minimp.quant.modules.tables import fixed_output
-from minimp.quant.observers import Observer, PerChannelMinMaxObserver
+from minimp.quant.observers import MinMaxObserver, Observer, PerChannelMinMaxObserver
 from minimp.quant.qtensor import QTensor
 
-__all__ = ["Calibration", "Progress", "StaticModel", "calibrate", "channel_weights", "convert", "walked"]
+__all__ = [
+    "Calibration", "ForWeights", "Progress", "StaticModel", "calibrate", "channel_weights", "convert",
+    "walked",
+]  # fmt: skip
 
 OP = "convert"
 
@@ -35,6 +38,16 @@ OP = "convert"
 def channel_weights() -> Observer:
     """Return an observer for weights: int8, symmetric, one scale a channel (torch's default for qnnpack)."""
     return PerChannelMinMaxObserver(quant_min=-128, quant_max=127, symmetric=True)
+
+
+def tensor_weights() -> Observer:
+    """Return an observer for weights: int8, symmetric, one scale a weight."""
+    return MinMaxObserver(quant_min=-128, quant_max=127, symmetric=True)
+
+
+ForWeights = Callable[[], Observer] | str
+"""What makes an observer for a weight, or one of the words of GRANULARITIES."""
+GRANULARITIES = {"per-channel": channel_weights, "per-tensor": tensor_weights}
 
 
 class StaticModel(Module):
@@ -75,7 +88,7 @@ class StaticModel(Module):
 
 def convert(
     model: Module, calibration: Calibration | None = None, *,
-    weight: Callable[[], Observer] = channel_weights, mode: str = "float",
+    weight: ForWeights = channel_weights, mode: str = "float",
     keep_float: Iterable[str] | Mapping[str, str] = (),
 ) -> Module:  # fmt: skip
     """Return a copy of a model that works on codes: int8 products, int32 sums, one rounding a layer.
@@ -87,7 +100,8 @@ def convert(
         model: the model that was calibrated, or one that :func:`minimp.quant.qat.prepare_qat` made; it stays
             as it is.
         calibration: what :func:`calibrate` returned; None for a prepared model, whose scales were trained.
-        weight: makes an observer for a weight; not for a prepared model.
+        weight: makes an observer for a weight; or ``"per-channel"``, ``"per-tensor"``: int8, symmetric, a
+            scale a channel or one for the whole. Not for a prepared model.
         mode: ``"float"`` (QNNPACK's rounding) or ``"fixed-point"`` (gemmlowp's and TFLite's, no float at
             all), see :mod:`minimp_backends.requantizing`.
         keep_float: paths of modules without children that stay in floats
@@ -130,12 +144,16 @@ def convert(
 
 
 def walked(
-    model: Module, calibration: Calibration, *, weight: Callable[[], Observer] = channel_weights,
+    model: Module, calibration: Calibration, *, weight: ForWeights = channel_weights,
     mode: str = "float", keep_float: Iterable[str] | Mapping[str, str] = (),
 ) -> Walk:  # fmt: skip
     """Return what would stand where on codes; arguments and errors are those of :func:`convert`."""
     if mode not in MODES:
         raise SettingError(unknown_name("mode", mode, MODES), op=OP)
+    if isinstance(weight, str):
+        if weight not in GRANULARITIES:
+            raise SettingError(unknown_name("granularity of weights", weight, GRANULARITIES), op=OP)
+        weight = GRANULARITIES[weight]
     check_model(model, calibration)
     walk = Walk(calibration, weight, mode, kept_in(model, keep_float))
     walk.run()

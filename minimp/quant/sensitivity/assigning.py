@@ -11,7 +11,6 @@ from minimp.nn.module import Module
 from minimp.quant.calibration import Calibration
 from minimp.quant.convertible import formats_kept
 from minimp.quant.layer_reports import bytes_of
-from minimp.quant.observers import Observer
 from minimp.quant.sensitivity.assignments import Assigned, Assignment, Budget
 from minimp.quant.sensitivity.measuring import (
     Advance,
@@ -27,7 +26,7 @@ from minimp.quant.sensitivity.measuring import (
 )
 from minimp.quant.sensitivity.spots import Bench, Site
 from minimp.quant.sensitivity.sweeping import walk_of
-from minimp.quant.static import channel_weights, convert
+from minimp.quant.static import ForWeights, channel_weights, convert
 
 __all__ = ["FORMATS", "assign"]
 
@@ -40,7 +39,7 @@ Choice = dict[str, str]
 def assign(
     model: Module, calibration: Calibration, data: Iterable[Any], *, bytes_ratio: float | None = None,
     loss: float | None = None, sqnr_db: float | None = None, formats: Iterable[str] = FORMATS,
-    metric: Metric | None = None, weight: Callable[[], Observer] = channel_weights, mode: str = "float",
+    metric: Metric | None = None, weight: ForWeights = channel_weights, mode: str = "float",
     keep_float: Iterable[str] = (), inputs_of: Callable[[Any], tuple[Any, ...]] | None = None,
     progress: Callable[[Advance], None] | None = None,
 ) -> Assignment:  # fmt: skip

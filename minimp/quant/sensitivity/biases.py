@@ -28,13 +28,12 @@ from minimp.quant.fusion.folding import parameter, values
 from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.fusion.reports import WIDTH, fit
 from minimp.quant.modules.base import buffer_of
-from minimp.quant.observers import Observer
 from minimp.quant.sensitivity.expecting import expected_input
 from minimp.quant.sensitivity.facts import channels_on
 from minimp.quant.sensitivity.measuring import Batch, array_of, batches_of, output_of
 from minimp.quant.sensitivity.spots import Bench, Site
 from minimp.quant.sensitivity.sweeping import walk_of
-from minimp.quant.static import channel_weights, walked
+from minimp.quant.static import ForWeights, channel_weights, walked
 
 __all__ = ["METHODS", "BiasReport", "BiasRow", "correct_bias"]
 
@@ -105,7 +104,7 @@ class BiasReport:
 
 def correct_bias(
     model: Module, calibration: Calibration, data: Iterable[Any] = (), *, method: str = "empirical",
-    unfused: Module | None = None, weight: Callable[[], Observer] = channel_weights,
+    unfused: Module | None = None, weight: ForWeights = channel_weights,
     inputs_of: Callable[[Any], tuple[Any, ...]] | None = None,
 ) -> tuple[Module, BiasReport]:  # fmt: skip
     """Return a copy of a float model whose biases make up for the rounding of its weights, and a report.

@@ -8,7 +8,6 @@ from typing import Any
 from minimp.errors import MinimpError, SettingError, plain
 from minimp.nn.module import Module
 from minimp.quant.calibration import Calibrated, Calibration
-from minimp.quant.observers import Observer
 from minimp.quant.sensitivity.facts import activation_facts, weight_facts
 from minimp.quant.sensitivity.measuring import (
     Advance,
@@ -24,7 +23,7 @@ from minimp.quant.sensitivity.measuring import (
 )
 from minimp.quant.sensitivity.reports import SensitivityReport, SensitivityRow
 from minimp.quant.sensitivity.spots import Bench
-from minimp.quant.static import Walk, channel_weights, walked
+from minimp.quant.static import ForWeights, Walk, channel_weights, walked
 
 __all__ = ["sweep", "walk_of"]
 
@@ -38,7 +37,7 @@ WORDS = {
 
 def sweep(
     model: Module, calibration: Calibration, data: Iterable[Any], *, metric: Metric | None = None,
-    weight: Callable[[], Observer] = channel_weights, mode: str = "float",
+    weight: ForWeights = channel_weights, mode: str = "float",
     keep_float: Iterable[str] | Mapping[str, str] = (), by_damage: bool = False,
     inputs_of: Callable[[Any], tuple[Any, ...]] | None = None, progress: Progress | None = None,
 ) -> SensitivityReport:  # fmt: skip

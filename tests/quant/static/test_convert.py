@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from minimp.quant.modules import (
     QuantizedReLU,
     QuantStub,
 )
-from minimp.quant.observers import MinMaxObserver, Observer
+from minimp.quant.observers import MinMaxObserver, Observer, PerChannelMinMaxObserver
 from minimp.quant.static import StaticModel, calibrate, convert
 from minimp.tensors import Tensor, tensor
 from tests.quant.static.samples import MODES, Array, batches, residual
@@ -456,3 +457,18 @@ def test_a_sum_made_for_other_scales() -> None:
     add(a, b)
     with pytest.raises(SettingError, match=r"'add' .QuantizedAdd. was made for codes of"):
         add(b, a)
+
+
+def test_scales_of_weights_by_a_word() -> None:
+    """Oracle: observers made by hand; as many scales as channels, or one; the message for another word."""
+    by_hand = {"per-tensor": MinMaxObserver, "per-channel": PerChannelMinMaxObserver}
+    for word, kind in by_hand.items():
+        _, named, x = converted(weight=word)
+        _, made, _ = converted(weight=partial(kind, quant_min=-128, quant_max=127, symmetric=True))
+        np.testing.assert_array_equal(run(named, x), run(made, x))
+        sizes = {
+            each.kept("weight_").per_channel for each in named.modules() if hasattr(each, "weight_scale")
+        }
+        assert sizes == {word == "per-channel"}
+    with pytest.raises(SettingError, match=r"granularity of weights 'per-chanel'.*per-channel"):
+        converted(weight="per-chanel")
