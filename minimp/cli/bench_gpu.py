@@ -75,6 +75,9 @@ def show(out: Console, run: Run) -> None:
         out.print(_table([each for each in run.timed if each.part == part], run))
     out.print()
     print_wrapped(out, f"{LEGEND} {TRIED}" if run.tiny else LEGEND)
+    for line in run.all_left_out():
+        out.print()
+        print_wrapped(out, f"LEFT OUT  {line}")
     for line in run.all_faults():
         out.print()
         print_wrapped(out, f"NOT MEASURED  {line}")

@@ -71,6 +71,7 @@ class Job:
         amount: bytes that must move, or floating-point operations, in one call; 0: neither counts.
         unit: "B" or "FLOP".
         aims: what ours should reach.
+        left_out: contender that there might be -> why it is not there.
     """
 
     what: str
@@ -78,6 +79,7 @@ class Job:
     amount: float = 0.0
     unit: str = "B"
     aims: tuple[Aim, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Timed:
     """What a job came to.
 
     Attributes:
-        part, what, amount, unit, aims: as the job has them.
+        part, what, amount, unit, aims, left_out: as the job has them.
         seconds: contender -> seconds of one call, the median of the rounds.
         spread: contender -> (the largest less the smallest) over the median.
         faults: contender -> why it has no time.
@@ -99,6 +101,7 @@ class Timed:
     seconds: Mapping[str, float]
     spread: Mapping[str, float] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def rate(self, name: str = OURS) -> float | None:
         """Return amount a second of a contender; None if it has no time, or nothing is counted."""
@@ -130,6 +133,7 @@ class Timed:
         return {
             "part": self.part, "what": self.what, "amount": self.amount, "unit": self.unit,
             "seconds": dict(self.seconds), "spread": dict(self.spread), "faults": dict(self.faults),
+            "left_out": dict(self.left_out),
         }  # fmt: skip
 
 
@@ -147,7 +151,7 @@ def run_job(bench: Bench, part: str, job: Job) -> Timed:
     rounds = _rounds(bench, {name: job.contenders[name] for name in repeats}, repeats)
     seconds = {name: statistics.median(each) for name, each in rounds.items()}
     spread = {name: (max(each) - min(each)) / seconds[name] for name, each in rounds.items() if seconds[name]}
-    return Timed(part, job.what, job.amount, job.unit, job.aims, seconds, spread, faults)
+    return Timed(part, job.what, job.amount, job.unit, job.aims, seconds, spread, faults, job.left_out)
 
 
 def _rounds(

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from minimp.benchmarks.figure import Figure
-from minimp.benchmarks.gpu import passes, products, rows, steps, variants
+from minimp.benchmarks.gpu import eights, passes, products, rows, steps, variants
 from minimp.benchmarks.gpu.jobs import FAULTS, Bench, Job, Timed, in_words, run_job
 from minimp.benchmarks.gpu.sizes import TINY
 from minimp.benchmarks.timing import quiet_collector
@@ -57,6 +57,7 @@ PARTS: Mapping[str, Part] = MappingProxyType(
         "cnn": Part("a step of a small CNN, batch 256", 10, steps.cnn_step),
         "latency": Part("a step of LeNet, and its waits", 10, steps.lenet_step, steps.sync_figures),
         "int8": Part("a product of int8 with int32 sums, 4096^3", 10, products.codes),
+        "fp8": Part("a product of FP8 by nvmath-python, where it is installed, 8192^3", 10, eights.eights),
         "memory": Part("the ledger beside the memory pool", 10, figures=steps.memory_figures),
     }
 )
@@ -118,6 +119,14 @@ class Run:
             for name, why in each.faults.items()
         ]
         return lines + [f"{part}: {why}" for part, why in self.faults.items()]
+
+    def all_left_out(self) -> list[str]:
+        """Return a line for each contender that is not there, and no fault of the run's."""
+        return [
+            f"{each.part}: {each.what}, {name}: {why}"
+            for each in self.timed
+            for name, why in each.left_out.items()
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON has of it."""

@@ -9,7 +9,7 @@ from typing import Any
 from minimp import functional, nn, optim
 from minimp.backend import use_backend
 from minimp.benchmarks.figure import Figure
-from minimp.benchmarks.gpu.jobs import OURS, TORCH, Aim, Bench, Job
+from minimp.benchmarks.gpu.jobs import OURS, TORCH, Aim, Bench, Job, in_words
 from minimp.benchmarks.gpu.models import (
     Batch,
     Make,
@@ -22,6 +22,7 @@ from minimp.benchmarks.gpu.models import (
     tokens_of,
     vectors_of,
 )
+from minimp.errors import DeviceError
 from minimp.memory import measure
 from minimp.memory.witnesses import witness
 from minimp.scaler import GradScaler
@@ -31,6 +32,7 @@ from minimp.tensors import Tensor, tensor
 __all__ = ["block_step", "cnn_step", "lenet_step", "memory_figures", "mlp_step", "own_step", "sync_figures"]
 
 FP32, TF32, BF16, PURE = "minimp fp32", "minimp tf32", "minimp bf16", "mixed-fp16"
+CUDNN = "minimp cudnn"
 SETTLING = 24
 """Steps in which a dynamic loss scale is to find a scale that overflows nowhere."""
 
@@ -101,11 +103,29 @@ def block_step(bench: Bench) -> Iterator[Job]:
 
 
 def cnn_step(bench: Bench) -> Iterator[Job]:
-    """A small CNN, whose convolutions are columns and a product, beside torch's cuDNN."""
+    """A small CNN, whose convolutions are columns and a product, beside cuDNN, ours and torch's."""
     count = bench.sizes.images
     calls = _steps(bench, cnn, pixels_of(count), {OURS: PURE})
-    what = f"two 3x3 on 28x28, batch {count}, mixed-fp16"
-    yield Job(what, calls, product_flops(bench.sizes)["cnn"], "FLOP", (Aim(TORCH, 0.4),))
+    what, left_out = f"two 3x3 on 28x28, batch {count}, mixed-fp16", _without_cudnn(bench.backend)
+    if not left_out:
+        calls[CUDNN] = _by_cudnn(bench, pixels_of(count))
+    yield Job(what, calls, product_flops(bench.sizes)["cnn"], "FLOP", (Aim(TORCH, 0.4),), left_out)
+
+
+def _by_cudnn(bench: Bench, batch: Batch) -> Callable[[], object]:
+    backend: Any = bench.backend
+    return _call(bench, cnn, batch, PURE, lambda: backend.convolving("cudnn"))
+
+
+def _without_cudnn(backend: Any) -> dict[str, str]:
+    """Return why there is no cuDNN beside; nothing where there is."""
+    if not hasattr(backend, "convolving"):
+        return {CUDNN: f"the backend {backend.name!r} convolves by columns alone"}
+    try:
+        with backend.convolving("cudnn"):
+            return {}
+    except DeviceError as fault:
+        return {CUDNN: in_words(fault)}
 
 
 def lenet_step(bench: Bench) -> Iterator[Job]:

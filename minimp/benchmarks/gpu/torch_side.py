@@ -71,6 +71,16 @@ class TorchSide:
         )
         return lambda: self.torch._int_mm(a, b)
 
+    def eights(self, n: int) -> tuple[Any, Any]:
+        """Two N x N matrices of `float8_e4m3fn`, the second by columns."""
+        a, b = (self.random(n, n).to(self.torch.float8_e4m3fn) for _ in range(2))
+        return a, b.T
+
+    def scaled_mm(self, a: Any, b: Any, scale: float) -> Call:
+        """`torch._scaled_mm` to float16, one scale a matrix."""
+        one = self.torch.tensor(scale, device=self.device)
+        return lambda: self.torch._scaled_mm(a, b, one, one, out_dtype=self.torch.float16)
+
     # ---- passes -----------------------------------------------------------------------------------------
 
     def copy(self, n: int) -> Call:

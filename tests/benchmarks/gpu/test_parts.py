@@ -15,7 +15,7 @@ from minimp.benchmarks.gpu import PARTS, TINY, Bench, Run, TorchSide, clock_of, 
 from minimp.benchmarks.gpu.models import product_flops
 from minimp.benchmarks.gpu.parts import _of_this_chip
 from minimp.benchmarks.gpu.sizes import FULL
-from minimp.errors import SettingError
+from minimp.errors import DeviceError, SettingError
 from minimp_backends.kernels.nvrtc import VARIANTS
 from tests.backends.cupy_on_strict import CupyOnStrict
 
@@ -39,7 +39,8 @@ def check(found: Run, variants: int) -> None:
     """Nothing failed, every part that is timed has times of ours, and what is counted is as aimed at."""
     assert found.all_faults() == []
     assert {each.part for each in found.timed} == {"roof", *TIMED}
-    assert all(each.seconds["minimp"] > 0 for each in found.timed)
+    assert all(each.seconds["minimp"] > 0 for each in found.timed if "minimp" not in each.left_out)
+    assert [each.part for each in found.timed if "minimp" in each.left_out] == ["fp8"]
     assert set(found.roof.rates) == {"B", "FLOP"}
     assert {each.name for each in found.counted if not each.reached} == set()
     assert len(found.counted) == 2 + 3 + 2 * variants
@@ -55,6 +56,23 @@ def test_every_part_runs_as_on_cupy(cupy_on_strict: Any) -> None:
     check(run(cupy_on_strict, None, *PARTS), variants=len(VARIANTS))
 
 
+def test_cudnn_is_beside_the_columns_where_it_is_there(cupy_on_strict: Any) -> None:
+    """Oracle: a time of its own, or the reason of its absence: no such engine, or its own error."""
+    found = run(cupy_on_strict, None, "cnn").timed[-1]
+    assert found.seconds.keys() == {"minimp", "minimp cudnn"}
+    assert cupy_on_strict.gpu.cudnn().cudnn.graphs > 0
+
+    def missing() -> Any:
+        raise DeviceError("convolutions by cuDNN cannot run here: it is not installed", help="pip install it")
+
+    object.__setattr__(cupy_on_strict.gpu, "cudnn", missing)
+    for backend, why in ((cupy_on_strict, "it is not installed"), (get_backend("strict"), "columns alone")):
+        left = run(backend, None, "cnn")
+        assert left.all_faults() == []
+        assert why in left.all_left_out()[0]
+        assert left.timed[-1].seconds.keys() == {"minimp"}
+
+
 @pytest.mark.slow
 @pytest.mark.torch
 def test_torch_is_beside_in_every_part() -> None:
@@ -65,7 +83,9 @@ def test_torch_is_beside_in_every_part() -> None:
     alone = [each.what for each in found.timed if "torch" not in each.seconds and each.part != "options"]
     assert all("stochastic" in what or "to fp32" in what for what in alone)
     names = {figure.name for each in found.timed for figure in each.figures(found.roof.rates)}
-    for part in set(TIMED) - {"options"}:
+    left_out = {each.part for each in found.timed if "minimp" in each.left_out}
+    assert left_out <= {"fp8"}  # where nvmath is not installed
+    for part in set(TIMED) - {"options"} - left_out:
         assert any(name.startswith(f"{part}: ") and name.endswith("over torch") for name in names), part
 
 
