@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import minimp as mp
 from minimp import data, formats, functional, models, nn, ops, optim
 from minimp.backend import get_backend
+from minimp.errors import DeviceError
 from minimp.formats.dice import Counter
+from minimp_backends.cupy_convolution import ENGINES
 from minimp_backends.kernels.registry import KERNELS
 from tests.gpu.recording import launch_on
 from tests.kernels.agreement import expected, mismatches
@@ -96,6 +99,63 @@ def test_products_keep_their_bound(device: Any, shape: tuple[tuple[int, ...], ..
     x, y = a.astype(np.float64), b.astype(np.float64)
     bound = dot_bound(x @ y, np.abs(x) @ np.abs(y), a.shape[-1], "float32", "float32")
     assert_bound(device.to_host(made), x @ y, bound, "dot_product")
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------
+
+CONVOLUTIONS = {
+    "padded": ((4, 16, 19, 17), (24, 16, 3, 3), {"padding": (1, 1)}),
+    "strides": ((2, 8, 20, 21), (16, 8, 5, 3), {"stride": (2, 3), "padding": (2, 0)}),
+    "dilated groups": ((2, 12, 15, 15), (18, 4, 3, 3), {"dilation": (2, 2), "groups": 3}),
+    "each channel": ((2, 16, 12, 12), (16, 1, 3, 3), {"padding": (1, 1), "groups": 16}),
+}
+
+
+@pytest.mark.parametrize("name", ["float32", *LOW])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_convolutions_keep_their_bound(kernel_device: Any, engine: str, case: str, name: str) -> None:
+    """Oracle: float64, float32 sums and one rounding, by either engine; and the same bits each time."""
+    image, kernel, geometry = CONVOLUTIONS[case]
+    x0, w0, b0 = (numbers(each, name, seed, 1.0) for seed, each in enumerate((image, kernel, kernel[:1])))
+    wide = [mp.tensor(each.astype(np.float64), requires_grad=True, backend="numpy") for each in (x0, w0, b0)]
+    y64 = functional.conv2d(*wide, **geometry)
+    g0 = numbers(y64.shape, name, 3, 1.0)
+    y64.backward(mp.tensor(g0.astype(np.float64), backend="numpy"))
+    sizes = [mp.tensor(np.abs(each).astype(np.float64), requires_grad=True, backend="numpy")
+             for each in (x0, w0, b0)]  # fmt: skip
+    reach = functional.conv2d(*sizes, **geometry)
+    reach.backward(mp.tensor(np.abs(g0).astype(np.float64), backend="numpy"))
+    terms = (w0[0].size + 1, w0[:, 0].size, g0[:, 0].size)
+    seen: list[Array] = []
+    for _ in range(3):
+        made = convolved(kernel_device, engine, (x0, w0, b0, g0), geometry)
+        exact, bounds = (y64, *(each.grad for each in wide[:2])), (reach, *(each.grad for each in sizes[:2]))
+        for got, want, most, count in zip(made, exact, bounds, terms, strict=True):
+            wanted, magnitude = want.detach().numpy(), most.detach().numpy()
+            assert_bound(got, wanted, dot_bound(wanted, magnitude, count, "float32", name), "dot_product")
+        seen.append(np.concatenate([bits(each).ravel() for each in made]))
+    np.testing.assert_array_equal(seen[1:], [seen[0]] * 2)
+
+
+def convolved(device: Any, engine: str, given: tuple[Array, ...], geometry: dict[str, Any]) -> list[Array]:
+    """Return a convolution and its gradients by image and weight, by an engine."""
+    x, w, b, g = (mp.tensor(each, requires_grad=i < 3, backend=device.name) for i, each in enumerate(given))
+    with engine_of(device, engine):
+        y = functional.conv2d(x, w, b, **geometry)
+        y.backward(g)
+    return [each.detach().numpy() for each in (y, x.grad, w.grad)]
+
+
+def engine_of(device: Any, engine: str) -> AbstractContextManager[None]:
+    """Return the engine's scope; a GPU without cuDNN leaves a test out, saying what is missing."""
+    try:
+        with device.convolving(engine):
+            return device.convolving(engine)
+    except DeviceError as missing:
+        if device.memory is None:
+            raise
+        pytest.skip(str(missing))
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------
