@@ -81,9 +81,3 @@ def test_a_door_without_hooks_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(listening, "_deaf", lambda _: None)
     with pytest.raises(RuntimeError, match="found in nothing"):
         deaf_codes()
-
-
-@pytest.mark.slow
-def test_hooks_cost_less_than_two_hundredths() -> None:
-    """Oracle: the target; processor time of interleaved steps, medians of 31 rounds."""
-    assert listening_cost("mlp", 31).reached
