@@ -165,6 +165,7 @@ class Graph:
     def add(self, *, a: Tensor, b: Tensor) -> Tensor:
         """Add a bias to the sums."""
         assert a is self.sums, "a bias is added to what a convolution gives"
+        assert self.inputs[2:] == [b]
         assert b.dim == (1, a.dim[1], 1, 1)
         self.result = Tensor("NOT_SET", a.dim)
         return self.result
@@ -187,6 +188,7 @@ class Graph:
         """Look at what was described."""
         self._after("validate")
         assert self.result.is_output
+        assert len(self.inputs) == (2 if self.result is self.sums else 3), "an operand that nothing reads"
         image, weight, out = self._roles()
         assert _out_shape(image.dim, weight.dim, self.sizes) == out.dim
         assert image.dim[1] % weight.dim[1] == 0

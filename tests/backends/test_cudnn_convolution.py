@@ -12,7 +12,7 @@ import pytest
 import minimp as mp
 from minimp import backend as backends
 from minimp import formats, functional
-from minimp.errors import DeviceError, FormatError, SettingError
+from minimp.errors import DeviceError, FormatError, SettingError, ShapeError
 from minimp_backends import cudnn_convolution
 from minimp_backends.columns import geometry_of
 from minimp_backends.cudnn_loading import open_cudnn
@@ -151,6 +151,31 @@ def test_sums_stay_in_sight_of_a_recording(device: Any) -> None:
             np.testing.assert_array_equal(made, wanted)
 
 
+def test_a_forward_gives_its_sums_where_they_are_asked_for(device: Any) -> None:
+    """Oracle: 200 times 200, eight times: infinite in float16, and a bias of float32 is added before."""
+    x, w = (np.full(shape, 200.0, np.float16) for shape in ((1, 2, 2, 2), (1, 2, 2, 2)))
+    geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    there, total = [device.from_host(each) for each in (x, w)], 8 * 200.0**2
+    bias = device.from_host(np.array([-total + 1], np.float32))
+    seen: list[np.dtype[Any]] = []
+
+    def narrow(array: Any, format: Any) -> Any:
+        seen.append(array.dtype)
+        return type(device).narrow(device, array, format)
+
+    def convolved(bias: Any, form: Any) -> float:
+        with device.convolving("cudnn"):
+            made = device.conv2d_with_bias(*there, bias, geometry, form, accumulate="float32")
+        return float(device.to_host(made).item())
+
+    assert convolved(None, None) == total
+    assert convolved(None, formats.float32) == total
+    assert convolved(bias, formats.float16) == 1.0
+    device.narrow, device.rounds_in_sight = narrow, True
+    assert convolved(None, formats.float16) == np.inf
+    assert seen == [np.float32]
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_every_note_that_is_refused_matters(device: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Oracle: the stand-in, whose plans show their notes: with one note let in, results leave the bound."""
@@ -249,6 +274,10 @@ def test_what_cudnn_does_not_do_is_refused(device: Any) -> None:
                 run(device, kind, *wide, geometry, "float32")
             assert told.value.formats == ("float64", "float64")
         run(device, kind, *there, geometry, "float64")
+    short = device.from_host(g[..., :-1])
+    for kind in ("conv2d_input", "conv2d_weight"):
+        with device.convolving("cudnn"), pytest.raises(ShapeError, match="the gradient of an output"):
+            run(device, kind, there[0], there[1], short, geometry, "float32")
     with (
         pytest.raises(SettingError, match=r"(?s)'winograd'.*'columns' or 'cudnn'"),
         device.convolving("winograd"),
