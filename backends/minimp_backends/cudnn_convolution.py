@@ -102,6 +102,7 @@ class CudnnConvolution:
 
     def __init__(self, xp: Any, cudnn: Any, handle: Any, stream: Callable[[], int]) -> None:
         self.xp, self.cudnn, self.handle, self.stream = xp, cudnn, handle, stream
+        self._faults = (RuntimeError, cudnn.cudnnGraphNotSupportedError)  # the second is not one of the first
         self._plans: dict[Convolution, Plan] = {}
 
     def forward(
@@ -153,7 +154,7 @@ class CudnnConvolution:
         try:
             self.cudnn.set_stream(handle=self.handle, stream=self.stream())
             plan.graph.execute(pointers, workspace.data.ptr, handle=self.handle)
-        except RuntimeError as fault:
+        except self._faults as fault:
             raise _explained(asked, fault) from fault
 
     # ---- plans ------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ class CudnnConvolution:
         if plan is None:
             try:
                 plan = self._made(asked)
-            except RuntimeError as fault:  # cudnnGraphNotSupportedError is one
+            except self._faults as fault:
                 raise _explained(asked, fault) from fault
             while len(self._plans) >= MOST_PLANS:
                 del self._plans[next(iter(self._plans))]
@@ -222,7 +223,7 @@ def _strides(shape: Sequence[int]) -> list[int]:
     return found
 
 
-def _explained(asked: Convolution, fault: RuntimeError) -> DeviceError:
+def _explained(asked: Convolution, fault: Exception) -> DeviceError:
     """Say what was asked of cuDNN where it refuses."""
     what = {"forward": "this convolution", "input": "the gradient by the image", "weight": "the gradient by "
             "the weights"}[asked.kind]  # fmt: skip

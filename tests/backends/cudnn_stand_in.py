@@ -52,8 +52,8 @@ STEPS = (
 )
 
 
-class GraphNotSupportedError(RuntimeError):
-    """The frontend's `cudnnGraphNotSupportedError`."""
+class GraphNotSupportedError(Exception):
+    """The frontend's `cudnnGraphNotSupportedError`, which is an Exception and nothing more."""
 
 
 def _named(kind: str) -> SimpleNamespace:

@@ -373,6 +373,7 @@ def test_names_are_those_of_the_frontend(device: Any) -> None:
     assert {name for name in dir(graph) if name in NAMES["pygraph"]} == set(NAMES["pygraph"])
     if importlib.util.find_spec("cudnn") is not None:
         cudnn = importlib.import_module("cudnn")
+        assert cudnn.cudnnGraphNotSupportedError.__bases__ == GraphNotSupportedError.__bases__
         assert set(NAMES["module"]) <= set(dir(cudnn))
         assert set(NAMES["pygraph"]) <= set(dir(cudnn.pygraph))
         for kind in used:
