@@ -10,7 +10,8 @@ What a graph is allowed to be (cuDNN 9.28, cudnnBackendNumericalNote_t; nvidia-c
   format of the operands: for 16-bit operands cuDNN has no plan with a float32 result.
 - Plans that bear one of the notes of :data:`REFUSED` are not taken: those whose results differ from run to
   run, that sum in less than float32, that round the operands first, and those by another algorithm (Winograd,
-  FFT), which has another bound of error. PyTorch leaves out the first and the third of these alone.
+  FFT), which has another bound of error. PyTorch leaves out the third of these, and the first where
+  ``torch.backends.cudnn.deterministic`` is set (Conv_v8.cpp).
 - Of float32 operands no plan on matrix units is taken, for they round these to TF32; it is what PyTorch
   leaves out without ``torch.backends.cudnn.allow_tf32``.
 
