@@ -438,6 +438,10 @@ def _forgets_a_power(ctx: Any, grad: Any) -> Any:
     return ctx.round(ctx.wide(grad) / (1 + x**2))
 
 
+for _name in ("lab09_square", "lab09_soft"):
+    del mp.OPS[_name]  # the student's process keeps the table that it has
+
+
 @exercise("5a", points=2, hints=(
     "for moment in moments_of(session): if not session.check(): ...",
     "return at once at the first; moment.event has title and module",
