@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import importlib.util
 import os
@@ -29,6 +30,7 @@ import numpy as np  # noqa: E402 - the threads are pinned first
 import pytest  # noqa: E402 - the threads are pinned first
 
 from minimp.backend import MADE, get_backend, use_backend  # noqa: E402 - the threads are pinned first
+from minimp.door import OPS, Op  # noqa: E402 - the threads are pinned first
 from minimp.errors import DeviceError  # noqa: E402 - the threads are pinned first
 from minimp.modes import MODES  # noqa: E402 - the threads are pinned first
 from minimp.rng import manual_seed  # noqa: E402 - the threads are pinned first
@@ -131,6 +133,21 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "absent"
+
+
+# --- the garbage collector: tens of thousands of tests stay to the end, and need not be walked through -----
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage while tests are gathered, and never look at them again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 # --- other backends: the engine's tests run on them, the rest is left out -----------------------------------
@@ -271,6 +288,11 @@ def _restore_minimp_variables(before: dict[str, str]) -> None:
     os.environ.update(before)
 
 
+def _restore_ops(before: dict[str, Op]) -> None:
+    OPS.clear()
+    OPS.update(before)
+
+
 def _same_legacy_state(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
     return before[2:] == after[2:] and np.array_equal(before[1], after[1])
 
@@ -282,6 +304,7 @@ WATCHED = (
         MODES.set,
         lambda a, b: a is b or a == b,
     ),
+    Watched("the table of operations (mp.OPS)", lambda: dict(OPS), _restore_ops, lambda a, b: a == b),
     Watched("np.errstate", np.geterr, lambda before: np.seterr(**before), lambda a, b: a == b),
     Watched(
         "the legacy np.random state (use np.random.default_rng)",

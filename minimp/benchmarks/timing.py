@@ -109,8 +109,14 @@ _PAGE = 4096
 
 @contextmanager
 def quiet_collector() -> Iterator[None]:
-    """Spare the collections between calls from looking, each time, at all that was there before."""
+    """Spare the collections between calls from looking, each time, at all that was there before.
+
+    Where the program has frozen what it has already, that is left as it is: who unfreezes, unfreezes all.
+    """
     gc.collect()
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield
