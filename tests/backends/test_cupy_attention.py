@@ -11,10 +11,8 @@ import minimp as mp
 from minimp import functional
 from minimp_backends.kernels.references import attention
 from minimp_backends.strict.counts import DEVICE
-from tests.backends.test_cupy_rows import UNIT, device, numbers
+from tests.backends.test_cupy_rows import UNIT, numbers
 from tests.tolerances import assert_bound, assert_close
-
-__all__ = ["device"]
 
 Array = np.ndarray[Any, Any]
 SCALE = 0.25

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import minimp as mp
-from minimp import backend as backends
 from minimp import formats, functional
 from minimp.errors import DataError
 from minimp_backends.strict.counts import DEVICE
@@ -18,24 +17,6 @@ from tests.tolerances import assert_bound, assert_close, dot_bound
 Array = np.ndarray[Any, Any]
 STORED = {"float32": "float", "float16": "half", "bfloat16": "bfloat16"}
 ROWS, WIDTH = 11, 5
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return CuPy's backend on the strict device, under its name; it notes which kernels ran."""
-    pytest.importorskip("cupy")
-    from tests.backends.cupy_on_strict import CupyOnStrict, run_reference
-
-    made, ran = CupyOnStrict(), []
-
-    def run(name: str, /, **arguments: Any) -> None:
-        ran.append(name)
-        run_reference(name, **arguments)
-
-    object.__setattr__(made.gpu, "kernels", run)
-    made.ran = ran
-    monkeypatch.setitem(backends.MADE, "cupy", made)
-    return made
 
 
 def numbers(shape: tuple[int, ...], name: str, seed: int = 0) -> Array:

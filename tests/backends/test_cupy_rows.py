@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import minimp as mp
-from minimp import backend as backends
 from minimp import formats, functional
 from minimp_backends.kernels.families.rows import part_rows
 from minimp_backends.kernels.references import rows
@@ -23,25 +22,6 @@ STORED = ("float32", "float16", "bfloat16")
 UNITS = {"float32": 0.0, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 """An ulp of 1 in what is rounded to in the end."""
 LENGTHS = (1, 2, 7, 64, 255, 256, 257, 1000, 4096, 5000, 9001)
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return CuPy's backend on the strict device, under its name; it notes which kernels of rows ran."""
-    pytest.importorskip("cupy")
-    from tests.backends.cupy_on_strict import CupyOnStrict, run_reference
-
-    made, ran = CupyOnStrict(), []
-
-    def run(name: str, /, **arguments: Any) -> None:
-        if not name.startswith("cast"):
-            ran.append(name)
-        run_reference(name, **arguments)
-
-    object.__setattr__(made.gpu, "kernels", run)
-    made.ran = ran
-    monkeypatch.setitem(backends.MADE, "cupy", made)
-    return made
 
 
 def numbers(shape: tuple[int, ...], name: str = "float32", seed: int = 0, *, odd: bool = False) -> Array:
