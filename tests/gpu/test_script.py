@@ -54,7 +54,7 @@ def test_everything_is_run_and_left_in_the_folder(tmp_path: Path) -> None:
     asked = [call.removeprefix(f"{SCRIPT.parents[1]}: ") for call in calls]
     asked = [call for call in asked if call.startswith("-m ") and "pip" not in call]
     recorded = f"--record {tmp_path}/out/recorded/nvidia-h100-80gb-hbm3 tests/gpu"
-    assert asked[0] == "-m pytest -q -x tests/kernels tests/backends"
+    assert asked[0] == "-m pytest -q -x -n auto tests/kernels tests/backends"
     assert asked[1] == f"-m pytest -q --backend cupy {recorded}"
     assert asked[-1] == f"-m minimp bench --backend cupy --quiet --json {tmp_path}/out/gpu.json"
     assert (tmp_path / "out/gpu.txt").read_text() == f"a line of {asked[-1]}\n"
