@@ -184,7 +184,7 @@ def _grade(args: argparse.Namespace) -> int:
         _keep(args, outcomes)
         if not args.quiet:
             name = cleaned(str(outcome.file))
-            print_wrapped(screen, f"{name}: {outcome.points} of {outcome.most}  {outcome.reason}")
+            print_wrapped(screen, f"{name}: {outcome.points} of {outcome.most}  {outcome.why}")
 
     try:
         grade(lab, args.files, _limits(args), tell)
@@ -216,7 +216,7 @@ def _table(outcomes: list[Outcome]) -> None:
     for each in outcomes:
         marks = [MARKS[verdict.word] for verdict in each.verdicts]
         name = each.file.name if names[each.file.name] == 1 else str(each.file)
-        table.add_row(Text(cleaned(name)), *marks, f"{each.points}/{each.most}", Text(each.reason))
+        table.add_row(Text(cleaned(name)), *marks, f"{each.points}/{each.most}", Text(each.why))
     out = console()
     out.print(table)
     print_wrapped(out, "  ".join(f"{mark} {word}" for word, mark in MARKS.items()))

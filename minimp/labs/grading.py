@@ -76,7 +76,7 @@ def to_csv(outcomes: Sequence[Outcome]) -> str:
     table.writerow(["file", *names, "points", "of", "reason"])
     for each in outcomes:
         words = [verdict.word for verdict in each.verdicts]
-        table.writerow([_plain(cleaned(str(each.file))), *words, each.points, each.most, _plain(each.reason)])
+        table.writerow([_plain(cleaned(str(each.file))), *words, each.points, each.most, _plain(each.why)])
     return out.getvalue()
 
 

@@ -93,6 +93,20 @@ class Outcome:
         """The points that there are."""
         return sum(each.points for each in self.verdicts)
 
+    @property
+    def why(self) -> str:
+        """Why points may be missing, in a line: the reason, else the first error of a cell.
+
+        Exercises left open are none, nor are names that are missing for them.
+        """
+        unanswered = any(text.startswith("NotAnswered") for text in self.broken)
+        passed_over = ("NotAnswered", "NameError") if unanswered else ("NotAnswered",)
+        own = [text for text in self.broken if not text.startswith(passed_over)]
+        if self.reason or not own:
+            return self.reason
+        more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
+        return f"a cell ended with {own[0].splitlines()[0]}{more}"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {

@@ -344,6 +344,32 @@ def test_no_formula_in_a_table(name: str) -> None:
     assert rows[2][-1] == "'=x"
 
 
+@pytest.mark.parametrize(
+    ("broken", "reason", "why"),
+    [
+        ((), "", ""),
+        (("NotAnswered: 1a", "NameError: name 'x' is not defined"), "", ""),
+        (
+            ("SyntaxError: '(' was never closed\nline 3",),
+            "",
+            "a cell ended with SyntaxError: '(' was never closed",
+        ),
+        (
+            ("NotAnswered: 1a", "SystemExit: 3", "ValueError: no"),
+            "",
+            "a cell ended with SystemExit: 3 (and 1 more)",
+        ),
+        (("NameError: name 'y' is not defined",), "", "a cell ended with NameError: name 'y' is not defined"),
+        (("ValueError: no",), "it took longer than 4 seconds", "it took longer than 4 seconds"),
+    ],
+)
+def test_a_table_says_why_points_are_missing(broken: tuple[str, ...], reason: str, why: str) -> None:
+    """Oracle: by hand: the reason, else a cell's error; open exercises are none, nor what they cause."""
+    made = Outcome(Path("a.py"), (Verdict("1a", 1, "failed"),), reason, broken, "")
+    assert made.why == why
+    assert list(csv.reader(io.StringIO(to_csv([made]))))[1][-1] == why
+
+
 def test_nothing_steers_the_terminal() -> None:
     """Oracle: escape codes, lone surrogates and bells as text; it can be written as UTF-8."""
     assert cleaned("\x1b[31mred\x07\ud800 é\n") == "\\x1b[31mred\\x07\\ud800 é\n"

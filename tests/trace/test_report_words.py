@@ -156,3 +156,12 @@ def test_arrays_are_named_by_step_and_by_which_of_several() -> None:
     titles = [each["data-title"] for _, each in read(made)[0].tags if "data-title" in each]
     assert "#0 sum: result" in titles
     assert any("linear backward in 4, step 1: result 1" in each for each in titles)
+
+
+def test_rows_of_an_answer_by_their_place() -> None:
+    """Oracle: by hand; beyond the end an IndexError, as of a list."""
+    table = trace.Table("what", ("op", "count"), (("a", 1), ("b", 2)))
+    assert table[0] == {"op": "a", "count": 1}
+    assert table[-1] == list(table)[1]
+    with pytest.raises(IndexError):
+        table[2]

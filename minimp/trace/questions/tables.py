@@ -40,6 +40,14 @@ class Table:
         """Yield each row as column -> value."""
         return (dict(zip(self.columns, row, strict=True)) for row in self.rows)
 
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """Return one row as column -> value; -1 is the last.
+
+        Raises:
+            IndexError: there are fewer rows.
+        """
+        return dict(zip(self.columns, self.rows[row], strict=True))
+
     def column(self, name: str) -> list[Any]:
         """Return the values of one column."""
         place = self.columns.index(name)
