@@ -78,7 +78,7 @@ def fp32_state(widths, moments):
 
 
 # %%
-yours = fp32_state((64, 128, 10), 2)
+yours = tuple(fp32_state((64, 128, 10), 2))
 assert yours == (held.logical.parameters, held.logical.gradients, held.logical.optimizer)
 print(f"predicted {yours}: the ledger agrees")
 
@@ -102,7 +102,7 @@ def mixed_state(widths, moments):
 # %%
 mixed = measured(mlp(64, 128, 10), "mixed-fp16", 32)
 account = mixed.logical
-yours = mixed_state((64, 128, 10), 2)
+yours = tuple(mixed_state((64, 128, 10), 2))
 assert yours == (account.masters, account.low_copies, account.gradients, account.optimizer)
 print(f"predicted {yours}: the ledger agrees")
 single = fp32_state((64, 128, 10), 2)
@@ -247,7 +247,7 @@ def kept_for_each(between, recipe):
 
 for name, between in LAYERS.items():
     found = [kept_for_each(between, recipe) for recipe in ("fp32", "mixed-fp16")]
-    assert tuple(found) == kept_per_number[name]
+    assert tuple(found) == tuple(kept_per_number[name])
     print(f"{name:12} {found[0]} bytes a number in float32, {found[1]} under autocast")
 
 # %% [markdown]

@@ -113,7 +113,7 @@ def first_bad(trace):
 
 # %%
 print("the suspect:", first_bad(trace))
-assert first_bad(trace)[:2] == ("mul", "norm")
+assert tuple(first_bad(trace))[:2] == ("mul", "norm")
 
 # %% [markdown]
 # So the square overflows: a number above 256 has a square above 65504. Its row then has an infinite size, and is
