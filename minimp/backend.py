@@ -25,9 +25,11 @@ BACKENDS = {
     "numpy": "minimp_backends.numpy_backend:NumpyBackend",
     "cupy": "minimp_backends.cupy_backend:CupyBackend",
     "shapes": "minimp_backends.shapes_backend:ShapesBackend",
+    "device-shapes": "minimp_backends.device_shapes_backend:DeviceShapesBackend",
+    "cupy-shapes": "minimp_backends.device_shapes_backend:CupyShapesBackend",
     "strict": "minimp_backends.strict_backend:StrictBackend",
 }
-"""Built-in backends: name -> where the class is. "shapes" and "strict" are for planning and for tests."""
+"""Built-in backends: name -> where the class is. Those of shapes and "strict" are for planning and tests."""
 
 
 @cache

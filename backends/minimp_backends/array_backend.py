@@ -59,6 +59,9 @@ class ArrayBackend(
     name: str
     xp: Any
 
+    has_values = True
+    """Whether arrays hold numbers; a forecast's have shapes alone."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return itself: there is one instance of a backend."""
         return self

@@ -1,9 +1,9 @@
 """Cross-entropy on the GPU: our kernels, one pass over the scores forward and one backward.
 
-Nothing of the size of the scores is kept or written between them: the gradient takes the logarithms of the
-probabilities again. What the kernels do not take (float64, sums by another name, ``use_route("arrays")``,
-16-bit scores while a recording counts what is lost) goes through log_softmax and nll_loss, to the same bits
-but for the order of a smoothed row's sum.
+Nothing of their size is written between them, and the scores are what is kept: the gradient takes the
+logarithms of the probabilities again. What the kernels do not take (float64, sums by another name,
+``use_route("arrays")``, 16-bit scores while a recording counts what is lost) goes through log_softmax and
+nll_loss, to the same bits but for the order of a smoothed row's sum.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ from minimp_backends import accumulating, convolution, pooling
 from minimp_backends.accelerator import accelerator_status, find_accelerator
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.attention_blocks import BlockedAttention
-from minimp_backends.block_rounding import kept_bytes
 from minimp_backends.casts import casts, use_casts
 from minimp_backends.choosing import BitChoosing
+from minimp_backends.host_scratch import kept_bytes
 from minimp_backends.numpy_layers import NumpyLayers
 from minimp_backends.row_blocks import BlockedRows, memory_order
 from minimp_backends.scattering import FlatScatter, add_rows
@@ -323,7 +323,7 @@ class NumpyBackend(BitChoosing, BlockedAttention, BlockedRows, NumpyLayers, Flat
     # ---- figures ----------------------------------------------------------------------------------------
 
     def scratch_bytes(self) -> int:
-        """Return the bytes that the casts keep."""
+        """Return the bytes that kernels and formats keep, in this thread."""
         return kept_bytes()
 
     def describe(self) -> dict[str, str]:

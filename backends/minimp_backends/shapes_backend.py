@@ -16,8 +16,8 @@ from minimp.formats import Format
 from minimp.formats.dice import Source
 from minimp_backends.array_backend import FLOAT32, FLOAT64, LOW, Array, ArrayBackend
 from minimp_backends.attention import Masking
-from minimp_backends.block_rounding import kept_bytes
 from minimp_backends.columns import geometry_of
+from minimp_backends.host_scratch import kept_bytes
 from minimp_backends.row_blocks import memory_order
 from minimp_backends.shape_arrays import ShapeArray, ShapeNamespace, no_values, of
 from minimp_backends.twins import Twins
@@ -33,6 +33,7 @@ class ShapesBackend(ArrayBackend):
     """Arrays are :class:`~minimp_backends.shape_arrays.ShapeArray`: shapes and dtypes."""
 
     name = "shapes"
+    has_values = False
     xp = ShapeNamespace()
 
     def __init__(self) -> None:

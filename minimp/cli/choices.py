@@ -12,6 +12,7 @@ from minimp.data import AnyParts, TextDataset
 from minimp.data.corpus import CONTEXT
 from minimp.data.pictures import COLOURS
 from minimp.errors import SettingError
+from minimp.memory.forecasting import SHAPES_OF
 from minimp.models import MODELS
 
 __all__ = [
@@ -60,9 +61,9 @@ def computing_on(name: str) -> use_backend:
     Raises:
         SettingError, DeviceError: as `use_backend`; or it is the backend of shapes.
     """
-    if name == "shapes":
+    if name in SHAPES_OF.values():
         raise SettingError(
-            "--backend shapes computes no values, only shapes", help="minimp memory counts with it"
+            f"--backend {name} computes no values, only shapes", help="minimp memory counts with it"
         )
     return use_backend(name)
 

@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
             "minimp memory --model mlp --sizes hidden=512x512 --batch 128",
             "minimp memory --model gpt --sizes width=12288,layers=96,heads=96 --input 2048 --classes 50257",
             "minimp memory --model cnn --recipes fp32,mixed-fp16 --measure",
+            "minimp memory --model gpt --sizes width=768,layers=12,heads=12 --backend cupy",
             "minimp memory --model resnet --input 3x224x224 --classes 1000 --inference",
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -63,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
         "--classes", type=int, metavar="N", help="with --input: classes, or characters (default: 10; gpt: 96)"
     )
     add("--measure", action="store_true", help="also take a real step, and show it beside the forecast")
-    add_backend(add, None, "; acts on --measure alone")
+    add_backend(add, None, "; the forecast for cupy needs no GPU")
     add("--inference", action="store_true", help="only what applying the model takes, in 32 and 16 bits")
     add("--json", metavar="FILE", type=Path, help="write every figure to FILE")
     parser.set_defaults(run=run)
@@ -125,11 +126,7 @@ def run(args: argparse.Namespace) -> int:
     subject = _subject(args)
     names = _recipes(args.recipes)
     optimizer = _optimizer(args)
-    if args.backend is not None and not args.measure:
-        raise SettingError(
-            "--backend cannot act without --measure: the forecast computes shapes alone",
-            help="add --measure, or leave --backend out",
-        )
+    backend = args.backend or "numpy"
     if args.json is not None:
         check_writable(args.json)
     told: dict[str, Any] = {"config": _config(args, subject)}
@@ -137,23 +134,27 @@ def run(args: argparse.Namespace) -> int:
     if args.inference:
         if args.measure:
             raise SettingError("--measure cannot act beside --inference: no step is taken")
+        if args.backend is not None:
+            raise SettingError("--backend cannot act beside --inference: logical bytes are the same anywhere")
         found = {each: memory.inference(subject.make, subject.inputs, each) for each in FORMATS}
         show_inference(out, subject, found)
         told["inference"] = {name: vars(each) | {"total": each.total} for name, each in found.items()}
     else:
-        loss = subject.kind.loss_fn
+        batch, loss = (subject.inputs, subject.targets), subject.kind.loss_fn
         ledgers = {
-            name: memory.forecast(subject.make, name, optimizer, subject.inputs, subject.targets, loss)
+            name: memory.forecast(subject.make, name, optimizer, *batch, loss, backend=backend)
             for name in names
         }
-        show_ledgers(out, subject, args.optimizer, ledgers)
-        told["forecast"] = {name: held.details() for name, held in ledgers.items()}
+        seen = {}
         if args.measure:
-            with computing_on(args.backend or "numpy"):
+            with computing_on(backend):  # before anything is shown: it may not be there
                 seen = {name: measured(subject, name, optimizer) for name in names}
-            show_measured(out, ledgers, seen, on_host=args.backend in (None, "numpy"))
+        show_ledgers(out, subject, args.optimizer, ledgers, backend)
+        told["forecast"] = {name: held.details() for name, held in ledgers.items()}
+        if seen:
+            show_measured(out, ledgers, seen)
             told["measured"] = {name: each.details() for name, each in seen.items()}
-        sayings = memory.claims(subject.make, subject.inputs, subject.targets, loss)
+        sayings = memory.claims(subject.make, *batch, loss, backend=backend)
         show_sayings(out, sayings)
         told["claims"] = [each.as_dict() for each in sayings]
     if args.json is not None:

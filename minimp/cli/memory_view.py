@@ -27,17 +27,26 @@ LETTERS = {
 }  # fmt: skip
 HEAD, CELL, BAR = 14, 20, 60
 MIB = 2**20
+HOLDERS = {
+    "numpy": ("this process", "in this process", "float32 twins of 16-bit arrays, "),
+    "cupy": ("a GPU", "on a GPU", ""),
+    "strict": ("the strict device", "on the strict device", ""),
+}
+"""Backend -> who holds the physical column, where that is, and what is held beside the arrays themselves."""
 MEANING = (
     "Logical: every array in its own format, each cause at its height, as on hardware with real 16-bit "
-    "arithmetic. Physical: what this process holds at the fullest of three moments of a step (after the "
-    "forward, the backward, the update), each cause at its height: also float32 twins of 16-bit arrays, "
-    "unscaled float32 gradients, and the weights that the update has just replaced. What kernels need while "
-    "they run, and the batch as the data set holds it, are not in it."
+    "arithmetic. Physical: what {holder} holds at the fullest of three moments of a step (after the "
+    "forward, the backward, the update), each cause at its height: also {twins}unscaled float32 gradients, "
+    "and the weights that the update has just replaced. What kernels need while they run, and the batch as "
+    "the data set holds it, are not in it."
 )
 
 
-def show_ledgers(out: Console, subject: Subject, optimizer: str, ledgers: Mapping[str, Ledger]) -> None:
+def show_ledgers(
+    out: Console, subject: Subject, optimizer: str, ledgers: Mapping[str, Ledger], backend: str
+) -> None:
     """Print both columns of every recipe, in MiB and bytes a parameter, and the bars."""
+    holder, where, twins = HOLDERS[backend]
     elements = next(iter(ledgers.values())).elements
     _print(out, f"{_titled(subject, elements)}, {optimizer}")
     logical = {name: held.logical.as_dict() for name, held in ledgers.items()}
@@ -47,13 +56,13 @@ def show_ledgers(out: Console, subject: Subject, optimizer: str, ledgers: Mappin
     )  # fmt: skip
     _bars(out, logical)
     _table(
-        out, "physical: what this process holds", elements,
+        out, f"physical: what {holder} holds", elements,
         {name: held.physical.as_dict() for name, held in ledgers.items()},
         {"fullest moment": [held.peak for held in ledgers.values()]},
     )  # fmt: skip
     _print(out, "")
-    _compared(out, ledgers)
-    _wrapped(out, MEANING)
+    _compared(out, ledgers, where)
+    _wrapped(out, MEANING.format(holder=holder, twins=twins))
 
 
 def _table(
@@ -69,14 +78,14 @@ def _table(
         _print(out, f"{name:{HEAD}}" + "".join(f"{cell:>{CELL}}" for cell in cells))
 
 
-def _compared(out: Console, ledgers: Mapping[str, Ledger]) -> None:
+def _compared(out: Console, ledgers: Mapping[str, Ledger], where: str) -> None:
     """Say how much each recipe holds beside the first."""
     (first, reference), *others = ledgers.items()
     for name, held in others:
         _wrapped(
             out,
             f"{name} beside {first}: {held.total / reference.total:.2f}x the bytes on such hardware, "
-            f"{held.peak / reference.peak:.2f}x in this process; activations "
+            f"{held.peak / reference.peak:.2f}x {where}; activations "
             f"{held.activations / max(reference.activations, 1):.2f}x.",
         )
 
@@ -121,9 +130,7 @@ def bar(counts: Mapping[str, int], most: int, width: int) -> str:
     return text
 
 
-def show_measured(
-    out: Console, ledgers: Mapping[str, Ledger], seen: Mapping[str, Measured], *, on_host: bool = True
-) -> None:
+def show_measured(out: Console, ledgers: Mapping[str, Ledger], seen: Mapping[str, Measured]) -> None:
     """Print forecast, measurement and what the allocator says, moment by moment."""
     witness = next((each.witness for each in seen.values()), "tracemalloc")
     _print(out, "\n[bold]a real step[/]   (MiB)", markup=True)
@@ -138,13 +145,6 @@ def show_measured(
         _print(out, f"{name[:16]:17}{'inside':12}{'':24}{_mib(each.peak):>15}")
     moments = "; ".join(f"{name}: {text}" for name, text in MOMENTS.items())
     _wrapped(out, f"{moments}; inside: the most during a step, with what kernels need while they run.")
-    if not on_host:
-        _wrapped(
-            out,
-            "The forecast is of the numpy backend, which keeps float32 twins of 16-bit arrays; a device "
-            "keeps none, and counts its optimizer's steps in arrays of 8 bytes.",
-        )
-        return
     same = [name for name, each in seen.items() if each.ledger.logical == ledgers[name].logical]
     _wrapped(
         out, f"The logical column of the step is the forecast's, to the byte: {', '.join(same) or 'of none'}."

@@ -82,7 +82,7 @@ class Ladder:
 
     def hear(self, event: Event) -> None:
         """Write an op or a gradient (a listener)."""
-        if event.node.backend.name == "shapes":  # a forecast: there are no numbers
+        if not event.node.backend.has_values:  # a forecast: there are no numbers
             return
         token = hush()
         try:
@@ -151,7 +151,7 @@ class Ladder:
 
     def begin_stage(self, step: Any, name: str, state: Any) -> None:
         """Write that a stage begins (a watcher)."""
-        if state.backend.name == "shapes":
+        if not state.backend.has_values:
             return
         if name == "cast_weights" and self.memory.names.path(step.model) is None:
             self.memory.names.add(step.model)
@@ -160,7 +160,7 @@ class Ladder:
 
     def end_stage(self, step: Any, name: str, state: Any, tensors: Any) -> None:
         """Write what became of a step (a watcher)."""
-        if state.backend.name == "shapes":
+        if not state.backend.has_values:
             return
         if tensors is None:
             write(f"minimp 1 step  {_count(step):<5} ended by an error in stage {name}")

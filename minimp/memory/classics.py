@@ -49,18 +49,19 @@ class Claim:
 
 def claims(
     model: Module | Callable[[], Module], inputs: Any, targets: Any,
-    loss_fn: Callable[[Any, Any], Tensor], *, mixed: Recipe | str = "mixed-fp16",
+    loss_fn: Callable[[Any, Any], Tensor], *, mixed: Recipe | str = "mixed-fp16", backend: str | None = None,
 ) -> list[Claim]:  # fmt: skip
     """Count what mixed precision does to the memory of training a model; nothing is allocated.
 
     Args:
         model, inputs, targets, loss_fn: as for :func:`minimp.memory.forecast`.
         mixed: a recipe with FP32 masters under autocast, or its name; compared with "fp32".
+        backend: whose memory, as for :func:`minimp.memory.forecast`.
     """
     recipe = recipes[mixed] if isinstance(mixed, str) else mixed
 
     def run(recipe: Recipe, optimizer: Callable[[Any], Optimizer] = Adam) -> Ledger:
-        return forecast(model, recipe, optimizer, inputs, targets, loss_fn)
+        return forecast(model, recipe, optimizer, inputs, targets, loss_fn, backend=backend)
 
     single = recipes["fp32"]
     low = recipe.compute_dtype

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from minimp.formats.accumulation.workspace import kept_bytes as sum_scratch
-from minimp.formats.fast.lanes import kept_bytes as cast_scratch
 from minimp.fp8 import states
 from minimp.memory.records import Bytes
 from minimp.recipe import Recipe
@@ -121,8 +119,8 @@ def held_by(step: TrainStep, state: StepState) -> Bytes:
 
 
 def scratch_bytes(backend: Backend) -> int:
-    """Return the bytes of work space that kernels and formats keep for their next call, in this thread."""
-    return backend.scratch_bytes() + sum_scratch() + cast_scratch()
+    """Return the bytes of work space that a backend keeps for its next call, on the host in this thread."""
+    return backend.scratch_bytes()
 
 
 def _causes(step: TrainStep, state: StepState) -> Iterator[tuple[str, list[Array]]]:

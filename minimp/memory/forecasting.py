@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minimp import rng
-from minimp.backend import get_backend, use_backend
-from minimp.errors import SettingError
+from minimp.backend import default_backend, get_backend, use_backend
+from minimp.errors import SettingError, unknown_name
 from minimp.formats import get
 from minimp.memory.measuring import measure
 from minimp.memory.records import Ledger
@@ -23,7 +23,10 @@ from minimp.tensors import Tensor
 if TYPE_CHECKING:
     from minimp.optim import Optimizer
 
-__all__ = ["forecast", "model_of", "on_shapes", "shape_of"]
+__all__ = ["SHAPES_OF", "forecast", "model_of", "on_shapes", "shape_of"]
+
+SHAPES_OF = {"numpy": "shapes", "cupy": "cupy-shapes", "strict": "device-shapes"}
+"""A backend that computes -> the one of the shapes that it would hold."""
 
 
 def forecast(
@@ -33,13 +36,15 @@ def forecast(
     inputs: Any,
     targets: Any,
     loss_fn: Callable[[Any, Any], Tensor],
+    *,
+    backend: str | None = None,
     **options: Any,
 ) -> Ledger:
     """Return the ledger of a training step, without data, and without memory for the model.
 
     Two steps run on the backend of shapes: the first makes the optimizer's state, the second is counted. So
     the forecast is of any step but the first; one that is skipped holds no more. It equals what
-    :func:`measure` finds, but for scratch that this process keeps already.
+    :func:`measure` finds, but for scratch that this process keeps already. A GPU's needs no GPU.
 
     >>> from minimp import functional, memory, nn, optim
     >>> held = memory.forecast(
@@ -56,14 +61,16 @@ def forecast(
         inputs, targets: a batch: arrays or tensors, of which only shape and dtype are read; or a shape
             (float32 inputs, int64 targets); or a pair of a shape and a format or dtype.
         loss_fn: as for `TrainStep`.
+        backend: whose memory: "numpy", which keeps float32 twins of 16-bit arrays; "cupy" or "strict", which
+            keep none. None: that of the backend in force, or "numpy" where nothing is known of it.
         options: further arguments of `TrainStep`.
 
     Raises:
-        SettingError: the function makes no module, or a setting cannot act.
+        SettingError: the function makes no module, a setting cannot act, or nothing is known of `backend`.
         DataError, ShapeError: model and batch do not fit.
         DeviceError: the step depends on values, as under a mask; measure a real step instead.
     """
-    with on_shapes():
+    with on_shapes(backend):
         made = model_of(model)
         step = TrainStep(made, loss_fn, optimizer(made.parameters()), recipe, **options)
         x, y = shape_of(inputs, "float32"), shape_of(targets, "int64")
@@ -72,8 +79,11 @@ def forecast(
 
 
 @contextmanager
-def on_shapes() -> Iterator[None]:
+def on_shapes(backend: str | None = None) -> Iterator[None]:
     """Make new tensors shapes inside the block, and random numbers too: nothing is drawn, nothing is held.
+
+    Args:
+        backend: as of :func:`forecast`.
 
     >>> from minimp import nn, tensor
     >>> with on_shapes():
@@ -81,13 +91,19 @@ def on_shapes() -> Iterator[None]:
     >>> model.weight.shape
     (1000000, 1000000)
     """
-    with use_backend("shapes"), rng.drawing_from(get_backend("shapes").xp.random):
+    if backend is None:
+        shapes = SHAPES_OF.get(default_backend().name, SHAPES_OF["numpy"])
+    elif backend in SHAPES_OF:
+        shapes = SHAPES_OF[backend]
+    else:
+        raise SettingError(unknown_name("backend to forecast", backend, SHAPES_OF), op="memory.forecast")
+    with use_backend(shapes), rng.drawing_from(get_backend(shapes).xp.random):
         yield
 
 
 def shape_of(given: Any, usual: str) -> Any:
     """Return the shape of an array, a tensor, a (shape, dtype), or of a plain shape with the usual dtype."""
-    xp = get_backend("shapes").xp
+    xp = default_backend().xp
     if hasattr(given, "shape") and hasattr(given, "dtype"):
         return xp.empty(given.shape, given.dtype)
     if not isinstance(given, tuple | list):
@@ -122,7 +138,7 @@ def model_of(given: Module | Callable[[], Module]) -> Module:
 
 def _copied(module: Module) -> Module:
     """Return the module with shapes in the place of its parameters and buffers."""
-    shapes = get_backend("shapes")
+    shapes = default_backend()
     memo: dict[int, Any] = {}
     for leaf in (*module.parameters(), *module.buffers()):
         made = leaf.__class__.__new__(leaf.__class__)

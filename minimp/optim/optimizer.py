@@ -334,11 +334,14 @@ class Optimizer(ABC):
             state.pop("master", None)
 
     def nbytes(self) -> dict[str, int]:
-        """Return the bytes kept: ``"master"`` weights, and other ``"state"``, compensations among it."""
+        """Return the bytes kept: ``"master"`` weights, and other ``"state"``, compensations among it.
+
+        On a device parameters of one age share the array that counts their steps: it counts once.
+        """
         sizes = {"master": 0, "state": 0}
-        for state in self.state.values():
-            for name, value in state.items():
-                sizes["master" if name == "master" else "state"] += int(getattr(value, "nbytes", 0))
+        kept = {id(value): (name, value) for state in self.state.values() for name, value in state.items()}
+        for name, value in kept.values():
+            sizes["master" if name == "master" else "state"] += int(getattr(value, "nbytes", 0))
         return sizes
 
     def state_dict(self) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Recorder(Loops):
             self.judge(made, event)
 
     def _wants(self, node: Node, module: str, here: Here) -> bool:
-        if not self.statistics or node.backend.name == "shapes":
+        if not self.statistics or not node.backend.has_values:
             return False
         if self.choice.everything:
             return True
@@ -259,7 +259,7 @@ class Recorder(Loops):
     def _keep(self, event: TraceEvent, inputs: Sequence[Any], outputs: Sequence[Any], backend: Any) -> None:
         """Give an event to the store, with those of its values that are to be kept."""
         kept = {}
-        if self.keeping.kind != "none" and self.keeping.wanted(event) and backend.name != "shapes":
+        if self.keeping.kind != "none" and self.keeping.wanted(event) and backend.has_values:
             sides = {"in": (inputs, event.inputs), "out": (outputs, event.outputs)}
             arrays = {
                 f"{kind}{i}": backend.to_host(array)
@@ -310,7 +310,7 @@ class Recorder(Loops):
     def _write_stage(self, here: Here, step: Any, name: str, state: Any, tensors: Any, now: int) -> None:
         end = max(self.clock(now), here.last)
         wanted = self.statistics and self.choice.takes(name, "", name, here.step)
-        wanted &= state.backend.name != "shapes"
+        wanted &= state.backend.has_values
         if wanted and not (name == "unscale" and step.micro_batches == 1):  # which moves what is known
             arrays = [tensor.array for tensor in tensors.values()]
             tally_ahead(self._origins, arrays, state.backend, name == "backward")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import minimp as mp
+from minimp import backend as backends
 from minimp.backend import get_backend
 from minimp.cli import main
 from minimp.cli.device_view import DeviceWork, watching_device
@@ -88,16 +89,32 @@ def test_a_run_stays_on_its_backend_unless_told(capsys: Capture) -> None:
 
 
 def test_memory_measures_a_step_on_the_strict_device(capsys: Capture) -> None:
-    """Oracle: tracemalloc within 2 %, for the strict device's arrays are NumPy's."""
+    """Oracle: tracemalloc within 2 %, as its arrays are NumPy's; the forecast, to the byte."""
     words = ["memory", "--measure", "--recipes", "mixed-fp16", "--backend", "strict", "--json", "made.json"]
     assert main(words) == 0
-    assert "which keeps float32 twins of 16-bit arrays; a device keeps none" in " ".join(
-        capsys.readouterr().out.split()
-    )
-    measured = json.loads(Path("made.json").read_text())["measured"]["mixed-fp16"]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "physical: what the strict device holds" in shown
+    assert "twins" not in shown
+    made = json.loads(Path("made.json").read_text())
+    measured = made["measured"]["mixed-fp16"]
+    assert made["forecast"]["mixed-fp16"] == {name: measured[name] for name in made["forecast"]["mixed-fp16"]}
     assert measured["witness"] == "tracemalloc"
     for moment, traced in measured["traced"].items():
         assert measured["moments"][moment]["total"] == pytest.approx(traced, rel=0.02)
+
+
+def test_memory_says_that_there_is_no_gpu_before_anything_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Oracle: exit code 2 and no line of a table; the forecast alone needs none."""
+    monkeypatch.delitem(backends.MADE, "cupy", raising=False)
+    monkeypatch.setitem(backends.BACKENDS, "cupy", "minimp_backends.not_there:CupyBackend")
+    assert main(["memory", "--backend", "cupy", "--measure"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "backend 'cupy' cannot run here" in shown.err
+    assert main(["memory", "--backend", "cupy", "--recipes", "mixed-fp16"]) == 0
+    assert "physical: what a GPU holds" in capsys.readouterr().out
 
 
 # ---- what is said ----------------------------------------------------------------------------------------
@@ -115,9 +132,9 @@ def test_help_names_the_backends(command: str, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("memory --backend strict", "--backend cannot act without --measure"),
-        ("memory --measure --backend shapes", "--backend shapes computes no values"),
-        ("memory --measure --backend strickt", "unknown backend 'strickt'; did you mean 'strict'?"),
+        ("memory --backend strickt", "unknown backend to forecast 'strickt'; did you mean 'strict'?"),
+        ("memory --measure --backend shapes", "unknown backend to forecast 'shapes'"),
+        ("train --backend cupy-shapes", "--backend cupy-shapes computes no values"),
         ("train --backend shapes", "--backend shapes computes no values"),
     ],
 )

@@ -104,6 +104,8 @@ def test_a_bar_is_as_long_as_its_bytes() -> None:
         ("--input 8 --data digits", "--data cannot act beside --input"),
         ("--input 8 --context 4", "--context cannot act beside --input"),
         ("--measure --inference", "--measure cannot act beside --inference"),
+        ("--backend cupy --inference", "--backend cannot act beside --inference"),
+        ("--backend cuda", "unknown backend to forecast 'cuda'; did you mean"),
         ("--model mpl", "did you mean 'mlp'"),
     ],
 )

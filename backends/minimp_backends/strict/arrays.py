@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar, NoReturn, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -24,6 +25,9 @@ __all__ = ["StrictArray"]
 Held = np.ndarray[Any, Any]
 NUMBERS = (int, float, complex, np.generic)
 
+OWNERS: WeakValueDictionary[int, StrictArray] = WeakValueDictionary()
+"""id of an ndarray that owns its memory -> the array that holds it: views of one memory have one `base`."""
+
 
 class StrictArray:
     """An array of the strict device."""
@@ -36,6 +40,7 @@ class StrictArray:
 
     def __init__(self, shape: Any, dtype: Any = float, **_: Any) -> None:
         self._held = np.empty(shape, check_dtype(dtype))
+        OWNERS[id(self._held)] = self
         DEVICE.allocated(self._held)
 
     @classmethod
@@ -43,6 +48,8 @@ class StrictArray:
         """Make one of numbers that exist."""
         made = object.__new__(cls)
         made._held = held
+        if held.base is None:
+            OWNERS.setdefault(id(held), made)
         return made
 
     # ---- what it is -------------------------------------------------------------------------------------
@@ -99,7 +106,10 @@ class StrictArray:
     def base(self) -> StrictArray | None:
         """The array that it looks into, or None."""
         held = self._held.base
-        return StrictArray._of(held) if isinstance(held, np.ndarray) else None
+        if not isinstance(held, np.ndarray):
+            return None
+        known = OWNERS.get(id(held))  # what holds an ndarray keeps it alive: no other has its id
+        return StrictArray._of(held) if known is None else known
 
     @property
     def T(self) -> StrictArray:  # noqa: N802 - CuPy's name
