@@ -13,7 +13,9 @@ from minimp_backends.kernels.declaring import KINDS, Parameter
 from minimp_backends.kernels.nvrtc import VARIANTS, Compiler
 from minimp_backends.kernels.sources import Source
 from tests.kernels.compiled import CHIPS, PLAIN_CHIP, entries, image, ptx
+from tests.kernels.cubin import needs
 from tests.kernels.families import NAMES, SOURCES, kernels_of
+from tests.kernels.samples import SAMPLES
 
 EVERY_CHIP = [
     pytest.param(chip, marks=() if chip == PLAIN_CHIP else pytest.mark.slow, id=f"sm_{chip}")
@@ -37,6 +39,36 @@ def test_every_source_compiles_for_every_chip(compiler: Compiler, name: str, chi
     assert [
         kernel.name for kernel in kernels_of(name) if f".text.{kernel.name}\0".encode() not in cubin
     ] == []
+
+
+REGISTERS = 65_536  # of a multiprocessor, on every chip there is; a warp takes them by 256
+
+
+@pytest.mark.parametrize("chip", EVERY_CHIP)
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_largest_block_finds_its_registers(compiler: Compiler, name: str, chip: int) -> None:
+    """Oracle: CUDA C++ Programming Guide, compute capabilities: with more, a launch is refused. No spilling."""
+    taken = needs(image(sources.read(name), chip, "cubin"))
+    for kernel in kernels_of(name):
+        block = max(kernel.launch(arguments).block for arguments in SAMPLES[kernel.name]())
+        mine = taken[kernel.name]
+        assert 0 < -(-mine.registers // 8) * 8 * block <= REGISTERS, (kernel.name, mine.registers, block)
+        assert mine.frame == 0, kernel.name
+
+
+def test_registers_are_read_out_of_a_cubin(compiler: Compiler) -> None:
+    """Oracle: a kernel that holds 200 numbers at once, and the same one told that its blocks are large."""
+    body = "".join(f"float a{k} = x[{k} * n];\n" for k in range(200))
+    body += "".join(f"x[{k} + n] = a{199 - k} * a{k};\n" for k in range(200))
+    text = 'extern "C" __global__ void {} large(float* x, int n) {{\n' + body + "}}\n"
+    plain, bounded = (
+        needs(compiler.compile(Source("large.cu", text.format(word), {}), 90))["large"]
+        for word in ("", "__launch_bounds__(1024)")
+    )
+    assert plain.registers > 64
+    assert plain.frame == 0
+    assert bounded.registers <= 64
+    assert bounded.frame > 0
 
 
 def bytes_of(parameter: Parameter) -> int:

@@ -146,13 +146,15 @@ __device__ __forceinline__ void cross_entropy_gradient(const Element* x, const l
     }
 }
 
+// A block may have 1024 threads. The gradient's take more registers on some chips than there are for so many, and
+// its launch would be refused there, unless the assembler is told.
 #define CROSS_ENTROPY(name, Element)                                                                         \
     extern "C" __global__ void cross_entropy_##name(                                                         \
         const Element* x, const long long* labels, Maybe<const float*> weight, float* losses, float* tops,   \
         float* log_sums, float peak, float spread, long long rows, long long length) {                       \
         cross_entropy(x, labels, weight.at[0], losses, tops, log_sums, peak, spread, rows, length);          \
     }                                                                                                        \
-    extern "C" __global__ void cross_entropy_gradient_##name(                                                \
+    extern "C" __global__ void __launch_bounds__(1024) cross_entropy_gradient_##name(                        \
         const Element* x, const long long* labels, Maybe<const float*> weight, const float* tops,            \
         const float* log_sums, const float* grads, Element* dx, float peak, float spread, long long each,    \
         long long rows, long long length) {                                                                  \
