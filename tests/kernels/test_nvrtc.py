@@ -47,7 +47,7 @@ REGISTERS = 65_536  # of a multiprocessor, on every chip there is; a warp takes 
 @pytest.mark.parametrize("chip", EVERY_CHIP)
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_largest_block_finds_its_registers(compiler: Compiler, name: str, chip: int) -> None:
-    """Oracle: CUDA C++ Programming Guide, compute capabilities: with more, a launch is refused. No spilling."""
+    """Oracle: CUDA C++ Programming Guide, compute capabilities: with more, a launch is refused."""
     taken = needs(image(sources.read(name), chip, "cubin"))
     for kernel in kernels_of(name):
         block = max(kernel.launch(arguments).block for arguments in SAMPLES[kernel.name]())
