@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import threading
@@ -90,6 +91,31 @@ def test_a_cache_that_is_a_file_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert cache.fetch(KEY, lambda: DATA).path is None
 
 
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: pathlib's own error where $HOME is not set and nobody has this user's number."""
+    for name in (cache.VARIABLE, "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(RuntimeError, match="home"):
+        Path.home()
+    with pytest.warns(UserWarning, match=rf"the user's cache \(.*home.*{cache.VARIABLE}"):
+        assert cache.fetch(KEY, lambda: DATA) == cache.Kept(DATA, None)
+
+
+def test_what_another_process_made_stays(place: Path) -> None:
+    """Oracle: two processes that miss at once and compile to different bytes: both files are there."""
+    made = []
+
+    def late() -> bytes:
+        made.append(cache.fetch(KEY, lambda: DATA))
+        return DATA[::-1]
+
+    made.append(cache.fetch(KEY, late))
+    assert [each.path.read_bytes() for each in made if each.path] == [DATA, DATA[::-1]]
+    assert len(list(place.iterdir())) == 2
+    assert cache.fetch(KEY, never).data in (DATA, DATA[::-1])
+
+
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Oracle: the XDG base directory specification, under MINIMP_CACHE."""
     assert cache.folder() == tmp_path / "kernels"
@@ -119,17 +145,22 @@ def test_writers_at_once_leave_one_whole_entry(place: Path) -> None:
     assert len(list(place.iterdir())) == 1
 
 
-def test_the_key_holds_what_the_bytes_depend_on(compiler: Compiler) -> None:
+def test_the_key_holds_what_the_bytes_depend_on(compiler: Compiler, tmp_path: Path) -> None:
     """Oracle: each input changed alone changes the key; the same inputs keep it."""
     source = sources.read("checking.cu")
     headers = dict(source.headers)
     headers["many.cuh"] += "\n"
+    (tmp_path / "libnvrtc.so.12").write_bytes(b"another release")
+    later = copy.copy(compiler)
+    later.toolkit = replace(compiler.toolkit, library=tmp_path / "libnvrtc.so.12")
     keys = [
         compiler.key(source, 90, "cubin"),
         compiler.key(source, 90, "ptx"),
         compiler.key(source, 80, "cubin"),
         compiler.key(replace(source, text=source.text + "\n"), 90, "cubin"),
         compiler.key(replace(source, headers=headers), 90, "cubin"),
+        compiler.key(source, 90, "cubin", ("--ftz=true",)),
+        later.key(source, 90, "cubin"),
     ]
     assert len(set(keys)) == len(keys)
     assert compiler.key(sources.read("checking.cu"), 90, "cubin") == keys[0]

@@ -28,6 +28,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
     yield tmp_path
     loading.load.cache_clear()
+    loading._UNKEPT.clear()
 
 
 @pytest.fixture
@@ -62,6 +63,9 @@ def test_without_a_cache_the_file_is_in_memory(
         path = Path(loading.image_path("checking.cu", 90, compiler))
     assert path.parts[:2] == ("/", "proc")
     assert path.read_bytes()[:4] == b"\x7fELF"
+    assert loading.image_path("checking.cu", 90, compiler) == str(path)  # not compiled, nor warned of, again
+    with pytest.warns(UserWarning, match="could not be kept"):
+        assert loading.image_path("checking.cu", 80, compiler) != str(path)
 
 
 @pytest.mark.parametrize(

@@ -74,23 +74,26 @@ def _write(place: Path, key: str, data: bytes) -> Path:
             Path(scratch).unlink()
         raise
     for other in place.glob(f"{key[:_SHORT]}-*.bin"):
-        if other != path:  # what did not fit its name
-            with contextlib.suppress(OSError):
-                other.unlink()
+        with contextlib.suppress(OSError):
+            if other.stem != f"{key[:_SHORT]}-{_hash(other.read_bytes())}":
+                other.unlink()  # what fits its name another process may be about to load
     return path
 
 
 def fetch(key: str, make: Callable[[], bytes]) -> Kept:
     """Return the entry of a key; where there is none, or it is damaged, ``make()`` is called and kept.
 
-    A disk that is full or may not be written to is no failure: the bytes come back without a file, and a
-    warning says why.
+    A disk that is full or may not be written to is no failure, nor is a user without a home: the bytes come
+    back without a file, and a warning says why.
 
     Args:
         key: the hexadecimal SHA-256 of everything that the bytes depend on.
         make: compiles.
     """
-    place = folder()
+    try:
+        place = folder()
+    except RuntimeError as fault:  # Path.home(): neither $HOME nor an entry of the user
+        return _unkept(make(), "the user's cache", fault)
     found = _entry(place, key)
     if found:
         return found
@@ -98,9 +101,13 @@ def fetch(key: str, make: Callable[[], bytes]) -> Kept:
     try:
         return Kept(data, _write(place, key, data))
     except OSError as fault:
-        warnings.warn(
-            f"a compiled kernel could not be kept in {place} ({fault.strerror or fault}); the next "
-            f"process will compile it again. Set {VARIABLE} to a folder that can be written to",
-            stacklevel=2,
-        )
-        return Kept(data, None)
+        return _unkept(data, place, fault.strerror or fault)
+
+
+def _unkept(data: bytes, place: object, why: object) -> Kept:
+    warnings.warn(
+        f"a compiled kernel could not be kept in {place} ({why}); the next process will compile it again. "
+        f"Set {VARIABLE} to a folder that can be written to",
+        stacklevel=3,
+    )
+    return Kept(data, None)

@@ -20,6 +20,9 @@ from minimp_backends.kernels.registry import KERNELS
 
 __all__ = ["image_path", "launch", "load", "target"]
 
+_UNKEPT: dict[str, str] = {}
+"""The key of what could not be kept on disk -> the path of its file in memory, one for all of its kernels."""
+
 
 def target(chip: int, compiler: Compiler) -> tuple[int, Image]:
     """Return what to compile for a chip: its own machine code, or PTX where the compiler is older than it.
@@ -53,8 +56,10 @@ def image_path(source_name: str, chip: int, compiler: Compiler, more: tuple[str,
     source = sources.read(source_name)
     which, kind = target(chip, compiler)
     key = compiler.key(source, which, kind, more)
+    if key in _UNKEPT:
+        return _UNKEPT[key]
     kept = cache.fetch(key, lambda: compiler.compile(source, which, kind, more=more))
-    return str(kept.path) if kept.path else _in_memory(source_name, kept.data)
+    return str(kept.path) if kept.path else _UNKEPT.setdefault(key, _in_memory(source_name, kept.data))
 
 
 def _in_memory(name: str, data: bytes) -> str:

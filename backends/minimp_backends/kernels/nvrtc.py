@@ -118,8 +118,9 @@ class Compiler:
 
     def key(self, source: Source, chip: int, kind: Image, more: tuple[str, ...] = ()) -> str:
         """Return the hexadecimal SHA-256 of all that the compiled bytes depend on."""
+        build = self.toolkit.library.stat().st_size  # releases of one version, which it does not tell apart
         parts = [
-            repr((self.version, self.toolkit.fingerprint, self.options(chip, kind, more))),
+            repr((self.version, build, self.toolkit.fingerprint, self.options(chip, kind, more))),
             f"{source.name}\0{source.text}",
             *(f"{name}\0{text}" for name, text in sorted(source.headers.items())),
         ]
