@@ -11,7 +11,7 @@ from minimp_backends.kernels.registry import KERNELS
 from minimp_backends.kernels.sources import Source
 from tests.kernels.compiled import PLAIN_CHIP, entries
 from tests.kernels.linting import findings
-from tests.kernels.rungs import interpreted_faults, shim_faults
+from tests.kernels.rungs import interpreted_faults, moved_faults, shim_faults
 from tests.kernels.samples import Bug
 
 __all__ = ["RUNGS", "found_by", "planted"]
@@ -38,7 +38,7 @@ def _lint(source: Source, kernel: Kernel) -> Iterator[str]:
     yield from findings(kernel, entries(source, PLAIN_CHIP)[kernel.name])
 
 
-RUNGS = {"lint": _lint, "interpreter": interpreted_faults, "shim": shim_faults}
+RUNGS = {"lint": _lint, "interpreter": interpreted_faults, "moved": moved_faults, "shim": shim_faults}
 """In the order of their cost."""
 
 

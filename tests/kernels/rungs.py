@@ -5,17 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from minimp_backends.kernels.declaring import Kernel
 from minimp_backends.kernels.sources import Source
 from tests.kernels.agreement import expected, launched, mismatches
 from tests.kernels.compiled import PLAIN_CHIP, entries
 from tests.kernels.families import kernels_of
-from tests.kernels.ptx.parsing import PtxError
+from tests.kernels.ptx.parsing import Entry, PtxError
 from tests.kernels.ptx.running import run
-from tests.kernels.samples import SAMPLES, Arguments, small_samples
+from tests.kernels.samples import SAMPLES, Arguments, arrays, small_samples
 from tests.kernels.shim.building import build
 
-__all__ = ["interpreted_faults", "shim_faults", "some"]
+__all__ = ["interpreted_faults", "moved_faults", "shim_faults", "some"]
+
+
+AS_BYTES = ("cast_codes_32", "cast_codes_64")
+"""Kernels whose arrays are wider elements, each at a multiple of its size, handed over as bytes."""
 
 
 def some(samples: Iterable[Arguments], most: int | None) -> list[tuple[int, Arguments]]:
@@ -48,11 +54,35 @@ def interpreted_faults(
     """Yield what is wrong with the PTX of a kernel, interpreted on its small samples."""
     entry = entries(source, chip)[kernel.name]
     for place, arguments in some(small_samples(kernel.name), most):
-        results = copy.deepcopy(arguments)
-        try:
-            run(entry, kernel, results)
-        except PtxError as fault:
-            yield f"sample {place}: {fault}"
-        else:
-            wrong = mismatches(kernel, arguments, results, expected(kernel, arguments))
-            yield from (f"sample {place}: {fault}" for fault in wrong)
+        yield from (f"sample {place}: {fault}" for fault in _interpreted(entry, kernel, arguments))
+
+
+def _interpreted(entry: Entry, kernel: Kernel, arguments: Arguments, moved: str = "") -> Iterator[str]:
+    results = copy.deepcopy(arguments)
+    try:
+        run(entry, kernel, results, moved=moved)
+    except PtxError as fault:
+        yield str(fault)
+    else:
+        yield from mismatches(kernel, arguments, results, expected(kernel, arguments))
+
+
+def moved_faults(source: Source, kernel: Kernel, *, chip: int = PLAIN_CHIP) -> Iterator[str]:
+    """Yield what is wrong where one array after the other begins at no multiple of 16 bytes.
+
+    A GPU refuses an access to several elements there, and the processor of the shim does not. Each is tried
+    on the largest small sample that has it, and whose rows are whole groups of eight where there is one.
+    """
+    if kernel.name in AS_BYTES:
+        return
+    entry, samples = entries(source, chip)[kernel.name], small_samples(kernel.name)
+    for parameter in kernel.parameters:
+        having = [each for each in samples if any(map(np.size, arrays({"": each[parameter.name]})))]
+        if parameter.role != "value" and having:
+            faults = _interpreted(entry, kernel, max(having, key=_in_groups), parameter.name)
+            yield from (f"{parameter.name} moved by an element: {fault}" for fault in faults)
+
+
+def _in_groups(arguments: Arguments) -> tuple[bool, int]:
+    given = arrays(arguments)
+    return all(each.shape[-1] % 8 == 0 for each in given if each.ndim > 1), sum(map(np.size, given))

@@ -9,7 +9,7 @@ from minimp_backends.kernels.nvrtc import Compiler
 from minimp_backends.kernels.registry import KERNELS
 from tests.kernels.compiled import CHIPS
 from tests.kernels.families import NAMES
-from tests.kernels.rungs import interpreted_faults
+from tests.kernels.rungs import interpreted_faults, moved_faults
 
 FEW = 2
 
@@ -29,3 +29,11 @@ def test_every_small_sample_on_the_oldest_and_newest_chip(compiler: Compiler, na
     kernel = KERNELS[name]
     most = 40  # of kernels with hundreds: the shim runs them all
     assert list(interpreted_faults(sources.read(kernel.source), kernel, chip=chip, most=most)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_slices_of_arrays_are_taken(compiler: Compiler, name: str) -> None:
+    """Oracle: the NumPy reference; each array in turn begins one element behind a multiple of 16 bytes."""
+    kernel = KERNELS[name]
+    assert list(moved_faults(sources.read(kernel.source), kernel)) == []

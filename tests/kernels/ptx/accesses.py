@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -65,11 +65,14 @@ class Accesses:
             self.places |= {name: (space, place) for name, place in places.items()}
         self.constants = {each.name: each for each in entry.variables if each.space in {"global", "const"}}
 
-    def place_globals(self, arrays: dict[str, int]) -> dict[str, int]:
-        """Lay out arrays, given by name and size, beside the kernel's constants; return their addresses."""
+    def place_globals(self, arrays: dict[str, int], moved: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Lay out arrays, given by name and size, beside the kernel's constants; return their addresses.
+
+        These are multiples of 16, but for arrays that are `moved` by so many bytes.
+        """
         sizes = {f"{name} (constant)": (each.size, each.align) for name, each in self.constants.items()}
         sizes |= {name: (size, 16) for name, size in arrays.items()}
-        places, _ = self.regions["global"].frames(sizes, 1)
+        places, _ = self.regions["global"].frames(sizes, 1, moved)
         for name, each in self.constants.items():
             place = places[f"{name} (constant)"]
             self.places[name] = ("global", place)

@@ -8,6 +8,7 @@ writing what is there already is no race, for it changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,8 +100,12 @@ class Region:
         self.write_time, self.read_time = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self.atomic = np.zeros(size, bool)
 
-    def frames(self, sizes: dict[str, tuple[int, int]], copies: int) -> tuple[dict[str, int], int]:
+    def frames(
+        self, sizes: dict[str, tuple[int, int]], copies: int, moved: Mapping[str, int] | None = None
+    ) -> tuple[dict[str, int], int]:
         """Lay out variables of (size, alignment), once for each copy; start over with that.
+
+        `moved` begin so many bytes behind where they would.
 
         Returns:
             the place of each variable in a frame, and the bytes from one frame to the next.
@@ -108,7 +113,7 @@ class Region:
         places, end = {}, GAP
         for name, (size, align) in sizes.items():
             step = max(align, 16)
-            places[name] = -(-end // step) * step
+            places[name] = -(-end // step) * step + (moved or {}).get(name, 0)
             end = places[name] + size + GAP
         stride = -(-end // 256) * 256
         self.reserve(stride * copies)

@@ -39,11 +39,12 @@ def _content(parameter: Parameter, value: Any, addresses: dict[str, int]) -> byt
     return cell.tobytes()
 
 
-def run(entry: Entry, kernel: Kernel, arguments: dict[str, Any]) -> int:
+def run(entry: Entry, kernel: Kernel, arguments: dict[str, Any], *, moved: str = "") -> int:
     """Run a kernel on host arrays, which it changes; return how many instructions were run.
 
     Arrays with the role ``out`` count as never written until the kernel writes them, and keep their content
-    where it does not.
+    where it does not. All begin at multiples of 16 bytes but for that of the parameter `moved`, which begins
+    one element behind, as a slice may.
 
     Raises:
         PtxError: an instruction that is not known, or what no GPU would let pass.
@@ -51,7 +52,9 @@ def run(entry: Entry, kernel: Kernel, arguments: dict[str, Any]) -> int:
     launch = kernel.launch(arguments)
     machine = Machine(entry, launch.grid, launch.block, launch.shared_bytes)
     arrays = _arrays(kernel, arguments)
-    addresses = machine.memory.place_globals({name: array.nbytes for name, (_, array) in arrays.items()})
+    steps = {name: array.itemsize for name, (each, array) in arrays.items() if each.name == moved}
+    sizes = {name: array.nbytes for name, (_, array) in arrays.items()}
+    addresses = machine.memory.place_globals(sizes, steps)
     memory, parameters = machine.memory.regions["global"], machine.memory.regions["param"]
     for name, (parameter, array) in arrays.items():
         memory.fill(addresses[name], array.tobytes())

@@ -66,6 +66,8 @@ BUGS = (
     Bug("the scale is forgotten", "attention_slopes", "__fmul_rn(held[i], scale)", "held[i]"),
     Bug("the sum of r alone", "attention_slopes",
         "__fadd_rn(sum, __fmul_rn(held[i], given[i]))", "__fadd_rn(sum, given[i])"),
+    Bug("groups wherever r begins", "attention_slopes",
+        "in_groups(length, products, r, p, slopes)", "in_groups(length, products, p, slopes)"),
     Bug("the last stretch of r stays held", "attention_slopes",
         "            read_stretch(given, r, team, stretch, length, whole, 0.0f);\n        }\n",
         "        }\n"),

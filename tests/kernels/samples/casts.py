@@ -234,6 +234,25 @@ BUGS = (
         "8 * lanes + first_element()",
         "8 * lanes + 1 + first_element()",
     ),
+    Bug("runs at every eighth byte", "cast_half_float", "(together & 15) == 0", "(together & 7) == 0"),
+    Bug(
+        "runs wherever the result begins",
+        "cast_float_bfloat16",
+        "aligned(source, target) ? count / 8",
+        "aligned(source) ? count / 8",
+    ),
+    Bug(
+        "runs wherever the codes begin",
+        "cast_float8_e5m2_float",
+        "aligned(source, target) ? count / 8",
+        "aligned(target) ? count / 8",
+    ),
+    Bug(
+        "runs wherever the dice begin",
+        "round_stochastic_bfloat16",
+        "aligned(wide, dice, low)",
+        "aligned(wide, low)",
+    ),
     Bug("one run too many", "cast_bfloat16_float", "count / 8 : 0", "(count + 7) / 8 : 0"),
     Bug("a tie goes to odd", "cast_codes_32", "residue == half && odd", "residue == half && !odd"),
     Bug(

@@ -122,6 +122,8 @@ BUGS = (
     Bug("the slope is rounded with the result alone", "cross_entropy_gradient_half",
         "counts ? stored<Element>(-shares.times(place + i, grad)) : 0.0f",
         "counts ? -shares.times(place + i, grad) : 0.0f"),
+    Bug("groups wherever the gradient begins", "cross_entropy_gradient_half",
+        "in_groups(length, x, dx)", "in_groups(length, x, x)"),
     Bug("the largest is taken off last", "cross_entropy_gradient_float",
         "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], top), log_sum));",
         "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], log_sum), top));"),

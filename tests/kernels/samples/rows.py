@@ -79,6 +79,7 @@ def norms(kind: str) -> Iterator[Arguments]:
         yield _norm(x, [weight][seed % 3 == 2 :], [bias][seed % 3 > 0 :], centred=seed % 4 != 3)
     yield _norm(odd((8, 6), kind, 5), [], [], centred=True)
     yield _norm(odd((8, 6), kind, 5), [numbers((6,), "float", 6)], [], centred=False)
+    yield _norm(numbers((2, 16), kind, 14), *([numbers((16,), "float", k)] for k in (15, 16)), centred=True)
     flat = np.full((2, 9), 3, KINDS[kind].dtype)
     yield _norm(flat, [], [], centred=True, eps=0.0)
     yield _norm(np.zeros_like(flat), [], [numbers((9,), "float", 7)], centred=False)
@@ -99,6 +100,8 @@ def norm_gradients(kind: str) -> Iterator[Arguments]:
     for seed, shape in enumerate(shapes(kind, "bfloat16")):
         grad, x, weight = (numbers(shape, kind, seed + k) for k in (0, 20, 40))
         yield _norm_gradient(grad, x, [weight[0].astype(np.float32)][seed % 3 == 1 :], centred=seed % 3 != 2)
+    grad, x = (numbers((2, 16), kind, k) for k in (17, 18))
+    yield _norm_gradient(grad, x, [numbers((16,), "float", 19)], centred=True)
     plain = numbers((8, 6), kind, 9)
     yield _norm_gradient(odd((8, 6), kind, 8), plain, [], centred=True)
     yield _norm_gradient(plain, odd((8, 6), kind, 11), [], centred=True)
@@ -190,6 +193,14 @@ BUGS = (
     Bug("the last warp's rows are lost", "norm_columns_half", "other < WARPS;", "other < WARPS - 1;"),
     Bug("the bias in the place of the weight", "norm_columns_bfloat16",
         "(chunk * kinds + warp)", "(chunk * kinds)"),
+    Bug("groups wherever the result begins", "softmax_half",
+        "in_groups(length, x, y);", "in_groups(length, x, x);"),
+    Bug("groups wherever a row begins", "softmax_gradient_bfloat16",
+        "length % HELD == 0 && aligned(a, b, c, d)", "length % HELD == 0"),
+    Bug("groups wherever the bias begins", "norm_bfloat16",
+        "in_groups(length, x, y, weight, bias)", "in_groups(length, x, y, weight)"),
+    Bug("groups wherever the weight begins", "norm_gradient_half",
+        "in_groups(length, grad, x, dx, weight)", "in_groups(length, grad, x, dx)"),
     Bug("the first part twice", "sum_parts",
         "float sum = 0.0f;\n        for (long long part",
         "float sum = parts[i];\n        for (long long part"),

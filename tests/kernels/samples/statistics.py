@@ -89,6 +89,8 @@ BUGS = (
         "static_cast<double>(__fadd_rn(static_cast<float>(seen.sum), x))"),
     Bug("the tree without a barrier", "tally_float", "width /= 2) {\n        __syncthreads();",
         "width /= 2) {"),
+    Bug("runs wherever the values begin", "tally_half", "const bool whole = aligned(values);",
+        "const bool whole = true;"),
     Bug("the tree ends too early", "tally_half", "width > 0;", "width > 1;"),
     Bug("the rest of a group is lost", "tally_bfloat16", "GROUP * group < count;",
         "GROUP * group + GROUP <= count;"),

@@ -119,6 +119,7 @@ BUGS = (
         "bad |= unscale_lanes<1>(grad, out, times, of_products, i);",
         "",
     ),
+    Bug("runs wherever the result begins", "unscale_half", "aligned(grad, out)", "aligned(grad)"),
     Bug("a chunk too few", "unscale_float", "(count + CHUNK - 1) / CHUNK", "count / CHUNK"),
     Bug(
         "the table begins at the second tensor",

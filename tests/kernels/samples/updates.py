@@ -228,6 +228,18 @@ BUGS = (
     ),
     Bug("the tail is left out", "adam_float_half", "work.template run<1>(i);", ""),
     Bug(
+        "runs wherever the peak begins",
+        "adam_half_half",
+        "aligned(peak, to.fresh, to.change, to.low)",
+        "aligned(to.fresh, to.change, to.low)",
+    ),
+    Bug(
+        "runs wherever the compensation begins",
+        "sgd_float_bfloat16",
+        "aligned(to.fresh, to.change, to.low, to.compensation)",
+        "aligned(to.fresh, to.change, to.low)",
+    ),
+    Bug(
         "one lane too many",
         "sgd_float_half",
         "work.is_aligned() ? chunk.end / 4 : 0",
