@@ -337,24 +337,28 @@ def test_float64_refuses_other_formats() -> None:
 
 @pytest.mark.slow
 def test_every_float32_pattern() -> None:
-    """Oracles: zero of the same sign below 2^-25, then the plain cast; every pattern with |x| < 2^16.
+    """Oracles: zero of the same sign below 2^-25, whole multiples of 2^-24 up to 2^-14, then the plain cast.
 
-    Beyond, where whole blocks go the plain way, one chunk in 17: NumPy reports each overflow at length.
+    Every pattern with |x| < 2^16, every infinity and NaN; of what overflows, where whole blocks go the plain
+    way, one chunk in 67: NumPy reports each overflow at length.
     """
-    size = 1 << 22
-    codes, half, expected = (
-        np.arange(size, dtype=np.uint32),
-        np.empty(size, np.float16),
-        np.empty(size, np.float16),
-    )
-    grid, expected_grid = np.empty(size, np.float32), np.empty(size, np.float32)
+    size = 1 << 18  # what works on a chunk stays in the cache
+    codes = np.arange(size, dtype=np.uint32)
+    bits, half, grid = np.empty(size, np.uint32), np.empty(size, np.float16), np.empty(size, np.float32)
+    expected, expected_grid = np.empty(size, np.float16), np.empty(size, np.float32)
     for start in range(0, 1 << 32, size):
-        wide = (codes + np.uint32(start)).view(np.float32)
-        exponents = (start >> 23) & 0xFF  # of all of a chunk: it is half a binade
-        if exponents >= 127 + 16 and start // size % 17:
-            continue
-        if exponents < 127 - 25:
+        wide = np.add(codes, np.uint32(start), out=bits).view(np.float32)
+        exponents = (start >> 23) & 0xFF  # of all of a chunk: it is part of a binade
+        if 127 + 16 <= exponents < 0xFF:
+            if start // size % 67:
+                continue
+            expected[...] = expected_grid[...] = np.copysign(np.inf, wide[0])
+        elif exponents < 127 - 25:
             expected[...] = expected_grid[...] = np.copysign(0.0, wide[0])
+        elif exponents < 127 - 14:
+            units = np.rint(np.abs(wide) * np.float32(2**24))
+            np.copysign(units * np.float32(2**-24), wide, out=expected_grid)
+            np.bitwise_or(units.astype(np.uint16), start >> 31 << 15, out=expected.view(np.uint16))
         else:
             plain_casts.narrow_float16(wide, expected, expected_grid)
         block_rounding.narrow_float16(wide, half, grid)
