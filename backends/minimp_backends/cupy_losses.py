@@ -3,7 +3,7 @@
 Nothing of their size is written between them, and the scores are what is kept: the gradient takes the
 logarithms of the probabilities again. What the kernels do not take (float64, sums by another name,
 ``use_route("arrays")``, 16-bit scores while a recording counts what is lost) goes through log_softmax and
-nll_loss, to the same bits but for the order of a smoothed row's sum.
+nll_loss, to the same bits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""softmax, log_softmax, layer_norm and rms_norm on the GPU: our kernels, each one pass over the rows.
+"""softmax, log_softmax, layer_norm, rms_norm and sums on the GPU: our kernels, each one pass over the rows.
 
 What they do not take (float64, sums by another name, another axis than the last, ``use_route("arrays")``) is
 done with array functions, as on every device.
@@ -32,6 +32,9 @@ ALONG = MappingProxyType(
 )
 """Formula -> (kernel, its arrays, the last of which is the result, and whether it is the logarithm's)."""
 
+LONGEST_SUM = 64 * 1024
+"""Numbers of a row that one team still sums about as fast as many blocks would."""
+
 
 class CupyRows(CupyCasts):
     """The kernels of rows."""
@@ -60,6 +63,20 @@ class CupyRows(CupyCasts):
             **_sizes(made, made.shape[-1:]),
         )  # fmt: skip
         return made
+
+    def sum(
+        self, array: Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False, *,
+        accumulate: str,
+    ) -> Array:  # fmt: skip
+        """Return the sums over the last axes in one launch and one order; others as on every device."""
+        kept = _kept_axes(array, axis)
+        laid = self._laid(accumulate, (array,), wide=False) if kept else None
+        if laid is None:
+            return super().sum(array, axis, keepdims, accumulate=accumulate)
+        kernels, kind, (x,) = laid
+        y = self.xp.empty(x.shape[:kept] + (1,) * (x.ndim - kept) * keepdims, FLOAT32)
+        kernels(f"row_sum_{kind}", x=x, y=y, **_sizes(x, x.shape[kept:]))
+        return y
 
     def layer_norm(
         self, x: Array, weight: Array | None, bias: Array | None, axes: tuple[int, ...], eps: float, *,
@@ -176,6 +193,16 @@ class CupyRows(CupyCasts):
 
     def _parameters(self, array: Array | None) -> list[Array]:
         return [] if array is None else [self.xp.ascontiguousarray(self.wide(array))]
+
+
+def _kept_axes(array: Array, axis: int | tuple[int, ...] | None) -> int:
+    """Return how many first axes are kept where a team of threads each sums the others well; else 0."""
+    if axis is None or not array.ndim or array.dtype.kind in "iub" or not array.flags.c_contiguous:
+        return 0
+    axes = {each % array.ndim for each in ([axis] if isinstance(axis, int) else axis)}
+    kept = array.ndim - len(axes)
+    last = set(range(kept, array.ndim))
+    return kept if axes and axes == last and 0 < math.prod(array.shape[kept:]) <= LONGEST_SUM else 0
 
 
 def _sizes(x: Array, row: tuple[int, ...]) -> dict[str, int]:

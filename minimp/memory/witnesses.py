@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minimp.backend import default_backend
+from minimp.backend import default_backend, get_backend
 from minimp.memory.counting import scratch_bytes
 
 __all__ = ["NumpyWitness", "PoolWitness", "witness"]
@@ -21,9 +21,10 @@ class NumpyWitness:
     name = "tracemalloc"
 
     def used(self) -> int:
-        """Return the bytes that NumPy holds."""
+        """Return the bytes that NumPy holds, without scratch that is none of the backend's own."""
         numpys = [tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)]
-        return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(numpys).traces)
+        held = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(numpys).traces)
+        return held - (scratch_bytes(get_backend("numpy")) - self.kept())
 
     def kept(self) -> int:
         """Return the scratch that is there before anything is made, and that the ledger counts."""

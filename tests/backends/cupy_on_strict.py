@@ -7,6 +7,7 @@ their NumPy references, given the arguments of a launch once those are checked a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
@@ -31,10 +32,18 @@ __all__ = ["CupyOnStrict", "gpu_on_strict"]
 
 
 class Owners:
-    """The memory that the arrays of a call lie in."""
+    """The memory that the arrays of a call lie in, while it runs: it may run later than it is given."""
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
+
+    def during(self, blocks: list[Block], call: Callable[[], object]) -> None:
+        """Run a call whose arrays lie in these blocks."""
+        self.blocks = blocks
+        try:
+            call()
+        finally:
+            self.blocks = []
 
 
 class OnStrict(Cublas):
@@ -45,8 +54,9 @@ class OnStrict(Cublas):
         super().__init__(StrictNamespace(), StandIn(self.owners), HANDLE, capability)
 
     def _run(self, planned: Any, call: Any, first: Any, second: Any, made: Any) -> None:
-        self.owners.blocks = [_block(each) for each in (first, second, made)]
-        DEVICE.launch(lambda: super(OnStrict, self)._run(planned, call, first, second, made))
+        blocks = [_block(each) for each in (first, second, made)]
+        run = super()._run
+        DEVICE.launch(lambda: self.owners.during(blocks, lambda: run(planned, call, first, second, made)))
 
 
 class CudnnOnStrict(CudnnConvolution):
@@ -58,8 +68,9 @@ class CudnnOnStrict(CudnnConvolution):
         super().__init__(StrictNamespace(), frontend, frontend.create_handle(), lambda: cudnn_stand_in.STREAM)
 
     def _execute(self, asked: Any, plan: Any, arrays: Any, workspace: Any) -> None:
-        self.owners.blocks = [_block(each) for each in (*arrays, workspace)]
-        DEVICE.launch(lambda: super(CudnnOnStrict, self)._execute(asked, plan, arrays, workspace))
+        blocks = [_block(each) for each in (*arrays, workspace)]
+        run = super()._execute
+        DEVICE.launch(lambda: self.owners.during(blocks, lambda: run(asked, plan, arrays, workspace)))
 
 
 def _block(array: StrictArray) -> Block:

@@ -10,6 +10,9 @@ import pytest
 
 import minimp as mp
 from minimp import formats, functional
+from minimp.backend import get_backend
+from minimp_backends.cupy_rows import LONGEST_SUM
+from minimp_backends.kernels.calls import SPELLINGS
 from minimp_backends.kernels.families.rows import part_rows
 from minimp_backends.kernels.references import rows
 from minimp_backends.strict.counts import DEVICE
@@ -237,6 +240,39 @@ def test_what_kernels_do_not_take_goes_to_the_arrays(device: Any) -> None:
     there = [device.from_host(each) for each in (g, x, one)]
     dx, _ = device.rms_norm_gradient(*there[:2], None, there[2], (-1,), (True, False), accumulate="float32")
     assert dx.dtype == np.float32
+    assert device.ran == ["row_sum_float"]  # of the readable form of that gradient
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+def test_sums_of_rows_have_one_order(device: Any, stored: str) -> None:
+    """Oracle: the kernel's reference, to the bit, over the last axis and over several, kept or not."""
+    x = numbers((3, 4, 50), stored)
+    there = device.from_host(x)
+    for axis, shape in ((-1, (12, 50)), (2, (12, 50)), ((1, 2), (3, 200)), ((-1, -2), (3, 200))):
+        wanted = rows.row_totals(x.reshape(shape).astype(np.float32))
+        for keepdims in (False, True):
+            made = device.to_host(device.sum(there, axis, keepdims, accumulate="float32"))
+            assert made.shape == x.astype(np.float32).sum(axis, keepdims=keepdims).shape
+            np.testing.assert_array_equal(made.reshape(-1, 1), wanted, strict=True)
+    assert set(device.ran) == {f"row_sum_{SPELLINGS[stored]}"}
+
+
+def test_sums_that_a_team_would_do_badly_or_not_at_all(device: Any) -> None:
+    """Oracle: the NumPy backend: all numbers, first axes, one very long row, whole numbers, sums by name."""
+    x, whole = numbers((4, 6)), np.arange(24, dtype=np.int64).reshape(4, 6)
+    long = np.ones((1, LONGEST_SUM + 1), np.float32)
+    tried: list[tuple[Array, Any, str]] = [
+        (x, None, "float32"), (x, (0, 1), "float32"), (x, 0, "float32"), (x, (), "float32"),
+        (x, 1, "float64"), (x, 1, "kahan"), (whole, 1, "float32"), (x[:0], 1, "float32"),
+        (x[:, :0], 1, "float32"), (long, 1, "float32"), (numbers((4, 6), "float64"), 1, "float32"),
+    ]  # fmt: skip
+    for given, axis, name in tried:
+        made = device.to_host(device.sum(device.from_host(given), axis, accumulate=name))
+        wanted = get_backend("numpy").sum(given, axis, accumulate=name)
+        assert made.dtype == np.asarray(wanted).dtype
+        assert_close(np.asarray(made, np.float64), np.asarray(wanted, np.float64), "parity_op_fp32")
+    turned = device.sum(device.from_host(x).T, 1, accumulate="float32")  # rows that do not lie together
+    assert_close(device.to_host(turned), x.sum(0), "parity_op_fp32")
     assert device.ran == []
 
 

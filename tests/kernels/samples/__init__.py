@@ -14,12 +14,15 @@ from tests.kernels.samples import (
     losses,
     rows,
     statistics,
+    sums,
     unscaling,
     updates,
 )
 from tests.kernels.samples.base import SMALL, Arguments, Bug, Judge, arrays, is_small
 
-FILES = (activations, attention, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
+FILES = (
+    activations, attention, checking, casts, embedding, losses, rows, statistics, sums, unscaling, updates
+)  # fmt: skip
 SAMPLES = {name: make for file in FILES for name, make in file.SAMPLES.items()}
 BUGS = tuple(bug for file in FILES for bug in file.BUGS)
 JUDGES: dict[str, Judge] = {

@@ -9,10 +9,13 @@ from minimp_backends.kernels.families import (
     losses,
     rows,
     statistics,
+    sums,
     unscaling,
     updates,
 )
 
-FAMILIES = (activations, attention, checking, casts, embedding, losses, rows, statistics, unscaling, updates)
+FAMILIES = (
+    activations, attention, checking, casts, embedding, losses, rows, statistics, sums, unscaling, updates
+)  # fmt: skip
 
 __all__ = ["FAMILIES"]
