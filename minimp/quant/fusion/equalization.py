@@ -25,6 +25,7 @@ from minimp.quant.fusion.channels import (
 from minimp.quant.fusion.flow import follow
 from minimp.quant.fusion.folding import overflow, parameter, values
 from minimp.quant.fusion.fusing import check_tolerance, held_to
+from minimp.quant.fusion.intrinsic import WithReLU
 from minimp.quant.fusion.pairs import LayerPair, layer_pairs
 from minimp.quant.fusion.reports import ScalingReport, ScalingRow
 
@@ -96,7 +97,8 @@ def rescale_channels(
         model: the model.
         example: what the model is called with.
         factors: a whole number p: powers of two from 2^-p to 2^p, drawn evenly; they keep every bit. Or path
-            of a first layer -> positive factors, one for each of its channels.
+            of a first layer -> positive factors, one for each of its channels. What :func:`fuse` made of the
+            layer and its ReLU may be named in its place: "0" for "0.0".
         seed: what the draw begins from.
         inplace, tolerance: as in :func:`equalize`.
 
@@ -108,7 +110,7 @@ def rescale_channels(
             each channel; and as :func:`equalize`.
     """
     rng = np.random.default_rng(whole("seed", seed, "rescale_channels", least=0))
-    given = dict(factors) if isinstance(factors, Mapping) else None
+    given = _by_layer(model, factors) if isinstance(factors, Mapping) else None
     top = 0 if given is not None else whole("factors", factors, "rescale_channels")
 
     def chosen(pair: LayerPair) -> Any:
@@ -126,6 +128,18 @@ def rescale_channels(
         return 1
 
     return _scaled(model, example, apply, inplace, tolerance, "rescale_channels")
+
+
+def _by_layer(model: Module, factors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the factors by the path of the layer itself where one names a fused pair."""
+    named = dict(model.named_modules(remove_duplicate=False))
+    made: dict[str, Any] = {}
+    for path, each in factors.items():
+        layer = f"{path}.0" if isinstance(named.get(path), WithReLU) else path
+        if layer in made:
+            raise SettingError(f"factors name the layer {layer!r} twice", op="rescale_channels")
+        made[layer] = each
+    return made
 
 
 def _checked(pair: LayerPair, given: Any) -> Wide:

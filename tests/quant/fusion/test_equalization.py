@@ -128,6 +128,23 @@ def test_given_factors_are_applied_as_given() -> None:
     np.testing.assert_array_equal(np.asarray(made[0].bias.array), np.asarray(model[0].bias.array) * [4, 0.5])
 
 
+def test_a_fused_pair_goes_by_either_name() -> None:
+    """Oracle: the factors given for the layer itself; a path of neither is refused, the names are told."""
+    model = nn.Sequential(nn.Linear(6, 2), nn.ReLU(), nn.Linear(2, 3))
+    x = tensor(np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32))
+    fused, _ = fuse(model, x)
+    made = [rescale_channels(fused, x, factors={name: [4.0, 0.5]})[0] for name in ("0", "0.0")]
+    for one, other in zip(*(each.parameters() for each in made), strict=True):
+        np.testing.assert_array_equal(np.asarray(one.array), np.asarray(other.array))
+    np.testing.assert_array_equal(
+        np.asarray(made[0][0][0].weight.array), np.asarray(model[0].weight.array) * [[4.0], [0.5]]
+    )
+    with pytest.raises(SettingError, match=r"unknown first layer '2'.*0\.0"):
+        rescale_channels(fused, x, factors={"2": [1.0, 1.0, 1.0]})
+    with pytest.raises(SettingError, match=r"name the layer '0\.0' twice"):
+        rescale_channels(fused, x, factors={"0": [1.0, 1.0], "0.0": [2.0, 2.0]})
+
+
 @pytest.mark.torch
 def test_torch_equalizes_to_the_same_weights() -> None:
     """Oracle: torch.ao.quantization._equalize 2.13, whose range is max - min: 2 max |w| for weights of both
