@@ -27,6 +27,8 @@ PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-rocm-7
 """Distributions that all bring a module `cupy`; one of them at a time."""
 EXTRAS = MappingProxyType({12: "gpu", 13: "gpu13"})
 """CUDA's major version -> our extra that brings a CuPy for it."""
+MADE_FOR = MappingProxyType({"cupy-cuda12x": 12, "cupy-cuda13x": 13})
+"""Distribution -> the major version of CUDA in its name. There is no CuPy 14 for CUDA 11."""
 DRIVERS = MappingProxyType({12: "525.60.13", 13: "580.65.06"})
 """CUDA's major version -> the first Linux driver that has it."""
 OLDEST_CUPY = 14
@@ -96,6 +98,25 @@ def _built_major(facts: Facts) -> int:
     return min((facts.built_for or 0) // 1000, max(DRIVERS))
 
 
+def _needed_major(facts: Facts) -> int:
+    """CUDA's major version that the driver has to have, as far as is known: CuPy's, and 12 at least."""
+    named = max((MADE_FOR.get(each, 0) for each in facts.packages), default=0)
+    return max(min(EXTRAS), _built_major(facts), named)
+
+
+def _needs(facts: Facts) -> str:
+    """Say what needs that version: an installed CuPy, where this is one that we can use."""
+    usable = facts.packages and facts.packages[0] != "cupy-cuda11x"
+    return f"{facts.packages[0] if usable else 'minimp'} needs CUDA {_needed_major(facts)}"
+
+
+def _newer_cupy(facts: Facts) -> str:
+    package = facts.packages[0]
+    if package == "cupy" or package in MADE_FOR:
+        return f"pip install --upgrade '{package}>={OLDEST_CUPY}'"
+    return f"pip uninstall {package}, then pip install 'minimp[{facts.extra}]'"
+
+
 def _first_line(text: str | None) -> str:
     lines = [line.strip() for line in (text or "").splitlines()]
     return next((line for line in lines if line and set(line) - set("=-")), "no reason was given")
@@ -113,7 +134,9 @@ RULES = (
         "no CuPy",
         lambda f: not f.packages,
         lambda f: f"CuPy is not installed; the driver here has {_cuda(f.driver or 0)}",
-        lambda f: f"pip install 'minimp[{f.extra}]'",
+        lambda f: f"update the driver to {DRIVERS[12]} or newer, then pip install 'minimp[gpu]'"
+        if (f.driver or 0) // 1000 < min(EXTRAS)
+        else f"pip install 'minimp[{f.extra}]'",
     ),
     Rule(
         "two CuPys",
@@ -137,7 +160,7 @@ RULES = (
         "an old CuPy",
         lambda f: int(f.version.partition(".")[0]) < OLDEST_CUPY,
         lambda f: f"CuPy {f.version} is installed, and {OLDEST_CUPY}.0 is the oldest that is supported",
-        lambda f: f"pip install --upgrade '{f.packages[0]}>={OLDEST_CUPY}'",
+        _newer_cupy,
     ),
     Rule(
         "CuPy for a newer CUDA",
@@ -150,9 +173,8 @@ RULES = (
     Rule(
         "an old driver",
         lambda f: (f.driver or 0) // 1000 < min(EXTRAS) or f.status == INSUFFICIENT_DRIVER,
-        lambda f: f"the NVIDIA driver is too old: it has {_cuda(f.driver or 0)}, and "
-        f"{f.packages[0]} needs CUDA {max(min(EXTRAS), _built_major(f))}",
-        lambda f: f"update the driver to {DRIVERS[max(min(EXTRAS), _built_major(f))]} or newer",
+        lambda f: f"the NVIDIA driver is too old: it has {_cuda(f.driver or 0)}, and {_needs(f)}",
+        lambda f: f"update the driver to {DRIVERS[_needed_major(f)]} or newer",
     ),
     Rule(
         "no GPU",

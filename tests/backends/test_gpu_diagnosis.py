@@ -83,6 +83,36 @@ def test_nothing_is_wrong_where_nothing_is() -> None:
     assert diagnose(replace(GOOD, packages=("cupy-cuda13x",), built_for=13000, driver=13000)) is None
 
 
+FURTHER = {
+    "no CuPy, and an old driver": (
+        replace(GOOD, packages=(), driver=11040), "CuPy is not installed; the driver here has CUDA 11.4",
+        "update the driver to 525.60.13 or newer, then pip install 'minimp[gpu]'",
+    ),
+    "CuPy for CUDA 13 is not imported where the driver is older than any": (
+        replace(GOOD, packages=("cupy-cuda13x",), built_for=None, driver=11040),
+        "it has CUDA 11.4, and cupy-cuda13x needs CUDA 13", "update the driver to 580.65.06 or newer",
+    ),
+    "CuPy for CUDA 11 fits its driver, and is too old": (
+        replace(GOOD, packages=("cupy-cuda11x",), built_for=None, driver=11080),
+        "it has CUDA 11.8, and minimp needs CUDA 12", "update the driver to 525.60.13 or newer",
+    ),
+    "there is no newer CuPy for CUDA 11": (
+        replace(GOOD, packages=("cupy-cuda11x",), version="13.6.0", built_for=11080),
+        "CuPy 13.6.0 is installed", "pip uninstall cupy-cuda11x, then pip install 'minimp[gpu]'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_advice_leads_to_a_gpu_that_works(name: str) -> None:
+    """Where one thing stands in the way of another; oracle: what the registry has, and NVIDIA's drivers."""
+    facts, found, advice = FURTHER[name]
+    fault = diagnose(facts)
+    assert fault is not None
+    assert found in str(fault)
+    assert fault.help == advice
+
+
 class Driver:
     """A driver's library; it answers with a version and a status."""
 
