@@ -22,6 +22,7 @@ import numpy as np
 
 from minimp.errors import DeviceError
 from minimp_backends.gemm_plan import PRODUCTS, Call, Layout, Plan, Product, Side, name_of, plan
+from minimp_backends.memory_pool import full_beside_the_pool
 
 __all__ = ["COMPUTE_TYPES", "DATA_TYPES", "Cublas"]
 
@@ -158,7 +159,7 @@ class Cublas:
         except RuntimeError as fault:
             if "CUBLAS_STATUS" not in str(fault):
                 raise
-            raise _explained(planned, call, fault) from fault
+            raise full_beside_the_pool("matmul", fault) or _explained(planned, call, fault) from fault
         finally:
             self.library.setMathMode(self.handle, mode)
 

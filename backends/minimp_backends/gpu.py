@@ -8,7 +8,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from minimp.errors import DeviceError
+from minimp.errors import DeviceError, MinimpError
 from minimp_backends.cublas import Cublas
 from minimp_backends.cudnn_convolution import CudnnConvolution
 from minimp_backends.cudnn_loading import open_cudnn
@@ -75,7 +75,15 @@ def open_gpu() -> Gpu:
         raise fault
     import cupy
 
-    return gpu_of(cupy, facts)
+    try:
+        return gpu_of(cupy, facts)
+    except MinimpError:
+        raise
+    except (RuntimeError, MemoryError) as refused:  # of CUDA and cuBLAS, which take room of their own
+        raise DeviceError(
+            f"backend 'cupy' cannot run here: the GPU is there and does not open: {refused}",
+            help="look at what nvidia-smi says: another process may hold the GPU, or all of its memory",
+        ) from refused
 
 
 def gpu_of(cupy: Any, facts: Facts) -> Gpu:
@@ -86,6 +94,7 @@ def gpu_of(cupy: Any, facts: Facts) -> Gpu:
     """
     toolkits.find(cupy.cuda.runtime.runtimeGetVersion() // 1000)  # refuses here, not in the middle of a step
     device, handle = cupy.cuda.Device(), cupy.cuda.device.get_cublas_handle()
+    about = MappingProxyType(_about(cupy, facts, device.id, handle))
     return Gpu(
         xp=cupy,
         cublas=Cublas(cupy, cupy.cuda.cublas, handle, facts.capability),
@@ -93,7 +102,7 @@ def gpu_of(cupy: Any, facts: Facts) -> Gpu:
         kernels=_launch,
         to_host=cupy.asnumpy,
         synchronize=device.synchronize,
-        about=MappingProxyType(_about(cupy, facts, device.id, handle)),
+        about=about,
         variants=MappingProxyType({name: _launching(more) for name, more in VARIANTS.items()}),
         cudnn=cache(lambda: open_cudnn(cupy)),
     )

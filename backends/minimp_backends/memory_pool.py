@@ -13,7 +13,7 @@ from typing import Any
 
 from minimp.errors import OutOfMemoryError
 
-__all__ = ["PoolFigures", "WatchedPool", "watch"]
+__all__ = ["PoolFigures", "WatchedPool", "full_beside_the_pool", "watch"]
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 ADVICE = (
@@ -21,6 +21,8 @@ ADVICE = (
     "accumulation, mp.recompute and 16-bit parameters need less; backend.memory.release() gives back what is "
     "free"
 )
+NO_ROOM = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA_ERROR_OUT_OF_MEMORY", "cudaErrorMemoryAllocation")
+"""What cuBLAS, the driver and the runtime say where the GPU is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,20 @@ class WatchedPool:
             f"{in_words(now.total)}{limit}; of the GPU's {in_words(everything)}, {in_words(free)} are free",
             asked=size, used=now.used, total=now.total, limit=now.limit, help=ADVICE,
         )  # fmt: skip
+
+
+def full_beside_the_pool(op: str, fault: Exception) -> OutOfMemoryError | None:
+    """Return the error of a library that found no room for its own needs on the GPU; None of any other fault.
+
+    A workspace of cuBLAS's, or the code of a kernel, lies outside of the pool: it is short where the pool
+    has taken everything, free or not.
+    """
+    if not any(each in str(fault) for each in NO_ROOM):
+        return None
+    return OutOfMemoryError(
+        f"the GPU has no room for what is needed beside the arrays: {fault}", op=op,
+        help=f"give back what the memory pool keeps, or limit it: {ADVICE}",
+    )  # fmt: skip
 
 
 def in_words(count: int) -> str:

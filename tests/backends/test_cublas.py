@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimp import formats
-from minimp.errors import DeviceError, FormatError, ShapeError
+from minimp.errors import DeviceError, FormatError, OutOfMemoryError, ShapeError
 from minimp_backends import cublas, gemm_plan
 from minimp_backends.cublas import Cublas
 from minimp_backends.gemm_plan import PRODUCTS, Layout, plan
@@ -383,4 +383,21 @@ def test_a_fault_of_cublas_says_what_was_asked(monkeypatch: pytest.MonkeyPatch) 
     half = library.zeros((4, 8), "float16")
     with pytest.raises(DeviceError, match=r"m, n, k = 4, 4, 8.*leading dimensions 8, 8, 4.*NOT_SUPPORTED"):
         Cublas(library, stand_in, HANDLE, 90).matmul(half, half.T, output="float16", compute="float32")
+    assert stand_in.mode == 0
+
+
+def test_cublas_without_room_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workspace lies beside the pool, and float32 would not help; oracle: the error's class."""
+    library = HostLibrary()
+    stand_in = StandIn(library)
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(stand_in, "gemmEx", refuse)
+    half = library.zeros((4, 8), "float16")
+    with pytest.raises(OutOfMemoryError, match="no room for what is needed beside the arrays") as caught:
+        Cublas(library, stand_in, HANDLE, 90).matmul(half, half.T, output="float16", compute="float32")
+    assert caught.value.op == "matmul"
+    assert "backend.memory.release()" in (caught.value.help or "")
     assert stand_in.mode == 0

@@ -467,3 +467,18 @@ def test_training_goes_as_on_numpy(as_cupy: Any, recipe: str) -> None:
     mixed = recipe != "fp32"
     assert_close(np.array(ours), np.array(theirs), "parity_mixed_losses" if mixed else "parity_trajectory")
     assert_close(weights, expected, "parity_mixed_weights" if mixed else "parity_trajectory_weights")
+
+
+def test_a_gpu_that_does_not_open_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS takes memory to begin with; oracle: its status, out of `open_gpu`."""
+    pytest.importorskip("cupy")
+
+    def refuse(cupy: Any, facts: Facts) -> Any:
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+    for name in ("basic_facts", "library_facts"):
+        monkeypatch.setattr(gpu, name, lambda *_: Facts(built_for=12090, version="14.2.0"))
+    monkeypatch.setattr(gpu, "gpu_of", refuse)
+    with pytest.raises(DeviceError, match="is there and does not open: CUBLAS_STATUS_ALLOC") as caught:
+        gpu.open_gpu()
+    assert "nvidia-smi" in (caught.value.help or "")

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import functools
 import numpy as np
 import pytest
 
-from minimp.errors import DeviceError, FormatError, SettingError
+from minimp.errors import DeviceError, FormatError, OutOfMemoryError, SettingError
 from minimp_backends import gpu
 from minimp_backends.kernels import cache, loading, nvrtc, sources, toolkits
 from minimp_backends.kernels.nvrtc import VARIANTS, Compiler
@@ -96,6 +97,21 @@ def test_a_launch_without_a_driver_is_one_clear_error(compiler: Compiler, cupy: 
     values = on_host_memory(cupy, np.zeros(4, np.float16))
     with pytest.raises(DeviceError, match=f"{KERNEL}: the device refused the kernel: cuda"):
         loading.launch(KERNEL, {"values": values, "found": flag, "count": 4})
+
+
+def test_a_launch_without_room_is_out_of_memory(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel's code and stack lie beside the pool; oracle: CuPy's own exception of that status."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise cupy.cuda.runtime.CUDARuntimeError(2)
+
+    monkeypatch.setattr(cupy.cuda, "Device", lambda: SimpleNamespace(compute_capability="90"))
+    monkeypatch.setattr(loading, "load", functools.cache(lambda *_: refuse))
+    flag = on_host_memory(cupy, np.zeros(1, np.int32))
+    values = on_host_memory(cupy, np.zeros(4, np.float16))
+    with pytest.raises(OutOfMemoryError, match=f"{KERNEL}: the GPU has no room .*MemoryAllocation") as caught:
+        loading.launch(KERNEL, {"values": values, "found": flag, "count": 4})
+    assert "backend.memory.release()" in (caught.value.help or "")
 
 
 class Recorder:

@@ -17,6 +17,7 @@ from minimp_backends.kernels.declaring import Kernel
 from minimp_backends.kernels.nvrtc import Compiler, Image
 from minimp_backends.kernels.packing import pack
 from minimp_backends.kernels.registry import KERNELS
+from minimp_backends.memory_pool import full_beside_the_pool
 
 __all__ = ["image_path", "launch", "load", "target"]
 
@@ -108,7 +109,7 @@ def launch(name: str, arguments: Mapping[str, Any], more: tuple[str, ...] = ()) 
     Raises:
         SettingError, DeviceError, FormatError, ShapeError: as :func:`~minimp_backends.kernels.packing.pack`
             says; nothing was launched.
-        DeviceError: the kernel could not be compiled or loaded.
+        DeviceError: the kernel could not be compiled or loaded; OutOfMemoryError: for want of room.
     """
     import cupy
 
@@ -117,4 +118,5 @@ def launch(name: str, arguments: Mapping[str, Any], more: tuple[str, ...] = ()) 
         function = load(name, int(cupy.cuda.Device().compute_capability), more)
         function((shape.grid,), (shape.block,), packed, shared_mem=shape.shared_bytes)
     except (cupy.cuda.driver.CUDADriverError, cupy.cuda.runtime.CUDARuntimeError) as fault:
-        raise DeviceError(f"the device refused the kernel: {fault}", op=name) from fault
+        full = full_beside_the_pool(name, fault)
+        raise full or DeviceError(f"the device refused the kernel: {fault}", op=name) from fault
