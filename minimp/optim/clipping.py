@@ -64,7 +64,7 @@ def get_total_norm(
         raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="get_total_norm")
     listed = _as_list("get_total_norm", tensors)
     scales = _scales("get_total_norm", listed, None, scaler, allow_scaled)
-    return _total("get_total_norm", listed, scales, p, error_if_nonfinite)
+    return _total("get_total_norm", listed, scales, p, error_if_nonfinite)[0]
 
 
 def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
@@ -72,10 +72,7 @@ def clip_coefficient(total_norm: Tensor, max_norm: float) -> float:
 
     0 for an infinite norm and NaN for a NaN one, so that what is not finite stays visible.
     """
-    norm = np.asarray(total_norm.backend.to_host(total_norm.array))
-    with np.errstate(all="ignore"):
-        coefficient = norm.dtype.type(max_norm) / (norm + norm.dtype.type(1e-6))
-    return float(np.minimum(coefficient, norm.dtype.type(1.0)))
+    return _coefficient(np.asarray(total_norm.backend.to_host(total_norm.array)), max_norm)
 
 
 def clip_grad_norm_(
@@ -118,8 +115,8 @@ def clip_grad_norm_(
     p = float(norm_type)
     if not p > 0.0:
         raise SettingError(f"expected norm_type greater than 0, got {norm_type!r}", op="clip_grad_norm_")
-    norm = _total("clip_grad_norm_", grads, scales, p, error_if_nonfinite)
-    _multiply(listed, clip_coefficient(norm, float(max_norm)))
+    norm, number = _total("clip_grad_norm_", grads, scales, p, error_if_nonfinite)
+    _multiply(listed, _coefficient(number, float(max_norm)))
     return norm
 
 
@@ -217,8 +214,10 @@ def _scales(
     return factors_within(op, gradients, names, consequence, scaler, allow)
 
 
-def _total(op: str, tensors: list[Value], scales: list[float], p: float, error_if_nonfinite: bool) -> Tensor:
-    """Return the norm of all elements, each tensor divided by its scale."""
+def _total(
+    op: str, tensors: list[Value], scales: list[float], p: float, error_if_nonfinite: bool
+) -> tuple[Tensor, Array]:
+    """Return the norm of all elements, each tensor divided by its scale; and the same number on the host."""
     token = hush()
     try:
         total = _norm(tensors, scales, p)
@@ -232,19 +231,41 @@ def _total(op: str, tensors: list[Value], scales: list[float], p: float, error_i
         )
     dtype = np.float64 if any(each.array.dtype == np.float64 for each in tensors) else np.float32
     backend = tensors[0].backend if tensors else None
-    made: Any = Value.lift(np.asarray(total).astype(dtype), backend)
-    return made  # type: ignore[no-any-return]  # arrays have no type here
+    number = np.asarray(total).astype(dtype)
+    made: Any = Value.lift(number, backend)
+    return made, number
 
 
 def _norm(tensors: list[Value], scales: list[float], p: float) -> float:
     shrunk = [1.0 / scale if scale else math.inf for scale in scales]  # a scale may have backed off to 0
     pairs = [(x, by) for x, by in zip(tensors, shrunk, strict=True) if x.array.size]
     if p == 2.0:
-        return math.sqrt(sum(float(x.backend.xp.sum(_wide64(x) ** 2)) * by * by for x, by in pairs))
-    sizes = [(x.backend.xp.abs(_wide64(x)), by) for x, by in pairs]
+        squares = _read([(x, x.backend.xp.sum(_wide64(x) ** 2)) for x, _ in pairs])
+        return math.sqrt(sum(total * by * by for total, (_, by) in zip(squares, pairs, strict=True)))
+    sizes = [(x, x.backend.xp.abs(_wide64(x)), by) for x, by in pairs]
     if math.isinf(p):
-        return float(np.max([float(each.max()) * by for each, by in sizes], initial=0.0))  # NaN if one is NaN
-    return float(np.float64(sum(float(((each * by) ** p).sum()) for each, by in sizes)) ** (1.0 / p))
+        largest = _read([(x, each.max()) for x, each, _ in sizes])
+        with_scale = [most * by for most, (_, by) in zip(largest, pairs, strict=True)]
+        return float(np.max(with_scale, initial=0.0))  # NaN if one is NaN
+    powers = _read([(x, ((each * by) ** p).sum()) for x, each, by in sizes])
+    return float(np.float64(sum(powers)) ** (1.0 / p))
+
+
+def _read(numbers: list[tuple[Value, Array]]) -> list[float]:
+    """Return numbers that were computed where tensors are; the host waits once for each backend."""
+    read = [0.0] * len(numbers)
+    for backend in {x.backend for x, _ in numbers}:
+        places = [place for place, (x, _) in enumerate(numbers) if x.backend is backend]
+        together = backend.to_host(backend.xp.stack([numbers[place][1] for place in places])).tolist()
+        for place, number in zip(places, together, strict=True):
+            read[place] = number
+    return read
+
+
+def _coefficient(norm: Array, max_norm: float) -> float:
+    with np.errstate(all="ignore"):
+        coefficient = norm.dtype.type(max_norm) / (norm + norm.dtype.type(1e-6))
+    return float(np.minimum(coefficient, norm.dtype.type(1.0)))
 
 
 def _wide64(x: Value) -> Array:

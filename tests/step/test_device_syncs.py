@@ -135,3 +135,24 @@ def test_reading_a_report_waits_once() -> None:
         said = (report.loss, report.loss_scale, report.skipped, report.nonfinite, report.grad_norm)
     assert len(said) == 5
     assert counts.syncs == 1 + questions
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 3.0, float("inf")])
+def test_clipping_in_a_loop_of_ones_own_waits_once(norm_type: float) -> None:
+    """Oracle: one copy to the host, however many gradients there are; and the norm on NumPy."""
+    rng, tensors = np.random.default_rng(0), {}
+    for name in ("strict", "numpy"):
+        zeros = [mp.tensor(np.zeros(3, np.float32), backend=name) for _ in range(9)]
+        tensors[name] = [each.requires_grad_() for each in zeros]
+    for pair in zip(*tensors.values(), strict=True):
+        grad = rng.standard_normal(3).astype(np.float32)
+        for param in pair:
+            param.grad = mp.tensor(grad, backend=param.backend.name)
+    with get_backend("strict").counting() as counts:  # type: ignore[attr-defined]  # the strict backend has it
+        norm = optim.clip_grad_norm_(tensors["strict"], 0.5, norm_type)
+    assert (counts.syncs, counts.to_host) == (1, 1)
+    assert norm.item() == optim.clip_grad_norm_(tensors["numpy"], 0.5, norm_type).item()
+    for ours, theirs in zip(*tensors.values(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        np.testing.assert_array_equal(ours.grad.numpy(), theirs.grad.numpy())
