@@ -5,8 +5,10 @@ Source: Chen, Xu, Zhang and Guestrin 2016, "Training Deep Nets with Sublinear Me
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import ref
 
@@ -17,7 +19,9 @@ from minimp.modes import MODES, Modes, listen, setting
 from minimp.policy.region import Region, in_region
 from minimp.tape import Array, Event, Node, Value, require_saved
 
-__all__ = ["is_recomputing", "recompute"]
+__all__ = ["after_each_rerun", "is_recomputing", "recompute"]
+
+_told: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("minimp_told_of_reruns", default=())
 
 
 def recompute(
@@ -121,6 +125,8 @@ class _Part:
         finally:
             rng.set_rng_state(now)
         self._hand_over(twins)
+        for call in _told.get():
+            call()
 
     def _hand_over(self, twins: list[Node]) -> None:
         ran = [(twin.op.name, twin.shape) for twin in twins]
@@ -197,11 +203,35 @@ def _take(node: Node, twin: Node) -> None:
         node.saved, node.recording, node.rerun = twin.saved, True, None
         return
 
-    def fetch() -> None:
-        require_saved(twin)
-        _take(node, twin)
+    node.rerun = FromTwin(node, twin)
 
-    node.rerun = fetch
+
+@dataclass(frozen=True, slots=True)
+class FromTwin:
+    """What brings back what a node saved, from its twin in the second run.
+
+    Attributes:
+        node: the node.
+        twin: has it, or gets it by a run of its own.
+    """
+
+    node: Node
+    twin: Node
+
+    def __call__(self) -> None:
+        """Give the node what its twin saved."""
+        require_saved(self.twin)
+        _take(self.node, self.twin)
+
+
+@contextmanager
+def after_each_rerun(call: Callable[[], None]) -> Iterator[None]:
+    """Call `call` inside the block whenever a part has run again, and its nodes have what they saved."""
+    token = _told.set((*_told.get(), call))
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 def _cached(region: Region) -> Any:

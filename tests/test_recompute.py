@@ -54,7 +54,12 @@ def nested(model: nn.Module, x: mp.Tensor) -> mp.Tensor:
     return mp.recompute(lambda x: layers[5](layers[4](mp.recompute(inner, layers[0](x)))), x)
 
 
-@pytest.mark.parametrize("way", [parts, nested, mp.recompute])
+def doubled(model: nn.Module, x: mp.Tensor) -> mp.Tensor:
+    """Run a network in a part that is nothing but a part."""
+    return mp.recompute(lambda x: mp.recompute(model, x), x)
+
+
+@pytest.mark.parametrize("way", [parts, nested, doubled, mp.recompute])
 @pytest.mark.parametrize("low", [None, "float16", "bfloat16", "uncached"])
 def test_the_gradients_are_the_same_bits(way: Any, low: str | None) -> None:
     """Oracle: the ordinary run: loss and gradients bit for bit, dropout and shared weights included."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from minimp.fp8 import states
 from minimp.memory.records import Bytes
 from minimp.recipe import Recipe
+from minimp.rerun import FromTwin
 from minimp.step import StepState, TrainStep
 from minimp.tape import Array, Node, Value
 
@@ -22,7 +23,16 @@ Owned = dict[int, Array]
 
 def saved_arrays(nodes: Iterable[Node]) -> Owned:
     """Return the arrays that nodes keep for backward, each memory once: id of the owner -> owner."""
-    return _owners(array for node in nodes for array in (*node.saved, *_kept_to_run_again(node)))
+    holders = [each for node in nodes for each in _with_twins(node)]
+    return _owners(array for node in holders for array in (*node.saved, *_kept_to_run_again(node)))
+
+
+def _with_twins(node: Node) -> Iterator[Node]:
+    """Yield a node, and those of second runs that hold for it what it saved."""
+    yield node
+    rerun = getattr(node, "rerun", None)
+    if isinstance(rerun, FromTwin):
+        yield from _with_twins(rerun.twin)
 
 
 def _kept_to_run_again(node: Node) -> Iterator[Any]:
@@ -46,16 +56,26 @@ def _nodes_behind(results: Iterable[Any]) -> list[Node]:
 
 
 def saved_of(step: TrainStep, state: StepState) -> tuple[int, int]:
-    """Return bytes that the forward saved for backward: without weights and their low copies, and FP8 copies.
+    """Return the bytes that are saved for backward, without weights and their low copies; and of some copies.
 
-    The second are those of weights.
+    Those are FP8 copies, and what a second run under `recompute` has made anew.
     """
     cached = state.region.cache.values() if state.region else ()
     nodes = _nodes_behind((state.output, state.loss))
-    copies = fp8_copies(nodes)
     weights = [*(p.array for p in step.model.parameters()), *(cast.array for _, _, cast in cached)]
+    copies = [*fp8_copies(nodes), *_casts_of(step.model.parameters(), nodes)]
     saved = saved_arrays(nodes)
-    return distinct_bytes(saved.values(), without=[*weights, *copies]), distinct_bytes(copies, without=[])
+    here = distinct_bytes(saved.values(), without=[*weights, *copies])
+    return here, distinct_bytes(copies, without=weights)
+
+
+def _casts_of(parameters: Iterable[Value], nodes: Iterable[Node]) -> Iterator[Array]:
+    """Yield the casts of weights that nodes keep."""
+    leaves = {id(each) for each in parameters}
+    for holder in (each for node in nodes for each in _with_twins(node) if each.saved):
+        for edge, known in zip(holder.inputs, holder.ids, strict=False):  # the result's identity comes last
+            if isinstance(edge, Node) and edge.op.name == "cast" and id(edge.inputs[0]) in leaves:
+                yield from (array for array in holder.saved if id(array) == known)
 
 
 def fp8_copies(nodes: Iterable[Node]) -> list[Array]:

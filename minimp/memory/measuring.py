@@ -9,6 +9,7 @@ from minimp import rng
 from minimp.fp8.states import drop_staged
 from minimp.memory.counting import held_by, logical_of, saved_of
 from minimp.memory.records import Bytes, Ledger
+from minimp.rerun import after_each_rerun
 from minimp.scaler import GradScaler, LayerwiseScaler
 from minimp.step import TrainStep
 
@@ -77,15 +78,22 @@ def count(
     """Run the stages up to `last`, unrecorded, and count at the moments between them."""
     moments: dict[str, Bytes] = {}
     logical, saved = Bytes(), (0, 0)
-    for name, state in step.walk(inputs, targets):
-        if name == "loss":
-            saved = saved_of(step, state)
-        if name in AFTER:
-            moments[AFTER[name]] = held_by(step, state)
-            logical = logical_of(step, state, saved).highest(logical)
-            if on_moment is not None:
-                on_moment(AFTER[name])
-        if name == last:
-            break
+
+    def rise() -> None:
+        nonlocal saved
+        here, copies = saved_of(step, state)
+        saved = max(saved[0], here), max(saved[1], copies)
+
+    with after_each_rerun(rise):
+        for name, state in step.walk(inputs, targets):
+            if name == "loss":
+                saved = saved_of(step, state)
+            if name in AFTER:
+                moments[AFTER[name]] = held_by(step, state)
+                logical = logical_of(step, state, saved).highest(logical)
+                if on_moment is not None:
+                    on_moment(AFTER[name])
+            if name == last:
+                break
     elements = sum(p.array.size for p in step.model.parameters())
     return Ledger(logical, moments, elements)

@@ -60,9 +60,10 @@ class Ledger:
     """Bytes that one training step holds, by cause.
 
     The *logical* column is what hardware with real 16-bit arithmetic would hold: every array in its own
-    format, each cause at its height (activations at the end of the forward, gradients at the end of the
-    backward). The *physical* column is what this process holds: also the float32 twins of 16-bit arrays, the
-    float32 gradients that the update reads, the weights that an update has just replaced, and scratch.
+    format, each cause at its height (activations at the end of the forward, or in backward, when a part under
+    `recompute` has just run again; gradients at the end of the backward). The *physical* column is what this
+    process holds: also the float32 twins of 16-bit arrays, the float32 gradients that the update reads, the
+    weights that an update has just replaced, and scratch.
 
     Attributes:
         logical: the logical column.

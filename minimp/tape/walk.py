@@ -146,15 +146,14 @@ def require_saved(node: Node) -> None:
     Raises:
         GradientError: an earlier backward has freed it.
     """
-    if node.recording:
-        return
-    rerun = getattr(node, "rerun", None)
-    if rerun is None:
-        raise GradientError(
-            "what this op saved was freed by an earlier backward",
-            op=node.op.name, help="pass retain_graph=True to the first backward",
-        )  # fmt: skip
-    rerun()
+    while not node.recording:  # a part inside a part: the outer one runs again, and then the inner one
+        rerun = getattr(node, "rerun", None)
+        if rerun is None:
+            raise GradientError(
+                "what this op saved was freed by an earlier backward",
+                op=node.op.name, help="pass retain_graph=True to the first backward",
+            )  # fmt: skip
+        rerun()
 
 
 def newest_first(starts: Iterable[Edge], last: frozenset[Edge]) -> list[Edge]:

@@ -121,7 +121,7 @@ def test_any_cnn(channels: list[int], rows: int, image: tuple[int, int, int], re
 
 
 def test_a_part_that_is_computed_twice() -> None:
-    """Oracle: a real step; under recompute the part's input is all that is kept of it."""
+    """Oracle: a real step; when the part has run again, all is there but what the loss had saved."""
 
     class Part(nn.Module):
         def __init__(self, again: bool) -> None:
@@ -138,7 +138,33 @@ def test_a_part_that_is_computed_twice() -> None:
         found[again] = forecast_of(work, "mixed-bf16")
         assert_same(found[again], measure(step_of(work, "mixed-bf16"), *work.batch()))
     less = found[False].activations - found[True].activations
-    assert less == 2 * 32 * 256 - 4 * 32 * 64 + 2 * 32 * 64  # the hidden layer; x in FP32 for its cast
+    assert less == 4 * 32 * 10 + 8 * 32
+    again = found[True].logical.low_copies - found[False].logical.low_copies
+    assert again == 2 * 10 * 256  # that backward reads; the first is on the region's table still
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_height_of_parts_that_are_computed_twice(nested: bool) -> None:
+    """Oracle: the inputs of three of four parts and what the fourth saves, by hand; a real step."""
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = [nn.Sequential(nn.Linear(64, 64), nn.ReLU()) for _ in range(3)]
+            self.parts = nn.ModuleList(
+                [*layers, nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))]
+            )
+
+        def forward(self, x: Any) -> Any:
+            for part in self.parts:
+                run = (lambda x, part=part: mp.recompute(part, x)) if nested else part
+                x = mp.recompute(run, x)
+            return x
+
+    work = Workload(Parts, (32, 64), (32,))
+    found = forecast_of(work, "mixed-bf16")
+    assert_same(found, measure(step_of(work, "mixed-bf16"), *work.batch()))
+    assert found.activations == 4 * 32 * 64 + 2 * (2 * 32 * 64) + 2 * 32 * (64 + 256)
 
 
 def test_other_models_do_not_count() -> None:

@@ -610,22 +610,18 @@ class Recomputed(nn.Module):
 
 
 def needs(recipe="fp32", *, optimizer=mp.optim.Adam, parts=1, recompute=False):
-    """Return the bytes that a step of the GPT holds, one recomputed block's activations included."""
+    """Return the bytes that a step of the GPT holds."""
 
-    def account(layers, recompute):
-        def make():
-            model = models.gpt((256,), 80, width=256, layers=layers)
-            if recompute:
-                model.blocks = nn.ModuleList([Recomputed(block) for block in model.blocks])
-            return model
+    def make():
+        model = models.gpt((256,), 80, width=256, layers=6)
+        if recompute:
+            model.blocks = nn.ModuleList([Recomputed(block) for block in model.blocks])
+        return model
 
-        shape = (32 // parts, 256)
-        return mp.memory.forecast(
-            make, recipe, optimizer, (shape, "int64"), shape, next_symbol, micro_batches=parts
-        )
-
-    alive = account(2, False).activations - account(1, False).activations if recompute else 0
-    return account(6, recompute).total + alive
+    shape = (32 // parts, 256)
+    return mp.memory.forecast(
+        make, recipe, optimizer, (shape, "int64"), shape, next_symbol, micro_batches=parts
+    ).total
 
 
 print(f"float32, Adam            {needs():13,} bytes")
