@@ -117,7 +117,7 @@ class CupyActivations(CupyCasts):
         order = _turned(first)
         turned = arrays if order is None else [each.transpose(order) for each in arrays]
         laid = [self.xp.ascontiguousarray(each) for each in turned]
-        made = self.xp.empty(laid[0].shape, first.dtype)
+        made = self.xp.empty(turned[0].shape, first.dtype)  # of laid without axes CuPy makes one of one axis
         given = [each.view(np.uint8) if each.dtype == bool else each for each in laid]
         inputs = dict(zip(("source",) if len(given) == 1 else ("grad", "kept"), given, strict=True))
         kernels(f"{name}_{kind}", **inputs, target=made, count=made.size, **numbers)

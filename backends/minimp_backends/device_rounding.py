@@ -53,7 +53,9 @@ def round_on_device(
 
     end = float("inf") if fmt.has_inf else float("nan")
     beyond = fmt.max if rule.saturates(fmt) else end
-    result = xp.where(rounded > fmt.max, xp.where(mode.keeps_max(at), fmt.max, beyond), rounded)
+    keeps = mode.keeps_max(at)  # of most roundings one bool for all, which CuPy's where does not take
+    edge = (fmt.max if keeps else beyond) if isinstance(keeps, bool) else xp.where(keeps, fmt.max, beyond)
+    result = xp.where(rounded > fmt.max, edge, rounded)
     result = xp.where(xp.isinf(wide), beyond, result)
     return xp.where(xp.isnan(wide), wide, xp.copysign(result, wide))
 

@@ -58,7 +58,7 @@ def check_update(
         wrong = Finding("keeps format and shape", f"{weight.dtype} of shape {weight.shape}", got, name)
         return Findings(f"{name}: {rule} update", (wrong,))
     at = Arithmetic(formats.float64 if fmt is formats.float64 else formats.float32, fmt)
-    old = {key: at.number(v) if isinstance(v, np.ndarray) and v.ndim else v for key, v in state.items()}
+    old = {key: at.number(on_host(v)) if getattr(v, "ndim", 0) else v for key, v in state.items()}
     with np.errstate(all="ignore"):
         moved, made = UPDATES[rule](at.number(weight), at.number(on_host(gradient)), old, dict(settings))
         wanted = moved.rounded(fmt)

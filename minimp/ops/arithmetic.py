@@ -164,11 +164,21 @@ def _(ctx: Node, grad: Array) -> tuple[Array | None, ...]:
     base = xp.asarray(base, g.dtype) if isinstance(base, int | float) else base
     by_x = by_p = None
     if ctx.needs(0):
-        by_x = ctx.round(xp.where(p == 0, xp.zeros_like(g), g * p * _power(ctx, base, p - 1)))
+        by_x = ctx.round(_slope(ctx, g, base, p))
     if ctx.needs(1):
         flat = (base == 0) & (p >= 0)
         by_p = ctx.round(xp.where(flat, xp.zeros_like(g), g * ctx.wide(y) * xp.log(base)))
     return to_shape_of(ctx, 0, by_x), to_shape_of(ctx, 1, by_p)
+
+
+def _slope(ctx: Node, g: Array, x: Array, p: Array) -> Array:
+    """g p x^(p - 1), and 0 where p = 0 (`where` of CuPy takes arrays alone, no bool of the host)."""
+    if p.__class__ in (int, float) and p == 0:
+        return ctx.backend.xp.zeros_like(g)
+    slope = g * p * _power(ctx, x, p - 1)
+    if p.__class__ in (int, float):
+        return slope
+    return ctx.backend.xp.where(p == 0, ctx.backend.xp.zeros_like(g), slope)
 
 
 def _power(ctx: Node, x: Array, p: Array) -> Array:

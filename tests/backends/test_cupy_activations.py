@@ -170,6 +170,14 @@ def test_ops_are_those_of_the_arrays(device: Any, name: str, stored: str) -> Non
         assert_bound(one, other, two_ways(x, slope, other), "activation_kernels")
 
 
+@pytest.mark.parametrize("name", OPS)
+def test_a_single_number_stays_without_axes(device: Any, name: str) -> None:
+    """Oracle: the shape given; CuPy's ascontiguousarray makes one of one axis."""
+    made = run(OPS[name][0], np.asarray(0.5, np.float32), np.asarray(1.0, np.float32))
+    assert [each.shape for each in made] == [(), ()]
+    assert f"{name}_float" in device.ran
+
+
 @pytest.mark.parametrize("stored", STORED)
 def test_a_bias_has_the_bits_of_the_arrays(device: Any, stored: str) -> None:
     """Oracle: the array functions, bit for bit; rows and images, of any memory order, and none at all."""

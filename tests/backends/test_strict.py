@@ -30,6 +30,20 @@ def device(values: Any, dtype: Any = np.float32) -> Any:
 
 # ---- what is refused -------------------------------------------------------------------------------------
 
+
+class Beside:
+    """An object that would add itself to anything, if it were asked."""
+
+    def __radd__(self, other: Any) -> str:
+        return "asked"
+
+
+class Before(Beside):
+    """One that says so to CuPy and NumPy."""
+
+    __array_ufunc__ = None
+
+
 X = [[1.0, -2.0], [3.0, 4.0]]
 REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "asarray": (np.asarray, TypeError, r"Implicit conversion to a NumPy array is not allowed.*`\.get\(\)`"),
@@ -64,6 +78,19 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "several bfloat16 products": (
         lambda _: XP.matmul(*[XP.zeros((2, 3, 3), ml_dtypes.bfloat16)] * 2), ValueError, "bfloat16 matrices",
     ),
+    "a condition of the host": (lambda x: XP.where(True, x, -x), AttributeError, "bool.*give it an array"),
+    "an object's own operator": (lambda x: x + Beside(), TypeError, "Unsupported type.*Beside"),
+    "the largest by a ufunc": (
+        lambda x: XP.maximum.reduce(x), NotImplementedError, r"`cupy_maximum\.reduce` is not supported yet",
+    ),
+    "a running product of quotients": (
+        lambda x: XP.divide.accumulate(x), NotImplementedError, r"`cupy_divide\.accumulate`",
+    ),
+    "a product at places": (lambda x: XP.multiply.at(x, 0, 2.0), NotImplementedError, r"`cupy_multiply\.at`"),
+    "a sum of bfloat16 at places": (
+        lambda _: XP.add.at(XP.zeros(2, ml_dtypes.bfloat16), 0, 1.0), TypeError, "add.at does not support bfl",
+    ),
+    "an array and a number, equal": (lambda x: XP.array_equal(x, 1), AttributeError, "no attribute 'shape'"),
     "a sort that is not stable": (lambda x: XP.argsort(x, kind="quicksort"), ValueError, "stable"),
 }  # fmt: skip
 
@@ -92,6 +119,11 @@ def test_a_tensor_does_not_become_a_host_array_by_itself() -> None:
         x + mp.tensor(X)
 
 
+def test_what_says_so_does_its_own_operators() -> None:
+    """Oracle: NEP 13, as CuPy follows it (cupy/_core/core.pyx, _should_use_rop)."""
+    assert device(X) + Before() == "asked"
+
+
 # ---- what results are ------------------------------------------------------------------------------------
 
 RESULTS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int, ...]]] = {
@@ -112,6 +144,7 @@ RESULTS: dict[str, tuple[Callable[[Any, Any], Any], tuple[int, ...]]] = {
     "transposed": (lambda xp, x: x.T, (2, 2)),
     "by index": (lambda xp, x: x[xp.asarray([1, 1, 0])], (3, 2)),
     "equal": (lambda xp, x: xp.array_equal(x, x), ()),
+    "one number, laid out": (lambda xp, x: xp.ascontiguousarray(x[0, 0]), (1,)),
 }
 
 

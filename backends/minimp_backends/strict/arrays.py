@@ -242,34 +242,40 @@ def _from_numbers(numbers: Held) -> StrictArray:
 # ---- operators and methods, by their names ---------------------------------------------------------------
 
 
-def _mixes(other: Any) -> bool:
+def _mixes(array: StrictArray, other: Any) -> bool:
     """Whether an operator takes it, or must leave it to the other's own.
 
+    CuPy leaves to it what says so, by ``__array_ufunc__ = None`` or a larger ``__array_priority__``.
+
     Raises:
-        TypeError: a host array or a list.
+        TypeError: a host array, a list, or an object that says nothing: its own operator is never asked.
     """
-    if isinstance(other, np.ndarray | list | tuple):
-        raise TypeError(f"Unsupported type {type(other)}")
-    return isinstance(other, NUMBERS) or held_of(other) is not None
+    if isinstance(other, NUMBERS) or held_of(other) is not None:
+        return True
+    says = getattr(other, "__array_ufunc__", array)
+    larger = getattr(other, "__array_priority__", 0) > array.__array_priority__
+    if says is None or (says is array and larger):
+        return False
+    raise TypeError(f"Unsupported type {type(other)}")
 
 
 def _binary(ufunc: str) -> Callable[[StrictArray, Any], Any]:
     def apply(self: StrictArray, other: Any) -> Any:
-        return methods.call(ufunc, self, other) if _mixes(other) else NotImplemented
+        return methods.call(ufunc, self, other) if _mixes(self, other) else NotImplemented
 
     return apply
 
 
 def _reflected(ufunc: str) -> Callable[[StrictArray, Any], Any]:
     def apply(self: StrictArray, other: Any) -> Any:
-        return methods.call(ufunc, other, self) if _mixes(other) else NotImplemented
+        return methods.call(ufunc, other, self) if _mixes(self, other) else NotImplemented
 
     return apply
 
 
 def _in_place(ufunc: str) -> Callable[[StrictArray, Any], Any]:
     def apply(self: StrictArray, other: Any) -> Any:
-        return methods.call(ufunc, self, other, out=self) if _mixes(other) else NotImplemented
+        return methods.call(ufunc, self, other, out=self) if _mixes(self, other) else NotImplemented
 
     return apply
 

@@ -26,6 +26,11 @@ ON_HOST = frozenset(
      "shape", "size", "common_type", "iscomplexobj", "isrealobj", "may_share_memory", "shares_memory"}
 )  # fmt: skip
 """Functions that answer from shapes and dtypes, on the host."""
+SCATTERED = {
+    "add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd",
+    "bitwise_and": "iIlLqQ", "bitwise_or": "iIlLqQ", "bitwise_xor": "iIlLqQ",
+}  # fmt: skip
+"""ufunc -> the dtypes that its `at` takes, as characters (cupy/_core/_routines_indexing.pyx, _scatter_op)."""
 
 
 def function(name: str, callee: Callee, of: Any = np) -> Callable[..., Any]:
@@ -74,10 +79,19 @@ class _Ufunc:
         return call_ufunc(self.__name__, self._its, args, options)
 
     def at(self, a: Any, index: Any, b: Any = None) -> None:
-        """Do the operation in place at an index, once for every time that it is there."""
+        """Do the operation in place at an index, once for every time that it is there.
+
+        Raises:
+            NotImplementedError, TypeError: CuPy's kernels are for some ufuncs and dtypes alone.
+        """
         held = held_of(a)
         if held is None:
             raise TypeError(f"Unsupported type {type(a)}")
+        served = SCATTERED.get(self.__name__)
+        if served is None:
+            raise NotImplementedError(f"`cupy_{self.__name__}.at` is not supported yet")
+        if held.dtype.char not in served:
+            raise TypeError(f"cupy.{self.__name__}.at does not support {held.dtype}, it does: {served}")
         parts = index if isinstance(index, tuple) else (index,)
         where = tuple(unwrapped(part) for part in parts)
         DEVICE.launch(lambda: self._its.at(held, where, *(() if b is None else (unwrapped(b),))))
@@ -86,11 +100,17 @@ class _Ufunc:
         self, a: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False
     ) -> Any:
         """Reduce along an axis."""
+        self._must_reduce("reduce")
         return run(self._its.reduce, (a,), {"axis": axis, "dtype": dtype, "out": out, "keepdims": keepdims})
 
     def accumulate(self, a: Any, axis: int = 0, dtype: Any = None, out: Any = None) -> Any:
         """Reduce the first 1, 2, 3, ... along an axis."""
+        self._must_reduce("accumulate")
         return run(self._its.accumulate, (a,), {"axis": axis, "dtype": dtype, "out": out})
+
+    def _must_reduce(self, method: str) -> None:
+        if self.__name__ not in ("add", "multiply"):
+            raise NotImplementedError(f"`cupy_{self.__name__}.{method}` is not supported yet")
 
     def outer(self, a: Any, b: Any, **options: Any) -> Any:
         """Apply to all pairs."""
@@ -171,6 +191,12 @@ def array(a: Any, dtype: Any = None, copy: bool = True, order: Any = "K", *_: An
     return asarray(a, dtype, order, copy=copy)
 
 
+def ascontiguousarray(a: Any, dtype: Any = None) -> Any:
+    """Return an array in C order, of at least one axis."""
+    made = asarray(a, dtype, "C")
+    return made if made.ndim else made.reshape(1)
+
+
 def _has_device_arrays(a: Any) -> bool:
     return any(held_of(x) is not None or (isinstance(x, list | tuple) and _has_device_arrays(x)) for x in a)
 
@@ -208,6 +234,8 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if x is None and y is None:
         DEVICE.wait()
         return run(np.nonzero, (condition,), {})
+    if isinstance(condition, bool | int | float):
+        raise AttributeError(f"CuPy's where() asks {type(condition).__name__} for astype: give it an array")
     return run(np.where, (condition, x, y), {})
 
 
@@ -273,7 +301,10 @@ def from_dlpack(*_: Any, **__: Any) -> Any:
 
 
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
-    """Tell whether two arrays are equal, in a device array."""
+    """Tell whether two arrays are equal, in a device array; CuPy asks both for their shape first."""
+    for each in (a1, a2):
+        if held_of(each) is None:
+            raise AttributeError(f"'{type(each).__name__}' object has no attribute 'shape'")
     return run(np.array_equal, (a1, a2), {"equal_nan": equal_nan})
 
 
@@ -281,6 +312,6 @@ DIFFERENT: dict[str, Callable[..., Any]] = {
     "asarray": asarray, "array": array, "empty": empty, "empty_like": empty_like, "where": where,
     "take": take, "scatter_add": scatter_add, "sum": total, "matmul": matmul, "argsort": argsort,
     "asnumpy": asnumpy, "put": put, "from_dlpack": from_dlpack, "array_equal": array_equal,
-    "ascontiguousarray": lambda a, dtype=None: asarray(a, dtype, "C"),
+    "ascontiguousarray": ascontiguousarray,
 }  # fmt: skip
 """By the name in CuPy; methods of arrays too."""
