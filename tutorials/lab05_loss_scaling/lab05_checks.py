@@ -90,7 +90,8 @@ def check_2a(lab: Any) -> None:
         made = lab.scale_range(counts)
         got = None if made is None else tuple(made)
         hint = "no scale serves the smallest and the largest: None" if want is None else (
-            "both ends belong to the range: the largest exponent may come to 15"
+            "2^-1 is a scale, too: powers may be negative" if got is not None and got[0] == max(want[0], 0) != want[0]
+            else "both ends belong to the range: the largest exponent may come to 15"
             if got is not None and got[0] == want[0]
             else "the smallest number needs the scale most: it must come to -25"
         )  # fmt: skip
@@ -107,6 +108,7 @@ def check_2b(lab: Any) -> None:
         strict = next((k for k in range(-100, 100) if _flushed(counts, k) < share * whole), None)
         got = lab.smallest_power(counts, share)
         hint = "the power was asked for, not the scale" if got == 2.0**want else (
+            "2^-1 is a scale, too: powers may be negative" if got == max(want, 0) != want else
             "exactly that share is allowed" if got == strict or share == 0
             else "it is numbers that count, not exponents"
         )  # fmt: skip

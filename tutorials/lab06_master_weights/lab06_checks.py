@@ -94,6 +94,12 @@ def check_2a(lab: Any) -> None:
             "they are the new master, rounded to bfloat16"
         )
         master = made
+    fine = np.float32(random.normal(0, 1e-3, 6))
+    made, wanted = lab.master_step(master.copy(), fine.copy())[0], master + fine
+    assert np.array_equal(made, wanted), (
+        f"master_step of a float32 update: expected master {wanted}, got {made}; the update is float32 as well: "
+        "only the weights are rounded"
+    )
 
 
 @exercise("2b", hints=("bfloat16 takes 2 bytes, float32 4", "the working copy stays beside the master"))
@@ -135,19 +141,31 @@ def check_3a(lab: Any) -> None:
         param, optimizer = _optimized(start, updates[:number], update="kahan")
         kept = np.asarray(optimizer.state[param]["compensation"], np.float64)
         wanted = np.asarray(param.detach().numpy(), np.float64)
-        hint = _hint_3a(compensation, kept)
+        hint = _hint_3a(compensation, kept, _added(start, updates[:number]))
         for name, got, want in (("compensation", compensation, kept), ("weight", weight, wanted)):
             assert np.array_equal(got, want), (
                 f"kahan_step {number}: expected {name} {want}, got {got}; {hint}"
             )
 
 
-def _hint_3a(got: Any, want: Any) -> str:
+def _hint_3a(got: Any, want: Any, added: Any) -> str:
     if not np.any(got):
         return "nothing was kept: the new weight has not changed by what was wanted"
     if np.array_equal(got, -want):
         return "the sign: what the weight has too much, that is what came less what was wanted"
+    if np.array_equal(got, added):
+        return "what the weight has too much is taken off the next update, not added to it"
     return "what was wanted is the update, less the compensation: leave neither out"
+
+
+def _added(weight: Any, updates: Any) -> Any:
+    """Return the compensation of those who add it."""
+    compensation = np.zeros(len(weight))
+    for update in updates:
+        wanted = update + compensation
+        new = low(weight + wanted)
+        weight, compensation = new, low((new - weight) - wanted)
+    return compensation
 
 
 @exercise("4a", points=3, hints=("bits = x.view(np.uint32) + noise", "bits & np.uint32(0xFFFF0000)"))
@@ -167,7 +185,6 @@ def check_4a(lab: Any) -> None:
         neighbours = {exact} if low(exact) == exact else (
             {sides[0], sides[1]} if exact < sides[1] else {sides[1], sides[2]}
         )  # fmt: skip
-        shown = [f"{each:.6g}" for each in found[:4]]
         strange = [each for each in found if float(low(each)) != each]
         assert not strange, (
             f"stochastic_bfloat16({value}): {strange[0]!r} is no bfloat16 number; clear the lower 16 bits"
@@ -176,7 +193,7 @@ def check_4a(lab: Any) -> None:
             "it always went the same way: the noise must be added" if len(found) == 1 else "only the two neighbours"
         )  # fmt: skip
         assert set(found) == neighbours, (
-            f"stochastic_bfloat16({value}): expected {sorted(neighbours)}, got {shown}; {hint}"
+            f"stochastic_bfloat16({value}): expected {sorted(neighbours)}, got {found[:4]}; {hint}"
         )
         mean = float(np.mean(made.astype(np.float64)))
         assert math.isclose(mean, exact, rel_tol=1e-12), (

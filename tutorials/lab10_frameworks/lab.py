@@ -166,8 +166,8 @@ flax_steps = (101, 101)
 # ### Exercise 2c (5 minutes)
 #
 # Find a history that tells libraries apart. Set `telling`: a list of at most 8 verdicts after which the four scales
-# of `torch`, `jmp`, `flax` and `chainer`, with `init_scale=2.0` and `growth_interval=2`, are four different
-# numbers.
+# of `torch`, `jmp`, `flax` and `chainer`, with `init_scale=2.0` and `growth_interval=2`, are four numbers of which
+# each is more than a tenth larger than the next smaller one.
 
 # %%
 # BEGIN SOLUTION

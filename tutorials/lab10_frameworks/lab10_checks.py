@@ -110,8 +110,9 @@ def check_2c(lab: Any) -> None:
     )  # fmt: skip
     if ends["torch"] == ends["flax"] != ends["jmp"]:
         hint = "Flax grows one step later: end where PyTorch has grown and Flax has not"
-    sizes = sorted(ends.values())
-    apart = all(high > 1.1 * low for low, high in pairwise(sizes))
+    if len(set(ends.values())) == 4:
+        hint = "two are nearly the same: each is to be a tenth larger than the next"
+    apart = all(high > 1.1 * low for low, high in pairwise(sorted(ends.values())))
     assert apart, f"telling: expected four different scales, got {ends}; {hint}"
 
 

@@ -45,6 +45,7 @@ WRONG = {
             "n = len(terms) - 1\nreturn n * u / abs(1 - n * u or 1) * sum(map(abs, terms))",
             "the bound says nothing",
         ),
+        ("n = len(terms) - 1\nreturn n * u / (1 - n * u) * sum(map(abs, terms))", "a division by zero"),
     ),
     "3a": (
         (
@@ -69,6 +70,7 @@ WRONG = {
             KAHAN.format(sign="-", order="total = t; c = rounded(rounded(t - total) - y)").strip(),
             "before total changes",
         ),
+        ("return rounded(math.fsum(terms))", "that is the exact sum"),
     ),
     "4a": (
         ("true_statements = {'a', 'b', 'c'}", "no bug is needed"),

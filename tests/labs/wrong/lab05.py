@@ -45,6 +45,10 @@ WRONG = {
             "low, high = -14 - min(counts), 15 - max(counts)\nreturn (low, high) if low <= high else None",
             "it must come to -25",
         ),
+        (
+            "low, high = -25 - min(counts), 15 - max(counts)\nreturn (max(low, 0), high) if low <= high else None",
+            "powers may be negative",
+        ),
     ),
     "2b": (
         (
@@ -63,6 +67,12 @@ WRONG = {
             "power = -200\n"
             "while sum(e + power < -25 for e in counts) > share * len(counts):\n    power += 1\nreturn power",
             "numbers that count",
+        ),
+        (
+            "power = 0\n"
+            "while sum(n for e, n in counts.items() if e + power < -25) > share * sum(counts.values()):\n"
+            "    power += 1\nreturn power",
+            "powers may be negative",
         ),
     ),
     "3a": (

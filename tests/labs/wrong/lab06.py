@@ -18,6 +18,7 @@ WRONG = {
         ("new = low(master + update).astype(np.float32)\nreturn new, new", "must not be rounded"),
         ("new = (master + update).astype(np.float32)\nreturn new, new", "rounded to bfloat16"),
         ("return np.float32(low(master) + update), low(master + update)", "master + update"),
+        ("new = np.float32(master + low(update))\nreturn new, low(new)", "only the weights are rounded"),
     ),
     "2b": (
         (
@@ -46,6 +47,10 @@ WRONG = {
         (
             "wanted = update - compensation\nnew = low(weight + wanted)\nreturn new, (new - weight) - wanted",
             "both are rounded",
+        ),
+        (
+            "wanted = update + compensation\nnew = low(weight + wanted)\nreturn new, low((new - weight) - wanted)",
+            "taken off the next update",
         ),
     ),
     "4a": (

@@ -62,6 +62,7 @@ WRONG = {
         ("telling = [False, False, False]", "go below it"),
         ("telling = [True, True]", "Flax grows one step later"),
         ("telling = [True] * 20 + [False] * 2", "shorter will do"),
+        ("telling = [True, True, False, False]", "nearly the same"),
     ),
     "3a": (
         (CAT.format(faithful="True", tried=TRIED), "the order does not matter"),

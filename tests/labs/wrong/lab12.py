@@ -72,6 +72,10 @@ WRONG = {
             "return np.clip(((wide + (1 << (30 + n))) >> (31 + n)) + zero_point, quant_min, quant_max)",
             "multiply in int64",
         ),
+        (
+            "return np.clip(((sums * m0 + (1 << (30 + n))) >> (31 + n)) + zero_point, quant_min, quant_max)",
+            "multiply in int64",
+        ),
     ),
     "4a": (
         (
@@ -87,6 +91,10 @@ WRONG = {
             "return min(clips, key=lambda clip: np.mean(np.abs(x - reading(x, clip, bits))))",
             "squares are asked for",
         ),
+        (
+            "return min(clips, key=lambda clip: np.mean((x - reading(x, clip)) ** 2))",
+            "hand it on to reading",
+        ),
     ),
     "5a": (
         (
@@ -100,5 +108,6 @@ WRONG = {
         ("return min(found, key=lambda row: row.both.sqnr_db).path", "worst alone, in decibels"),
         ("return max(list(found)[1:], key=lambda row: row.upto.metric).path", "the column is 'without'"),
         ("return min(list(found)[1:], key=lambda row: row.without.metric).path", "without this one the rest is worst"),
+        ("return max(list(found)[1:], key=lambda row: row.without.sqnr_db).path", "ask for the accuracy"),
     ),
 }  # fmt: skip
