@@ -78,17 +78,17 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "several bfloat16 products": (
         lambda _: XP.matmul(*[XP.zeros((2, 3, 3), ml_dtypes.bfloat16)] * 2), ValueError, "bfloat16 matrices",
     ),
-    "a condition of the host": (lambda x: XP.where(True, x, -x), AttributeError, "bool.*give it an array"),
+    "a condition of the host": (lambda x: XP.where(True, x, -x), AttributeError, "'bool'.*'astype'"),
     "an object's own operator": (lambda x: x + Beside(), TypeError, "Unsupported type.*Beside"),
     "the largest by a ufunc": (
-        lambda x: XP.maximum.reduce(x), NotImplementedError, r"`cupy_maximum\.reduce` is not supported yet",
+        XP.maximum.reduce, NotImplementedError, r"`cupy_maximum\.reduce` is not supported yet",
     ),
     "a running product of quotients": (
-        lambda x: XP.divide.accumulate(x), NotImplementedError, r"`cupy_divide\.accumulate`",
+        XP.divide.accumulate, NotImplementedError, r"`cupy_divide\.accumulate`",
     ),
     "a product at places": (lambda x: XP.multiply.at(x, 0, 2.0), NotImplementedError, r"`cupy_multiply\.at`"),
     "a sum of bfloat16 at places": (
-        lambda _: XP.add.at(XP.zeros(2, ml_dtypes.bfloat16), 0, 1.0), TypeError, "add.at does not support bfl",
+        lambda _: XP.add.at(XP.zeros(2, ml_dtypes.bfloat16), 0, 1.0), TypeError, "at does not support bfl",
     ),
     "an array and a number, equal": (lambda x: XP.array_equal(x, 1), AttributeError, "no attribute 'shape'"),
     "a sort that is not stable": (lambda x: XP.argsort(x, kind="quicksort"), ValueError, "stable"),

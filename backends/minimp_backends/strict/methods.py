@@ -234,9 +234,7 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if x is None and y is None:
         DEVICE.wait()
         return run(np.nonzero, (condition,), {})
-    if isinstance(condition, bool | int | float):
-        raise AttributeError(f"CuPy's where() asks {type(condition).__name__} for astype: give it an array")
-    return run(np.where, (condition, x, y), {})
+    return run(np.where, (condition.astype("?", copy=False), x, y), {})  # as CuPy: no bool of the host has it
 
 
 def take(a: Any, indices: Any, axis: int | None = None, out: Any = None) -> Any:
