@@ -124,7 +124,9 @@ class Tensor(Operators):
         except BufferError as fault:
             raise FormatError(
                 f"the {self.backend.name} backend cannot export {self.format} by DLPack: {fault}",
-                help="export .float(), or the bits with .numpy().view('uint16')",
+                help="export .float(), or the bits with .numpy().view('uint16')"
+                if self.format is formats.bfloat16
+                else "export .numpy(), which is on the host",
             ) from fault
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -322,13 +324,20 @@ def from_dlpack(x: Any) -> Tensor:
     host (NumPy 2 has no word for it): exchange its bits as uint16 there.
 
     Raises:
-        FormatError: the memory cannot be shared with the backend in force, or has no format here.
+        FormatError: the memory cannot be shared with the backend in force (it is on another device, say), or
+            has no format here.
+        GradientError: a tensor that requires a gradient, which would leave the tape.
     """
     backend = default_backend()
     try:
         array = backend.xp.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError, AttributeError) as fault:
-        raise FormatError(f"cannot be taken over by DLPack: {fault}", op="from_dlpack") from fault
+    except MinimpError:  # a tensor says itself why it is not given away
+        raise
+    except (BufferError, RuntimeError, TypeError, ValueError, AttributeError) as fault:  # whatever xp raises
+        raise FormatError(
+            f"the {backend.name} backend cannot take it over by DLPack: {fault}", op="from_dlpack",
+            help="mp.tensor copies arrays, mp.from_torch copies torch's, both to the backend in force",
+        ) from fault  # fmt: skip
     made = Tensor(array, backend)
     if array.dtype.kind not in "fiub" and array.dtype != formats.bfloat16.dtype:
         raise FormatError(f"expected numbers, got {array.dtype}", op="from_dlpack")

@@ -74,10 +74,19 @@ def test_from_dlpack_shares_memory() -> None:
 
 def test_from_dlpack_refuses_what_cannot_be_exchanged() -> None:
     """Oracle: the error tree."""
-    with pytest.raises(mp.errors.FormatError):
+    with pytest.raises(mp.errors.FormatError, match=r"help: mp\.tensor copies arrays"):
         mp.from_dlpack([1.0, 2.0])
     with pytest.raises(mp.errors.FormatError, match="DLPack"):
         mp.tensor([1.0], dtype="bfloat16").__dlpack__()
+
+
+@pytest.mark.host("the host's memory")
+def test_a_device_that_cannot_be_shared_is_named() -> None:
+    """Oracle: the advice is about the place, not about the format; what leaves the tape says so itself."""
+    with pytest.raises(mp.errors.GradientError):
+        mp.from_dlpack(mp.tensor([1.0], requires_grad=True))
+    with pytest.raises(mp.errors.FormatError, match=r"the strict device .*\n  help: export \.numpy\(\)"):
+        np.from_dlpack(mp.tensor([1.0], backend="strict"))
 
 
 def test_losses_of_one_region_share_the_cast_of_a_weight() -> None:

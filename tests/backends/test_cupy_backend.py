@@ -374,6 +374,16 @@ def test_a_gpu_is_opened_over_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the engine on it ------------------------------------------------------------------------------------
 
 
+def test_what_cupy_refuses_to_take_over_is_told_by_us(as_cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the real cupy.from_dlpack, which refuses the host's memory by one error, lists by another."""
+    monkeypatch.setattr(as_cupy, "xp", SimpleNamespace(from_dlpack=pytest.importorskip("cupy").from_dlpack))
+    with mp.use_backend("cupy"):
+        for given in (np.ones(2, np.float32), [1.0]):
+            with pytest.raises(FormatError, match="the cupy backend cannot take it over") as caught:
+                mp.from_dlpack(given)
+            assert "mp.tensor copies arrays" in (caught.value.help or "")
+
+
 def test_dlpack_hands_out_the_memory_itself(as_cupy: Any) -> None:
     """The array's own export with the stream it was asked for; a recorded tensor is refused."""
     asked: list[Any] = []
