@@ -12,7 +12,7 @@ import numpy as np
 from minimp_backends.kernels.declaring import KINDS, Kernel, Parameter
 from tests.kernels.samples import Arguments, differences
 
-__all__ = ["Launched", "expected", "launched", "mismatches"]
+__all__ = ["Launched", "cell", "expected", "launched", "mismatches"]
 
 MARGIN = 64  # bytes before and behind every array, which no kernel may touch
 FILL = 0xC3
@@ -58,16 +58,16 @@ def _guarded(
     return inside
 
 
-def _cell(parameter: Parameter, value: Any) -> np.ndarray:
-    """The argument's own bytes: a pointer or a number, or N of them."""
+def cell(parameter: Parameter, value: Any) -> np.ndarray:
+    """Return the argument's own bytes: a pointer or a number, or N of them."""
     several = value if parameter.many else [value]
     if parameter.role == "value":
-        cell = np.zeros(parameter.many or 1, KINDS[parameter.kind].dtype)
-        cell[: len(several)] = several
+        made = np.zeros(parameter.many or 1, KINDS[parameter.kind].dtype)
+        made[: len(several)] = several
     else:
-        cell = np.zeros(parameter.many or 1, np.uint64)
-        cell[: len(several)] = [each.ctypes.data for each in several]
-    return cell
+        made = np.zeros(parameter.many or 1, np.uint64)
+        made[: len(several)] = [each.ctypes.data for each in several]
+    return made
 
 
 def launched(kernel: Kernel, arguments: Arguments, *, offset: int = 0) -> Launched:
@@ -87,7 +87,7 @@ def launched(kernel: Kernel, arguments: Arguments, *, offset: int = 0) -> Launch
             ]
         else:
             copies[name] = _guarded(name, value, guards, offset)
-    cells = [_cell(parameter, copies[parameter.name]) for parameter in kernel.parameters]
+    cells = [cell(parameter, copies[parameter.name]) for parameter in kernel.parameters]
     return Launched(kernel, copies, cells, guards)
 
 

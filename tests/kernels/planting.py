@@ -10,6 +10,7 @@ from minimp_backends.kernels.declaring import Kernel
 from minimp_backends.kernels.registry import KERNELS
 from minimp_backends.kernels.sources import Source
 from tests.kernels.compiled import PLAIN_CHIP, entries
+from tests.kernels.far import far_faults
 from tests.kernels.linting import findings
 from tests.kernels.rungs import interpreted_faults, moved_faults, shim_faults
 from tests.kernels.samples import Bug
@@ -38,7 +39,10 @@ def _lint(source: Source, kernel: Kernel) -> Iterator[str]:
     yield from findings(kernel, entries(source, PLAIN_CHIP)[kernel.name])
 
 
-RUNGS = {"lint": _lint, "interpreter": interpreted_faults, "moved": moved_faults, "shim": shim_faults}
+RUNGS = {
+    "lint": _lint, "interpreter": interpreted_faults, "moved": moved_faults, "shim": shim_faults,
+    "far": far_faults,
+}  # fmt: skip
 """In the order of their cost."""
 
 

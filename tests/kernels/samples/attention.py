@@ -68,6 +68,8 @@ BUGS = (
         "__fadd_rn(sum, __fmul_rn(held[i], given[i]))", "__fadd_rn(sum, given[i])"),
     Bug("groups wherever r begins", "attention_slopes",
         "in_groups(length, products, r, p, slopes)", "in_groups(length, products, p, slopes)"),
+    Bug("the last rows' slopes in 32 bits", "attention_slopes",
+        "slopes += team.row * length;", "slopes += static_cast<int>(team.row * length);"),
     Bug("the last stretch of r stays held", "attention_slopes",
         "            read_stretch(given, r, team, stretch, length, whole, 0.0f);\n        }\n",
         "        }\n"),

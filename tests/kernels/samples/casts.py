@@ -253,6 +253,24 @@ BUGS = (
         "aligned(wide, dice, low)",
         "aligned(wide, low)",
     ),
+    Bug(
+        "runs counted in 32 bits",
+        "cast_float_half",
+        "reinterpret_cast<const Lanes<T, N>*>(from)[lane]",
+        "reinterpret_cast<const Lanes<T, N>*>(from)[static_cast<int>(lane)]",
+    ),
+    Bug(
+        "codes counted in 32 bits",
+        "cast_codes_32",
+        "case 1: codes[i] = static_cast<unsigned char>(code);",
+        "case 1: codes[static_cast<int>(i)] = static_cast<unsigned char>(code);",
+    ),
+    Bug(
+        "dice of an element in 32 bits",
+        "cast_float_half_stochastic",
+        "dice.template words<N>(N * lane)",
+        "dice.template words<N>(static_cast<int>(N * lane))",
+    ),
     Bug("one run too many", "cast_bfloat16_float", "count / 8 : 0", "(count + 7) / 8 : 0"),
     Bug("a tie goes to odd", "cast_codes_32", "residue == half && odd", "residue == half && !odd"),
     Bug(

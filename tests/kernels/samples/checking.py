@@ -50,5 +50,6 @@ BUGS = (
     Bug("NaN counts as finite", "find_nonfinite_float", "!= 0x7F800000u", "!= 0xFF800000u"),
     Bug("a thread asks alone", "find_nonfinite_bfloat16", "__syncthreads_or(bad)", "bad"),
     Bug("infinity of half is missed", "find_nonfinite_half", "!= 0x7C00u", "!= 0x7E00u"),
+    Bug("elements counted in 32 bits", "find_nonfinite_double", "values[i]", "values[static_cast<int>(i)]"),
     Bug("double as float", "find_nonfinite_double", "0x7FF0000000000000ull", "0x7FF8000000000000ull"),
 )

@@ -55,6 +55,11 @@ BUGS = (
         "sum = __fadd_rn(sum, widen(rows[order[k] * width + column]));",
         "sum = widen(narrow(__fadd_rn(sum, widen(rows[order[k] * width + column])), Element()));"),
     Bug("the sum begins at -0", "sum_segments_float", "float sum = 0.0f;", "float sum = -0.0f;"),
+    Bug("rows counted in 32 bits", "sum_segments_half",
+        "rows[order[k] * width + column]", "rows[static_cast<int>(order[k] * width) + column]"),
+    Bug("threads counted in 32 bits", "sum_segments_float",
+        "static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x",
+        "blockIdx.x * blockDim.x + threadIdx.x"),
     Bug("the last place is left", "sum_segments_half",
         "i < vocabulary * width;", "i < (vocabulary - 1) * width;"),
 )  # fmt: skip

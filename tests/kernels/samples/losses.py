@@ -124,6 +124,8 @@ BUGS = (
         "counts ? -shares.times(place + i, grad) : 0.0f"),
     Bug("groups wherever the gradient begins", "cross_entropy_gradient_half",
         "in_groups(length, x, dx)", "in_groups(length, x, x)"),
+    Bug("rows counted in 32 bits", "cross_entropy_gradient_bfloat16",
+        "dx += team.row * length;", "dx += static_cast<int>(team.row * length);"),
     Bug("the largest is taken off last", "cross_entropy_gradient_float",
         "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], top), log_sum));",
         "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], log_sum), top));"),

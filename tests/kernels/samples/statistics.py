@@ -91,6 +91,8 @@ BUGS = (
         "width /= 2) {"),
     Bug("runs wherever the values begin", "tally_half", "const bool whole = aligned(values);",
         "const bool whole = true;"),
+    Bug("groups begin at 32 bits", "tally_bfloat16", "const long long begin = GROUP * group;",
+        "const long long begin = static_cast<int>(GROUP * group);"),
     Bug("the tree ends too early", "tally_half", "width > 0;", "width > 1;"),
     Bug("the rest of a group is lost", "tally_bfloat16", "GROUP * group < count;",
         "GROUP * group + GROUP <= count;"),

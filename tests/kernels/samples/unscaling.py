@@ -120,6 +120,12 @@ BUGS = (
         "",
     ),
     Bug("runs wherever the result begins", "unscale_half", "aligned(grad, out)", "aligned(grad)"),
+    Bug(
+        "lanes in 32 bits",
+        "unscale_float",
+        "unscale_lanes<8>(grad, out, times, of_products, lane)",
+        "unscale_lanes<8>(grad, out, times, of_products, static_cast<int>(lane))",
+    ),
     Bug("a chunk too few", "unscale_float", "(count + CHUNK - 1) / CHUNK", "count / CHUNK"),
     Bug(
         "the table begins at the second tensor",

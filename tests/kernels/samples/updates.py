@@ -226,6 +226,12 @@ BUGS = (
     Bug(
         "the weight does not shrink", "adam_float_half", "kept(single(__dsub_rn(1.0, shrink)))", "kept(1.0f)"
     ),
+    Bug(
+        "lanes in 32 bits",
+        "adam_float_bfloat16",
+        "work.template run<4>(lane)",
+        "work.template run<4>(static_cast<int>(lane))",
+    ),
     Bug("the tail is left out", "adam_float_half", "work.template run<1>(i);", ""),
     Bug(
         "runs wherever the peak begins",

@@ -36,13 +36,20 @@ class Build:
     library: ctypes.CDLL
 
     def launch(
-        self, kernel: Kernel, shape: tuple[int, int, int], arguments: Iterable[int], *, backwards: bool
-    ) -> str:
+        self, kernel: Kernel, shape: tuple[int, int, int], arguments: Iterable[int], *, backwards: bool,
+        blocks: range | None = None,
+    ) -> str:  # fmt: skip
         """Run a kernel; ``arguments`` are addresses of each argument, as cuLaunchKernel has them.
+
+        Args:
+            kernel, shape, arguments, backwards: what, how many threads, on what, and in which order.
+            blocks: those of the grid that run; None: all.
 
         Returns:
             what went wrong, "" if nothing did.
         """
+        some = range(shape[0]) if blocks is None else blocks
+        self.library.host_blocks(ctypes.c_uint(some.start), ctypes.c_uint(some.stop))
         function = getattr(self.library, f"host_{kernel.name}")
         function.restype = ctypes.c_char_p
         addresses = list(arguments)

@@ -51,6 +51,7 @@ static const std::function<void()>* body;
 static std::vector<unsigned char> dynamic_memory;
 static std::vector<std::pair<void*, size_t>> static_memory;
 static char fault[512];
+static unsigned first_block, end_block = ~0u; // of a launch, those that run
 static uint64_t votes, voters; // of the last barrier: how many gave a non-zero value, and how many came
 
 static unsigned warp_of(unsigned thread) { return thread / WARP; }
@@ -246,11 +247,18 @@ static const char* run(unsigned grid, unsigned block, unsigned shared, int rever
     if (fibers.size() < block) {
         fibers.resize(block);
     }
-    for (unsigned k = 0; k < grid && !fault[0]; ++k) {
-        blockIdx = uint3{reversed ? grid - 1 - k : k, 0, 0};
+    const unsigned end = grid < end_block ? grid : end_block;
+    for (unsigned k = first_block; k < end && !fault[0]; ++k) {
+        blockIdx = uint3{reversed ? first_block + end - 1 - k : k, 0, 0};
         run_block();
     }
     return fault;
+}
+
+// Of the launches that follow, only these blocks run.
+extern "C" void host_blocks(unsigned first, unsigned end) {
+    first_block = first;
+    end_block = end;
 }
 
 // `extern __shared__ T name[];` becomes `T* name = shim::dynamic_shared<T>();` (building.py).
