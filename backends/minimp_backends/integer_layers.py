@@ -18,7 +18,7 @@ from minimp_backends.integer_checks import Array, Sizes, check_codes, pair_of
 from minimp_backends.integer_checks import zero_points as as_zero_points
 from minimp_backends.integer_pointwise import IntegerPointwise, code_table
 from minimp_backends.integers import IntegerKernels, integer_conv2d
-from minimp_backends.pooling import counts_over, windows_over
+from minimp_backends.pooling import Windows, counts_over, windows_over
 from minimp_backends.requantizing import (
     LARGEST,
     MODES,
@@ -166,6 +166,18 @@ def integer_max_pool2d(
     return best
 
 
+def _sums_over(windows: Windows, room: Array) -> Array:
+    """Return the sum of each window: along its rows first, then down; integers add up in any order."""
+    (kh, kw), (oh, ow), (sh, sw) = windows.kernel, windows.out_size, windows.stride
+    rows = np.zeros((*room.shape[:-1], ow), room.dtype)
+    sums = np.zeros((*room.shape[:-2], oh, ow), room.dtype)
+    for v in range(kw):
+        rows += room[..., v : v + (ow - 1) * sw + 1 : sw]
+    for u in range(kh):
+        sums += rows[..., u : u + (oh - 1) * sh + 1 : sh, :]
+    return sums
+
+
 def integer_avg_pool2d(
     x: Array, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0,
     ceil_mode: bool = False, count_include_pad: bool = True, *, zero_point: int = 0, mode: str = "float",
@@ -190,10 +202,7 @@ def integer_avg_pool2d(
                    padding=padding)  # fmt: skip
     windows = windows_over(op, x.shape, **sizes, dilation=(1, 1), ceil_mode=ceil_mode)
     wide = np.int32 if math.prod(sizes["kernel"]) * CODES <= np.iinfo(np.int32).max else np.int64
-    room = windows.spread(np.asarray(x, wide) - zero, 0)
-    sums = np.zeros((*x.shape[:2], *windows.out_size), wide)
-    for tap in windows.slices(room):
-        np.add(sums, tap, out=sums)
+    sums = _sums_over(windows, windows.spread(np.asarray(x, wide) - zero, 0))
     counts = counts_over(windows, count_include_pad, np.dtype(np.int32))
     return integer_mean(sums, counts, zero, mode).astype(x.dtype)
 
