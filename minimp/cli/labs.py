@@ -83,7 +83,8 @@ def _add_limits(part: Any) -> None:
 
 
 def _add(parts: Any, name: str, about: str, act: Callable[[argparse.Namespace], int]) -> Any:
-    made = parts.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+    sentence = about.removesuffix(".") + "."
+    made = parts.add_parser(name, help=about, description=sentence[0].upper() + sentence[1:])
     made.set_defaults(act=act)
     return made
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,13 @@ class Cell:
     Attributes:
         text: its lines, of a markdown cell still behind ``# ``.
         is_markdown: whether it is prose.
-        line: where its first line stands in the file, from 1.
+        place: ``"the cell at line 3"`` of a script; ``"code cell 2"`` of a notebook, as Jupyter numbers those
+            that ran from the top.
     """
 
     text: str
     is_markdown: bool
-    line: int
+    place: str
 
 
 def cells_of(text: str) -> list[Cell]:
@@ -43,7 +45,7 @@ def cells_of(text: str) -> list[Cell]:
             continue
         body = "\n".join(lines).strip("\n")
         if body.strip():
-            cells.append(Cell(body, markdown, start))
+            cells.append(Cell(body, markdown, f"the cell at line {start}"))
         lines, markdown, start = [], "[markdown]" in mark["rest"], number + 1
     return cells
 
@@ -60,7 +62,7 @@ def cells_of_notebook(path: Path) -> list[Cell]:
         if path.suffix != ".ipynb":
             return cells_of(read_whole(path).decode("utf-8-sig"))
         jupytext, text = _jupytext(), read_whole(path).decode("utf-8-sig")
-        return cells_of(jupytext.writes(jupytext.reads(text, fmt="ipynb"), fmt="py:percent"))
+        return _numbered(cells_of(jupytext.writes(jupytext.reads(text, fmt="ipynb"), fmt="py:percent")))
     except Exception as fault:  # whatever a reader of notebooks raises at a file that is none
         if isinstance(fault, DataError):
             raise
@@ -68,6 +70,11 @@ def cells_of_notebook(path: Path) -> list[Cell]:
             f"{path.name} is no notebook that can be read ({type(fault).__name__}: {str(fault)[:200]})",
             op="labs", help="save it once more in Jupyter, or hand in the script",
         ) from fault  # fmt: skip
+
+
+def _numbered(cells: list[Cell]) -> list[Cell]:
+    count = accumulate(not cell.is_markdown for cell in cells)
+    return [replace(cell, place=f"code cell {number}") for cell, number in zip(cells, count, strict=True)]
 
 
 def notebook_of(text: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from minimp.errors import DataError, plain
 from minimp.labs.answers import exercises_of
 from minimp.labs.cells import cells_of_notebook
-from minimp.labs.faults import text_of
+from minimp.labs.faults import named, text_of
 from minimp.labs.session import judge, run_cells
 
 __all__ = ["load_checks", "main"]
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         return 0
     lab, broken = run_cells(cells, Path(file).name)
     _limit(int(megabytes), more=512)
-    say(ran=True, broken=[f"{type(each).__name__}: {text_of(each)}"[:500] for each in broken])
+    say(ran=True, broken=[named(each, Path(file).name) for each in broken])
     for verdict in judge(exercises, lab, Path(file).name, lambda each: say(begun=each.name)):
         say(verdict=verdict.to_json())
     say(ended=True)

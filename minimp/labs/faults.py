@@ -11,7 +11,7 @@ from typing import Any
 
 from minimp.labs.answers import Lab
 
-__all__ = ["said_of", "text_of"]
+__all__ = ["named", "said_of", "text_of"]
 
 SHORT = reprlib.Repr()
 SHORT.maxother = SHORT.maxstring = 120
@@ -25,6 +25,17 @@ def text_of(fault: BaseException) -> str:
         return f"(its text raises {type(other).__name__})"
 
 
+def named(fault: BaseException, file: str) -> str:
+    """Return the error of a cell: its kind and its text; or, if it has none, the line that raised it.
+
+    An ``assert`` of a lab's own has none.
+    """
+    text, inner = text_of(fault), _lines(fault, file)
+    if not text and inner:
+        text = f"in {inner[-1].line!r}, line {inner[-1].lineno} of {inner[-1].filename}"
+    return f"{type(fault).__name__}: {text}"[:500]
+
+
 def said_of(fault: BaseException, check: Callable[[], object], lab: Lab, file: str) -> str:
     """Return the error with the student's own line; or, if it arose in the check, with what the answer gave.
 
@@ -34,10 +45,10 @@ def said_of(fault: BaseException, check: Callable[[], object], lab: Lab, file: s
         fault: what the check raised.
         check: runs it again.
         lab: what the cells defined.
-        file: the name under which the cells ran: ``"FILE, cell at line 3"`` stands in their frames.
+        file: the name under which the cells ran: ``"the cell at line 3 of FILE"`` stands in their frames.
     """
     head = f"{type(fault).__name__}: {text_of(fault)}"
-    inner = [each for each in traceback.extract_tb(fault.__traceback__) if _is_cell(each.filename, file)]
+    inner = _lines(fault, file)
     if inner:
         return f"{head} (in {inner[-1].line!r}: line {inner[-1].lineno} of {inner[-1].filename})"
     given = _last_call(check, file) or _last_value(lab)
@@ -45,7 +56,12 @@ def said_of(fault: BaseException, check: Callable[[], object], lab: Lab, file: s
 
 
 def _is_cell(name: str, file: str) -> bool:
-    return name.startswith(f"{file}, cell at line ")
+    return name.startswith(("the cell at line ", "code cell ")) and name.endswith(f" of {file}")
+
+
+def _lines(fault: BaseException, file: str) -> list[traceback.FrameSummary]:
+    """Return where in the student's cells an error arose, the innermost place last."""
+    return [each for each in traceback.extract_tb(fault.__traceback__) if _is_cell(each.filename, file)]
 
 
 def _last_value(lab: Lab) -> str:

@@ -199,9 +199,15 @@ def _attempt(
         full = "MemoryError" in printed and limits.megabytes
         reason = (
             f"it needed more memory than {limits.megabytes} megabytes" if full
-            else "it ended the interpreter before the checks were done"
+            else "it ended the interpreter before the checks were done" + _last_error(printed)
         )  # fmt: skip
     return said, "" if any("ended" in each for each in said) else reason, cleaned(printed)
+
+
+def _last_error(printed: str) -> str:
+    """Return the last line of a traceback, if one was printed."""
+    _, traceback, text = printed.rpartition("Traceback (most recent call last)")
+    return f" ({text.strip().splitlines()[-1][:200]})" if traceback else ""
 
 
 def _read(result: Path) -> list[dict[str, Any]]:

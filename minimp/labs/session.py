@@ -85,12 +85,12 @@ def _guard() -> Callable[[], None]:
 
 
 def _run(cell: Cell, file: str, names: dict[str, Any]) -> BaseException | None:
-    title = f"{file}, cell at line {cell.line}"
+    title = f"{cell.place} of {file}"
     linecache.cache[title] = (len(cell.text), None, [each + "\n" for each in cell.text.splitlines()], title)
     try:
         exec(compile(cell.text, title, "exec"), names)
     except SystemExit as fault:
-        return RuntimeError(f"the cell at line {cell.line} left the program (SystemExit: {text_of(fault)})")
+        return RuntimeError(f"{cell.place} left the program (SystemExit: {text_of(fault)})")
     except BaseException as fault:  # noqa: BLE001 - whatever a student's cell raises, KeyboardInterrupt too
         return fault
     return None

@@ -137,7 +137,7 @@ def test_an_error_inside_the_answer_shows_its_line() -> None:
     verdict = judged(lambda lab: lab.f(), "# %%\nx = 1\ndef f():\n    return x / 0\n")
     assert (
         verdict.message
-        == "ZeroDivisionError: division by zero (in 'return x / 0': line 3 of mine.py, cell at line 2)"
+        == "ZeroDivisionError: division by zero (in 'return x / 0': line 3 of the cell at line 2 of mine.py)"
     )
 
 
