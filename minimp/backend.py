@@ -11,7 +11,7 @@ import importlib
 from contextlib import ContextDecorator
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from minimp.errors import DeviceError, SettingError, unknown_name
 from minimp.modes import MODES
@@ -19,7 +19,9 @@ from minimp.modes import MODES
 if TYPE_CHECKING:
     from minimp_backends.array_backend import ArrayBackend as Backend
 
-__all__ = ["available_backends", "default_backend", "get_backend", "use_backend"]
+__all__ = [
+    "available_backends", "default_backend", "get_backend", "refuse_another_device", "use_backend",
+]  # fmt: skip
 
 BACKENDS = {
     "numpy": "minimp_backends.numpy_backend:NumpyBackend",
@@ -72,6 +74,25 @@ def get_backend(name: str) -> Backend:
 def default_backend() -> Backend:
     """Return the backend on which new tensors are made."""
     return get_backend(MODES.get().backend)
+
+
+CPU = 1
+"""kDLCPU of DLPack's DLDeviceType (dlpack 1.0, dlpack.h)."""
+
+
+def refuse_another_device(data: Any, backend: Backend) -> None:
+    """Refuse an array that says by DLPack that it lies on a device, where `backend` cannot read it.
+
+    Raises:
+        DeviceError: naming its class and the backend.
+    """
+    where = getattr(data, "__dlpack_device__", None)
+    if where is not None and where()[0] != CPU:
+        came = f"{type(data).__module__}.{type(data).__name__}"
+        raise DeviceError(
+            f"expected data for the {backend.name} backend, got {came} on a device",
+            help="copy it to the host first, or make the tensor with the backend= whose arrays these are",
+        )
 
 
 def available_backends() -> list[str]:

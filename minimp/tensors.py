@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from minimp import formats, ops
-from minimp.backend import default_backend, get_backend
+from minimp.backend import default_backend, get_backend, refuse_another_device
 from minimp.differentiation import register_hook, retain_grad, run_backward
 from minimp.errors import DataError, DeviceError, FormatError, GradientError, MinimpError, ShapeError
 from minimp.handles import RemovableHandle
@@ -301,10 +301,10 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, backend: s
         data: Python floats become float32, integers int64; arrays keep their dtype (torch.tensor).
         dtype: the format, in any spelling of `mp.formats.get`; each element is rounded once.
         requires_grad: whether backward gives it a `.grad`.
-        backend: the name of a backend; None takes the one in force.
+        backend: the name of a backend; None takes the one in force, and leaves a tensor where it is.
 
     Raises:
-        DataError: ragged or non-numeric data.
+        DataError: ragged or non-numeric data; DeviceError: an array of another device.
         FormatError: a format that the backend has no storage for.
         GradientError: `requires_grad` on integers.
     """
@@ -312,6 +312,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, backend: s
         einops_backend.register()
     where = default_backend() if backend is None else get_backend(backend)
     made = _lift(data, where, as_given=dtype is not None)
+    if backend is not None and made.backend is not where:  # a tensor, from another one
+        made = made.to(backend)
     if dtype is not None:
         made = made.to(dtype).detach() if _is_format(dtype) else _as_integers(made, dtype)
     return made.requires_grad_() if requires_grad else made
@@ -359,6 +361,7 @@ def _lift(data: Any, backend: Any, *, as_given: bool = False) -> Tensor:
     except MinimpError:  # codes say themselves that they are no numbers
         raise
     except (ValueError, TypeError) as fault:
+        refuse_another_device(data, backend)
         raise DataError(f"not an array of numbers: {fault}", help="rows must have equal lengths") from fault
     if not as_given and not isinstance(data, np.ndarray | np.generic) and host.dtype == np.float64:
         with np.errstate(over="ignore"):  # a number beyond float32 is infinite there

@@ -89,6 +89,26 @@ def test_a_device_that_cannot_be_shared_is_named() -> None:
         np.from_dlpack(mp.tensor([1.0], backend="strict"))
 
 
+@pytest.mark.host("two backends")
+def test_a_tensor_goes_to_the_backend_that_is_named() -> None:
+    """Oracle: torch.tensor(x, device=...), which copies; without a device x stays where it is."""
+    here, there = mp.tensor([1.0, 2.0]), mp.tensor([3.0], backend="strict")
+    moved = mp.tensor(here, backend="strict", dtype="float16", requires_grad=True)
+    assert (moved.backend.name, moved.format, moved.tolist()) == ("strict", mp.float16, [1.0, 2.0])
+    assert moved.requires_grad
+    assert mp.tensor(there).backend.name == "strict"
+    assert mp.tensor(there, backend="numpy").tolist() == [3.0]
+
+
+@pytest.mark.host("two backends")
+def test_an_array_of_another_device_is_named() -> None:
+    """Oracle: the class of the array and the backend; rows of equal lengths would not help."""
+    theirs = mp.tensor([1.0, 2.0], backend="strict").array
+    for use in (lambda: mp.tensor(theirs, backend="numpy"), lambda: mp.tensor([1.0, 2.0]) + theirs):
+        with pytest.raises(mp.errors.DeviceError, match=r"the numpy backend, got .*StrictArray on a device"):
+            use()
+
+
 def test_losses_of_one_region_share_the_cast_of_a_weight() -> None:
     """Oracle: torch, where a cast saves nothing, so that backward passes it again; gradients add up."""
     weight = mp.tensor([[1.0, 2.0]], requires_grad=True)
