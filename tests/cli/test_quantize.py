@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +19,7 @@ from minimp.quant import calibrate, convert, equalize, fuse, quantize_dynamic, s
 from minimp.quant.layer_reports import bytes_of, sqnr
 from minimp.quant.observers import HistogramObserver, MinMaxObserver, PerChannelMinMaxObserver
 from minimp.tensors import tensor
-from tests.cli.processes import START, environment, on_a_terminal
+from tests.cli.processes import START, on_a_terminal, process
 from tests.cli.quantized import bits, make_runs, told, trained
 
 Capture = pytest.CaptureFixture[str]
@@ -294,23 +290,30 @@ def test_the_tables_of_names() -> None:
     assert list(MODES) == ["static", "dynamic", "weight-only", "qat"]
 
 
+INTERRUPTED = f"""{HEEDING}
+import os
+from minimp.step import TrainStep
+real, calls = TrainStep.__call__, []
+def step(*arguments):
+    calls.append(1)
+    if len(calls) == 9:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(*arguments)
+TrainStep.__call__ = step
+{START}
+"""
+"""The command, whose user presses Ctrl-C in the ninth step of training."""
+
+
 @pytest.mark.slow
 def test_stopping_leaves_nothing_half_made(runs: Path, tmp_path: Path) -> None:
     """Oracle: exit code 130, and a folder without new files; what was there before is whole."""
     out = tmp_path / "q.safetensors"
     out.write_bytes(b"before")
     words = ("quantize", str(runs / "cnn"), "--mode", "qat", "--epochs", "4000", "--out", str(out))
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEEDING + START, *words], env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    time.sleep(6)
-    process.send_signal(signal.SIGINT)
-    try:
-        said = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    assert "interrupted" in said
-    assert process.returncode == 130
+    made = process(*words, script=INTERRUPTED)
+    assert "interrupted" in made.stderr
+    assert made.returncode == 130
     assert [(each.name, each.read_bytes()) for each in tmp_path.iterdir()] == [("q.safetensors", b"before")]
 
 
