@@ -70,8 +70,8 @@ def cross_entropy_of_rows(
     check_reduction("nll_loss", reduction)
     kernels = ctx.backend.row_losses(x, ctx.accumulate)
     assert kernels is not None  # asked before
-    xp, labels = ctx.backend.xp, check_labels(x, target, ignore_index)
-    labels = xp.where(labels == ignore_index, LEFT_OUT, labels).astype("int64", copy=False)
+    xp, labels = ctx.backend.xp, check_labels(x, target, ignore_index).astype("int64", copy=False)
+    labels = xp.where(labels == ignore_index, LEFT_OUT, labels)  # signed by then: a mark is less than 0
     losses, *kept = kernels.loss(x, labels, weight, label_smoothing)
     ctx.memo = kernels
     ctx.save(x, target, weight, labels, *kept)

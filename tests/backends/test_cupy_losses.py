@@ -108,6 +108,16 @@ def test_losses_are_those_of_the_cpu(device: Any, how: str, stored: str) -> None
     assert f"cross_entropy_{STORED[stored]}" in ran_of(device)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16", "uint32", "uint64"])
+def test_labels_of_any_integers_may_be_left_out(device: Any, dtype: str) -> None:
+    """Oracle: int64 labels; where there is no -1, the mark of what is left out must not become a class."""
+    x, left_out = numbers((ROWS, CLASSES), "float32"), 3
+    wanted = run(x, labels(left_out=left_out), ignore_index=left_out)
+    got = run(x, labels(left_out=left_out).astype(dtype), ignore_index=left_out)
+    for one, other in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_numbers_that_are_odd(device: Any) -> None:
     """Oracle: the two ops: NaN, infinities, rows of -inf alone, labels of probability 0, none that counts."""
     x = numbers((8, 6), "float32", 4)
