@@ -29,7 +29,7 @@ from tests.trainer.runs import bits, timeless
 
 ENDLESS = "1000000"
 COMMAND = (sys.executable, "-W", "error", "-c", "import sys; from minimp.cli import main; sys.exit(main())")
-PATIENCE = 40.0  # seconds a process may take for what should take one
+PATIENCE = 60.0  # seconds a process may take for what should take one
 
 
 @pytest.fixture(autouse=True)

@@ -459,10 +459,10 @@ def test_a_decorated_function_runs_in_several_threads_at_once(capsys: pytest.Cap
     @mp.debug(3)
     def run(first: bool) -> None:
         if first:
-            assert within.wait(10)
+            assert within.wait(60)
             return
         within.set()
-        assert ended.wait(10)
+        assert ended.wait(60)
         model(x)
 
     threads = [threading.Thread(target=run, args=(first,)) for first in (True, False)]

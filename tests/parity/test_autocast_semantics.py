@@ -248,7 +248,7 @@ def in_a_thread(lib: Any) -> list[str]:
     with lib.region():
         thread = threading.Thread(target=look)
         thread.start()
-        thread.join(timeout=30)
+        thread.join(timeout=60)
         found.append(lib.format(lib.const(1.0) @ lib.const(1.0)))
     return found
 

@@ -125,7 +125,7 @@ def test_an_exception_ends_the_region() -> None:
 
 def test_threads_have_regions_of_their_own() -> None:
     """Oracle: PyTorch: a new thread starts outside; two threads in two formats do not meet."""
-    barrier = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=60)
 
     def run(low: str) -> list[str]:
         seen = [product_format()]
@@ -143,14 +143,14 @@ def test_threads_have_regions_of_their_own() -> None:
 
 def test_threads_can_run_one_decorated_function_at_once() -> None:
     """Oracle: each call restores what its own thread had; the first to enter leaves first."""
-    barrier = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=60)
     first_left = threading.Event()
 
     @mp.autocast("bfloat16")
     def body(number: int) -> str:
         barrier.wait()
         if number:
-            first_left.wait(timeout=30)
+            first_left.wait(timeout=60)
         return product_format()
 
     def run(number: int) -> tuple[str, str]:

@@ -32,7 +32,7 @@ def product() -> str:
 def in_new_thread(look: Callable[[], Any]) -> Any:
     """Return what a function returns in a new thread."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(look).result(timeout=30)
+        return pool.submit(look).result(timeout=60)
 
 
 def test_a_thread_starts_outside_and_a_copied_context_inside() -> None:
@@ -176,7 +176,7 @@ def test_a_thread_that_leaves_its_region_leaves_the_others_casts() -> None:
 
 def test_one_object_serves_threads_and_tasks_at_once() -> None:
     """Oracle: the contract: a decorated function gives each call, in whatever thread, a region of its own."""
-    barrier = threading.Barrier(4, timeout=30)
+    barrier = threading.Barrier(4, timeout=60)
 
     @mp.autocast("bfloat16")
     def look(depth: int) -> list[str]:

@@ -19,7 +19,7 @@ from tests.cli.processes import START, environment
 
 PLACED = re.compile(rb"\x1b(\[[0-9;?<>=]*[a-zA-Z]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>])")
 """What places and colours text: no text itself."""
-SOON = 30.0
+SOON = 60.0
 """Seconds in which a slow machine has done what a person waits for."""
 
 

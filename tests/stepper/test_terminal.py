@@ -17,8 +17,9 @@ pytest.importorskip("textual")
 from minimp.stepper.screen import PATIENCE
 
 TRIES = 3
-AT_ONCE = 4.0
-"""Seconds in which a process has gone that nothing holds: textual and Python end in half of one."""
+AT_ONCE = 20.0
+"""Seconds in which a process has gone that nothing holds: textual and Python end in half of one, later where
+the machine has more to do; what is left behind here would go on for minutes."""
 LONG = ":run op == softmax within 50000\r"
 SLEEPER = """
 import time
