@@ -18,7 +18,7 @@ from minimp.optim.states import pack_state, unpack_state
 from minimp.optim.storage import UPDATES
 from minimp.optim.telling import telling_of
 from minimp.optim.torch_states import to_torch
-from minimp.optim.work import Job, State, drop_idle, jobs_of
+from minimp.optim.work import Job, State, drop_idle, jobs_of, torn_if_full
 from minimp.quiet import hush, speak
 from minimp.scaler.marks import known_name, refuse_scaled
 from minimp.scaler.naming import Names, named_parameters
@@ -259,6 +259,7 @@ class Optimizer(ABC):
             SettingError: `update` cannot act on these parameters; a gradient for an unknown parameter; a
                 master that no longer belongs to its parameter; or `measure_updates` beside `found_inf`.
             ShapeError, FormatError, DeviceError: a gradient that does not fit its parameter.
+            DeviceError: a parameter that was moved to another backend after a step.
             ScalerError: a gradient still carries a loss scale, was unscaled twice, or was added up under
                 several scales (not where the optimizer unscales by itself: `_step_supports_amp_scaling`).
         """
@@ -270,7 +271,7 @@ class Optimizer(ABC):
             self._refuse_scaled(gradients)
         self._settle_unless(found_inf)
         jobs = jobs_of(self, gradients)
-        with telling_of(self):
+        with telling_of(self), torn_if_full(f"{self._name()}.step"):
             token = hush()
             try:
                 rows = self._carry_out(jobs, found_inf)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from minimp.errors import DeviceError, FormatError, SettingError, ShapeError
+import numpy as np
+
+from minimp.errors import DeviceError, FormatError, OutOfMemoryError, SettingError, ShapeError, plain
 from minimp.optim.groups import Group
 from minimp.optim.storage import LOW, STORED, Storage, storage_of
 from minimp.tape import Array, Value
@@ -14,9 +17,10 @@ from minimp.tape import Array, Value
 if TYPE_CHECKING:
     from minimp.optim.optimizer import Optimizer
 
-__all__ = ["Job", "State", "drop_idle", "jobs_of", "make_missing"]
+__all__ = ["Job", "State", "drop_idle", "jobs_of", "make_missing", "torn_if_full"]
 
 State = dict[str, Any]
+HOST = (np.ndarray, np.generic)
 
 
 @dataclass(slots=True, eq=False)
@@ -84,8 +88,21 @@ def _jobs(
         if state is None:
             state = {}
         else:
+            _refuse_moved(op, param, written.get(param))
             storage.check(param, state, written.get(param))
         yield Job(group, param, state, storage, _wide_gradient(op, param, grad))
+
+
+def _refuse_moved(op: str, param: Value, written: Array | None) -> None:
+    """Refuse a parameter that went to another backend after a step, which left its state behind."""
+    if written is None or type(written) is type(param.array):
+        return
+    if isinstance(written, HOST) != isinstance(param.array, HOST):
+        raise DeviceError(
+            f"a parameter of shape {param.shape} went to {param.backend.name} after a step without its state",
+            op=op, shapes=[param.shape],
+            help="move the model before making the optimizer; or give a new one the old state_dict()",
+        )  # fmt: skip
 
 
 def _formats(pairs: list[tuple[Group, Value]]) -> set[Any]:
@@ -113,6 +130,23 @@ def _wide_gradient(op: str, param: Value, grad: Any) -> Array:
     raise FormatError(
         f"expected a gradient of {wanted}, got {wide.dtype}", op=op, formats=[wanted, str(wide.dtype)]
     )
+
+
+@contextmanager
+def torn_if_full(op: str) -> Iterator[None]:
+    """Say of a device that had no room in the middle of an update what that means for the parameters.
+
+    Raises:
+        OutOfMemoryError: as it came, and what to do before going on.
+    """
+    try:
+        yield
+    except OutOfMemoryError as fault:
+        raise OutOfMemoryError(
+            f"{plain(fault)}; it was in the middle of an update: some parameters may be a step ahead",
+            op=op, asked=fault.asked, used=fault.used, total=fault.total, limit=fault.limit,
+            help=f"load the last checkpoint before going on; {fault.help or ''}".removesuffix("; "),
+        ) from fault  # fmt: skip
 
 
 def drop_idle(job: Job) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import minimp as mp
-from minimp import optim
-from minimp.errors import FormatError, SettingError, ShapeError
+from minimp import nn, optim
+from minimp.errors import DeviceError, FormatError, SettingError, ShapeError
 from tests.optim.helpers import gradients, parameter
 
 SHAPE = (6, 5)
@@ -172,3 +172,23 @@ def test_masters_that_do_not_belong_to_the_weights_are_refused() -> None:
     for param, source_param in zip(others, params, strict=True):
         param.array = source_param.array.copy()
     advance(others, target, 3, 1)
+
+
+@pytest.mark.host("two backends")
+def test_a_parameter_that_was_moved_after_a_step_is_refused() -> None:
+    """Oracle: torch, which finds state on another device; nothing changes, and loaded state goes along."""
+    layer = nn.Linear(3, 2)
+    optimizer = optim.AdamW(layer.parameters(), lr=0.1)
+    layer.weight.grad = mp.tensor(np.ones((2, 3), np.float32))
+    optimizer.step()
+    layer.to("strict")
+    before = layer.weight.detach().numpy()
+    layer.weight.grad = mp.tensor(np.ones((2, 3), np.float32), backend="strict")
+    with pytest.raises(DeviceError, match=r"\(2, 3\) went to strict after a step") as caught:
+        optimizer.step()
+    assert "old state_dict()" in (caught.value.help or "")
+    np.testing.assert_array_equal(layer.weight.detach().numpy(), before)
+    fresh = optim.AdamW(layer.parameters(), lr=0.1)
+    fresh.load_state_dict(optimizer.state_dict())
+    fresh.step()
+    assert (layer.weight.detach().numpy() != before).all()
