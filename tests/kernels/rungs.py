@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from minimp_backends.kernels.declaring import Kernel
+from minimp_backends.kernels.declaring import KINDS, Kernel
 from minimp_backends.kernels.sources import Source
 from tests.kernels.agreement import expected, launched, mismatches
 from tests.kernels.compiled import PLAIN_CHIP, entries
@@ -20,6 +20,7 @@ from tests.kernels.shim.building import build
 __all__ = ["interpreted_faults", "moved_faults", "shim_faults", "some"]
 
 
+HALF_A_RUN = 8  # bytes: a multiple of every element's size
 AS_BYTES = ("cast_codes_32", "cast_codes_64")
 """Kernels whose arrays are wider elements, each at a multiple of its size, handed over as bytes."""
 
@@ -57,10 +58,12 @@ def interpreted_faults(
         yield from (f"sample {place}: {fault}" for fault in _interpreted(entry, kernel, arguments))
 
 
-def _interpreted(entry: Entry, kernel: Kernel, arguments: Arguments, moved: str = "") -> Iterator[str]:
+def _interpreted(
+    entry: Entry, kernel: Kernel, arguments: Arguments, moved: Mapping[str, int] | None = None
+) -> Iterator[str]:
     results = copy.deepcopy(arguments)
     try:
-        run(entry, kernel, results, moved=moved)
+        run(entry, kernel, results, moved)
     except PtxError as fault:
         yield str(fault)
     else:
@@ -68,19 +71,23 @@ def _interpreted(entry: Entry, kernel: Kernel, arguments: Arguments, moved: str 
 
 
 def moved_faults(source: Source, kernel: Kernel, *, chip: int = PLAIN_CHIP) -> Iterator[str]:
-    """Yield what is wrong where one array after the other begins at no multiple of 16 bytes.
+    """Yield what is wrong where arrays begin at no multiple of 16 bytes.
 
-    A GPU refuses an access to several elements there, and the processor of the shim does not. Each is tried
-    on the largest small sample that has it, and whose rows are whole groups of eight where there is one.
+    A GPU refuses an access to several elements there, and the processor of the shim does not. All begin 8
+    bytes behind, then one after the other an element behind; on the largest small sample that has it, and
+    whose rows are whole groups of eight where there is one.
     """
     if kernel.name in AS_BYTES:
         return
     entry, samples = entries(source, chip)[kernel.name], small_samples(kernel.name)
-    for parameter in kernel.parameters:
-        having = [each for each in samples if any(map(np.size, arrays({"": each[parameter.name]})))]
-        if parameter.role != "value" and having:
-            faults = _interpreted(entry, kernel, max(having, key=_in_groups), parameter.name)
-            yield from (f"{parameter.name} moved by an element: {fault}" for fault in faults)
+    names = {each.name: KINDS[each.kind].dtype.itemsize for each in kernel.parameters if each.role != "value"}
+    every = _interpreted(entry, kernel, max(samples, key=_in_groups), dict.fromkeys(names, HALF_A_RUN))
+    yield from (f"all arrays moved by {HALF_A_RUN} bytes: {fault}" for fault in every)
+    for name, size in names.items():
+        having = [each for each in samples if any(map(np.size, arrays({"": each[name]})))]
+        if having:
+            faults = _interpreted(entry, kernel, max(having, key=_in_groups), {name: size})
+            yield from (f"{name} moved by an element: {fault}" for fault in faults)
 
 
 def _in_groups(arguments: Arguments) -> tuple[bool, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,14 @@ def _content(parameter: Parameter, value: Any, addresses: dict[str, int]) -> byt
     return cell.tobytes()
 
 
-def run(entry: Entry, kernel: Kernel, arguments: dict[str, Any], *, moved: str = "") -> int:
+def run(
+    entry: Entry, kernel: Kernel, arguments: dict[str, Any], moved: Mapping[str, int] | None = None
+) -> int:
     """Run a kernel on host arrays, which it changes; return how many instructions were run.
 
     Arrays with the role ``out`` count as never written until the kernel writes them, and keep their content
-    where it does not. All begin at multiples of 16 bytes but for that of the parameter `moved`, which begins
-    one element behind, as a slice may.
+    where it does not. All begin at multiples of 16 bytes but for those of parameters that are `moved` by so
+    many bytes, as slices may.
 
     Raises:
         PtxError: an instruction that is not known, or what no GPU would let pass.
@@ -52,7 +55,7 @@ def run(entry: Entry, kernel: Kernel, arguments: dict[str, Any], *, moved: str =
     launch = kernel.launch(arguments)
     machine = Machine(entry, launch.grid, launch.block, launch.shared_bytes)
     arrays = _arrays(kernel, arguments)
-    steps = {name: array.itemsize for name, (each, array) in arrays.items() if each.name == moved}
+    steps = {name: (moved or {}).get(each.name, 0) for name, (each, _) in arrays.items()}
     sizes = {name: array.nbytes for name, (_, array) in arrays.items()}
     addresses = machine.memory.place_globals(sizes, steps)
     memory, parameters = machine.memory.regions["global"], machine.memory.regions["param"]

@@ -10,8 +10,8 @@ from minimp_backends.kernels.references.attention import attention_weights
 from tests.kernels.samples.base import Arguments, Bug
 from tests.kernels.samples.rows import numbers
 
-SHAPES = ((6, 3, 5), (4, 4, 4), (4, 2, 40), (3, 3, 1), (1, 1, 257), (5, 5, 300), (2, 2, 1032), (2, 1, 8200))
-"""Rows, queries, keys: teams of every size, and a row longer than one holds."""
+SHAPES = ((6, 3, 5), (4, 4, 4), (4, 2, 40), (3, 3, 1), (1, 1, 257), (5, 5, 300), (2, 2, 4090), (2, 1, 8200))
+"""Rows, queries, keys: teams of every size, whose last threads have work, and a row longer than one holds."""
 
 
 def _given(rows: int, queries: int, keys: int, seed: int, *, causal: bool) -> Arguments:
@@ -33,6 +33,10 @@ def weights() -> Iterator[Arguments]:
     odd["products"][5] -= 9000
     odd["products"][6] = np.nan
     yield odd
+    least = _given(2, 2, 9, 23, causal=False)  # masked by the least number there is: no row that sees nothing
+    least["products"][:], least["scale"] = np.finfo(np.float32).min, 1.0
+    least["products"][1, 4] = 2.0
+    yield least
     hidden = _given(3, 3, 3, 22, causal=True)  # what is not seen may be anything
     hidden["products"][0, 1:] = (np.nan, np.inf)
     yield hidden
@@ -59,6 +63,8 @@ BUGS = (
         "return query < length ? query :", "return query + 1 < length ? query + 1 :"),
     Bug("queries of all heads are counted on", "attention_weights", "team.row % queries", "team.row"),
     Bug("a row that sees nothing is divided by 0", "attention_weights", "sum == 0.0f ? 1.0f : sum", "sum"),
+    Bug("a row of the least numbers sees nothing", "attention_weights",
+        "top == -infinity() ? 0.0f : top", "top < -3e38f ? 0.0f : top"),
     Bug("a row that sees nothing is shifted by -inf", "attention_weights",
         "top = top == -infinity() ? 0.0f : top;", ""),
     Bug("what is shifted is not added again", "attention_weights",

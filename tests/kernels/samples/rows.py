@@ -12,8 +12,8 @@ from minimp_backends.kernels.declaring import KINDS
 from minimp_backends.kernels.families.rows import KERNELS, KINDS_SERVED
 from tests.kernels.samples.base import Arguments, Bug
 
-SHAPES = ((3, 5), (2, 40), (1, 1), (10, 7), (2, 256), (1, 257), (2, 600), (1, 1032), (1, 4101))
-"""Short rows by warps, some in groups; then teams of 128, 512 and 1024 threads."""
+SHAPES = ((3, 5), (2, 40), (1, 1), (10, 7), (2, 256), (1, 257), (2, 1020), (1, 4090), (1, 8190))
+"""Short rows by warps, some in groups; then teams of 128, 512 and 1024 threads, all of which have work."""
 LONG = (1, 9000)
 """More than a team can hold."""
 ODD = (np.nan, np.inf, -np.inf, -0.0, 1e-41, -3e4, 6e4)
@@ -176,6 +176,10 @@ BUGS = (
     Bug("a fused product", "softmax_gradient_float",
         "__fsub_rn(g[i], __fmul_rn(exp_fixed(p[i]), sum))", "__fmaf_rn(-exp_fixed(p[i]), sum, g[i])"),
     Bug("a stage of the warp is missing", "norm_float", "other > 0; other /= 2", "other > 1; other /= 2"),
+    Bug("the last warp's part is lost", "softmax_float",
+        "lane < team.size / WARP ?", "lane < team.size / WARP - 1 ?"),
+    Bug("half of the threads have work", "norm_float",
+        "static_cast<int>(blockDim.x);\n", "static_cast<int>(blockDim.x) / 2;\n"),
     Bug("nobody waits for what was shared before", "norm_half",
         "    __syncthreads();  // what was here before has been read\n", ""),
     Bug("nobody waits for what is shared", "norm_gradient_half",
