@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lab 00: The bits of a number
 #
-# About 50 minutes. No earlier lab is needed; bring Python, a little NumPy, and pencil and paper.
+# About 60 minutes. No earlier lab is needed; bring Python, a little NumPy, and pencil and paper.
 #
 # After this lab you can
 #

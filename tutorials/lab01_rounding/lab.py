@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lab 01: Rounding, ulps and swamping
 #
-# About 60 minutes. Lab 00 comes first: you know what a float16 number is made of.
+# About 70 minutes. Lab 00 comes first: you know what a float16 number is made of.
 #
 # After this lab you can
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lab 02: Sums and dot products: who accumulates
 #
-# About 60 minutes. Lab 01 comes first: you know what one rounding costs, and when a sum swallows a term.
+# About 65 minutes. Lab 01 comes first: you know what one rounding costs, and when a sum swallows a term.
 #
 # After this lab you can
 #
@@ -119,10 +119,12 @@ def bound(terms, u):
 
 
 # %% [markdown]
-# The bound is honest, and pessimistic: errors of both signs cancel. It says *nothing* from 2048 float16 terms on. That
-# is no accident: at about this length a running sum of equal terms stalls.
+# The bound is honest, and pessimistic: errors of both signs cancel. It says *nothing* from 2049 float16 terms on. That
+# is no accident: at this length a running sum of equal terms stalls.
 
 # %%
+assert bound([1.0] * 2048, 2.0**-11) < bound([1.0] * 2049, 2.0**-11) == math.inf
+assert running_sum([1.0] * 2048) == running_sum([1.0] * 3000) == 2048
 lengths = [2**k for k in range(4, 15)]
 errors = {name: [] for name in ("float16", "chunked:64", "float32")}
 for length in lengths:
@@ -135,7 +137,7 @@ for length in lengths:
 figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
 for (name, row), style in zip(errors.items(), ("-o", "--s", ":^"), strict=True):
     axes.plot(lengths, row, style, color="black", markersize=4, label=name)
-axes.set(xscale="log", yscale="log", xlabel="terms", ylabel="relative error of the sum")
+axes.set(xscale="log", yscale="log", xlabel="terms", ylabel="relative error of the sum (0: at $10^{-9}$)")
 axes.legend(fontsize=9)
 mp.labs.show(figure, "lab02_errors")
 assert errors["float16"][-1] > 0.3
@@ -146,8 +148,7 @@ assert errors["float32"][-1] < 1e-5
 # ## Part 3: three better sums (20 minutes)
 #
 # *Chunks*: sum 64 terms, begin anew, then sum the sums. No running sum gets long, so that none stalls (Wang et al.
-# 2018,
-# section 3.1, for FP8 training). *Pairwise*: sum the halves, each the same way; the error grows with $\log_2 K$ and not
+# 2018, section 3.1, for FP8 training). *Pairwise*: sum the halves, each the same way; the error grows with $\log_2 K$ and not
 # with $K$; NumPy does this. *Compensated* (Kahan 1965): keep what rounding cut off in a second variable.
 #
 # ### Exercise 3a (10 minutes)
@@ -198,8 +199,7 @@ for name, way in (("running", "float16"), ("chunks of 64", "chunked:64"), ("floa
 # ## Part 4: what a matrix unit does (5 minutes)
 #
 # A GPU's matrix unit multiplies small blocks: products exact, sums in a register of about float32. "About": the
-# parts of
-# one block are aligned to the largest and *cut*, not rounded, and how many bits survive differs by generation. minimp
+# parts of one block are aligned to the largest and *cut*, not rounded, and how many bits survive differs by generation. minimp
 # models five of them; their makers publish no exact description, so read them as models.
 
 # %%
@@ -233,10 +233,10 @@ true_statements = {"b", "c"}
 #
 # BEGIN SOLUTION
 # *What a good answer contains.* The first way subtracts two numbers near 10000 whose difference is 1: the relative
-# error
-# of float32 sums, some 1e-7 times 10000, is amplified to 1e-3 at 100 and to 10 % and more at 1000; in float16 it is
-# hopeless, and may come out negative. The second way subtracts before it squares. A very good answer notes that float16
-# *storage* alone costs: the ulp at 1000 is 0.5.
+# error of float32 sums, below 1e-7, is multiplied by 10000, and at a mean of 1000 by a million, which leaves an error
+# of some percent. In float16 it is hopeless: numbers near 10000 lie 8 apart, and the square of 1000 is infinite. The
+# second way subtracts before it squares. A very good answer notes that float16 *storage* alone costs: the ulp at 1000
+# is 0.5.
 # END SOLUTION
 
 # %%
@@ -244,9 +244,12 @@ for mean in (10.0, 100.0, 1000.0):
     data = numbers(4096, 7, mean).astype(np.float32)
     first = np.mean(data * data, dtype=np.float32) - np.mean(data, dtype=np.float32) ** 2
     second = np.mean((data - np.mean(data, dtype=np.float32)) ** 2, dtype=np.float32)
-    print(
-        f"mean {mean:6.0f}: {first:8.4f} and {second:8.4f}, in float64 {np.var(data.astype(np.float64)):8.4f}"
-    )
+    wanted = np.var(data.astype(np.float64))
+    print(f"mean {mean:6.0f}: {first:8.4f} and {second:8.4f}, in float64 {wanted:8.4f}")
+    assert 1e-8 < abs(first / wanted - 1) / mean**2 < 1.5e-7
+    assert abs(second / wanted - 1) < 1e-6
+assert rounded(1000.0**2) == math.inf
+assert mp.formats.next_up(np.float64([1e4, 1e3]), mp.float16).tolist() == [10_008, 1000.5]
 
 # %% [markdown]
 # ## What to remember

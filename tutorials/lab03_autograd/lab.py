@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lab 03: Autograd by hand
 #
-# About 75 minutes. You need lab 01, the chain rule, and what a matrix product is.
+# About 85 minutes. You need lab 01, the chain rule, and what a matrix product is.
 #
 # After this lab you can
 #

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Lab 12: int8: ranges, zero points, the layer that hurts
 #
-# About 75 minutes. Lab 01 (rounding) and lab 02 (sums) come first; lab 11 (FP8) helps.
+# About 85 minutes. Lab 01 (rounding) and lab 02 (sums) come first; lab 11 (FP8) helps.
 #
 # After this lab you can
 #
@@ -165,7 +165,7 @@ assert 5.9 < lost["after a ReLU"] < 6.3
 # Half of the codes are never used after a ReLU: one bit, 6 dB. So engines take symmetric codes for weights and codes
 # with a zero point for activations.
 #
-# ## Part 2: products of codes (10 minutes)
+# ## Part 2: products of codes (15 minutes)
 #
 # A layer sums products of activations $s_x (q - z_x)$ and weights $s_w (p - z_w)$. The scales come out of the sum:
 #
@@ -228,7 +228,7 @@ assert x_numbers[1] == 0
 # data: it is worked out once and goes into the bias. So symmetric weights make products cheap, and nobody misses the
 # bit.
 #
-# ## Part 3: back to codes (10 minutes)
+# ## Part 3: back to codes (15 minutes)
 #
 # The next layer wants codes of 8 bits again, with a scale $s_y$ and a zero point $z_y$ of their own. A sum stands for
 # $s_x s_w$ times itself, so its code is $z_y + \text{round}(M \cdot \text{sum})$ with $M = s_x s_w / s_y$. The three
