@@ -79,7 +79,14 @@ RULES = (
 
 def update_samples() -> Iterator[Arguments]:
     """Yield each rule with each verdict, from several states."""
-    states = ((2.0**16, 2, 0, 0), (2.0**16, 1, 0, 1), (12.0, 0, 1, 1), (3.0, 0, 2, 1), (np.inf, 2, 0, 1))
+    states = (
+        (2.0**16, 2, 0, 0),
+        (2.0**16, 1, 0, 1),
+        (12.0, 0, 1, 1),
+        (3.0, 0, 2, 1),
+        (np.inf, 2, 0, 1),
+        (np.nan, 2, 0, 1),
+    )
     for rule, (scale, tracker, skips, met_bad), found in product(RULES, states, (0, 1)):
         yield {
             "scale": np.array([scale]), "growth_tracker": np.array([tracker]), "skips": np.array([skips]),
