@@ -148,8 +148,9 @@ assert errors["float32"][-1] < 1e-5
 # ## Part 3: three better sums (20 minutes)
 #
 # *Chunks*: sum 64 terms, begin anew, then sum the sums. No running sum gets long, so that none stalls (Wang et al.
-# 2018, section 3.1, for FP8 training). *Pairwise*: sum the halves, each the same way; the error grows with $\log_2 K$ and not
-# with $K$; NumPy does this. *Compensated* (Kahan 1965): keep what rounding cut off in a second variable.
+# 2018, section 3.1, for FP8 training). *Pairwise*: sum the halves, each the same way; the error grows with
+# $\log_2 K$ and not with $K$; NumPy does this. *Compensated* (Kahan 1965): keep what rounding cut off in a second
+# variable.
 #
 # ### Exercise 3a (10 minutes)
 #
@@ -198,9 +199,9 @@ for name, way in (("running", "float16"), ("chunks of 64", "chunked:64"), ("floa
 # %% [markdown]
 # ## Part 4: what a matrix unit does (5 minutes)
 #
-# A GPU's matrix unit multiplies small blocks: products exact, sums in a register of about float32. "About": the
-# parts of one block are aligned to the largest and *cut*, not rounded, and how many bits survive differs by generation. minimp
-# models five of them; their makers publish no exact description, so read them as models.
+# A GPU's matrix unit multiplies small blocks: products exact, sums in a register of about float32. "About": the parts
+# of one block are aligned to the largest and *cut*, not rounded, and how many bits survive differs by generation.
+# minimp models six of them; their makers publish no exact description, so read them as models.
 
 # %%
 truth = float(x @ y)
