@@ -19,8 +19,7 @@ from minimp_backends.kernels.registry import KERNELS
 from tests.gpu.recordings import Recorder, Sample, manifest, read
 from tests.kernels.agreement import expected, mismatches
 from tests.kernels.rungs import some
-from tests.kernels.samples import SAMPLES as KERNEL_SAMPLES
-from tests.kernels.samples import Arguments, is_small
+from tests.kernels.samples import Arguments, small_samples
 from tests.ops.samples import SAMPLES as OP_SAMPLES
 from tests.ops.samples import Sample as OpSample
 from tests.ops.samples import leaves
@@ -57,7 +56,7 @@ def _back(backend: Any, parameter: Any, value: Any) -> Any:
 
 def _kernel_samples(backend: Any, kernel: Kernel) -> list[Sample]:
     found = []
-    for _, arguments in some(filter(is_small, KERNEL_SAMPLES[kernel.name]()), MOST):
+    for _, arguments in some(small_samples(kernel.name), MOST):
         given = {p.name: arguments[p.name] for p in kernel.parameters}
         made = launch_on(backend, kernel, arguments)
         changed = {p.name: made[p.name] for p in kernel.parameters if p.role in ("out", "inout")}

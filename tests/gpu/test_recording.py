@@ -121,6 +121,18 @@ def test_arrays_come_back_as_they_went(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second["out"]["x"], np.ones(2))
 
 
+def test_every_kernel_is_recorded_and_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel_device: Any
+) -> None:
+    """Oracle: the registry, and the references: no file is empty, and all together are small."""
+    monkeypatch.setattr(recording, "OP_SAMPLES", [])
+    record(tmp_path / "here", kernel_device)
+    files = manifest(tmp_path / "here")["files"]
+    assert {each["name"] for each in files.values()} == set(KERNELS)
+    assert {name: faults_of(tmp_path / "here", name) for name in files} == {name: [] for name in files}
+    assert sum(each.stat().st_size for each in (tmp_path / "here").iterdir()) < MOST_BYTES / 2
+
+
 def test_every_op_is_recorded_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the ops' bounds, on what the strict device computes; the list of ops, less those with dice."""
     monkeypatch.setattr(recording, "KERNELS", {})
