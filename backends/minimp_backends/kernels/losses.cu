@@ -93,7 +93,7 @@ __device__ __forceinline__ void cross_entropy(const Element* x, const long long*
     }
     if (team.thread == 0) {
         losses[team.row] = loss;
-        tops[team.row] = top;
+        tops[team.row] = __fadd_rn(top, 0.0f);  // which of two zeros is the larger depends on who asks
         log_sums[team.row] = log_sum;
     }
 }

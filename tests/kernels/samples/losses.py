@@ -69,6 +69,13 @@ def both(kind: str, make: Callable[..., Arguments]) -> Iterator[Arguments]:
     yield make(far, np.array([8, 3, 0]), 1)
 
 
+def losses(kind: str) -> Iterator[Arguments]:
+    """Yield those of :func:`both`, and a row whose largest numbers are zeros of both signs."""
+    yield from both(kind, forward)
+    zeros = np.array([[0.0, -0.0], [-0.0, 0.0], [-0.0, -0.0]]).repeat(20, 1).astype(KINDS[kind].dtype)
+    yield forward(zeros, np.array([0, 39, 20]), 0)
+
+
 def gradients(kind: str) -> Iterator[Arguments]:
     """Yield those of :func:`both`, gradients that are not finite, and ones that are small in 16 bits."""
     yield from both(kind, backward)
@@ -82,7 +89,7 @@ SAMPLES = {
     f"{name}_{kind}": make
     for kind in KINDS_SERVED
     for name, make in (
-        ("cross_entropy", partial(both, kind, forward)),
+        ("cross_entropy", partial(losses, kind)),
         ("cross_entropy_gradient", partial(gradients, kind)),
     )
 }
@@ -126,6 +133,7 @@ BUGS = (
         "in_groups(length, x, dx)", "in_groups(length, x, x)"),
     Bug("rows counted in 32 bits", "cross_entropy_gradient_bfloat16",
         "dx += team.row * length;", "dx += static_cast<int>(team.row * length);"),
+    Bug("a zero of either sign", "cross_entropy_float", "__fadd_rn(top, 0.0f)", "top"),
     Bug("the largest is taken off last", "cross_entropy_gradient_float",
         "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], top), log_sum));",
         "const float y = stored<Element>(__fsub_rn(__fsub_rn(held[i], log_sum), top));"),

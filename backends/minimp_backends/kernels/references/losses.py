@@ -61,7 +61,7 @@ def cross_entropy(
     y = _stored(shifted - log_sum, x)
     terms = _times(_shares(labels, weight, peak, spread, length), y)
     losses.reshape(rows, 1)[:] = -(_picked(labels, terms) if SINGLE(spread) == 0 else row_totals(terms))
-    tops.reshape(rows, 1)[:], log_sums.reshape(rows, 1)[:] = top, log_sum
+    tops.reshape(rows, 1)[:], log_sums.reshape(rows, 1)[:] = top + SINGLE(0), log_sum  # 0 is no -0
 
 
 @np.errstate(all="ignore")
