@@ -56,6 +56,7 @@ def test_everything_is_run_and_left_in_the_folder(tmp_path: Path) -> None:
     recorded = f"--record {tmp_path}/out/recorded/nvidia-h100-80gb-hbm3 tests/gpu"
     assert asked[0] == "-m pytest -q -x -n auto tests/kernels tests/backends"
     assert asked[1] == f"-m pytest -q --backend cupy {recorded}"
+    assert asked[2] == "-m pytest -q -n 4 --backend cupy --maxfail 50 --ignore tests/gpu tests"
     assert asked[-1] == f"-m minimp bench --backend cupy --quiet --json {tmp_path}/out/gpu.json"
     assert (tmp_path / "out/gpu.txt").read_text() == f"a line of {asked[-1]}\n"
     logs = {each.stem for each in (tmp_path / "out").glob("*.log")}
@@ -88,6 +89,37 @@ def test_wrong_words(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
     ended, calls = run(tmp_path, *words)
     assert (ended.returncode, calls) == (2, [])
     assert said in ended.stderr
+
+
+VENV = """#!/bin/sh
+case "$1 $2" in
+"-m venv")
+    mkdir -p "$3/bin"
+    echo '#!/bin/sh' >"$3/bin/python"
+    echo 'test -e "$(dirname "$0")/pip" || {{ echo "No module named pip"; exit 1; }}' >>"$3/bin/python"
+    chmod +x "$3/bin/python"
+    test -e "{ensurepip}" || {{ echo "ensurepip is not available: apt install python3-venv"; exit 1; }}
+    touch "$3/bin/pip" ;;
+esac
+"""
+
+
+def test_an_environment_that_was_half_made_is_made_again(tmp_path: Path) -> None:
+    """Oracle: Debian's python3 without python3-venv, which leaves a Python without pip; and one with it."""
+    programs, ensurepip = tmp_path / "programs", tmp_path / "ensurepip"
+    programs.mkdir()
+    for name, text in {"nvidia-smi": SMI, "python3": VENV.format(ensurepip=ensurepip)}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    environment = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    for there, code, said in ((False, 1, "apt install python3-venv"), (True, 0, "done: ")):
+        if there:
+            ensurepip.touch()
+        ended = subprocess.run(
+            ["bash", str(SCRIPT), "out", "bench"],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (ended.returncode, said in ended.stdout) == (code, True), ended
 
 
 def test_a_machine_without_a_gpu(tmp_path: Path) -> None:
