@@ -46,6 +46,11 @@ def rounded(x):
 # %%
 every_code = np.arange(0x7C00, dtype=np.uint16)
 all_positive = every_code.view(np.float16).astype(np.float64)  # every finite one, in order
+assert rounded(np.nextafter(65520.0, 0.0)) == all_positive[-1] == 65504
+assert np.isinf(rounded(65520.0))
+assert np.isinf(rounded(300.0**2))
+assert rounded(0.0001**2) == 0
+assert round(float(np.log(65520.0)), 1) == 11.1
 assert rounded(np.exp(11.0)) == 59872
 assert np.isinf(rounded(np.exp(12.0)))
 print(f"exp(11) is {rounded(np.exp(11.0)):.0f}, exp(12) is {rounded(np.exp(12.0))}")
@@ -285,6 +290,9 @@ x, y = train.inputs[:64], train.targets[:64]
 model = linear_layers(64, 128, 128, 10)
 optimizer = mp.optim.Adam(model.parameters(), lr=LR)
 step = mp.TrainStep(model, F.cross_entropy, optimizer, "fp16")
+above = all_positive[all_positive > stands_still_above(LR)]
+assert np.array_equal(rounded(above + LR), above)
+assert np.array_equal(rounded(above - LR), above)
 sizes = np.abs(np.concatenate([p.detach().numpy().ravel() for p in model.parameters()]).astype(np.float64))
 predicted = float(np.mean(sizes > stands_still_above(LR)))
 optimizer.measure_updates = True
@@ -396,5 +404,5 @@ assert accuracy(fast_16.model) > 0.9
 #
 # - Too large: exponentials from 11.1 on and squares from 256 on are infinite; subtract the maximum, divide by it.
 # - Too small: at $2^{-25}$ and below a gradient is zero; nothing is reported, the model only does not learn.
-# - Too close: an update below half an ulp of its weight is swallowed; above 2048 times the learning rate weights
-#   stand still.
+# - Too close: an update below half an ulp of its weight is swallowed; under Adam weights stand still that are above
+#   the next power of two after 2048 times the learning rate.

@@ -308,6 +308,7 @@ def mx_quantise(x, fmt):
 # from the library: its elements are int8 in 64ths):
 
 # %%
+assert 8 * (32 + 1) / 32 == 8.25
 rows = np.random.default_rng(0).standard_normal((1024, 1024))
 found = {"MXINT8": sqnr(rows, read_back(rows, "mxint8"))}
 alone = {"MXINT8": sqnr(rows, read_back(rows, "int8"))}
