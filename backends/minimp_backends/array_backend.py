@@ -137,7 +137,7 @@ class ArrayBackend(
 
     def keep_where(self, array: Array, mask: Array) -> Array:
         """Return the storage array with +0 wherever `mask` is False; nothing is rounded."""
-        return self.xp.where(mask, array, self.xp.zeros((), array.dtype))
+        return self.choose(mask, array, self.xp.zeros((), array.dtype))
 
     def scatter_add(self, shape: tuple[int, ...], index: Any, values: Array, *, accumulate: str) -> Array:
         """Return zeros of `shape` with `values` (wide) added at `index`; the sums are wide.
@@ -213,7 +213,7 @@ class ArrayBackend(
     def largest_along(self, array: Array, axis: int | tuple[int, ...] | None) -> Array:
         """Return the largest elements of a wide array over `axis`, which stays, of length 1; -inf of none."""
         if array.size:
-            return self.xp.max(array, axis=axis, keepdims=True)
+            return self.xp.max(array, axis=axis if array.ndim else None, keepdims=True)
         axes = range(array.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
         gone = {each % max(1, array.ndim) for each in axes}
         shape = [1 if i in gone else n for i, n in enumerate(array.shape)]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minimp import formats
 from minimp.formats import Format
 from minimp.formats.dice import Source
 from minimp_backends import accumulating, device_convolution, device_pooling
@@ -30,6 +31,7 @@ from minimp_backends.updates_blocks import Room
 
 __all__ = ["PLAIN", "DeviceBackend"]
 
+BFLOAT16 = formats.bfloat16.dtype
 PLAIN = frozenset({"float32", "float64"})
 """The accumulations that are the device's own."""
 
@@ -90,6 +92,12 @@ class DeviceBackend(DeviceCodes, DeviceLayers, ArrayBackend):
         """Round in any way; arguments as of :meth:`cast`."""
         return round_on_device(self, self.wide(array), format, rounding, overflow, rng).astype(format.dtype)
 
+    def choose(self, mask: Array, a: Array, b: Array) -> Array:
+        """Choose bfloat16 by its bits: CuPy's where has no loop for it and would return float32."""
+        if getattr(a, "dtype", None) != BFLOAT16:
+            return self.xp.where(mask, a, b)
+        return self.xp.where(mask, a.view(np.uint16), b.view(np.uint16)).view(BFLOAT16)
+
     # ---- places -----------------------------------------------------------------------------------------
 
     def places(self, index: Any) -> Any:
@@ -146,6 +154,7 @@ class DeviceBackend(DeviceCodes, DeviceLayers, ArrayBackend):
 
         The dtype is always said: a library's own sum of float16 may add up in float16.
         """
+        axis = axis if array.ndim else None  # CuPy takes no axis of an array that has none
         if array.dtype.kind in "iub":
             return self.xp.sum(array, axis=axis, keepdims=keepdims, dtype="int64")
         name = accumulating.name_for_sums(accumulate)

@@ -86,7 +86,7 @@ class Embedding(Module):
         if self.padding_idx is not None:
             table, where = self.weight.array, self.weight.backend
             kept = where.from_host((np.arange(self.num_embeddings) != self.padding_idx)[:, None])
-            self.weight.array = where.xp.where(kept, table, where.xp.zeros_like(table))
+            self.weight.array = where.keep_where(table, kept)
 
     def forward(self, input: Any) -> Tensor:
         """Return the rows."""

@@ -91,7 +91,8 @@ class Masks:
         if self.forbidden is None:
             return None if self.added is None else self.added.to(like.format)
         xp = self.backend.xp
-        walls = xp.where(self.forbidden, xp.asarray(-math.inf, like.dtype), xp.asarray(0, like.dtype))
+        wall, nothing = xp.asarray(-math.inf, like.dtype), xp.asarray(0, like.dtype)
+        walls = self.backend.choose(self.forbidden, wall, nothing)
         made = Tensor(walls, self.backend)
         return made if self.added is None else self.added.to(like.format) + made
 

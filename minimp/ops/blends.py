@@ -20,6 +20,8 @@ def lerp(ctx: Node, start: Array, end: Array, weight: Array) -> Array:
     ends = (start, end) if ctx.needs(2) else (None, None)
     ctx.save(*ends, weight if either else None)
     a, b, w = ctx.wide(start), ctx.wide(end), ctx.wide(weight)
+    if isinstance(w, int | float):  # CuPy's where takes no bool of the host
+        return ctx.round(a + w * (b - a) if abs(w) < 0.5 else b - (b - a) * (1 - w))
     return ctx.round(ctx.backend.xp.where(abs(w) < 0.5, a + w * (b - a), b - (b - a) * (1 - w)))
 
 

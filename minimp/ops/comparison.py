@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minimp.door import op
-from minimp.ops.reductions import check_dims, check_some
+from minimp.ops.reductions import axes_of, check_dims, check_some
 from minimp.policy import CastClass
 from minimp.tape import Array, Node
 
@@ -57,4 +57,4 @@ def argmax(ctx: Node, x: Array, *, dim: int | None = None, keepdim: bool = False
     """The index of the largest element (the first of equal ones) over `dim`, or of the flattened tensor."""
     check_dims("argmax", x, dim)
     check_some("argmax", x, dim, "largest")
-    return ctx.backend.xp.asarray(ctx.backend.xp.argmax(ctx.wide(x), axis=dim, keepdims=keepdim))
+    return ctx.backend.xp.asarray(ctx.backend.xp.argmax(ctx.wide(x), axis=axes_of(x, dim), keepdims=keepdim))

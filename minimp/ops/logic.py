@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minimp.door import op
 from minimp.errors import FormatError
-from minimp.ops.reductions import Dim, check_dims
+from minimp.ops.reductions import Dim, axes_of, check_dims
 from minimp.policy import Mixed
 from minimp.tape import Array, Node
 
@@ -82,21 +82,21 @@ def bitwise_xor(ctx: Node, a: Array, b: Array) -> Array:
 def all_(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
     """Whether no element over `dim` is 0; true of none."""
     check_dims("all", x, dim)
-    return ctx.backend.xp.asarray((ctx.wide(x) != 0).all(axis=dim, keepdims=keepdim))
+    return ctx.backend.xp.asarray((ctx.wide(x) != 0).all(axis=axes_of(x, dim), keepdims=keepdim))
 
 
 @op(mixed=Mixed.KEEP, bound="exact")
 def any_(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
     """Whether an element over `dim` is not 0; false of none."""
     check_dims("any", x, dim)
-    return ctx.backend.xp.asarray((ctx.wide(x) != 0).any(axis=dim, keepdims=keepdim))
+    return ctx.backend.xp.asarray((ctx.wide(x) != 0).any(axis=axes_of(x, dim), keepdims=keepdim))
 
 
 @op(mixed=Mixed.KEEP, bound="exact")
 def count_nonzero(ctx: Node, x: Array, *, dim: Dim = None) -> Array:
     """How many elements over `dim` are not 0."""
     check_dims("count_nonzero", x, dim)
-    return ctx.backend.xp.asarray((ctx.wide(x) != 0).sum(axis=dim, dtype="int64"))
+    return ctx.backend.xp.asarray((ctx.wide(x) != 0).sum(axis=axes_of(x, dim), dtype="int64"))
 
 
 def _check_bits(op: str, *arrays: Array) -> None:

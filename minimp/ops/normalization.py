@@ -9,7 +9,7 @@ from minimp.door import op
 from minimp.errors import FormatError, SettingError, ShapeError
 from minimp.formats import Format
 from minimp.ops.parameters import check_formats, formats_of, to_format
-from minimp.ops.reductions import Dim, check_dims, keep_axes
+from minimp.ops.reductions import Dim, axes_of, check_dims, keep_axes
 from minimp.policy import CastClass, Mixed
 from minimp.tape import Array, Node
 
@@ -99,9 +99,9 @@ def linalg_vector_norm(
     size = abs(ctx.wide(x if dtype is None else ctx.backend.cast(x, dtype)))
     if abs(p) == math.inf:
         pick = ctx.backend.xp.max if p > 0 else ctx.backend.xp.min
-        y = pick(size, axis=dim, keepdims=keepdim)
+        y = pick(size, axis=axes_of(x, dim), keepdims=keepdim)
     elif p == 0:
-        y = (size != 0).sum(axis=dim, keepdims=keepdim).astype(size.dtype)
+        y = (size != 0).sum(axis=axes_of(x, dim), keepdims=keepdim).astype(size.dtype)
     else:
         terms = size if p == 1 else size * size if p == 2 else ctx.backend.xp.power(size, p)
         y = ctx.backend.sum(terms, axis=dim, keepdims=keepdim, accumulate=ctx.accumulate)
@@ -127,7 +127,7 @@ def _(
         slope = xp.sign(wide) * g
     elif abs(p) == math.inf:
         hit = (size == norm) | xp.isnan(size)
-        slope = xp.sign(wide) * hit * (g / hit.sum(axis=dim, keepdims=True).astype(wide.dtype))
+        slope = xp.sign(wide) * hit * (g / hit.sum(axis=axes_of(x, dim), keepdims=True).astype(wide.dtype))
     elif p == 2:
         slope = wide * xp.where(norm == 0, zero, g / norm)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minimp.door import op
-from minimp.ops.reductions import Dim, check_dims, check_some, keep_axes
+from minimp.ops.reductions import Dim, axes_of, check_dims, check_some, keep_axes
 from minimp.tape import Array, Node
 
 __all__ = ["amin", "argmin", "argsort"]
@@ -14,7 +14,8 @@ def amin(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
     """The smallest element over `dim`; NaN wins. Equal minima share the gradient, as in torch.amin."""
     check_dims("amin", x, dim)
     check_some("amin", x, dim, "smallest")
-    y = ctx.round(ctx.backend.xp.asarray(ctx.backend.xp.min(ctx.wide(x), axis=dim, keepdims=keepdim)))
+    xp = ctx.backend.xp
+    y = ctx.round(xp.asarray(xp.min(ctx.wide(x), axis=axes_of(x, dim), keepdims=keepdim)))
     ctx.save(x, y)
     return y
 
@@ -23,7 +24,7 @@ def amin(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
     x, y = ctx.saved
     hit = ctx.wide(x) == ctx.wide(keep_axes(y, x.ndim, dim, keepdim))
-    count = hit.sum(axis=dim, keepdims=True)
+    count = hit.sum(axis=axes_of(x, dim), keepdims=True)
     return ctx.round(hit * (ctx.wide(keep_axes(grad, x.ndim, dim, keepdim)) / count.astype("float32")))
 
 
@@ -32,7 +33,7 @@ def argmin(ctx: Node, x: Array, *, dim: int | None = None, keepdim: bool = False
     """The index of the smallest element (the first of equal ones) over `dim`, or of the flattened tensor."""
     check_dims("argmin", x, dim)
     check_some("argmin", x, dim, "smallest")
-    return ctx.backend.xp.asarray(ctx.backend.xp.argmin(ctx.wide(x), axis=dim, keepdims=keepdim))
+    return ctx.backend.xp.asarray(ctx.backend.xp.argmin(ctx.wide(x), axis=axes_of(x, dim), keepdims=keepdim))
 
 
 @op(bound="exact")

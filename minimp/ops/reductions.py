@@ -56,7 +56,7 @@ def amax(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
     """The largest element over `dim`; NaN wins. Equal maxima share the gradient, as in torch.amax."""
     check_dims("amax", x, dim)
     check_some("amax", x, dim, "largest")
-    y = ctx.round(ctx.backend.xp.max(ctx.wide(x), axis=dim, keepdims=keepdim))
+    y = ctx.round(ctx.backend.xp.max(ctx.wide(x), axis=axes_of(x, dim), keepdims=keepdim))
     ctx.save(x, y)
     return y
 
@@ -65,7 +65,7 @@ def amax(ctx: Node, x: Array, *, dim: Dim = None, keepdim: bool = False) -> Arra
 def _(ctx: Node, grad: Array, *, dim: Dim = None, keepdim: bool = False) -> Array:
     x, y = ctx.saved
     hit = ctx.wide(x) == ctx.wide(keep_axes(y, x.ndim, dim, keepdim))
-    count = hit.sum(axis=dim, keepdims=True)
+    count = hit.sum(axis=axes_of(x, dim), keepdims=True)
     return ctx.round(hit * (ctx.wide(keep_axes(grad, x.ndim, dim, keepdim)) / count.astype("float32")))
 
 
@@ -85,7 +85,7 @@ def _softmax(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
 
 
 def _softmax_of_rows(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
-    e = backend.xp.exp(x - backend.xp.max(x, axis=dim, keepdims=True)) if x.size else x.copy()
+    e = backend.xp.exp(x - backend.largest_along(x, dim)) if x.size else x.copy()
     return e / backend.sum(e, axis=dim, keepdims=True, accumulate=accumulate)
 
 
@@ -127,7 +127,7 @@ def _log_softmax(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
 
 
 def _log_softmax_of_rows(backend: Any, x: Array, dim: int, accumulate: str) -> Array:
-    shifted = x - backend.xp.max(x, axis=dim, keepdims=True) if x.size else x.copy()
+    shifted = x - backend.largest_along(x, dim) if x.size else x.copy()
     total = backend.sum(backend.xp.exp(shifted), axis=dim, keepdims=True, accumulate=accumulate)
     return shifted - backend.xp.log(total)
 
@@ -144,6 +144,11 @@ def _(ctx: Node, grad: Array, *, dim: int = -1, dtype: Format | None = None) -> 
 def _log_softmax_gradient(backend: Any, grad: Array, y: Array, dim: int, accumulate: str) -> Array:
     total = backend.sum(grad, axis=dim, keepdims=True, accumulate=accumulate)
     return backend.wide(grad) - backend.xp.exp(backend.wide(y)) * total
+
+
+def axes_of(x: Array, dim: Any) -> Any:
+    """Return `dim` for the array library; of an array without axes None, as CuPy takes no axis of it."""
+    return dim if x.ndim else None
 
 
 def check_dims(name: str, x: Array, dim: Any) -> None:

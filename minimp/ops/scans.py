@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from minimp.door import cast, op
 from minimp.formats import Format
 from minimp.ops.arithmetic import add, mul
-from minimp.ops.reductions import check_dims, sum_
+from minimp.ops.reductions import axes_of, check_dims, sum_
 from minimp.ops.shaping import cat, getitem, reshape
 from minimp.policy import CastClass
 from minimp.tape import Array, Node
@@ -70,8 +70,8 @@ def _(
     if x.ndim and not keepdim:
         g = g.reshape((1,) * x.ndim) if dim is None else xp.expand_dims(g, dim)
     zero = wide == 0
-    zeros = zero.sum(axis=dim, keepdims=True)
-    others = xp.prod(xp.where(zero, xp.ones_like(wide), wide), axis=dim, keepdims=True)
+    zeros = zero.sum(axis=axes_of(x, dim), keepdims=True)
+    others = xp.prod(xp.where(zero, xp.ones_like(wide), wide), axis=axes_of(x, dim), keepdims=True)
     alone = xp.where(zero, others, xp.zeros_like(others))  # of one zero, its own gradient alone is not 0
     slope = xp.where(zeros == 0, others / xp.where(zero, xp.ones_like(wide), wide), alone)
     return ctx.backend.narrow(g * xp.where(zeros > 1, xp.zeros_like(slope), slope), ctx.format)
@@ -80,7 +80,7 @@ def _(
 def _product(ctx: Node, x: Array, dim: int | None, keepdim: bool) -> Array:
     xp, wide = ctx.backend.xp, ctx.wide(x)
     dtype = "int64" if wide.dtype.kind in "iub" else wide.dtype
-    return xp.asarray(xp.prod(wide, axis=dim, keepdims=keepdim, dtype=dtype))
+    return xp.asarray(xp.prod(wide, axis=axes_of(wide, dim), keepdims=keepdim, dtype=dtype))
 
 
 @prod.composite

@@ -28,7 +28,7 @@ def where(ctx: Node, condition: Array, a: Array, b: Array) -> Array:
     """
     _check_mask("where", condition)
     ctx.save(condition)
-    return ctx.backend.xp.where(condition, a, b)
+    return ctx.backend.choose(condition, a, b)
 
 
 @where.gradient
@@ -51,7 +51,7 @@ def masked_fill(ctx: Node, x: Array, mask: Array, *, value: float) -> Array:
     _check_value(ctx.format, value)
     ctx.save(mask)
     fill = ctx.backend.xp.asarray(value, x.dtype)
-    return ctx.backend.xp.where(mask, fill, x)
+    return ctx.backend.choose(mask, fill, x)
 
 
 @masked_fill.gradient

@@ -67,7 +67,7 @@ def _update_unless(optimizer: Optimizer, bundle: list[Job], found_inf: Array) ->
     def choose(old: Array, new: Array, backend: Any) -> Array:
         key = id(old), id(new)
         if key not in chosen:
-            chosen[key] = new if old is new else backend.xp.where(found_inf, old, new)
+            chosen[key] = new if old is new else backend.choose(found_inf, old, new)
         return chosen[key]
 
     after = [(job.param.array, dict(job.state)) for job in bundle]  # alive, so that no id comes twice

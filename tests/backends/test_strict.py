@@ -91,6 +91,14 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         lambda _: XP.add.at(XP.zeros(2, ml_dtypes.bfloat16), 0, 1.0), TypeError, "at does not support bfl",
     ),
     "an array and a number, equal": (lambda x: XP.array_equal(x, 1), AttributeError, "no attribute 'shape'"),
+    "bfloat16, sorted": (
+        lambda _: XP.zeros(3, ml_dtypes.bfloat16).argsort(), NotImplementedError, "argsort has no kernel for",
+    ),
+    "bfloat16, summed on the way": (
+        lambda _: XP.cumsum(XP.zeros(3, ml_dtypes.bfloat16)), NotImplementedError, "cumsum has no kernel for",
+    ),
+    "an axis of one number": (lambda x: XP.max(x[0, 0], axis=-1), ValueError, "axis -1 is out of bounds"),
+    "an axis of one number, a method's": (lambda x: x[0, 0].sum(0), ValueError, "axis 0 is out of bounds"),
     "a sort that is not stable": (lambda x: XP.argsort(x, kind="quicksort"), ValueError, "stable"),
 }  # fmt: skip
 
@@ -252,6 +260,17 @@ def test_a_step_of_a_network_waits_for_nothing() -> None:
 
 
 # ---- where NumPy is kinder -------------------------------------------------------------------------------
+
+
+def test_where_of_bfloat16_is_wider_and_choose_is_not() -> None:
+    """Oracle: the loops of CuPy's where, the first that holds them all (cupy/_sorting/search.py); NumPy."""
+    x = device(X, ml_dtypes.bfloat16)
+    mask = x > 0
+    assert XP.where(mask, x, -x).dtype == XP.where(mask, x, 0).dtype == np.float32
+    assert XP.where(mask, x, x.astype(np.float64)).dtype == np.float64
+    found, values = BACKEND.choose(mask, x, -x.T), np.asarray(X, ml_dtypes.bfloat16)
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(found.get(), np.where(values > 0, values, -values.T))
 
 
 def test_indices_wrap_where_they_are_asked_to() -> None:

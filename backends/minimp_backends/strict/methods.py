@@ -26,6 +26,11 @@ ON_HOST = frozenset(
      "shape", "size", "common_type", "iscomplexobj", "isrealobj", "may_share_memory", "shares_memory"}
 )  # fmt: skip
 """Functions that answer from shapes and dtypes, on the host."""
+REDUCING = frozenset(
+    {"all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "max", "mean",
+     "min", "prod", "std", "sum", "var"}
+)  # fmt: skip
+"""Functions whose second argument is an axis that the array must have."""
 SCATTERED = {
     "add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd",
     "bitwise_and": "iIlLqQ", "bitwise_or": "iIlLqQ", "bitwise_xor": "iIlLqQ",
@@ -41,6 +46,7 @@ def function(name: str, callee: Callee, of: Any = np) -> Callable[..., Any]:
 
     def called(*args: Any, **options: Any) -> Any:
         check_call(name, callee, args, options)
+        _check_axis(name, args, options)
         if name in SYNCING:
             DEVICE.wait()
         return made(*args, **options)
@@ -61,6 +67,19 @@ def _numpys(name: str, of: Any) -> Callable[..., Any]:
         return run(its, args, options)
 
     return called
+
+
+def _check_axis(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Refuse an axis of an array that has none, which NumPy's reductions take.
+
+    Raises:
+        AxisError: as CuPy says it (cupy/_core/_reduction.pyx, _get_axis).
+    """
+    if name not in REDUCING or not args or getattr(args[0], "ndim", 1):
+        return
+    axis = args[1] if len(args) > 1 else options.get("axis")
+    if axis is not None and axis != ():
+        raise np.exceptions.AxisError(axis if isinstance(axis, int) else axis[0], 0)
 
 
 def _check_dtype_of(options: dict[str, Any]) -> None:
@@ -157,6 +176,7 @@ def method(name: str, callee: Callee) -> Callable[..., Any]:
 
     def called(self: Any, *args: Any, **options: Any) -> Any:
         check_call(name, callee, args, options)
+        _check_axis(name, (self, *args), options)
         if name in SYNCING:
             DEVICE.wait()
         if name in DIFFERENT:
@@ -234,7 +254,12 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if x is None and y is None:
         DEVICE.wait()
         return run(np.nonzero, (condition,), {})
-    return run(np.where, (condition.astype("?", copy=False), x, y), {})  # as CuPy: no bool of the host has it
+    made = run(np.where, (condition.astype("?", copy=False), x, y), {})  # as CuPy: no bool of the host has it
+    found = {each.dtype for each in (x, y) if hasattr(each, "dtype")}
+    if formats.bfloat16.dtype not in found:
+        return made
+    loop = next(char for char in "fd" if all(np.can_cast(each, char) for each in found))
+    return made.astype(loop)  # the first that CuPy has: none is of bfloat16 (cupy/_sorting/search.py)
 
 
 def take(a: Any, indices: Any, axis: int | None = None, out: Any = None) -> Any:
@@ -279,7 +304,7 @@ def argsort(a: Any, axis: Any = -1, kind: Any = None) -> Any:
     """Sort by place; CuPy's sort is a stable one."""
     if kind not in (None, "stable"):
         raise ValueError("kind can only be None or 'stable'")
-    return run(np.argsort, (a,), {"axis": axis, "kind": "stable"})
+    return not_of_bfloat16("argsort")(a, axis=axis, kind="stable")
 
 
 def asnumpy(a: Any, *_: Any, **__: Any) -> Any:
@@ -298,6 +323,18 @@ def from_dlpack(*_: Any, **__: Any) -> Any:
     raise BufferError("the strict device shares no memory")
 
 
+def not_of_bfloat16(name: str) -> Callable[..., Any]:
+    """Return NumPy's function of a name, which CuPy has no kernel for in bfloat16."""
+
+    def called(a: Any, *args: Any, **options: Any) -> Any:
+        dtype = options.get("dtype") or unwrapped(a).dtype
+        if np.dtype(dtype) == formats.bfloat16.dtype:
+            raise NotImplementedError(f"CuPy's {name} has no kernel for {dtype}")
+        return run(getattr(np, name), (a, *args), options)
+
+    return called
+
+
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
     """Tell whether two arrays are equal, in a device array; CuPy asks both for their shape first."""
     for each in (a1, a2):
@@ -311,5 +348,6 @@ DIFFERENT: dict[str, Callable[..., Any]] = {
     "take": take, "scatter_add": scatter_add, "sum": total, "matmul": matmul, "argsort": argsort,
     "asnumpy": asnumpy, "put": put, "from_dlpack": from_dlpack, "array_equal": array_equal,
     "ascontiguousarray": ascontiguousarray,
+    **{name: not_of_bfloat16(name) for name in ("cumprod", "cumsum", "sort", "unique")},
 }  # fmt: skip
 """By the name in CuPy; methods of arrays too."""
