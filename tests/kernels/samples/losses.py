@@ -70,10 +70,14 @@ def both(kind: str, make: Callable[..., Arguments]) -> Iterator[Arguments]:
 
 
 def losses(kind: str) -> Iterator[Arguments]:
-    """Yield those of :func:`both`, and a row whose largest numbers are zeros of both signs."""
+    """Yield those of :func:`both`; rows whose largest are zeros of both signs, and a row of NaN alone."""
     yield from both(kind, forward)
-    zeros = np.array([[0.0, -0.0], [-0.0, 0.0], [-0.0, -0.0]]).repeat(20, 1).astype(KINDS[kind].dtype)
-    yield forward(zeros, np.array([0, 39, 20]), 0)
+    zeros = (
+        np.array([[0.0, -0.0], [-0.0, 0.0], [-0.0, -0.0], [np.nan] * 2])
+        .repeat(20, 1)
+        .astype(KINDS[kind].dtype)
+    )
+    yield forward(zeros, np.array([0, 39, 20, 1]), 0)
 
 
 def gradients(kind: str) -> Iterator[Arguments]:

@@ -55,7 +55,7 @@ def cross_entropy(
         rows, length: at least 1 each.
     """
     wide = x.reshape(rows, length).astype(SINGLE)
-    top = np.fmax.reduce(wide, axis=1, keepdims=True)
+    top = np.fmax.reduce(wide, axis=1, keepdims=True, initial=-np.inf)  # which it is where all are NaN
     shifted = wide - top
     log_sum = exponentials.log(row_totals(exponentials.exp(shifted)))
     y = _stored(shifted - log_sum, x)
