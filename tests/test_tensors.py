@@ -76,6 +76,11 @@ def test_from_dlpack_refuses_what_cannot_be_exchanged() -> None:
     """Oracle: the error tree."""
     with pytest.raises(mp.errors.FormatError, match=r"help: mp\.tensor copies arrays"):
         mp.from_dlpack([1.0, 2.0])
+
+
+@pytest.mark.host("NumPy's DLPack, which has no bfloat16; CuPy's has it")
+def test_bfloat16_is_not_exchanged() -> None:
+    """Oracle: the error tree."""
     with pytest.raises(mp.errors.FormatError, match="DLPack"):
         mp.tensor([1.0], dtype="bfloat16").__dlpack__()
 

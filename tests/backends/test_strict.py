@@ -97,6 +97,10 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "bfloat16, summed on the way": (
         lambda _: XP.cumsum(XP.zeros(3, ml_dtypes.bfloat16)), NotImplementedError, "cumsum has no kernel for",
     ),
+    "a bound beyond whole numbers": (
+        lambda x: XP.clip(x.astype("uint8"), -1, 5), OverflowError, "-1 out of bounds for uint8",
+    ),
+    "no bound of booleans": (lambda x: XP.clip(x > 0, None, 1), TypeError, "NoneType"),
     "an axis of one number": (lambda x: XP.max(x[0, 0], axis=-1), ValueError, "axis -1 is out of bounds"),
     "an axis of one number, a method's": (lambda x: x[0, 0].sum(0), ValueError, "axis 0 is out of bounds"),
     "a sort that is not stable": (lambda x: XP.argsort(x, kind="quicksort"), ValueError, "stable"),
@@ -260,6 +264,17 @@ def test_a_step_of_a_network_waits_for_nothing() -> None:
 
 
 # ---- where NumPy is kinder -------------------------------------------------------------------------------
+
+
+def test_whole_numbers_to_a_negative_power_round_to_zero() -> None:
+    """Oracle: CuPy's kernel of power, which raises nothing; the engine does, as NumPy's backend."""
+    x = device([1, -1, 2, -3, 0], np.int32)
+    assert ((x**-1).get().tolist(), (x**-1).dtype) == ([1, -1, 0, 0, 0], np.int32)
+    assert (x ** device([-2, -2, 3, -1, -1], np.int32)).get().tolist() == [1, 1, 8, 0, 0]
+    t = mp.tensor([2, 3], backend="strict")
+    for exponent in (-1, mp.tensor([1, -1], backend="strict")):
+        with pytest.raises(mp.errors.ShapeError, match="negative integer powers"):
+            t**exponent
 
 
 def test_where_of_bfloat16_is_wider_and_choose_is_not() -> None:

@@ -151,9 +151,10 @@ def call_ufunc(name: str, ufunc: Any, args: tuple[Any, ...], options: dict[str, 
             raise TypeError(f"Unsupported type {type(each)}")
     _check_dtype_of(options)
     out = options.get("out")
+    its = power if name == "power" and not options else ufunc
     if out is None:
-        return run(ufunc, args, options)
-    run(ufunc, args, options)
+        return run(its, args, options)
+    run(its, args, options)
     return out
 
 
@@ -335,6 +336,32 @@ def not_of_bfloat16(name: str) -> Callable[..., Any]:
     return called
 
 
+def power(x: Any, p: Any) -> Any:
+    """x^p; whole numbers to a negative power are rounded to zero, and raise nothing, as in CuPy."""
+    kinds = [each.dtype.kind if hasattr(each, "dtype") else np.dtype(type(each)).kind for each in (x, p)]
+    if not set(kinds) <= set("iu"):
+        return np.power(x, p)
+    powers = np.power(x, max(p, 0) if isinstance(p, int) else np.maximum(p, 0))
+    turned = np.where(np.asarray(p) % 2 == 0, np.abs(x), x)
+    return np.where(np.asarray(p) < 0, np.where(np.abs(x) == 1, turned, 0), powers).astype(powers.dtype)
+
+
+def clip(a: Any, a_min: Any, a_max: Any, out: Any = None) -> Any:
+    """Keep within bounds, which an array of whole numbers must be able to hold.
+
+    Raises:
+        OverflowError: it cannot hold one (cupy/_core/_scalar.pyx, apply_dtype).
+        TypeError: there is none, of booleans and bfloat16 (cupy/_core/_routines_math.pyx, _ndarray_clip).
+    """
+    dtype = unwrapped(a).dtype
+    for bound in (a_min, a_max):
+        if bound is None and dtype.kind not in "fiu":
+            raise TypeError("Unsupported type <class 'NoneType'>")
+        if isinstance(bound, int) and dtype.kind in "iu":
+            np.asarray(bound, dtype)
+    return run(np.clip, (a, a_min, a_max), {"out": out})
+
+
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Any:
     """Tell whether two arrays are equal, in a device array; CuPy asks both for their shape first."""
     for each in (a1, a2):
@@ -347,7 +374,7 @@ DIFFERENT: dict[str, Callable[..., Any]] = {
     "asarray": asarray, "array": array, "empty": empty, "empty_like": empty_like, "where": where,
     "take": take, "scatter_add": scatter_add, "sum": total, "matmul": matmul, "argsort": argsort,
     "asnumpy": asnumpy, "put": put, "from_dlpack": from_dlpack, "array_equal": array_equal,
-    "ascontiguousarray": ascontiguousarray,
+    "ascontiguousarray": ascontiguousarray, "clip": clip,
     **{name: not_of_bfloat16(name) for name in ("cumprod", "cumsum", "sort", "unique")},
 }  # fmt: skip
 """By the name in CuPy; methods of arrays too."""
