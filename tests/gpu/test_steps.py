@@ -85,7 +85,7 @@ def test_the_host_is_ahead_of_a_busy_gpu(gpu: Any) -> None:
 def test_the_ledger_agrees_with_the_memory(device: Any) -> None:
     """Oracle: the GPU's memory pool; of the strict device, whose arrays are NumPy's, tracemalloc. 2 %."""
     pooled = getattr(device, "memory", None) is not None  # whose pieces are of 512 bytes
-    sizes = replace(TINY, width=1024, batch=512) if pooled else replace(TINY, width=128, batch=64)
+    sizes = replace(TINY, width=1024, batch=512) if pooled else TINY
     found = memory_figures(Bench(device, clock_of(device), sizes))
     assert len(found) == 3
     assert [each for each in found if not each.reached] == []

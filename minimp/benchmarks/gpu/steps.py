@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from minimp import functional, nn, optim
@@ -152,6 +153,8 @@ def sync_figures(bench: Bench) -> list[Figure]:
 def memory_figures(bench: Bench) -> list[Figure]:
     """Return the ledger's bytes at each moment of a step over what the memory pool says, above 1 or below."""
     sizes, backend = bench.sizes, bench.backend
+    # so much that scraps are not 2 % of it
+    sizes = replace(sizes, width=max(128, sizes.width), batch=max(64, sizes.batch))
     found: dict[str, int] = {}
     with use_backend(backend.name), witness() as asked:
         before = asked.used() - asked.kept()
