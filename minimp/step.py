@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,6 +114,7 @@ class TrainStep:
 
     Raises:
         SettingError: a setting that cannot act with this recipe.
+        DeviceError: a format that the device cannot multiply; model and optimizer are as they were.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class TrainStep:
         if micro_batches < 1:
             raise SettingError(f"micro_batches must be at least 1, got {micro_batches}")
         self.fp8_layers = _fp8_layers(model, self.recipe, fp8_filter_fn)
+        _require_formats(model, self.recipe)
         optimizer.configure(master_weights=self.recipe.master_weights, update=self.recipe.update)
         low = Recipe.low(self.recipe.param_dtype)
         model.to(self.recipe.param_dtype, keep_statistics=low)
@@ -350,6 +353,13 @@ def _fp8_layers(model: Module, recipe: Recipe, filter_fn: Filter | None) -> dict
             op="TrainStep", help="let fp8_filter_fn take a layer, or choose another recipe",
         )  # fmt: skip
     return found
+
+
+def _require_formats(model: Module, recipe: Recipe) -> None:
+    """Refuse a recipe in whose formats the model's device cannot multiply, before anything changes."""
+    for parameter in islice(model.parameters(), 1):
+        for form in (recipe.param_dtype, recipe.compute_dtype):
+            parameter.backend.require(form)
 
 
 def _make_scaler(recipe: Recipe, given: GradScaler | LayerwiseScaler | None) -> GradScaler | LayerwiseScaler:

@@ -14,13 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from minimp import models
+from minimp.backend import default_backend
 from minimp.cli.base import console, examples, json_text, progress_console
 from minimp.cli.choices import READING, add_backend, add_reading, both_sizes, computing_on, models_text
 from minimp.cli.compare_page import page
 from minimp.cli.device_view import DeviceWork, show_work, watching_device
 from minimp.cli.sizes import parse_sizes
 from minimp.data import AnyParts
-from minimp.errors import ScaleWarning, SettingError
+from minimp.errors import DeviceError, ScaleWarning, SettingError, plain
 from minimp.experiments import EXPERIMENTS, Experiment, Outcome, run_experiment
 from minimp.files import check_writable, write_whole
 from minimp.fp8 import TensorLosses
@@ -100,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         require_renderer()
     with computing_on(args.backend), watching_device() as work:
+        _refuse_formats(chosen)
         kind = models.MODELS[chosen[0].model]  # the others are of its kind: text or not
         data = kind.load(_source(args, chosen), **{name: getattr(args, name) for name in READING})
         _refuse_misfits(args, chosen, data)
@@ -117,6 +119,19 @@ def run(args: argparse.Namespace) -> int:
         parts = [(each, _setting(each, data), results[each.name]) for each in chosen]
         write_whole(args.report, page(parts, f"{FIGURES} {OVERFLOWED}"))
     return 0
+
+
+def _refuse_formats(chosen: Sequence[Experiment]) -> None:
+    """Refuse recipes in whose formats the device cannot multiply, before the first of them runs."""
+    for name in dict.fromkeys(name for experiment in chosen for name in experiment.recipes):
+        for form in (recipes[name].param_dtype, recipes[name].compute_dtype):
+            try:
+                default_backend().require(form)
+            except DeviceError as fault:
+                raise DeviceError(
+                    f"recipe {name}: {plain(fault)}",
+                    help="name others, for example --recipes fp32,fp16,mixed-fp16",
+                ) from fault
 
 
 def _refuse_misfits(args: argparse.Namespace, chosen: Sequence[Experiment], data: AnyParts) -> None:

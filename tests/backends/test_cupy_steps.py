@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 import minimp as mp
+from minimp import backend as backends
 from minimp import models, optim
+from minimp.errors import DeviceError
 from minimp.scaler import ScaleRule, ScaleState, next_state
 from minimp.scaler.on_device import DeviceScale
 from minimp_backends.cupy_backend import CupyBackend
 from minimp_backends.strict.counts import DEVICE
+from tests.backends.cupy_on_strict import gpu_on_strict
 from tests.backends.test_cupy_backend import as_cupy, device
 
 __all__ = ["as_cupy", "device"]
@@ -77,3 +80,21 @@ def test_the_scale_moves_by_a_kernel(device: CupyBackend, rule: ScaleRule) -> No
         scale.advance(device.from_host(np.asarray(bad)))
         state = next_state(rule, state, bad)
         assert scale.read() == state
+
+
+@pytest.mark.parametrize("recipe", ["mixed-bf16", "bf16-kahan", "mixed-fp8"])
+def test_a_recipe_that_the_chip_cannot_multiply_changes_nothing(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: a chip of 7.5, Turing; the model's formats, and settings that serve another recipe."""
+    monkeypatch.setitem(backends.MADE, "cupy", CupyBackend(gpu_on_strict(75)))
+    with mp.use_backend("cupy"):
+        model = models.mlp((8,), 3)
+        optimizer = optim.AdamW(model.parameters())
+        before = optimizer.settings
+        with pytest.raises(DeviceError, match=r"compute capability 7\.5\) does not multiply bfloat16"):
+            mp.TrainStep(model, mp.functional.mse_loss, optimizer, recipe)
+        assert {p.format for p in model.parameters()} == {mp.float32}
+        assert optimizer.settings == before
+        step = mp.TrainStep(model, mp.functional.mse_loss, optimizer, "mixed-fp16")
+        assert np.isfinite(step(np.ones((2, 8), np.float32), np.ones((2, 3), np.float32)).loss)

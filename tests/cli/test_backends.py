@@ -17,8 +17,10 @@ from minimp.backend import get_backend
 from minimp.cli import main
 from minimp.cli.device_view import DeviceWork, watching_device
 from minimp.memory.witnesses import PoolWitness
+from minimp_backends.cupy_backend import CupyBackend
 from minimp_backends.memory_pool import PoolFigures
 from minimp_backends.strict.counts import Counts
+from tests.backends.cupy_on_strict import gpu_on_strict
 from tests.tolerances import assert_close
 
 Capture = pytest.CaptureFixture[str]
@@ -215,3 +217,23 @@ def test_on_the_host_there_is_nothing_to_count() -> None:
     assert (work.text("numpy", 4), work.as_dict()) == ("", {})
     counts: Any = SimpleNamespace(syncs=1)
     assert DeviceWork(counts).text("strict", 0) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "help_"),
+    [
+        ("train --recipe mixed-bf16 --out run", "use float16 or float32 on this GPU"),
+        ("compare --json made.json", "for example --recipes fp32,fp16,mixed-fp16"),
+    ],
+)
+def test_a_recipe_that_the_chip_cannot_multiply_leaves_no_file(
+    words: str, help_: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Oracle: a chip of 7.5, Turing: exit code 2, nothing printed, nothing written, nothing trained."""
+    monkeypatch.setitem(backends.MADE, "cupy", CupyBackend(gpu_on_strict(75)))
+    assert main([*words.split(), "--backend", "cupy", *QUICK]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "(compute capability 7.5) does not multiply bfloat16" in shown.err
+    assert help_ in shown.err
+    assert list(Path().iterdir()) == []
