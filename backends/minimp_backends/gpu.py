@@ -16,7 +16,7 @@ from minimp_backends.gpu_diagnosis import Facts, basic_facts, diagnose, library_
 from minimp_backends.kernels import toolkits
 from minimp_backends.kernels.loading import launch
 from minimp_backends.kernels.nvrtc import VARIANTS
-from minimp_backends.memory_pool import WatchedPool, in_words, watch
+from minimp_backends.memory_pool import WatchedPool, full_beside_the_pool, in_words, watch
 
 __all__ = ["Gpu", "Kernels", "gpu_of", "open_gpu"]
 
@@ -100,12 +100,31 @@ def gpu_of(cupy: Any, facts: Facts) -> Gpu:
         cublas=Cublas(cupy, cupy.cuda.cublas, handle, facts.capability),
         memory=watch(cupy),
         kernels=_launch,
-        to_host=cupy.asnumpy,
-        synchronize=device.synchronize,
+        to_host=_told(cupy, cupy.asnumpy),
+        synchronize=_told(cupy, device.synchronize),
         about=about,
         variants=MappingProxyType({name: _launching(more) for name, more in VARIANTS.items()}),
         cudnn=cache(lambda: open_cudnn(cupy)),
     )
+
+
+def _told(cupy: Any, wait: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what waits for the GPU, and says in our words what it failed at meanwhile.
+
+    Faults of kernels show when the host next waits, and to go on the process must be started anew (CUDA 12.9,
+    cudaErrorIllegalAddress in driver_types.h).
+    """
+
+    def waited(*given: Any) -> Any:
+        try:
+            return wait(*given)
+        except cupy.cuda.runtime.CUDARuntimeError as fault:
+            raise full_beside_the_pool("wait", fault) or DeviceError(
+                f"the GPU failed at something that it was given before: {fault}",
+                help="what it held is lost: start a new process, under CUDA_LAUNCH_BLOCKING=1 to see where",
+            ) from fault
+
+    return waited
 
 
 def _launch(name: str, /, **arguments: Any) -> None:

@@ -18,7 +18,15 @@ import minimp as mp
 from minimp import backend as backends
 from minimp import formats
 from minimp.backend import get_backend
-from minimp.errors import DeviceError, FormatError, GradientError, MinimpError, SettingError, plain
+from minimp.errors import (
+    DeviceError,
+    FormatError,
+    GradientError,
+    MinimpError,
+    OutOfMemoryError,
+    SettingError,
+    plain,
+)
 from minimp_backends import gpu
 from minimp_backends.cupy_backend import CupyBackend
 from minimp_backends.device_codes import Codes
@@ -477,6 +485,23 @@ def test_training_goes_as_on_numpy(as_cupy: Any, recipe: str) -> None:
     mixed = recipe != "fp32"
     assert_close(np.array(ours), np.array(theirs), "parity_mixed_losses" if mixed else "parity_trajectory")
     assert_close(weights, expected, "parity_mixed_weights" if mixed else "parity_trajectory_weights")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [(700, DeviceError, "given before: cudaErrorIllegalAddress"), (2, OutOfMemoryError, "has no room")],
+)
+def test_what_a_gpu_failed_at_is_told_where_one_waits(status: int, kind: Any, said: str) -> None:
+    """Kernels fail when nobody looks; oracle: CuPy's own exception of a status."""
+    cupy = pytest.importorskip("cupy")
+
+    def wait(array: Any) -> Any:
+        raise cupy.cuda.runtime.CUDARuntimeError(status)
+
+    with pytest.raises(kind, match=said) as caught:
+        gpu._told(cupy, wait)(None)
+    assert caught.value.help
+    assert gpu._told(cupy, lambda array: array + 1)(1) == 2
 
 
 def test_a_gpu_that_does_not_open_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
