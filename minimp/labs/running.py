@@ -6,6 +6,7 @@ should do so in a container.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,7 @@ def run_submission(lab: LabFolder, file: Path, limits: Limits | None = None) -> 
 
     It runs in an empty folder, which is removed afterwards, beside a copy of the checks. An answer that ends
     the interpreter, or never ends, is left out of another run, so that it costs no other exercise. If the
-    lab's own folder was changed, it is put back.
+    lab's own folder was changed, it is put back, and what was changed is kept beside it.
 
     Raises:
         DataError: the lab's own checks cannot be read.
@@ -141,8 +143,8 @@ def run_submission(lab: LabFolder, file: Path, limits: Limits | None = None) -> 
     broken = tuple(cleaned(text) for each in said for text in each.get("broken", ()))
     ran = any("ran" in each for each in said)
     reason = "" if ran and len(given) == len(exercises) else cleaned(reason)
-    if _put_back(before):
-        reason = "it changed the lab's own files, which were put back"
+    if changed := _put_back(before):
+        reason = f"the lab's own files were changed while it ran, and put back: {', '.join(changed)}"
     verdicts = tuple(
         given.get(each.name, Verdict(each.name, each.points, "not run", reason)) for each in exercises
     )
@@ -166,13 +168,28 @@ def _kept(lab: LabFolder) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(lab.path.iterdir()) if path.is_file()}
 
 
-def _put_back(before: dict[Path, bytes]) -> bool:
-    """Write again the files that were changed or removed; say whether there were any."""
-    changed = [path for path, data in before.items() if not path.is_file() or path.read_bytes() != data]
-    for path in changed:
+def _put_back(before: dict[Path, bytes]) -> list[str]:
+    """Write again the files that were changed or removed; say which, and where the changed ones are kept.
+
+    It may be the teacher who changed them, in an editor beside the batch.
+    """
+    said = []
+    for path, data in before.items():
+        if path.is_file() and path.read_bytes() == data:
+            continue
+        kept = path.is_file()
+        other = next(each for each in map(path.with_suffix, _spare()) if not each.exists())
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, before[path])
-    return bool(changed)
+        if kept:
+            path.rename(other)
+        write_whole(path, data)
+        said.append(f"{path.name} (what came is kept as {other.name})" if kept else f"{path.name} (removed)")
+    return said
+
+
+def _spare() -> Iterator[str]:
+    """Endings for files that are kept beside others."""
+    return (f".changed{number}" for number in itertools.count(1))
 
 
 def _attempt(

@@ -67,3 +67,21 @@ def test_help_ends_its_sentences_once(part: str, capsys: pytest.CaptureFixture[s
     """Oracle: no doubled full stop."""
     assert main(["labs", part, "--help"]) == 0
     assert ".." not in capsys.readouterr().out.replace("...", "")
+
+
+@pytest.mark.slow
+def test_a_lab_that_is_edited_meanwhile_keeps_the_edit(tmp_path: Path) -> None:
+    """Oracle: the checks are those of the start; both edits lie beside them, and the reason says where."""
+    place = tmp_path / "lab42_doubling"
+    place.mkdir()
+    checks, first = place / "lab42_checks.py", "from minimp.labs import exercise\n"
+    checks.write_text(first)
+    mine = tmp_path / "mine.py"
+    for number, edit in enumerate(("# one\n", "# two\n"), 1):
+        mine.write_text(f"# %%\nopen({str(checks)!r}, 'w').write({edit!r})\n")
+        outcome = run_submission(LabFolder(42, place.name, place), mine, Limits(seconds=30))
+        assert (
+            f"put back: lab42_checks.py (what came is kept as lab42_checks.changed{number})" in outcome.reason
+        )
+        assert checks.read_text() == first
+        assert (place / f"lab42_checks.changed{number}").read_text() == edit

@@ -443,7 +443,7 @@ def test_a_submission_that_spoils_the_checks(lab: LabFolder) -> None:
     wrong = fill(SOURCE, {"1b": "size = 4"})
     outcomes = grade(lab, [written(lab, wrong + LATE + spoil, "a.py"), written(lab, wrong, "b.py")])
     assert lab.checks.read_bytes() == before
-    assert "put back" in outcomes[0].reason
+    assert "put back: lab.py (removed), lab42_checks.py (removed)" in outcomes[0].reason
     assert [words(each) for each in outcomes] == [["passed", "failed", "passed"]] * 2
 
 
