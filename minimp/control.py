@@ -17,7 +17,7 @@ import numpy as np
 
 from minimp import ops
 from minimp.displays.steps import report_html
-from minimp.errors import SettingError
+from minimp.errors import OutOfMemoryError, SettingError, plain
 from minimp.fp8 import Fp8Region
 from minimp.policy import FLOATING, Region
 from minimp.refusals import Doubt, raise_first
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from minimp.step import TrainStep
     from minimp_backends.array_backend import ArrayBackend as Backend
 
-__all__ = ["CONTROLS", "DeviceControl", "HostControl", "StepReport", "StepState", "control_of"]
+__all__ = [
+    "CONTROLS", "DeviceControl", "HostControl", "StepReport", "StepState", "control_of", "with_causes",
+]  # fmt: skip
 
 CONTROLS = ("host", "device")
 MOST_DOUBTS = 256
@@ -127,6 +129,25 @@ def control_of(step: TrainStep, backend: Backend, *, watched: bool) -> HostContr
         return DeviceControl(step, backend)
     wanted = backend.decides_on_device and _why_not(step) is None
     return DeviceControl(step, backend) if wanted else HostControl(step)
+
+
+def with_causes(fault: OutOfMemoryError, step: TrainStep) -> OutOfMemoryError:
+    """Return the error of a device without room with what the step holds by cause; nothing is run for it."""
+    kept, parameters = step.optimizer.nbytes(), list(step.model.parameters())
+    held = {
+        "parameters": sum(int(p.array.nbytes) for p in parameters),
+        "masters": kept["master"],
+        "optimizer": kept["state"],
+        "gradients": sum(int(p.grad.array.nbytes) for p in parameters if p.grad is not None),
+    }
+    rest = fault.used - sum(held.values())
+    if rest > 0:  # otherwise it was not the pool that was full
+        held["activations and workspaces"] = rest
+    words = ", ".join(f"{cause} {count / 2**20:,.1f} MiB" for cause, count in held.items())
+    return OutOfMemoryError(
+        f"{plain(fault)}; the step holds {words}", op=fault.op, asked=fault.asked, used=fault.used, total=fault.total,
+        limit=fault.limit, held=held, help=fault.help,
+    )  # fmt: skip
 
 
 def _why_not(step: TrainStep) -> str | None:

@@ -24,7 +24,7 @@ A message says what was expected, what came, and, after ``help:``, what to do ne
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = [
@@ -92,14 +92,17 @@ class OutOfMemoryError(DeviceError):
         used: the bytes that arrays hold.
         total: the bytes that the memory pool holds, of which the rest is free, in pieces too small.
         limit: the most that the pool may hold, None for all that there is.
+        held: in a training step, cause -> bytes, by the names of :data:`minimp.memory.CAUSES`; what is not
+            known apart stands together under ``"activations and workspaces"``.
     """
 
     def __init__(
         self, message: str, *, asked: int = 0, used: int = 0, total: int = 0, limit: int | None = None,
-        **told: Any,
+        held: Mapping[str, int] | None = None, **told: Any,
     ) -> None:  # fmt: skip
         super().__init__(message, **told)
         self.asked, self.used, self.total, self.limit = asked, used, total, limit
+        self.held = dict(held or {})
 
 
 class FrameworkWarning(UserWarning):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minimp.checks import stages as proofs
-from minimp.control import CONTROLS, StepReport, StepState, control_of
+from minimp.control import CONTROLS, StepReport, StepState, control_of, with_causes
 from minimp.displays.steps import stage_html
 from minimp.door import cast_in_region
-from minimp.errors import DataError, SettingError, unknown_name
+from minimp.errors import DataError, OutOfMemoryError, SettingError, unknown_name
 from minimp.formats import Format
 from minimp.fp8 import DelayedScaling, advance, linears
 from minimp.fp8.region import region_of
@@ -160,10 +160,14 @@ class TrainStep:
 
         Raises:
             DataError: inputs and targets of different lengths, or none.
+            OutOfMemoryError: the device has no room; it says what the step holds, by cause.
         """
         state = self._start(inputs, targets)
-        for _ in self._unrecorded(state):
-            pass
+        try:
+            for _ in self._unrecorded(state):
+                pass
+        except OutOfMemoryError as fault:
+            raise with_causes(fault, self) from fault
         return state.control.report(state)
 
     def walk(self, inputs: Any, targets: Any) -> Iterator[tuple[str, StepState]]:

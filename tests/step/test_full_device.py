@@ -21,13 +21,13 @@ EVERY = 7
 class Room:
     """Refuses one allocation, the one that `left` counts down to."""
 
-    left = 0
+    left = used = 0
 
     def take(self, size: int) -> None:
         """Count an allocation."""
         self.left -= 1
         if self.left == 0:
-            raise OutOfMemoryError("the GPU has no room", asked=size, help="a smaller batch")
+            raise OutOfMemoryError("the GPU has no room", asked=size, used=self.used, help="a smaller batch")
 
 
 @pytest.fixture
@@ -104,3 +104,19 @@ def test_a_step_that_had_no_room_never_was_or_it_says_so(room: Room, control: st
             assert bits(step) == after
     assert ended["before"] >= 5
     assert ended["torn"] >= 1
+
+
+def test_the_error_says_what_the_step_holds(room: Room) -> None:
+    """Oracle: sizes of weights, moments and masters by hand, and a pool that holds 1 MiB more than those."""
+    step, batch = trained("device")
+    count = sum(p.size for p in step.model.parameters())
+    room.used = 3 * 4 * count + 8 + (1 << 20)
+    fault = refused(room, step, batch, 1)
+    assert fault is not None
+    assert fault.held == {
+        "parameters": 4 * count, "masters": 0, "optimizer": 8 * count + 8, "gradients": 0,
+        "activations and workspaces": 1 << 20,
+    }  # fmt: skip
+    assert "; the step holds parameters 0.0 MiB, masters 0.0 MiB, optimizer 0.0 MiB, gradients" in str(fault)
+    assert "activations and workspaces 1.0 MiB\n  help: a smaller batch" in str(fault)
+    assert (fault.used, fault.asked > 0) == (room.used, True)
