@@ -18,7 +18,7 @@ from minimp_backends.kernels.families.unscaling import CHUNK
 from minimp_backends.kernels.references.statistics import GROUP
 from minimp_backends.kernels.sources import Source
 from tests.kernels.agreement import Launched, cell, expected, mismatches
-from tests.kernels.families import kernels_of
+from tests.kernels.rungs import built_with
 from tests.kernels.samples import Arguments, arrays, small_samples
 from tests.kernels.shim.building import Build, build
 
@@ -90,7 +90,7 @@ def far_faults(source: Source, kernel: Kernel) -> Iterator[str]:
     plan = _plan(kernel)
     if plan is None:
         return
-    built = build(source, kernels_of(kernel.source))
+    built = build(source, built_with(source, kernel))
     for place, far in enumerate(plan()):
         launch, _held = _launched(kernel, far)
         told = _run(built, launch, far)

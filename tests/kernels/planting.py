@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,9 +18,11 @@ from tests.kernels.samples import Bug
 
 __all__ = ["RUNGS", "found_by", "planted"]
 
+_MADE = re.compile(r"^[A-Z][A-Z0-9_]*\((\w+), [\w, ]+\)$", re.MULTILINE)
+
 
 def planted(bug: Bug) -> Source:
-    """Return the source of the bug's kernel with the bug in it.
+    """Return the source of the bug's kernel with the bug in it, and as few other kernels as may be.
 
     Raises:
         ValueError: the text to change is nowhere, or the change changes nothing.
@@ -28,11 +31,17 @@ def planted(bug: Bug) -> Source:
     if bug.old == bug.new:
         raise ValueError(f"{bug.name}: old and new are the same")
     if bug.old in source.text:
-        return replace(source, text=source.text.replace(bug.old, bug.new, 1))
+        return replace(source, text=_alone(source.text.replace(bug.old, bug.new, 1), bug.kernel))
     for name, text in source.headers.items():
         if bug.old in text:
-            return replace(source, headers={**source.headers, name: text.replace(bug.old, bug.new, 1)})
+            headers = {**source.headers, name: text.replace(bug.old, bug.new, 1)}
+            return replace(source, text=_alone(source.text, bug.kernel), headers=headers)
     raise ValueError(f"{bug.name}: {bug.old!r} is neither in {source.name} nor in a header")
+
+
+def _alone(text: str, kernel: str) -> str:
+    """A source without the lines, such as ``SOFTMAX(half, __half)``, that make kernels of another name."""
+    return _MADE.sub(lambda line: line[0] if f"_{line[1]}_" in f"_{kernel}_" else "", text)
 
 
 def _lint(source: Source, kernel: Kernel) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from minimp_backends.kernels import sources
 from minimp_backends.kernels.declaring import KINDS, Kernel
 from minimp_backends.kernels.sources import Source
 from tests.kernels.agreement import expected, launched, mismatches
@@ -17,7 +18,7 @@ from tests.kernels.ptx.running import run
 from tests.kernels.samples import SAMPLES, Arguments, arrays, small_samples
 from tests.kernels.shim.building import build
 
-__all__ = ["interpreted_faults", "moved_faults", "shim_faults", "some"]
+__all__ = ["built_with", "interpreted_faults", "moved_faults", "shim_faults", "some"]
 
 
 HALF_A_RUN = 8  # bytes: a multiple of every element's size
@@ -33,11 +34,16 @@ def some(samples: Iterable[Arguments], most: int | None) -> list[tuple[int, Argu
     return [every[k * (len(every) - 1) // max(most - 1, 1)] for k in range(most)]
 
 
+def built_with(source: Source, kernel: Kernel) -> tuple[Kernel, ...]:
+    """Return the kernels that are built with one: all of its file, or it alone where that is changed."""
+    return kernels_of(kernel.source) if source == sources.read(kernel.source) else (kernel,)
+
+
 def shim_faults(
     source: Source, kernel: Kernel, *, most: int | None = None, sanitize: bool = False
 ) -> Iterator[str]:
     """Yield what is wrong with a kernel that g++ built, in both orders of threads."""
-    built = build(source, kernels_of(kernel.source), sanitize=sanitize)
+    built = build(source, built_with(source, kernel), sanitize=sanitize)
     for place, arguments in some(SAMPLES[kernel.name](), most):
         wanted = expected(kernel, arguments)
         for backwards in (False, True):
