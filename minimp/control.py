@@ -145,8 +145,8 @@ def with_causes(fault: OutOfMemoryError, step: TrainStep) -> OutOfMemoryError:
         held["activations and workspaces"] = rest
     words = ", ".join(f"{cause} {count / 2**20:,.1f} MiB" for cause, count in held.items())
     return OutOfMemoryError(
-        f"{plain(fault)}; the step holds {words}", op=fault.op, asked=fault.asked, used=fault.used, total=fault.total,
-        limit=fault.limit, held=held, help=fault.help,
+        f"{plain(fault)}; the step holds {words}", op=fault.op, asked=fault.asked, used=fault.used,
+        total=fault.total, limit=fault.limit, held=held, help=fault.help,
     )  # fmt: skip
 
 
