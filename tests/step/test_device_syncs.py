@@ -108,6 +108,18 @@ def test_a_step_waits_for_nothing(name: str, recipe: str, optimizer: str) -> Non
     assert found[2][0].allocations == found[3][0].allocations
 
 
+@pytest.mark.parametrize("layers", [2, 9])
+def test_fp8_waits_for_three_maxima_a_layer(layers: int) -> None:
+    """Oracle: input, weight and gradient have a scale each, which the host sets; the rest as in any step."""
+    model, backend = models.mlp((8,), 3, hidden=(16,) * (layers - 1)), get_backend("strict")
+    step = mp.TrainStep(model, mp.functional.mse_loss, optim.SGD(model.parameters()), "mixed-fp8")
+    for _ in range(3):
+        batch = mp.tensor(numbers(4, 8)), mp.tensor(numbers(4, 3))
+        with backend.counting() as counts:  # type: ignore[attr-defined]  # the strict backend has it
+            step(*batch)
+        assert counts.syncs <= 3 * layers + 3
+
+
 def test_clipping_and_micro_batches_wait_for_nothing_either() -> None:
     """Oracle: as above."""
     found = count("mlp", "mixed-fp16", "SGD", max_norm=0.1, micro_batches=4)
