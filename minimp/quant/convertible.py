@@ -93,7 +93,7 @@ def kept_in(model: Module, keep_float: Iterable[str] | Mapping[str, str]) -> dic
     keep: dict[str, str] = {}
     for path in sorted(given):
         if path not in modules:
-            raise SettingError(unknown_name("path in keep_float", path, modules), op=OP)
+            raise SettingError(unknown_name("path in keep_float", path, filter(None, modules)), op=OP)
         if given[path] not in ("int8", *COMPUTES):
             known = ("int8", *COMPUTES)
             raise SettingError(unknown_name(f"format for {path!r} in keep_float", given[path], known), op=OP)

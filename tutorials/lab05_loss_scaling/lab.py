@@ -200,15 +200,16 @@ mp.labs.show(figure, "lab05_constant_scales")
 assert constant[0][0] > 2 * full
 assert all(abs(constant[power][0] / full - 1) < 0.1 for power in (10, 16, 24))
 assert all(constant[40][2])
+assert constant[40][0] == test_error(autoencoder())
 
 # %% [markdown]
-# Two walls with a wide valley between them. On the left gradients are zero. On the right every step overflows, is
-# skipped, and the model stays as it was at the start: *too large a constant scale trains nothing at all*. In the
+# Two walls with a wide valley between them. On the left many gradients are zero. On the right every step overflows,
+# is skipped, and the model stays as it was at the start: *too large a constant scale trains nothing at all*. In the
 # valley the scale does not matter; it is no setting to be tuned. It only must not hit a wall, all training long.
 #
 # ## Part 3: the dynamic scaler (25 minutes)
 #
-# Hence the rule that all frameworks share: start high. A step with an infinite or NaN gradient is skipped, and the
+# Hence the rule that nearly all frameworks share: start high. A step with an infinite or NaN gradient is skipped, and the
 # scale halves. After `growth_interval` good steps in a row the scale doubles, and the count begins anew.
 #
 # ### Exercise 3a (10 minutes)

@@ -231,4 +231,6 @@ def _hint_4b(got: float, want: float) -> str:
         return "that is the probability of one step; the wait is 1 over it"
     if math.isclose(got, want / 2):
         return "half the distance decides when rounding to nearest; at random it is the whole"
+    if got == int(got) and abs(got - want) < 1:
+        return "a mean need not be a whole number"
     return "below a power of two the neighbour is half as far: mind the direction"

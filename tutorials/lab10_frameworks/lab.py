@@ -103,6 +103,11 @@ if live:
 
 # %%
 print(scaler.presets_table())
+libraries = {name.removesuffix("-fp16-optimizer").removesuffix("-ampscaler") for name in scaler.PRESETS} - {
+    "static"
+}
+print(len(libraries), "libraries:", ", ".join(sorted(libraries)))
+assert len(libraries) == 9
 
 # %% [markdown]
 # `scaler.replay` lets presets loose on one history of verdicts (True: the step was bad). Here: 40 bad steps, as of

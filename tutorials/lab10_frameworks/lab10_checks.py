@@ -132,7 +132,13 @@ def check_3a(lab: Any) -> None:
             "float32 is among the inputs: bfloat16 is what the region has",
         ),
         ("bfloat16", "bfloat16", False, "bfloat16", "the region's own format stays"),
-        ("float16", "float32", True, "refused", "float16 is neither float32 nor the region's; say 'refused'"),
+        (
+            "float16",
+            "float32",
+            True,
+            "refused",
+            "the policy is torch-cpu, and float16 is neither float32 nor the region's; say 'refused'",
+        ),
         ("float32", "float16", False, "refused", "without faithful, the order does not matter"),
         ("float32", "float16", True, "float32", "faithful: PyTorch stops looking at the first float32"),
     ):

@@ -65,5 +65,10 @@ WRONG = {
         ("return abs(update) / float(mp.formats.ulp(np.float64(weight), mp.bfloat16))", "1 over it"),
         ("return float(mp.formats.ulp(np.float64(weight), mp.bfloat16)) / abs(update)", "half as far"),
         ("return float(mp.formats.ulp(np.float64(weight), mp.bfloat16)) / 2 / abs(update)", "when rounding to nearest"),
+        (
+            "near = mp.formats.next_up if update > 0 else mp.formats.next_down\n"
+            "return -(-abs(float(near(np.float64(weight), mp.bfloat16)) - weight) // abs(update))",
+            "a mean need not be a whole number",
+        ),
     ),
 }  # fmt: skip
