@@ -75,7 +75,7 @@ def _check_axis(name: str, args: tuple[Any, ...], options: dict[str, Any]) -> No
     Raises:
         AxisError: as CuPy says it (cupy/_core/_reduction.pyx, _get_axis).
     """
-    if name not in REDUCING or not args or getattr(args[0], "ndim", 1):
+    if name not in REDUCING or not args or getattr(args[0], "ndim", 1) != 0:
         return
     axis = args[1] if len(args) > 1 else options.get("axis")
     if axis is not None and axis != ():
