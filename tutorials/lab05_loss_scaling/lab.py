@@ -209,8 +209,8 @@ assert constant[40][0] == test_error(autoencoder())
 #
 # ## Part 3: the dynamic scaler (25 minutes)
 #
-# Hence the rule that nearly all frameworks share: start high. A step with an infinite or NaN gradient is skipped, and the
-# scale halves. After `growth_interval` good steps in a row the scale doubles, and the count begins anew.
+# Hence the rule that nearly all frameworks share: start high. A step with an infinite or NaN gradient is skipped, and
+# the scale halves. After `growth_interval` good steps in a row the scale doubles, and the count begins anew.
 #
 # ### Exercise 3a (10 minutes)
 #
