@@ -15,8 +15,15 @@ from tests.ops.samples import FLOATS, KINDS, numbers
 from tests.tolerances import assert_close
 
 
-@pytest.mark.parametrize("fmt", FLOATS)
-@pytest.mark.parametrize("kind", KINDS)
+FLUSHED = pytest.mark.host("powers below 2^-126, which CuPy's own kernels take for zero")
+SAMPLES = [
+    pytest.param(kind, fmt, marks=[FLUSHED] if kind == "wide" and fmt in ("float32", "bfloat16") else [])
+    for kind in KINDS
+    for fmt in FLOATS
+]
+
+
+@pytest.mark.parametrize(("kind", "fmt"), SAMPLES)
 @pytest.mark.parametrize("exponent", [3, 3.0, 4, 5])
 def test_cubes_and_fourth_powers_keep_the_contract(exponent: float, kind: str, fmt: str) -> None:
     """Oracle: float64 powers within pow's bound, on numbers of every kind, and the gradient's."""
