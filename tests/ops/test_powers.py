@@ -14,7 +14,6 @@ from tests.arrays import host
 from tests.ops.samples import FLOATS, KINDS, numbers
 from tests.tolerances import assert_close
 
-
 FLUSHED = pytest.mark.host("powers below 2^-126, which CuPy's own kernels take for zero")
 SAMPLES = [
     pytest.param(kind, fmt, marks=[FLUSHED] if kind == "wide" and fmt in ("float32", "bfloat16") else [])
