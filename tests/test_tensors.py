@@ -152,3 +152,16 @@ def test_leaving_a_backend_puts_the_very_settings_back() -> None:
     assert (MODES.get().backend, MODES.get().accumulate) == (before.backend, "float64")
     MODES.reset(token)
     MODES.set(before)
+
+
+def test_a_gradient_is_a_tensor() -> None:
+    """Oracle: one of our errors for an array or a number, and the gradient that was there."""
+    x = mp.tensor([1.0, 2.0], requires_grad=True)
+    x.sum().backward()
+    before = x.grad
+    for wrong in (np.ones(2, np.float32), 1.0, [1.0, 1.0]):
+        with pytest.raises(mp.errors.GradientError, match=r"expected a tensor or None for \.grad, got"):
+            x.grad = wrong
+    assert x.grad is before
+    x.grad = None
+    assert x.grad is None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
-from minimp.errors import ShapeError
+from minimp.errors import GradientError, ShapeError
 from minimp.formats import Format, float32
 from minimp.modes import Modes
 from minimp.policy import format_of
@@ -71,6 +71,11 @@ class Value:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if not isinstance(value, Value | None):
+            raise GradientError(
+                f"expected a tensor or None for .grad, got {type(value).__name__}",
+                help="wrap it: mp.tensor(array)",
+            )
         if value is not None and (value.array.shape != self.array.shape or value.format is not self.format):
             raise ShapeError(
                 f"expected a gradient of shape {self.array.shape} in {self.format}, "

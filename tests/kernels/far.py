@@ -213,7 +213,7 @@ def _tensors(kernel: Kernel) -> Iterator[Far]:
     """Several tensors, of which the last one is far longer, with each thing that may be asked for."""
     tables = [each.name for each in kernel.parameters if each.many > 1 and each.role != "value"]
     for asked in [name for name in ("compensations", "changes", "peaks") if name in tables] or ["grads"]:
-        given = _largest(kernel, lambda each: len(each["counts"]) > 1 and len(each[asked]) > 0)  # noqa: B023
+        given = _largest(kernel, lambda each, asked=asked: len(each["counts"]) > 1 and len(each[asked]) > 0)
         counts = [*given["counts"][:-1], FAR + given["counts"][-1]]
         first = sum(-(-count // CHUNK) for count in counts[:-1])
         grid = sum(-(-count // CHUNK) for count in counts)
