@@ -53,6 +53,11 @@ __all__ = [
 ]
 
 
+QUIETLY = np.errstate(all="ignore")
+"""An overflow is a result; and BLAS may raise flags of numbers that it read beside its own and dropped."""
+
+
+@QUIETLY
 def conv2d_forward(
     x: Array, weight: Array, bias: Array | None, *, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> Array:
@@ -82,6 +87,7 @@ def conv2d_forward(
     return y
 
 
+@QUIETLY
 def conv2d_weight_gradient(
     x: Array,
     grad: Array,
@@ -113,6 +119,7 @@ def conv2d_weight_gradient(
     return np.ascontiguousarray(total.swapaxes(1, 2)).reshape(weight_shape)
 
 
+@QUIETLY
 def conv2d_input_gradient(
     grad: Array,
     weight: Array,
