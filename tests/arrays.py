@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from minimp.backend import default_backend
 from minimp.tape import Value
 
-__all__ = ["host", "share_memory"]
+__all__ = ["flushes_subnormals", "host", "share_memory"]
 
 
 def host(x: Any, dtype: Any = None) -> Any:
@@ -18,6 +19,12 @@ def host(x: Any, dtype: Any = None) -> Any:
         return np.asarray(x.backend.to_host(x.array), dtype)
     backend = default_backend()
     return np.asarray(backend.to_host(x) if isinstance(x, backend.xp.ndarray) else x, dtype)
+
+
+def flushes_subnormals() -> bool:
+    """Tell whether the array library takes float32 numbers below 2^-126 for zero: CuPy's own functions do."""
+    xp = default_backend().xp
+    return isinstance(xp, ModuleType) and xp.__name__ == "cupy"
 
 
 def share_memory(a: Any, b: Any) -> bool:

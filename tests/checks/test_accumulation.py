@@ -17,6 +17,7 @@ from minimp.errors import SettingError
 from minimp.modes import listen
 from minimp.tape import Event
 from minimp_backends.rows import RowKernels
+from tests.arrays import flushes_subnormals
 from tests.ops.samples import FLOATS, SAMPLES, Sample, run
 from tests.ops.sums import WAYS
 
@@ -38,6 +39,8 @@ def test_every_sum_keeps_its_bound_by_every_name(name: str, sample: Sample) -> N
     ran = 0
     for fmt in FLOATS[1:]:
         for kind in ("normal", "large", "subnormal"):
+            if kind != "normal" and fmt in ("float32", "bfloat16") and flushes_subnormals():
+                continue  # they are subnormal, or products of theirs are
             try:
                 with mp.accumulate(name):
                     events = run(sample, fmt, kind)
