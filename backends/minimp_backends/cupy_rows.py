@@ -33,7 +33,7 @@ ALONG = MappingProxyType(
 """Formula -> (kernel, its arrays, the last of which is the result, and whether it is the logarithm's)."""
 
 LONGEST_SUM = 64 * 1024
-"""Numbers of a row that one team still sums about as fast as many blocks would."""
+"""Numbers of a row that one team is given: a guess at where many blocks begin to be faster, not timed yet."""
 
 
 class CupyRows(CupyCasts):
